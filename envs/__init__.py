@@ -1,0 +1,81 @@
+"""Environments of prefrl, imported as ``prefrl.envs``: one file per family.
+
+Importing this package registers the ids with Gymnasium::
+
+    import gymnasium as gym
+    import prefrl.envs
+
+    env = gym.make("prefrl/Delivery-v0")                        # one environment
+    envs = gym.make_vec("prefrl/Delivery-v0", num_envs=64)      # numpy, all rows at once
+    fast = prefrl.envs.make_device("prefrl/Delivery-v0", num_envs=4096, device="cuda")  # tensors throughout
+"""
+
+if not __name__.startswith("prefrl."):
+    raise ImportError(f"import this package as 'prefrl.envs', not as {__name__!r}")
+
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+
+
+class _Family(NamedTuple):
+    """An environment's three faces: ``module:NameEnv``, ``:NameVectorEnv`` and ``:NameDynamics``."""
+
+    module: str
+    name: str
+    max_episode_steps: int
+
+
+REGISTRY = {
+    "prefrl/Delivery-v0": _Family("prefrl.envs.delivery", "Delivery", 200),
+    "prefrl/RandomGrid-v0": _Family("prefrl.envs.random_grid", "RandomGrid", 200),
+}
+"""Registered ids and where they live."""
+
+for _id, _family in REGISTRY.items():
+    gym.register(
+        _id,
+        entry_point=f"{_family.module}:{_family.name}Env",
+        vector_entry_point=f"{_family.module}:{_family.name}VectorEnv",
+        max_episode_steps=_family.max_episode_steps,
+    )
+
+
+def make_device(
+    env_id: str, num_envs: int, *, device: Any = "cpu", float_dtype: Any = None, seed: int | None = None, **kwargs: Any
+) -> Any:
+    """Make an on-device vector environment: torch tensors in and out, no host copies.
+
+    Rows that end restart in the same step (``AutoresetMode.SAME_STEP``) unless ``autoreset_mode`` says
+    otherwise; actions are trusted, since looking at them would wait for the device.
+
+    Args:
+        env_id: one of :data:`REGISTRY`.
+        num_envs: number of rows.
+        device: torch device.
+        float_dtype: dtype of rewards and continuous observations (default ``torch.float32``).
+        seed: seeds the noise, as in ``reset(seed=...)``.
+        **kwargs: ``max_episode_steps``, ``autoreset_mode`` and the environment's own arguments.
+
+    Raises:
+        ValueError: if the id is not one of ours.
+    """
+    import torch
+
+    from .core import AutoresetMode, BatchedEnv
+    from .device import TorchBackend
+
+    if env_id not in REGISTRY:
+        raise ValueError(f"env_id is {env_id!r}; on-device environments are {sorted(REGISTRY)}")
+    family = REGISTRY[env_id]
+    adapter = {
+        "max_episode_steps": kwargs.pop("max_episode_steps", family.max_episode_steps),
+        "autoreset_mode": kwargs.pop("autoreset_mode", AutoresetMode.SAME_STEP),
+    }
+    backend = TorchBackend(device, float_dtype or torch.float32)
+    dynamics = getattr(import_module(family.module), f"{family.name}Dynamics")(**kwargs, backend=backend)
+    env = BatchedEnv(dynamics, num_envs, **adapter)
+    if seed is not None:
+        env.reset(seed=seed)
+    return env

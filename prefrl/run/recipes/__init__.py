@@ -1,0 +1,1 @@
+"""prefrl.run.recipes."""
