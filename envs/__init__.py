@@ -43,7 +43,13 @@ for _id, _family in REGISTRY.items():
 
 
 def make_device(
-    env_id: str, num_envs: int, *, device: Any = "cpu", float_dtype: Any = None, seed: int | None = None, **kwargs: Any
+    env_id: str,
+    num_envs: int,
+    *,
+    device: Any = "cpu",
+    float_dtype: Any = None,
+    seed: int | None = None,
+    **kwargs: Any,
 ) -> Any:
     """Make an on-device vector environment: torch tensors in and out, no host copies.
 
@@ -62,8 +68,9 @@ def make_device(
         ValueError: if the id is not one of ours.
     """
     import torch
+    from gymnasium.vector import AutoresetMode
 
-    from .core import AutoresetMode, BatchedEnv
+    from .core import BatchedEnv
     from .device import TorchBackend
 
     if env_id not in REGISTRY:

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .core import BatchedEnv, ScalarEnv
-from .core import Backend
+from .core import Backend, BatchedEnv, ScalarEnv
 from .grid import GridDynamics, GridFace
 
 BOARD = np.array(

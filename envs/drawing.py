@@ -326,7 +326,7 @@ def draw_vehicle(board_image: Image, row: int, col: int, *, tile: int = 48, head
     premultiplied, rest = _van_sprites(tile)[3 if heading is None else int(heading)]
     image = board_image.copy()
     cell = image[row * tile : (row + 1) * tile, col * tile : (col + 1) * tile]
-    cell[...] = (cell * rest + premultiplied + 127) // 255
+    cell[...] = (cell * rest + premultiplied) // 255
     return image
 
 

@@ -1,4 +1,4 @@
-"""Grid worlds as tabular MDPs with linear reward features (Knox et al. 2022, arXiv 2206.02231, delivery domain).
+"""Grid worlds as tabular MDPs with linear reward features (delivery domain, Knox et al. 2022, arXiv 2206.02231).
 
 A cell's code says what stands there (:data:`CELL_NAMES`). The reward of a transition is ``weights . phi``,
 where ``phi`` counts what the step consumed and met. States are cells, row by row; where entering a sheep is
@@ -68,7 +68,8 @@ class TabularModel:
         weight = policy[:, :, None] * self.probabilities * ~self.terminal[:, None, None]
         np.add.at(transition, (np.arange(size)[:, None, None], self.successors), weight)
         reward: NDArray[np.float64] = (weight * self.rewards).sum((1, 2))
-        return np.linalg.solve(np.eye(size) - gamma * transition, reward)
+        value: NDArray[np.float64] = np.linalg.solve(np.eye(size) - gamma * transition, reward)
+        return value
 
     def optimal_value(self, gamma: float) -> NDArray[np.float64]:
         """Return V* [S] under the true reward, by policy iteration from the policy that seeks an end.
@@ -76,7 +77,7 @@ class TabularModel:
         Starting there keeps every evaluated policy proper at ``gamma = 1`` when all rewards on the way are
         negative, as in the delivery domain.
         """
-        policy = np.eye(self.successors.shape[1])[self._greedy(-1.0 * ~self.terminal, 1.0 - 1e-6)]
+        policy = np.eye(self.successors.shape[1])[self._towards_an_end()]
         for _ in range(10_000):
             value = self.true_value(policy, gamma)
             quality = (self.probabilities * (self.rewards + gamma * value[self.successors])).sum(2)
@@ -87,12 +88,13 @@ class TabularModel:
             policy[better] = np.eye(policy.shape[1])[quality[better].argmax(1)]
         raise RuntimeError("policy iteration did not settle")
 
-    def _greedy(self, state_reward: NDArray[np.float64], gamma: float) -> NDArray[np.int64]:
-        """Return the greedy actions [S] of value iteration on a reward per state."""
+    def _towards_an_end(self) -> NDArray[np.intp]:
+        """Return actions [S] that reach a terminal state soon."""
         value = np.zeros(len(self.terminal))
+        quality = np.zeros(self.successors.shape[:2])
         for _ in range(len(value) + 1):
             quality = (self.probabilities * value[self.successors]).sum(2)
-            value = np.where(self.terminal, 0.0, state_reward + gamma * quality.max(1))
+            value = np.where(self.terminal, 0.0, quality.max(1) - 1.0)
         return quality.argmax(1)
 
 
@@ -103,7 +105,7 @@ def grid_model(
 
     Entering a cell pays: road gas or brick gas, plus coin or roadblock; a goal or a sheep pays only its own
     feature and ends the episode. A move into a wall or a house stays and pays the current cell's gas alone.
-    Coins and roadblocks never disappear. The start is uniform over cells that are neither terminal nor houses.
+    Coins and roadblocks never disappear. The start is uniform over cells neither terminal nor houses.
 
     Args:
         cells: [height, width] codes 0 to 11.
@@ -214,12 +216,14 @@ class GridDynamics(Dynamics):
 
     def state_of_cell(self, row: int, col: int) -> int:
         """Return the state of a cell an episode can start in; raise ValueError for any other."""
-        height, width = self.cells.shape
+        height, width = (int(size) for size in self.cells.shape)
         if not (0 <= row < height and 0 <= col < width):
             raise ValueError(f"cell ({row}, {col}) is outside the {height} x {width} grid")
         state = int(row) * width + int(col)
         if self.model.terminal[state]:
-            raise ValueError(f"cell ({row}, {col}) is a {CELL_NAMES[self.cells[row, col]]}: no episode starts there")
+            raise ValueError(
+                f"cell ({row}, {col}) is a {CELL_NAMES[self.cells[row, col]]}: no episode starts there"
+            )
         return state
 
     def observe(self, state: State) -> Array:
@@ -234,7 +238,11 @@ class GridDynamics(Dynamics):
             drawn = noise["outcome"][:, None] >= take(self._thresholds, pair, axis=0)
             pair = pair * self._num_outcomes + self.xp.sum(self.xp.astype(drawn, pair.dtype), axis=1)
         next_state = take(self._successors, pair, axis=0)
-        return {"state": next_state}, take(self._rewards, pair, axis=0), take(self._terminal, next_state, axis=0)
+        return (
+            {"state": next_state},
+            take(self._rewards, pair, axis=0),
+            take(self._terminal, next_state, axis=0),
+        )
 
     def features(self, obs: Any, actions: Any, next_obs: Any) -> NDArray[np.float64]:
         """Return phi(s, a, s') of transitions [...] as [..., F]; ValueError for one that cannot happen."""

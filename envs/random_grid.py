@@ -29,7 +29,9 @@ def generate_grid(layout_seed: int) -> tuple[NDArray[np.int64], NDArray[np.float
     while sheep + bad + good >= 10:
         good = int(rng.choice([0, 1, 2]))
     size = height * width
-    cells = _scatter(rng, size, {SHEEP: sheep * size // 10, ROADBLOCK: bad * size // 10, COIN: good * size // 10})
+    cells = _scatter(
+        rng, size, {SHEEP: sheep * size // 10, ROADBLOCK: bad * size // 10, COIN: good * size // 10}
+    )
     weights = [-1, rng.choice([0, 1, 5, 10, 50]), rng.choice([-5, -10, -50, -100]), 1,
                rng.choice([-2, -5, -10]), rng.choice([-1, -2, -3])]  # fmt: skip
     return cells.reshape(height, width), np.array(weights, dtype=np.float64)
@@ -114,7 +116,8 @@ class RandomGridEnv(GridFace, ScalarEnv):
     only the start. `stochastic` (bool, False), `win_reward` (float, 100), `render_mode`.
 
     ## Ground truth
-    `tabular_model()`, `features(obs, actions, next_obs)`, `optimal_value(gamma)`, `true_value(policy, gamma)`.
+    `tabular_model()`, `features(obs, actions, next_obs)`, `optimal_value(gamma)` and
+    `true_value(policy, gamma)`.
 
     ## Version History
     - v0: first version.

@@ -1,2 +1,47 @@
-"""prefrl."""
+"""prefrl: reinforcement learning when the reward is not handed to you as a number.
+
+This module is where the parts are put together: it imports nothing heavy, offers the public names lazily,
+and is the one place through which an agent reaches the training loop.
+"""
+
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0"
+
+_PUBLIC = {
+    "QLearning": "prefrl.agents.q_learning",
+    "QLearningConfig": "prefrl.agents.q_learning",
+    "RegretAgent": "prefrl.agents.regret",
+    "RegretConfig": "prefrl.agents.regret",
+    "Preferences": "prefrl.data",
+    "load_preferences": "prefrl.data",
+    "Teacher": "prefrl.preferences",
+    "TabularMDP": "prefrl.tabular",
+}
+
+__all__ = ["__version__", "learn", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'prefrl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def learn(agent: Any, total_timesteps: int, *, callback: Any = None, progress_bar: bool = False) -> Any:
+    """Train an agent in its own environment for ``total_timesteps`` more timesteps, and return it.
+
+    Args:
+        agent: any agent of ``prefrl.agents``.
+        total_timesteps: how many timesteps to add.
+        callback: an SB3 callback, or a list of them.
+        progress_bar: show rate and time left.
+    """
+    from prefrl.run.loop import learn as run_learn
+
+    return run_learn(agent, total_timesteps, callback=callback, progress_bar=progress_bar)

@@ -1,0 +1,54 @@
+# `make demo` and `make test` need nothing but make and Python >= 3.10: they set up .venv themselves.
+
+PYTHON ?= python3
+VENV := .venv
+VENV_PYTHON := $(VENV)/bin/python
+PIP_INSTALL := $(VENV_PYTHON) -m pip install -q --disable-pip-version-check -c constraints.txt
+# More arguments for the demo or for pytest, as in: make test ARGS="tests/envs -k delivery"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/.core ## watch two preference models learn a reward from the same comparisons
+	@$(VENV_PYTHON) scripts/demo.py $(ARGS)
+
+# One thread: the tests' networks are small, and more threads only get in each other's way.
+test: $(VENV)/.dev ## run the fast tests (ARGS="..." goes to pytest)
+	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest $(ARGS)
+
+test-slow: $(VENV)/.dev ## run the slow tests
+	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -m slow $(ARGS)
+
+lint: $(VENV)/.dev ## check format, style, types and import rules
+	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m mypy
+	$(VENV)/bin/lint-imports --no-logo
+
+format: $(VENV)/.dev ## format the code and mend what ruff can mend
+	$(VENV_PYTHON) -m ruff format .
+	$(VENV_PYTHON) -m ruff check --fix .
+
+clean: ## remove caches and build outputs (.venv and runs/ stay)
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage htmlcov
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# The stamps .core and .dev say what .venv holds; a change of the dependencies brings it up to date.
+$(VENV)/.core: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "error: prefrl needs Python >= 3.10, and '$(PYTHON)' is not; name another, as in: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; \
+		exit 1; }
+	@echo "setting up $(VENV) (once, about a minute)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP_INSTALL) torch # alone and first, so that a torch build already at hand is taken
+	@$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	@echo "adding the tools for tests and lint to $(VENV) (once)"
+	@$(PIP_INSTALL) -e '.[dev]'
+	@touch $@

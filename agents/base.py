@@ -1,0 +1,243 @@
+"""The agent: a small inside face for the loop, and Stable-Baselines3's outside face for people."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+import prefrl
+from prefrl.data import Transitions, atomic_path
+
+AgentType = TypeVar("AgentType", bound="Agent")
+
+FILE_FORMAT = 1
+"""Version of the files that :meth:`Agent.save` writes."""
+
+
+def resolve_device(device: torch.device | str) -> torch.device:
+    """Return the torch device; "auto" is CUDA where present, else the CPU.
+
+    Raises:
+        ValueError: if torch does not know the device.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device is {device!r}; give 'auto', 'cpu', 'cuda' or 'cuda:N'") from error
+
+
+class Spaces:
+    """Stands in for an environment where only its spaces are known (an agent loaded without one)."""
+
+    def __init__(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
+        self.single_observation_space = observation_space
+        self.single_action_space = action_space
+
+
+class Agent(ABC):
+    """Base of every agent.
+
+    Inside face, for the loop: :meth:`act`, :meth:`observe`, :meth:`update`, :meth:`state_dict`,
+    :meth:`load_state_dict`. Outside face, as in Stable-Baselines3: :meth:`learn`, :meth:`predict`,
+    :meth:`save`, :meth:`load`; ``evaluate_policy`` and ``EvalCallback`` work on it.
+
+    Agents that step an environment have ``steps_env`` True and count environment steps as timesteps. Agents
+    that solve (reward fitting, dynamic programming) have it False and say what one timestep is.
+
+    Args:
+        env: a Gymnasium environment, a vector environment, an on-device environment, or :class:`Spaces`.
+        config: the agent's frozen dataclass of settings.
+        device: torch device, or "auto".
+        seed: seeds everything random in the agent.
+    """
+
+    config_class: ClassVar[type[Any]]
+    """The dataclass of this agent's settings."""
+
+    steps_env: ClassVar[bool] = True
+    """Whether the loop steps an environment for this agent."""
+
+    logger: Any = None
+    """The SB3 logger of the run in progress; the loop sets it, callbacks read it."""
+
+    def __init__(self, env: Any, config: Any, *, device: torch.device | str = "auto", seed: int = 0) -> None:
+        if not isinstance(config, self.config_class):
+            raise TypeError(f"config is a {type(config).__name__}; {type(self).__name__} takes "
+                            f"{self.config_class.__name__}")  # fmt: skip
+        if seed < 0:
+            raise ValueError(f"seed is {seed}; it must not be negative")
+        self.env = env
+        self.config = config
+        self.device = resolve_device(device)
+        self.seed = seed
+        self.num_timesteps = 0
+        self.observation_space = getattr(env, "single_observation_space", None) or env.observation_space
+        self.action_space = getattr(env, "single_action_space", None) or env.action_space
+
+    # Inside face -----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
+        """Return actions [n, ...] for observations [n, ...], both on the device."""
+
+    @abstractmethod
+    def observe(self, transitions: Transitions) -> None:
+        """Take in one step of the environments."""
+
+    @abstractmethod
+    def update(self) -> dict[str, Tensor]:
+        """Learn from what was observed; return detached metrics without waiting for the device.
+
+        Metric names follow SB3's loggers ("train/loss", ...). An agent with ``steps_env`` False advances
+        ``num_timesteps`` itself; for others the loop does.
+        """
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors, numbers, strings, lists and dicts: everything a bit-equal continuation needs."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
+
+    def result(self) -> dict[str, Any]:
+        """Return what this agent alone can say of its outcome, for ``result.json``."""
+        return {}
+
+    # Outside face ----------------------------------------------------------------------------------------
+
+    def learn(
+        self: AgentType, total_timesteps: int, callback: Any = None, progress_bar: bool = False
+    ) -> AgentType:
+        """Train for ``total_timesteps`` more timesteps; see :func:`prefrl.learn`."""
+        prefrl.learn(self, total_timesteps, callback=callback, progress_bar=progress_bar)
+        return self
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[Any, Any]:
+        """Return ``(action, state)`` for one observation or a batch, as numpy, like SB3's ``predict``.
+
+        Raises:
+            ValueError: if the observation has neither the space's shape nor one batch axis more.
+        """
+        obs = np.asarray(observation)
+        shape = self.observation_space.shape or ()
+        single = obs.shape == shape
+        if not single and obs.shape[1:] != shape:
+            raise ValueError(f"observation has shape {obs.shape}; this agent takes {shape} or (n, *{shape})")
+        with torch.no_grad():
+            batch = torch.as_tensor(obs[None] if single else obs, device=self.device)
+            actions = self.act(batch, deterministic=deterministic).cpu().numpy()
+        return (actions[0] if single else actions), state
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the agent to one file: tensors and JSON, no pickled objects; whole or not at all."""
+        header = {
+            "format": FILE_FORMAT,
+            "agent": type(self).__name__,
+            "version": prefrl.__version__,
+            "config": dataclasses.asdict(self.config),
+            "seed": self.seed,
+            "num_timesteps": self.num_timesteps,
+            "observation_space": space_to_json(self.observation_space),
+            "action_space": space_to_json(self.action_space),
+        }
+        with atomic_path(path) as temporary:
+            torch.save({"header": json.dumps(header), "state": self.state_dict()}, temporary)
+
+    @classmethod
+    def load(
+        cls: type[AgentType],
+        path: str | os.PathLike[str],
+        env: Any = None,
+        device: torch.device | str = "auto",
+    ) -> AgentType:
+        """Read an agent that :meth:`save` wrote.
+
+        Args:
+            path: the file.
+            env: an environment to go on learning in; prediction needs none.
+            device: torch device, or "auto".
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is not an agent file, holds another agent, or ``env`` has other spaces.
+        """
+        header, state = read_agent_file(path)
+        if header["agent"] != cls.__name__:
+            raise ValueError(f"{path} holds a {header['agent']}, not a {cls.__name__}")
+        spaces = Spaces(space_from_json(header["observation_space"]), space_from_json(header["action_space"]))
+        agent = cls(spaces if env is None else env, cls.config_class(**header["config"]), device=device,
+                    seed=header["seed"])  # fmt: skip
+        given = (agent.observation_space, agent.action_space)
+        if given != (spaces.single_observation_space, spaces.single_action_space):
+            raise ValueError(f"{path} was trained on {spaces.single_observation_space} and "
+                             f"{spaces.single_action_space}; env has {given[0]} and {given[1]}")  # fmt: skip
+        agent.num_timesteps = header["num_timesteps"]
+        agent.load_state_dict(state)
+        return agent
+
+    # What SB3's callbacks ask of a model ------------------------------------------------------------------
+
+    def get_env(self) -> Any:
+        """Return the environment (None when loaded without one)."""
+        return None if isinstance(self.env, Spaces) else self.env
+
+    def get_vec_normalize_env(self) -> None:
+        """Return None: observations are not normalised by a wrapper."""
+        return None
+
+
+def read_agent_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return header and state of a file that :meth:`Agent.save` wrote; raise ValueError for any other."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no agent file {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        header, state = json.loads(content["header"]), content["state"]
+    except Exception as error:  # torch names a dozen kinds for a file that is not one of its own
+        raise ValueError(f"{path} is not an agent file of prefrl ({type(error).__name__})") from error
+    if header.get("format") != FILE_FORMAT:
+        raise ValueError(f"{path} has format {header.get('format')}; this version reads {FILE_FORMAT}")
+    return header, state
+
+
+def space_to_json(space: gym.Space[Any]) -> dict[str, Any]:
+    """Describe a Discrete or Box space in JSON.
+
+    Raises:
+        ValueError: for any other kind of space.
+    """
+    if isinstance(space, gym.spaces.Discrete):
+        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, gym.spaces.Box):
+        return {
+            "kind": "Box",
+            "low": space.low.tolist(),
+            "high": space.high.tolist(),
+            "dtype": str(space.dtype),
+        }
+    raise ValueError(f"{space} is not supported; agents take Discrete and Box spaces")
+
+
+def space_from_json(description: Mapping[str, Any]) -> gym.Space[Any]:
+    """Return the space that :func:`space_to_json` described."""
+    if description["kind"] == "Discrete":
+        return gym.spaces.Discrete(description["n"], start=description["start"])
+    dtype: Any = np.dtype(description["dtype"])
+    return gym.spaces.Box(
+        np.array(description["low"], dtype), np.array(description["high"], dtype), dtype=dtype
+    )
