@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
-PIP_INSTALL := $(VENV_PYTHON) -m pip install -q --disable-pip-version-check -c constraints.txt
+PIP_INSTALL := $(VENV_PYTHON) -m pip install -qq --disable-pip-version-check -c constraints.txt
 # More arguments for the demo or for pytest, as in: make test ARGS="tests/envs -k delivery"
 ARGS ?=
 
@@ -40,7 +40,7 @@ clean: ## remove caches and build outputs (.venv and runs/ stay)
 # The stamps .core and .dev say what .venv holds; a change of the dependencies brings it up to date.
 $(VENV)/.core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
-		echo "error: prefrl needs Python >= 3.10, and '$(PYTHON)' is not; name another, as in: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; \
+		echo "error: prefrl needs Python >= 3.10, and '$(PYTHON)' is older or missing; name another, as in: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; \
 		exit 1; }
 	@echo "setting up $(VENV) (once, about a minute)"
 	@$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,343 @@
+"""Exact solvers for batches of finite MDPs: value iteration, policy iteration, policy evaluation.
+
+Rewards and policies carry any leading batch axes before the M MDPs: ``[..., M, S, A]``. Everything runs in
+float64 on the MDP's device.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .mdp import TabularMDP
+
+CHECK_EVERY = 16
+"""Sweeps between two looks at the residual: each look waits for the device."""
+
+MAX_SOLVE_ELEMENTS = 2**25
+"""Elements of the dense systems solved at once (256 MiB); larger batches go in pieces."""
+
+
+def check_gamma(gamma: float) -> None:
+    """Raise ValueError unless 0 <= gamma <= 1."""
+    if not 0.0 <= gamma <= 1.0:
+        raise ValueError(f"gamma is {gamma}; it must lie in [0, 1]")
+
+
+def check_table(name: str, table: Tensor, mdp: TabularMDP) -> None:
+    """Raise ValueError unless a table is [..., M, S, A] and finite."""
+    expected = (mdp.num_mdps, mdp.num_states, mdp.num_actions)
+    if tuple(table.shape[-3:]) != expected:
+        raise ValueError(f"{name} has shape {tuple(table.shape)}; it must end in [M, S, A] = {list(expected)}")
+    if not bool(torch.isfinite(table).all()):
+        raise ValueError(f"{name} holds NaN or infinity")
+
+
+def action_values(mdp: TabularMDP, values: Tensor, rewards: Tensor, gamma: float) -> Tensor:
+    """Return Q(s, a) = r(s, a) + gamma sum_s' p(s' | s, a) V(s').
+
+    Args:
+        mdp: the MDPs.
+        values: [..., M, S].
+        rewards: [..., M, S, A] expected rewards.
+        gamma: discount.
+
+    Returns:
+        [..., M, S, A]; 0 in terminal states.
+    """
+    following = expected_next(mdp, values.masked_fill(mdp.terminal, 0.0)[..., None])[..., 0]
+    return (rewards + gamma * following).masked_fill(mdp.terminal[..., None], 0.0)
+
+
+def expected_next(mdp: TabularMDP, table: Tensor) -> Tensor:
+    """Return the mean of a table [..., M, S, C] at the next state, [..., M, S, A, C]."""
+    m, s, a, k = mdp.successors.shape
+    index = mdp.successors.reshape(m, s * a * k, 1).expand(*table.shape[:-2], s * a * k, table.shape[-1])
+    following = torch.gather(table, -2, index).reshape(*table.shape[:-2], s, a, k, table.shape[-1])
+    return (mdp.probabilities[..., None] * following).sum(-2)
+
+
+def value_iteration(
+    mdp: TabularMDP, rewards: Tensor, gamma: float, *, tolerance: float = 1e-10, max_sweeps: int = 200_000
+) -> Tensor:
+    """Return V* by sweeping V <- max_a [r + gamma P V] from 0.
+
+    All problems are swept as one: their non-terminal states are laid end to end, so padding costs nothing,
+    and problems that have settled drop out. A problem has settled when a sweep changes it by at most
+    ``tolerance * (1 - gamma)``, which bounds the error by ``tolerance`` (or by a few units in the last place
+    of its largest value, where that is more); at gamma 1 the change itself is held against ``tolerance``.
+
+    Args:
+        mdp: the MDPs.
+        rewards: [..., M, S, A] expected rewards.
+        gamma: discount in [0, 1].
+        tolerance: bound on the error of V.
+        max_sweeps: give up after this many.
+
+    Returns:
+        [..., M, S].
+
+    Raises:
+        ValueError: for a bad argument.
+        RuntimeError: if some problem has not settled by then (at gamma 1: a cycle that pays).
+    """
+    check_gamma(gamma)
+    check_table("rewards", rewards, mdp)
+    flat = rewards.reshape(-1, *rewards.shape[-2:])
+    problems = flat.shape[0]
+    owner, gather, probabilities, reward = _lay_end_to_end(mdp, flat, problems)
+    size = owner.shape[0]
+    value = torch.zeros(size + 1, dtype=flat.dtype, device=flat.device)  # the last place: after the end
+    bound = tolerance * (1.0 - gamma) if gamma < 1.0 else tolerance
+    ulp = 4.0 * torch.finfo(flat.dtype).eps
+    rows: Tensor | None = None
+    for sweep in range(1, max_sweeps + 1):
+        following = value.index_select(0, gather.reshape(-1)).reshape(gather.shape)
+        if probabilities is not None:
+            following = (following * probabilities).sum(0)
+        new = torch.add(reward, following.reshape(reward.shape), alpha=gamma).amax(0)
+        if sweep % CHECK_EVERY:
+            _store(value, rows, new)
+            continue
+        change = (new - (value[:size] if rows is None else value[rows])).abs()
+        _store(value, rows, new)
+        zeros = value.new_zeros(problems)
+        residual = zeros.scatter_reduce(0, owner, change, "amax")
+        scale = zeros.scatter_reduce(0, owner, new.abs(), "amax")
+        active = (residual > torch.clamp(ulp * scale, min=bound))[owner]
+        remaining = int(active.sum())
+        if remaining == 0:
+            return _unlay(mdp, value, problems).reshape(rewards.shape[:-1])
+        if remaining < active.shape[0]:
+            rows = torch.arange(size, device=value.device)[active] if rows is None else rows[active]
+            owner, reward, gather = owner[active], reward[:, active], gather[..., active]
+            probabilities = None if probabilities is None else probabilities[..., active]
+    raise RuntimeError(
+        f"value iteration did not settle in {max_sweeps} sweeps at gamma {gamma}; lower gamma, or use "
+        "policy_iteration, which does not slow down as gamma approaches 1"
+    )
+
+
+def _store(value: Tensor, rows: Tensor | None, new: Tensor) -> None:
+    if rows is None:
+        value[:-1] = new
+    else:
+        value.index_copy_(0, rows, new)
+
+
+def _lay_end_to_end(
+    mdp: TabularMDP, rewards: Tensor, problems: int
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """Return owner [T], gather [A, T] or [K, A, T], probabilities or None, rewards [A, T] of live states."""
+    repeat = problems // mdp.num_mdps
+    live = (~mdp.terminal).repeat(repeat, 1)  # [problems, S]
+    size = int(live.sum())
+    place = torch.full(live.shape, size, device=mdp.device)
+    place[live] = torch.arange(size, device=mdp.device)
+    owner = torch.arange(problems, device=mdp.device)[:, None].expand_as(live)[live]
+    successors = mdp.successors.repeat(repeat, 1, 1, 1)
+    gather = torch.gather(place, 1, successors.reshape(problems, -1)).reshape(successors.shape)[live]
+    reward = rewards[live].T.contiguous()
+    if mdp.successors.shape[-1] == 1:
+        return owner, gather[..., 0].T.contiguous(), None, reward
+    probabilities = mdp.probabilities.repeat(repeat, 1, 1, 1)[live]
+    return owner, gather.permute(2, 1, 0).contiguous(), probabilities.permute(2, 1, 0).contiguous(), reward
+
+
+def _unlay(mdp: TabularMDP, value: Tensor, problems: int) -> Tensor:
+    live = (~mdp.terminal).repeat(problems // mdp.num_mdps, 1)
+    table = torch.zeros(live.shape, dtype=value.dtype, device=value.device)
+    table[live] = value[:-1]
+    return table
+
+
+def policy_transition(mdp: TabularMDP, policy: Tensor) -> Tensor:
+    """Return P_pi [..., M, S, S] of policies [..., M, S, A]; rows of terminal states are 0."""
+    m, s, a, k = mdp.successors.shape
+    weight = policy[..., None] * mdp.probabilities * ~mdp.terminal[..., None, None]
+    index = mdp.successors.reshape(m, s, a * k).expand(*policy.shape[:-1], a * k)
+    matrix = torch.zeros(*policy.shape[:-1], s, dtype=policy.dtype, device=policy.device)
+    return matrix.scatter_add_(-1, index, weight.reshape(*policy.shape[:-1], a * k))
+
+
+def discounted_sum(mdp: TabularMDP, policy: Tensor, amounts: Tensor, gamma: float) -> Tensor:
+    """Return E_pi[ sum_k gamma^k amount(s_k, a_k) | s_0 = s ], by a linear solve per policy.
+
+    Args:
+        mdp: the MDPs.
+        policy: [..., M, S, A] action probabilities.
+        amounts: [..., M, S, A, C] what a pair pays, in C currencies; leading axes broadcast to the policy's.
+        gamma: discount.
+
+    Returns:
+        [..., M, S, C].
+
+    Raises:
+        ValueError: at gamma 1, if some policy never ends from some state.
+    """
+    live = ~mdp.terminal[..., None]
+    once = (policy[..., None] * amounts).sum(-2) * live  # [..., M, S, C]
+    s = mdp.num_states
+    flat_policy = policy.expand(*once.shape[:-2], *policy.shape[-2:]).reshape(-1, *policy.shape[-3:])
+    flat_once = once.reshape(-1, *once.shape[-3:])
+    identity = torch.eye(s, dtype=policy.dtype, device=policy.device)
+    pieces = max(1, math.ceil(flat_policy.shape[0] * mdp.num_mdps * s * s / MAX_SOLVE_ELEMENTS))
+    solved = []
+    for part, right in zip(flat_policy.chunk(pieces), flat_once.chunk(pieces), strict=True):
+        solution, failed = torch.linalg.solve_ex(identity - gamma * policy_transition(mdp, part), right)
+        if bool(failed.any()) or not bool(torch.isfinite(solution).all()):
+            raise ValueError(f"a policy never ends from some state, so its sum at gamma {gamma} does not exist")
+        solved.append(solution)
+    return torch.cat(solved).reshape(once.shape)
+
+
+def policy_evaluation(
+    mdp: TabularMDP,
+    policy: Tensor,
+    rewards: Tensor,
+    gamma: float,
+    *,
+    method: Literal["solve", "iterate"] = "solve",
+    tolerance: float = 1e-10,
+    max_sweeps: int = 200_000,
+) -> Tensor:
+    """Return V_pi [..., M, S] of policies [..., M, S, A] under expected rewards [..., M, S, A].
+
+    Args:
+        mdp: the MDPs.
+        policy: action probabilities.
+        rewards: expected rewards; leading axes broadcast against the policy's.
+        gamma: discount in [0, 1].
+        method: "solve" solves (I - gamma P_pi) V = r_pi; "iterate" sweeps V <- r_pi + gamma P_pi V with
+            the dense matrix P_pi until the change is at most ``tolerance * (1 - gamma)``.
+        tolerance: bound on the error of V ("iterate").
+        max_sweeps: give up after this many ("iterate").
+
+    Raises:
+        ValueError: for a bad argument; at gamma 1, if some policy never ends ("solve").
+        RuntimeError: if the sweeps have not settled by then ("iterate").
+    """
+    check_gamma(gamma)
+    check_table("rewards", rewards, mdp)
+    check_table("policy", policy, mdp)
+    if method == "solve":
+        return discounted_sum(mdp, policy, rewards[..., None], gamma)[..., 0]
+    if method != "iterate":
+        raise ValueError(f"method is {method!r}; it must be 'solve' or 'iterate'")
+    once = ((policy * rewards).sum(-1) * ~mdp.terminal)[..., None]
+    transition = gamma * policy_transition(mdp, policy)
+    bound = tolerance * (1.0 - gamma) if gamma < 1.0 else tolerance
+    value = torch.zeros_like(once)
+    for sweep in range(1, max_sweeps + 1):
+        new = once + transition @ value
+        if sweep % CHECK_EVERY == 0:
+            floor = 4.0 * torch.finfo(new.dtype).eps * float(new.abs().max())
+            if float((new - value).abs().max()) <= max(bound, floor):
+                return new[..., 0]
+        value = new
+    raise RuntimeError(f"policy evaluation did not settle in {max_sweeps} sweeps at gamma {gamma}")
+
+
+def policy_iteration(
+    mdp: TabularMDP, rewards: Tensor, gamma: float, *, max_iterations: int = 1_000
+) -> Tensor:
+    """Return V* [..., M, S] by Howard's policy iteration with exact evaluation.
+
+    A handful of linear solves whatever gamma < 1 is: for rewards with cycles that pay, where value iteration
+    needs on the order of 1 / (1 - gamma) sweeps per digit.
+
+    Args:
+        mdp: the MDPs.
+        rewards: [..., M, S, A] expected rewards.
+        gamma: discount in [0, 1).
+        max_iterations: give up after this many.
+
+    Raises:
+        ValueError: for a bad argument.
+        RuntimeError: if some problem has not settled by then.
+    """
+    check_gamma(gamma)
+    if gamma == 1.0:
+        raise ValueError("gamma is 1; policy_iteration needs gamma < 1, value_iteration takes 1")
+    check_table("rewards", rewards, mdp)
+    flat = rewards.reshape(-1, *rewards.shape[-3:])
+    repeated = mdp.select(torch.arange(mdp.num_mdps, device=mdp.device).repeat(flat.shape[0]))
+    problem_rewards = flat.reshape(-1, *rewards.shape[-2:])
+    result = problem_rewards.new_zeros(problem_rewards.shape[:-1])
+    rows = torch.arange(problem_rewards.shape[0], device=mdp.device)
+    actions = problem_rewards.argmax(-1)
+    value = torch.full_like(result, -math.inf)
+    for _ in range(max_iterations):
+        part, reward = repeated.select(rows), problem_rewards[rows]
+        policy = torch.nn.functional.one_hot(actions, mdp.num_actions).to(reward.dtype)
+        new = _evaluate_rows(part, policy, reward, gamma)
+        quality = action_values(part, new, reward, gamma)
+        scale = new.abs().amax(-1, keepdim=True).clamp(min=1.0)
+        best, choice = quality.max(-1)
+        better = best > quality.gather(-1, actions[..., None])[..., 0] + 1e-13 * scale
+        # A change below what the solve resolves would go on for ever between equal policies.
+        moving = better.any(-1) & ((new - value) > 1e-11 * scale).any(-1)
+        result[rows] = new
+        if not bool(moving.any()):
+            return result.reshape(rewards.shape[:-1])
+        rows, value = rows[moving], new[moving]
+        actions = torch.where(better, choice, actions)[moving]
+    raise RuntimeError(f"policy iteration did not settle in {max_iterations} iterations at gamma {gamma}")
+
+
+def _evaluate_rows(mdp: TabularMDP, policy: Tensor, rewards: Tensor, gamma: float) -> Tensor:
+    """Evaluate one policy per MDP of a long batch, in pieces."""
+    pieces = max(1, math.ceil(mdp.num_mdps * mdp.num_states**2 / MAX_SOLVE_ELEMENTS))
+    index = torch.arange(mdp.num_mdps, device=mdp.device)
+    return torch.cat(
+        [
+            discounted_sum(mdp.select(part), policy[part], rewards[part][..., None], gamma)[..., 0]
+            for part in index.chunk(pieces)
+        ]
+    )
+
+
+def greedy_policy(quality: Tensor, *, tolerance: float = 1e-9) -> Tensor:
+    """Return the greedy policy [..., S, A] of action values, uniform among ties.
+
+    Args:
+        quality: [..., S, A] action values.
+        tolerance: actions tie when they differ by at most this times max(1, largest magnitude in the table).
+    """
+    scale = quality.abs().amax((-2, -1), keepdim=True).clamp(min=1.0)
+    best = quality >= quality.amax(-1, keepdim=True) - tolerance * scale
+    chosen = best.to(quality.dtype)
+    return chosen / chosen.sum(-1, keepdim=True)
+
+
+def optimal_policy(mdp: TabularMDP, rewards: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Plan: return V* [..., M, S], Q* [..., M, S, A] and the greedy policy, uniform among ties."""
+    value = policy_iteration(mdp, rewards, gamma)
+    quality = action_values(mdp, value, rewards, gamma)
+    return value, quality, greedy_policy(quality)
+
+
+def mean_start_value(mdp: TabularMDP, values: Tensor) -> Tensor:
+    """Return J [..., M]: the mean of values [..., M, S] over the start distribution."""
+    return (mdp.start * values).sum(-1)
+
+
+def scaled_return(mdp: TabularMDP, policy: Tensor, gamma: float) -> Tensor:
+    """Return (J(pi) - J(uniform)) / (J(pi*) - J(uniform)) [..., M] under the true reward.
+
+    1 is optimal, 0 is as good as uniformly random actions; it has no lower bound (Knox et al. 2022, sec. 5).
+
+    Args:
+        mdp: the MDPs, with their true weights.
+        policy: [..., M, S, A].
+        gamma: discount.
+    """
+    rewards = mdp.linear_rewards(mdp.weights)
+    uniform = torch.full_like(rewards, 1.0 / mdp.num_actions)
+    best = mean_start_value(mdp, policy_iteration(mdp, rewards, gamma))
+    worst = mean_start_value(mdp, policy_evaluation(mdp, uniform, rewards, gamma))
+    reached = mean_start_value(mdp, policy_evaluation(mdp, policy, rewards, gamma))
+    return (reached - worst) / (best - worst)
