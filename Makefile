@@ -23,11 +23,12 @@ test: $(VENV)/.dev ## run the fast tests (ARGS="..." goes to pytest)
 test-slow: $(VENV)/.dev ## run the slow tests
 	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -m slow $(ARGS)
 
+# No cache for lint-imports: it does not notice that a module imported before it existed has come into being.
 lint: $(VENV)/.dev ## check format, style, types and import rules
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m mypy
-	$(VENV)/bin/lint-imports --no-logo
+	$(VENV)/bin/lint-imports --no-logo --no-cache
 
 format: $(VENV)/.dev ## format the code and mend what ruff can mend
 	$(VENV_PYTHON) -m ruff format .

@@ -1,4 +1,30 @@
-"""Agents of prefrl, imported as ``prefrl.agents``: one file per algorithm."""
+"""Agents of prefrl, imported as ``prefrl.agents``: one file per algorithm.
+
+The names are loaded when first used, so that one agent does not pay for another's imports.
+"""
 
 if not __name__.startswith("prefrl."):
     raise ImportError(f"import this package as 'prefrl.agents', not as {__name__!r}")
+
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "Agent": "base",
+    "QLearning": "q_learning",
+    "QLearningConfig": "q_learning",
+    "RegretAgent": "regret",
+    "RegretConfig": "regret",
+}
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
+    raise AttributeError(f"module 'prefrl.agents' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -7,7 +7,6 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import gymnasium as gym
@@ -16,7 +15,8 @@ import torch
 from torch import Tensor
 
 import prefrl
-from prefrl.data import Transitions, atomic_path
+from prefrl.data import Transitions
+from prefrl.data.tensor_file import read_tensor_file, write_tensor_file
 
 AgentType = TypeVar("AgentType", bound="Agent")
 
@@ -28,14 +28,26 @@ def resolve_device(device: torch.device | str) -> torch.device:
     """Return the torch device; "auto" is CUDA where present, else the CPU.
 
     Raises:
-        ValueError: if torch does not know the device.
+        ValueError: if torch does not know the device, or this machine does not have it.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(device)
+        resolved = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device is {device!r}; give 'auto', 'cpu', 'cuda' or 'cuda:N'") from error
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device is {device!r}, but torch finds {torch.cuda.device_count()} CUDA devices")
+    return resolved
+
+
+def make_generator(device: torch.device, seed: int) -> torch.Generator:
+    """Return a generator on the device for an agent's own randomness.
+
+    The seed is hashed first: an environment seeded with the same number draws unrelated noise.
+    """
+    generator = torch.Generator(device=device)
+    return generator.manual_seed(int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0] >> 1))
 
 
 class Spaces:
@@ -155,8 +167,7 @@ class Agent(ABC):
             "observation_space": space_to_json(self.observation_space),
             "action_space": space_to_json(self.action_space),
         }
-        with atomic_path(path) as temporary:
-            torch.save({"header": json.dumps(header), "state": self.state_dict()}, temporary)
+        write_tensor_file(path, {"header": json.dumps(header), "state": self.state_dict()})
 
     @classmethod
     def load(
@@ -180,8 +191,11 @@ class Agent(ABC):
         if header["agent"] != cls.__name__:
             raise ValueError(f"{path} holds a {header['agent']}, not a {cls.__name__}")
         spaces = Spaces(space_from_json(header["observation_space"]), space_from_json(header["action_space"]))
-        agent = cls(spaces if env is None else env, cls.config_class(**header["config"]), device=device,
-                    seed=header["seed"])  # fmt: skip
+        try:
+            config = cls.config_class(**header["config"])
+        except TypeError as error:
+            raise ValueError(f"{path} has settings that {cls.__name__} does not know: {error}") from error
+        agent = cls(spaces if env is None else env, config, device=device, seed=header["seed"])
         given = (agent.observation_space, agent.action_space)
         if given != (spaces.single_observation_space, spaces.single_action_space):
             raise ValueError(f"{path} was trained on {spaces.single_observation_space} and "
@@ -202,14 +216,12 @@ class Agent(ABC):
 
 
 def read_agent_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return header and state of a file that :meth:`Agent.save` wrote; raise ValueError for any other."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no agent file {path}")
+    """Return header and state of a file that :meth:`Agent.save` wrote; ValueError for any other."""
+    content = read_tensor_file(path, "agent file")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
         header, state = json.loads(content["header"]), content["state"]
-    except Exception as error:  # torch names a dozen kinds for a file that is not one of its own
-        raise ValueError(f"{path} is not an agent file of prefrl ({type(error).__name__})") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no agent file of prefrl") from error
     if header.get("format") != FILE_FORMAT:
         raise ValueError(f"{path} has format {header.get('format')}; this version reads {FILE_FORMAT}")
     return header, state

@@ -20,7 +20,7 @@ import gymnasium as gym
 
 
 class _Family(NamedTuple):
-    """An environment's three faces: ``module:NameEnv``, ``:NameVectorEnv`` and ``:NameDynamics``."""
+    """An environment's faces: ``module:NameEnv``, and ``module:NameVectorEnv`` on the host or a device."""
 
     module: str
     name: str
@@ -48,6 +48,7 @@ def make_device(
     *,
     device: Any = "cpu",
     float_dtype: Any = None,
+    generator_device: Any = None,
     seed: int | None = None,
     **kwargs: Any,
 ) -> Any:
@@ -61,28 +62,24 @@ def make_device(
         num_envs: number of rows.
         device: torch device.
         float_dtype: dtype of rewards and continuous observations (default ``torch.float32``).
+        generator_device: where random numbers are drawn (default: on ``device``); see ``TorchBackend``.
         seed: seeds the noise, as in ``reset(seed=...)``.
         **kwargs: ``max_episode_steps``, ``autoreset_mode`` and the environment's own arguments.
 
     Raises:
         ValueError: if the id is not one of ours.
     """
-    import torch
     from gymnasium.vector import AutoresetMode
 
-    from .core import BatchedEnv
     from .device import TorchBackend
 
     if env_id not in REGISTRY:
         raise ValueError(f"env_id is {env_id!r}; on-device environments are {sorted(REGISTRY)}")
     family = REGISTRY[env_id]
-    adapter = {
-        "max_episode_steps": kwargs.pop("max_episode_steps", family.max_episode_steps),
-        "autoreset_mode": kwargs.pop("autoreset_mode", AutoresetMode.SAME_STEP),
-    }
-    backend = TorchBackend(device, float_dtype or torch.float32)
-    dynamics = getattr(import_module(family.module), f"{family.name}Dynamics")(**kwargs, backend=backend)
-    env = BatchedEnv(dynamics, num_envs, **adapter)
+    defaults = {"max_episode_steps": family.max_episode_steps, "autoreset_mode": AutoresetMode.SAME_STEP}
+    backend = TorchBackend(device, float_dtype, generator_device)
+    face = getattr(import_module(family.module), f"{family.name}VectorEnv")
+    env = face(num_envs, backend=backend, **{**defaults, **kwargs})
     if seed is not None:
         env.reset(seed=seed)
     return env

@@ -8,101 +8,18 @@ namespace, with all randomness of a step entering as arrays. :class:`ScalarEnv` 
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
-import array_api_compat.numpy as xnp
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-Array = Any
-"""An array of the backend's namespace: ``numpy.ndarray`` or ``torch.Tensor``."""
-
-State = dict[str, Array]
-"""Environment state: named arrays, each with leading axis ``[n]``."""
-
-Noise = dict[str, Array]
-"""All randomness of one reset or one step: named arrays, each with leading axis ``[n]``."""
-
-
-class Random(Protocol):
-    """A source of noise; the only thing in an environment that has hidden state."""
-
-    def uniform(self, *shape: int) -> Array:
-        """Return draws from the uniform distribution on [0, 1), of the given shape, in the backend's float."""
-
-    def normal(self, *shape: int) -> Array:
-        """Return draws from the standard normal distribution, of the given shape, in the backend's float."""
-
-    def get_state(self) -> dict[str, Any]:
-        """Return the generator's state as plain numbers, strings and tensors."""
-
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state that :meth:`get_state` returned."""
-
-
-class Backend(Protocol):
-    """Where the arrays of an environment live."""
-
-    xp: Any
-    """The array-API namespace (``array_api_compat.numpy`` or ``array_api_compat.torch``)."""
-
-    float_dtype: Any
-    """dtype of rewards and of continuous observations."""
-
-    on_device: bool
-    """True where looking at a value would wait for the device, so that control flow must not do it."""
-
-    def asarray(self, values: Any, dtype: Any = None) -> Array:
-        """Convert values to an array of this backend, on its device."""
-
-    def random(self, seed: int | list[int] | None) -> Random:
-        """Return a freshly seeded source of noise (seeded by the system when ``seed`` is None)."""
-
-
-class NumpyRandom:
-    """:class:`Random` over a ``numpy.random.Generator``."""
-
-    def __init__(self, generator: np.random.Generator) -> None:
-        self.generator = generator
-
-    def uniform(self, *shape: int) -> NDArray[np.float64]:
-        """See :meth:`Random.uniform`."""
-        return self.generator.random(shape)
-
-    def normal(self, *shape: int) -> NDArray[np.float64]:
-        """See :meth:`Random.normal`."""
-        return self.generator.standard_normal(shape)
-
-    def get_state(self) -> dict[str, Any]:
-        """See :meth:`Random.get_state`."""
-        return dict(self.generator.bit_generator.state)
-
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """See :meth:`Random.set_state`."""
-        self.generator.bit_generator.state = dict(state)
-
-
-class NumpyBackend:
-    """Arrays in host memory, float64 by default."""
-
-    xp: Any = xnp
-    on_device = False
-
-    def __init__(self, float_dtype: Any = np.float64) -> None:
-        self.float_dtype = float_dtype
-
-    def asarray(self, values: Any, dtype: Any = None) -> NDArray[Any]:
-        """See :meth:`Backend.asarray`."""
-        return np.asarray(values, dtype=dtype)
-
-    def random(self, seed: int | list[int] | None) -> NumpyRandom:
-        """See :meth:`Backend.random`."""
-        return NumpyRandom(np.random.default_rng(seed))
+from .backend import Array, Backend, Noise, NumpyBackend, NumpyRandom, Random, State
 
 
 class Dynamics(ABC):
@@ -115,7 +32,6 @@ class Dynamics(ABC):
 
     single_observation_space: gym.Space[Any]
     single_action_space: gym.Space[Any]
-    render_fps: ClassVar[int] = 8
 
     def __init__(self, backend: Backend | None = None) -> None:
         self.backend: Backend = backend if backend is not None else NumpyBackend()
@@ -135,11 +51,14 @@ class Dynamics(ABC):
 
     @abstractmethod
     def observe(self, state: State) -> Array:
-        """Return observations ``[n, ...]`` of the single observation space."""
+        """Return observations ``[n, ...]`` of the single observation space, in memory of their own.
+
+        Callers may write into what they get, so it must not be an array of the state.
+        """
 
     @abstractmethod
     def step(self, state: State, actions: Array, noise: Noise) -> tuple[State, Array, Array]:
-        """Return ``(next_state, rewards [n], terminated [n])``."""
+        """Return ``(next_state, rewards [n], terminated [n])``; nothing given is written to."""
 
     def draw(self, state: State, index: int, last_action: Any) -> NDArray[np.uint8]:
         """Return the picture ``[height, width, 3]`` of row ``index``; optional."""
@@ -151,6 +70,61 @@ def reject_unknown_options(options: Mapping[str, Any] | None, allowed: tuple[str
     unknown = sorted(set(options or ()) - set(allowed))
     if unknown:
         raise ValueError(f"reset options {unknown} are unknown; allowed are {list(allowed)}")
+
+
+def check_render_mode(render_mode: str | None, allowed: list[str]) -> None:
+    """Raise ValueError unless ``render_mode`` is None or one of ``allowed``."""
+    if render_mode is not None and render_mode not in allowed:
+        raise ValueError(f"render_mode is {render_mode!r}; allowed are None and {allowed}")
+
+
+def check_count(name: str, value: Any) -> int:
+    """Return ``value``; raise ValueError unless it is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
+    return int(value)
+
+
+def check_seed(seed: Any, num_envs: int) -> int | list[int] | None:
+    """Return the seed, or the seeds given for ``num_envs`` rows (None if there are none).
+
+    Raises:
+        ValueError: if a seed is no non-negative whole number, or there is not one entry per row.
+    """
+    several = isinstance(seed, (list, tuple))
+    if several and len(seed) != num_envs:
+        raise ValueError(f"seed has {len(seed)} entries; give one number, or one for each of {num_envs} rows")
+    given = [s for s in (seed if several else [seed]) if s is not None]
+    for s in given:
+        if isinstance(s, bool) or not isinstance(s, (int, np.integer)) or s < 0:
+            raise ValueError(f"seed is {s!r}; it must be a whole number, not negative")
+    if not given:
+        return None
+    return [int(s) for s in given] if several else int(given[0])
+
+
+def check_actions(dynamics: Dynamics, actions: Any, space: gym.Space[Any], name: str) -> Array:
+    """Return actions as an array of the dynamics' backend: int64, or its float for continuous ones.
+
+    On a device their values are trusted, since looking at them would wait for it.
+
+    Raises:
+        ValueError: if they have the wrong shape or kind of number, or lie outside ``space``.
+    """
+    backend, xp = dynamics.backend, dynamics.xp
+    try:
+        actions = backend.asarray(actions)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} is no array of numbers: {error}") from error
+    if tuple(actions.shape) != space.shape:
+        raise ValueError(f"{name} has shape {tuple(actions.shape)}; this environment takes {space.shape}")
+    whole = np.issubdtype(space.dtype, np.integer)
+    if not xp.isdtype(actions.dtype, "integral" if whole else ("integral", "real floating")):
+        kind = "whole numbers" if whole else "numbers"
+        raise ValueError(f"{name} has dtype {actions.dtype}; this environment takes {kind}")
+    if not backend.on_device and not space.contains(actions.astype(space.dtype)):
+        raise ValueError(f"{name} must lie in {space}; got {actions}")
+    return xp.astype(actions, xp.int64 if whole else backend.float_dtype, copy=False)
 
 
 class ScalarEnv(gym.Env[Any, Any]):
@@ -196,15 +170,26 @@ class ScalarEnv(gym.Env[Any, Any]):
         """
         if self._state is None:
             raise gym.error.ResetNeeded("call reset() before step()")
-        if not self.action_space.contains(action):
-            raise ValueError(f"action {action!r} is not in {self.action_space}")
-        dynamics = self.dynamics
-        noise = dynamics.step_noise(self._rng, 1)
-        self._state, rewards, terminated = dynamics.step(self._state, np.asarray(action)[None], noise)
-        self._last_action = action
+        actions = self._one_row(action)
+        noise = self.dynamics.step_noise(self._rng, 1)
+        self._state, rewards, terminated = self.dynamics.step(self._state, actions, noise)
+        self._last_action = actions[0]
         if self.render_mode == "human":
             self.render()
         return self._observation(), float(rewards[0]), bool(terminated[0]), False, {}
+
+    def _one_row(self, action: Any) -> NDArray[Any]:
+        space = self.action_space
+        if isinstance(space, gym.spaces.Discrete) and not isinstance(action, bool):
+            try:  # the usual case, at a fifth of the price
+                index = operator.index(action)
+            except TypeError:
+                pass
+            else:
+                if space.start <= index < space.start + space.n:
+                    return np.array([index], dtype=np.int64)
+        row: NDArray[Any] = check_actions(self.dynamics, action, space, "action")[None]
+        return row
 
     def _observation(self) -> Any:
         assert self._state is not None
@@ -235,20 +220,18 @@ class ScalarEnv(gym.Env[Any, Any]):
             self._window = None
 
 
-def check_render_mode(render_mode: str | None, allowed: list[str]) -> None:
-    """Raise ValueError unless ``render_mode`` is None or one of ``allowed``."""
-    if render_mode is not None and render_mode not in allowed:
-        raise ValueError(f"render_mode is {render_mode!r}; allowed are None and {allowed}")
-
-
 class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
     """A ``gymnasium.vector.VectorEnv`` that steps all rows at once.
 
-    Arrays are those of the dynamics' backend: numpy, or torch tensors on a device. With
-    ``AutoresetMode.SAME_STEP`` the true successor of a row that ended stands in ``infos["final_obs"]``
-    (for every row; ``infos["_final_obs"]`` says which rows ended). With NEXT_STEP (Gymnasium's default) the row after an end carries the new episode's first observation and is no transition; see
-    ``prefrl.data.transition_mask``. With DISABLED, rows that ended must be reset by
-    ``reset(options={"reset_mask": mask})`` before the next step.
+    Arrays are those of the dynamics' backend: numpy, or torch tensors on a device, where the values of
+    actions are trusted. What happens to a row that ended is the autoreset mode's to say:
+
+    - NEXT_STEP (Gymnasium's default): its next step ignores the action and carries the new episode's first
+      observation; that row is no transition, see ``prefrl.data.transition_mask``.
+    - SAME_STEP: it restarts at once. The true successors stand in ``infos["final_obs"]`` (of every row;
+      ``infos["_final_obs"]`` says which rows ended).
+    - DISABLED: it must be reset by ``reset(options={"reset_mask": mask})`` before the next step; on a device
+      this is not checked.
 
     Args:
         dynamics: the world.
@@ -273,21 +256,23 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
     ) -> None:
-        if num_envs < 1:
-            raise ValueError(f"num_envs is {num_envs}; it must be at least 1")
-        if max_episode_steps is not None and max_episode_steps < 1:
-            raise ValueError(f"max_episode_steps is {max_episode_steps}; it must be None or at least 1")
         check_render_mode(render_mode, self.metadata["render_modes"])
-        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        try:
+            self.autoreset_mode = AutoresetMode(autoreset_mode)
+        except ValueError:
+            allowed = [mode.value for mode in AutoresetMode]
+            raise ValueError(f"autoreset_mode is {autoreset_mode!r}; allowed are {allowed}") from None
+        self.num_envs = check_count("num_envs", num_envs)
+        self.max_episode_steps = (
+            None if max_episode_steps is None else check_count("max_episode_steps", max_episode_steps)
+        )
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.dynamics = dynamics
-        self.num_envs = num_envs
-        self.max_episode_steps = max_episode_steps
         self.render_mode = render_mode
         self.single_observation_space = dynamics.single_observation_space
         self.single_action_space = dynamics.single_action_space
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._xp = dynamics.xp
         self._rng: Random = dynamics.backend.random(None)
         self._state: State | None = None
@@ -299,38 +284,54 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
         """Start episodes in all rows, or in the rows of ``options["reset_mask"]`` (bool ``[n]``).
 
         All rows draw from one generator: a list of seeds seeds it as a whole.
+
+        Raises:
+            ValueError: for a wrong seed, mask or option.
+            gymnasium.error.ResetNeeded: if the first reset has a mask.
         """
-        if seed is not None:
-            seeds = [s for s in seed if s is not None] if isinstance(seed, list) else seed
-            self._rng = self.dynamics.backend.random(seeds)
         options = dict(options or {})
-        mask = options.pop("reset_mask", None)
+        mask = self._check_mask(options.pop("reset_mask", None))
+        seeds = check_seed(seed, self.num_envs)
+        if seeds is not None:
+            self._rng = self.dynamics.backend.random(seeds)
         start = self.dynamics.initial(self.dynamics.reset_noise(self._rng, self.num_envs), options)
-        zeros = self.dynamics.backend.asarray(np.zeros(self.num_envs, dtype=np.int64))
         if mask is None:
-            self._state, self._elapsed = start, zeros
-            self._done = zeros != 0
+            xp, device = self._xp, self.dynamics.backend.device
+            self._state = start
+            self._elapsed = xp.zeros(self.num_envs, dtype=xp.int64, device=device)
+            self._done = xp.zeros(self.num_envs, dtype=xp.bool, device=device)
         else:
-            if self._state is None:
-                raise gym.error.ResetNeeded("the first reset() must start every row: give no reset_mask")
-            mask = self.dynamics.backend.asarray(mask)
-            if tuple(mask.shape) != (self.num_envs,):
-                raise ValueError(f"reset_mask has shape {tuple(mask.shape)}; it must be ({self.num_envs},)")
             self._restart(mask, start)
         self._last_actions = None
         assert self._state is not None
         return self.dynamics.observe(self._state), {}
 
+    def _check_mask(self, mask: Any) -> Array:
+        if mask is None:
+            return None
+        if self._state is None:
+            raise gym.error.ResetNeeded("the first reset() must start every row: give no reset_mask")
+        mask = self.dynamics.backend.asarray(mask)
+        if tuple(mask.shape) != (self.num_envs,) or not self._xp.isdtype(mask.dtype, "bool"):
+            raise ValueError(f"reset_mask has shape {tuple(mask.shape)} and dtype {mask.dtype}; it must be "
+                             f"({self.num_envs},) and bool")  # fmt: skip
+        return mask
+
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Advance all rows; see ``gymnasium.vector.VectorEnv.step``.
 
         Raises:
-            ValueError: if the actions have the wrong shape, or (host arrays only) lie outside the space.
+            ValueError: if the actions have the wrong shape or kind of number, or (host arrays only) lie
+                outside the space.
+            gymnasium.error.ResetNeeded: before the first reset, or (DISABLED, host arrays only) while a row
+                waits for its reset.
         """
         if self._state is None:
             raise gym.error.ResetNeeded("call reset() before step()")
         xp, dynamics, mode = self._xp, self.dynamics, self.autoreset_mode
-        actions = self._check_actions(actions)
+        if mode is AutoresetMode.DISABLED and not dynamics.backend.on_device and bool(self._done.any()):
+            raise gym.error.ResetNeeded("rows that ended must be reset with options={'reset_mask': mask}")
+        actions = check_actions(dynamics, actions, self.action_space, "actions")
         noise = dynamics.step_noise(self._rng, self.num_envs)
         next_state, rewards, terminated = dynamics.step(self._state, actions, noise)
         elapsed = self._elapsed + 1
@@ -355,28 +356,6 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
                 self._restart_where_any(done)
         return dynamics.observe(self._state), rewards, terminated, truncated, infos
 
-    def _check_actions(self, actions: Array) -> Array:
-        backend = self.dynamics.backend
-        actions = backend.asarray(actions)
-        if tuple(actions.shape) != self.action_space.shape:
-            raise ValueError(
-                f"actions have shape {tuple(actions.shape)}; this environment takes {self.action_space.shape}"
-            )
-        if backend.on_device:  # looking at the values would wait for the device
-            return actions
-        if self.autoreset_mode is AutoresetMode.DISABLED and bool(self._done.any()):
-            raise gym.error.ResetNeeded("rows that ended must be reset with options={'reset_mask': mask}")
-        space = self.single_action_space
-        if isinstance(space, gym.spaces.Discrete):
-            inside = actions.dtype.kind in "iu" and bool(
-                ((actions >= space.start) & (actions < space.start + space.n)).all()
-            )
-        else:
-            inside = self.action_space.contains(actions.astype(space.dtype, copy=False))
-        if not inside:
-            raise ValueError(f"actions lie outside {self.action_space}")
-        return actions
-
     def _restart_where_any(self, mask: Array) -> None:
         # On a device, drawing starts for every row is cheaper than waiting to learn whether any ended.
         if not self.dynamics.backend.on_device and not bool(mask.any()):
@@ -394,9 +373,12 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._done = self._done & ~mask
 
     def render(self) -> tuple[Any, ...] | None:
-        """Return one picture per row."""
-        if self.render_mode is None or self._state is None:
+        """Return one picture [height, width, 3] per row."""
+        if self.render_mode is None:
+            gym.logger.warn('render() needs gym.make_vec(..., render_mode="rgb_array")')
             return None
+        if self._state is None:
+            raise gym.error.ResetNeeded("call reset() before render()")
         actions = self._last_actions
         return tuple(
             self.dynamics.draw(self._state, i, None if actions is None else actions[i])
@@ -415,10 +397,19 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what :meth:`state_dict` returned."""
-        asarray = self.dynamics.backend.asarray
-        self._state = {name: asarray(value) for name, value in state["state"].items()}
-        self._elapsed, self._done = asarray(state["elapsed"]), asarray(state["done"])
-        self._rng = self.dynamics.backend.random(0)
+        """Continue from what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: if it comes from another environment or number of rows.
+        """
+        backend = self.dynamics.backend
+        like = self.dynamics.initial(self.dynamics.reset_noise(backend.random(0), self.num_envs))
+        given = {name: tuple(value.shape) for name, value in state["state"].items()}
+        wanted = {name: tuple(value.shape) for name, value in like.items()}
+        if given != wanted:
+            raise ValueError(f"state holds arrays of shapes {given}; this environment's are {wanted}")
+        self._state = {name: backend.asarray(value) for name, value in state["state"].items()}
+        self._elapsed, self._done = backend.asarray(state["elapsed"]), backend.asarray(state["done"])
+        self._rng = backend.random(0)
         self._rng.set_state(state["rng"])
         self._last_actions = None

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .core import Backend, BatchedEnv, ScalarEnv
+from .backend import Backend
+from .core import BatchedEnv, ScalarEnv
 from .grid import GridDynamics, GridFace
 
 BOARD = np.array(
@@ -27,6 +28,8 @@ BOARD = np.array(
 
 WEIGHTS = np.array([-1.0, 50.0, -50.0, 1.0, -1.0, -2.0])
 """True reward weights of gas, goal, sheep, coin, roadblock and brick gas."""
+
+BOARD.flags.writeable = WEIGHTS.flags.writeable = False  # every environment reads them
 
 
 class DeliveryDynamics(GridDynamics):
@@ -73,7 +76,8 @@ class DeliveryEnv(GridFace, ScalarEnv):
     `render_mode`: None, "rgb_array" or "human".
 
     ## Ground truth
-    `tabular_model()`, `features(obs, actions, next_obs)`, `optimal_value(gamma)`, `true_value(policy, gamma)`.
+    `tabular_model()`, `features(obs, actions, next_obs)`, `optimal_value(gamma)` and
+    `true_value(policy, gamma)`, after `env.unwrapped` where `gym.make` has wrapped it.
     With gamma 0.999 the mean value over starts is 41.20794768831405 for the optimal policy and
     -71.25738281279433 for the uniform one.
 
@@ -89,5 +93,5 @@ class DeliveryEnv(GridFace, ScalarEnv):
 class DeliveryVectorEnv(GridFace, BatchedEnv):
     """:class:`DeliveryEnv` for many rows at once; arguments as in ``prefrl.envs.core.BatchedEnv``."""
 
-    def __init__(self, num_envs: int = 1, **kwargs: Any) -> None:
-        super().__init__(DeliveryDynamics(), num_envs, **kwargs)
+    def __init__(self, num_envs: int = 1, *, backend: Backend | None = None, **kwargs: Any) -> None:
+        super().__init__(DeliveryDynamics(backend), num_envs, **kwargs)

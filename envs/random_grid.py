@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .core import Backend, BatchedEnv, ScalarEnv
+from .backend import Backend
+from .core import BatchedEnv, ScalarEnv
 from .grid import COIN, GOAL, ROADBLOCK, SHEEP, GridDynamics, GridFace
 
 
@@ -78,10 +79,10 @@ class RandomGridDynamics(GridDynamics):
         win_reward: float = 100.0,
         backend: Backend | None = None,
     ) -> None:
-        if not isinstance(layout_seed, (int, np.integer)) or layout_seed < 0:
-            raise ValueError(f"layout_seed is {layout_seed!r}; it must be a non-negative integer")
-        if not np.isfinite(win_reward):
-            raise ValueError(f"win_reward is {win_reward}; it must be finite")
+        if isinstance(layout_seed, bool) or not isinstance(layout_seed, (int, np.integer)) or layout_seed < 0:
+            raise ValueError(f"layout_seed is {layout_seed!r}; it must be a whole number, not negative")
+        if not isinstance(win_reward, (int, float, np.number)) or not np.isfinite(win_reward):
+            raise ValueError(f"win_reward is {win_reward!r}; it must be a finite number")
         layout = generate_lottery_grid(layout_seed, win_reward) if stochastic else generate_grid(layout_seed)
         super().__init__(*layout, sheep_lottery=stochastic, backend=backend)
 
@@ -117,7 +118,7 @@ class RandomGridEnv(GridFace, ScalarEnv):
 
     ## Ground truth
     `tabular_model()`, `features(obs, actions, next_obs)`, `optimal_value(gamma)` and
-    `true_value(policy, gamma)`.
+    `true_value(policy, gamma)`, after `env.unwrapped` where `gym.make` has wrapped it.
 
     ## Version History
     - v0: first version.
@@ -143,6 +144,8 @@ class RandomGridVectorEnv(GridFace, BatchedEnv):
         layout_seed: int = 0,
         stochastic: bool = False,
         win_reward: float = 100.0,
+        backend: Backend | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(RandomGridDynamics(layout_seed, stochastic, win_reward), num_envs, **kwargs)
+        dynamics = RandomGridDynamics(layout_seed, stochastic, win_reward, backend)
+        super().__init__(dynamics, num_envs, **kwargs)

@@ -1,6 +1,21 @@
 """Transitions, segments, preference pairs and their files."""
 
 from .atomic import atomic_path
+from .human import load_human_preferences, load_human_statistics
+from .preference_files import load_preferences, save_preferences
+from .segments import Preferences, Segments, concatenate_segments
 from .transitions import Transitions, successor_obs, transition_mask
 
-__all__ = ["Transitions", "atomic_path", "successor_obs", "transition_mask"]
+__all__ = [
+    "Preferences",
+    "Segments",
+    "Transitions",
+    "atomic_path",
+    "concatenate_segments",
+    "load_human_preferences",
+    "load_human_statistics",
+    "load_preferences",
+    "save_preferences",
+    "successor_obs",
+    "transition_mask",
+]

@@ -36,32 +36,39 @@ class Transitions:
     """[n] bool: the row is a transition."""
 
 
-def transition_mask(autoreset_mode: AutoresetMode, previous_done: Any) -> Any:
+def transition_mask(autoreset_mode: AutoresetMode | str, previous_done: Any) -> Any:
     """Say which rows of a step are transitions.
 
     With NEXT_STEP, the row after an end carries a new episode's first observation with reward 0: it is none.
     With SAME_STEP (true successor in ``infos["final_obs"]``) and DISABLED every row is one.
 
     Args:
-        autoreset_mode: the vector environment's ``metadata["autoreset_mode"]``.
+        autoreset_mode: the vector environment's ``metadata["autoreset_mode"]``, or its value as a string.
         previous_done: [n] bool, rows whose previous step terminated or was truncated.
 
     Returns:
         [n] bool, of the same kind (numpy or torch) as ``previous_done``.
+
+    Raises:
+        ValueError: if ``autoreset_mode`` is none.
     """
-    if autoreset_mode is AutoresetMode.NEXT_STEP:
+    if AutoresetMode(autoreset_mode) is AutoresetMode.NEXT_STEP:
         return ~previous_done
     return previous_done | ~previous_done
 
 
-def successor_obs(autoreset_mode: AutoresetMode, next_obs: Any, infos: Mapping[str, Any]) -> Any:
+def successor_obs(autoreset_mode: AutoresetMode | str, next_obs: Any, infos: Mapping[str, Any]) -> Any:
     """Return the true successors [n, ...] of a step.
 
     With SAME_STEP the observation of a row that ended already belongs to the next episode; its true
     successor stands in ``infos["final_obs"]`` (an array for every row in our environments, an object array
-    with the ended rows filled in Gymnasium's own).
+    with the ended rows filled in Gymnasium's own). With NEXT_STEP and DISABLED, and where no row ended, it is
+    ``next_obs`` itself.
+
+    Raises:
+        ValueError: if ``autoreset_mode`` is none.
     """
-    if autoreset_mode is not AutoresetMode.SAME_STEP or "final_obs" not in infos:
+    if AutoresetMode(autoreset_mode) is not AutoresetMode.SAME_STEP or "final_obs" not in infos:
         return next_obs
     final, ended = infos["final_obs"], infos["_final_obs"]
     if isinstance(final, Tensor):

@@ -48,7 +48,9 @@ class TabularMDP:
         if len({model.successors.shape[1] for model in models}) > 1:
             raise ValueError("models have different numbers of actions; stack those of one action space")
         sizes = [(*model.successors.shape, model.features.shape[-1]) for model in models]
-        num_states, num_actions, num_successors, num_features = (max(size) for size in zip(*sizes, strict=True))
+        num_states, num_actions, num_successors, num_features = (
+            max(size) for size in zip(*sizes, strict=True)
+        )
         count = len(models)
         successors = np.zeros((count, num_states, num_actions, num_successors), dtype=np.int64)
         probabilities = np.zeros(successors.shape)
@@ -75,7 +77,9 @@ class TabularMDP:
         """
         inner = getattr(env, "unwrapped", env)
         if not hasattr(inner, "tabular_model"):
-            raise ValueError(f"{inner} offers no tabular_model(); exact solvers need an environment that does")
+            raise ValueError(
+                f"{inner} offers no tabular_model(); exact solvers need an environment that does"
+            )
         return cls.stack([inner.tabular_model()], device)
 
     @property

@@ -31,8 +31,11 @@ def check_table(name: str, table: Tensor, mdp: TabularMDP) -> None:
     """Raise ValueError unless a table is [..., M, S, A] and finite."""
     expected = (mdp.num_mdps, mdp.num_states, mdp.num_actions)
     if tuple(table.shape[-3:]) != expected:
-        raise ValueError(f"{name} has shape {tuple(table.shape)}; it must end in [M, S, A] = {list(expected)}")
-    if not bool(torch.isfinite(table).all()):
+        raise ValueError(
+            f"{name} has shape {tuple(table.shape)}; it must end in [M, S, A] = {list(expected)}"
+        )
+    # A sum is a single pass, and finite only if every entry is; the entries are looked at when it overflows.
+    if not bool(torch.isfinite(table.sum())) and not bool(torch.isfinite(table).all()):
         raise ValueError(f"{name} holds NaN or infinity")
 
 
@@ -189,7 +192,9 @@ def discounted_sum(mdp: TabularMDP, policy: Tensor, amounts: Tensor, gamma: floa
     for part, right in zip(flat_policy.chunk(pieces), flat_once.chunk(pieces), strict=True):
         solution, failed = torch.linalg.solve_ex(identity - gamma * policy_transition(mdp, part), right)
         if bool(failed.any()) or not bool(torch.isfinite(solution).all()):
-            raise ValueError(f"a policy never ends from some state, so its sum at gamma {gamma} does not exist")
+            raise ValueError(
+                f"a policy never ends from some state, so its sum at gamma {gamma} does not exist"
+            )
         solved.append(solution)
     return torch.cat(solved).reshape(once.shape)
 

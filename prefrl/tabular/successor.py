@@ -79,14 +79,13 @@ def build_policy_set(
     members = [_grow(mdp.select(torch.tensor([m], device=mdp.device)), gamma, entries, max_duplicates,
                      max_policies, None if exclude is None else exclude[m], seed + m)
                for m in range(mdp.num_mdps)]  # fmt: skip
-    longest = max(len(psi) for psi, _ in members)
-    fill = [torch.arange(longest, device=mdp.device).where(
-        torch.arange(longest, device=mdp.device) < len(psi), torch.zeros((), dtype=torch.long, device=mdp.device)
-    ) for psi, _ in members]  # fmt: skip
+    sizes = tuple(len(psi) for psi, _ in members)
+    place = torch.arange(max(sizes), device=mdp.device)
+    fill = [torch.where(place < size, place, 0) for size in sizes]
     return PolicySet(
         torch.stack([psi[index] for (psi, _), index in zip(members, fill, strict=True)]),
         torch.stack([psi_action[index] for (_, psi_action), index in zip(members, fill, strict=True)]),
-        tuple(len(psi) for psi, _ in members),
+        sizes,
     )
 
 

@@ -1,0 +1,230 @@
+"""The command ``prefrl``: list, train, resume, evaluate, plot, sweep.
+
+A command is a dataclass whose fields tyro turns into flags, and whose ``run`` does the work. Only the modules
+that a command needs are imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+
+import gymnasium as gym
+import tyro
+
+from prefrl.run.recipes import RECIPES, load_recipe, recipe_name
+
+RecipeType = TypeVar("RecipeType")
+
+FLAGS = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
+"""One flag per switch (--no-progress-bar), and --gamma for --recipe.agent.gamma."""
+
+ProgressBar = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
+Quiet = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
+RunArgument = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+
+
+@dataclass(frozen=True)
+class ListCommand:
+    """List what can be trained, and the environments."""
+
+    def run(self) -> None:
+        """Print two tables."""
+        from rich.console import Console
+        from rich.table import Table
+
+        import prefrl.envs
+
+        agents = Table("command", "what it trains", title="Agents", title_justify="left")
+        for name in RECIPES:
+            agents.add_row(f"prefrl train {name}", summary(load_recipe(name)))
+        columns = ("id", "observations", "actions", "steps", "what it is")
+        environments = Table(*columns, title="Environments", title_justify="left")
+        for env_id, family in prefrl.envs.REGISTRY.items():
+            env = gym.make(env_id)
+            spaces = (str(env.observation_space), str(env.action_space))
+            environments.add_row(env_id, *spaces, str(family.max_episode_steps), summary(type(env.unwrapped)))
+        for table in (agents, environments):
+            table.columns[0].no_wrap = True
+            Console().print(table)
+
+
+@dataclass(frozen=True)
+class TrainCommand(Generic[RecipeType]):
+    """Train an agent in a new run folder."""
+
+    recipe: Annotated[RecipeType, tyro.conf.arg(name="")]
+
+    out: Annotated[
+        Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/RECIPE-SEED-TIME)")
+    ] = None
+    """Run folder, new or empty."""
+
+    progress_bar: ProgressBar = True
+    """Hide the progress bar, which is shown where stderr is a terminal."""
+
+    quiet: Quiet = False
+    """Print no tables of metrics, only the result's path."""
+
+    def run(self) -> None:
+        """Train, and print the path of the result."""
+        from prefrl.run.launch import train
+
+        recipe: Any = self.recipe
+        bar = self.progress_bar and sys.stderr.isatty()
+        train(recipe_name(recipe), recipe, self.out, progress_bar=bar, quiet=self.quiet)
+
+
+@dataclass(frozen=True)
+class ResumeCommand:
+    """Go on with an interrupted run, from its last checkpoint."""
+
+    folder: RunArgument
+    """Run folder."""
+
+    progress_bar: ProgressBar = True
+    """Hide the progress bar, which is shown where stderr is a terminal."""
+
+    quiet: Quiet = False
+    """Print no tables of metrics, only the result's path."""
+
+    def run(self) -> None:
+        """Finish the run, and print the path of its result."""
+        from prefrl.run.launch import resume
+
+        resume(self.folder, progress_bar=self.progress_bar and sys.stderr.isatty(), quiet=self.quiet)
+
+
+@dataclass(frozen=True)
+class EvaluateCommand:
+    """Evaluate the agent of a run in fresh episodes; writes evaluation.json in the run folder."""
+
+    folder: RunArgument
+    """Run folder with a checkpoint."""
+
+    episodes: int = 100
+    """Number of episodes."""
+
+    seed: int = 0
+    """Seeds the environment."""
+
+    def run(self) -> None:
+        """Evaluate, and print the path of the evaluation."""
+        from prefrl.run.launch import evaluate_run
+
+        evaluate_run(self.folder, episodes=self.episodes, seed=self.seed)
+
+
+def summary(thing: Any) -> str:
+    """Return the first line of a docstring."""
+    return (thing.__doc__ or "").strip().splitlines()[0]
+
+
+def _train_command() -> Any:
+    recipes = {name: load_recipe(name) for name in RECIPES}
+    commands = (
+        Annotated[TrainCommand[recipe], tyro.conf.subcommand(name, description=summary(recipe))]  # type: ignore[valid-type]
+        for name, recipe in recipes.items()
+    )
+    return reduce(or_, commands)
+
+
+def _plot_command() -> Any:
+    from prefrl.run.plot import PlotCommand
+
+    return PlotCommand
+
+
+def _sweep_command() -> Any:
+    from prefrl.run.sweep import SweepCommand
+
+    return SweepCommand
+
+
+class _Command(NamedTuple):
+    summary: str
+    load: Callable[[], Any]
+    """Returns the type that tyro parses."""
+
+
+COMMANDS = {
+    "list": _Command("List what can be trained, and the environments.", lambda: ListCommand),
+    "train": _Command("Train an agent in a new run folder.", _train_command),
+    "resume": _Command("Go on with an interrupted run, from its last checkpoint.", lambda: ResumeCommand),
+    "evaluate": _Command("Evaluate the agent of a run in fresh episodes.", lambda: EvaluateCommand),
+    "plot": _Command("Draw learning curves of many seeds.", _plot_command),
+    "sweep": _Command("Train over seeds and settings, several runs at once.", _sweep_command),
+}
+
+
+@dataclass(frozen=True)
+class _Overview:
+    """Stands for every command where only the list of commands is shown."""
+
+
+def parse(arguments: Sequence[str]) -> Any:
+    """Return the command that the arguments name; tyro prints help and errors, and exits."""
+    name, rest = (arguments[0], arguments[1:]) if arguments else ("", ())
+    if name == "train" and rest and rest[0] in RECIPES:
+        return parse_train(rest[0], rest[1:], prog=f"prefrl train {rest[0]}")
+    if name in COMMANDS:
+        return tyro.cli(COMMANDS[name].load(), prog=f"prefrl {name}", args=rest, config=FLAGS)
+    overview = (
+        Annotated[_Overview, tyro.conf.subcommand(name, description=command.summary)]
+        for name, command in COMMANDS.items()
+    )
+    description = "Reinforcement learning when the reward is not handed to you as a number."
+    commands: Any = reduce(or_, overview)
+    return tyro.cli(commands, prog="prefrl", description=description, args=arguments)
+
+
+def parse_train(recipe: str, arguments: Sequence[str], *, prog: str) -> TrainCommand[Any]:
+    """Return the command that trains a recipe with the settings given as flags."""
+    recipe_class = load_recipe(recipe)
+    command: TrainCommand[Any] = tyro.cli(
+        TrainCommand[recipe_class],  # type: ignore[valid-type]
+        prog=prog,
+        description=(recipe_class.__doc__ or "").strip(),
+        args=arguments,
+        config=FLAGS,
+    )
+    return command
+
+
+def execute(parse: Callable[[], Any]) -> int:
+    """Parse and run a command; return the exit status, with errors as one line on stderr."""
+    try:
+        parse().run()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has had enough, as in `prefrl list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except FloatingPointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError, ImportError, gym.error.Error) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``prefrl``; return its exit status (2: a wrong argument, 1: a failed run, 130: Ctrl-C)."""
+    given = sys.argv[1:] if arguments is None else arguments
+    return execute(lambda: parse(given))
+
+
+def train_main(recipe: str) -> int:
+    """Run a script that does what ``prefrl train RECIPE`` does; return its exit status."""
+    return execute(lambda: parse_train(recipe, sys.argv[1:], prog=Path(sys.argv[0]).name))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

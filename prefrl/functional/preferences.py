@@ -1,0 +1,101 @@
+"""What a preference is taken to mean: scores of segments, probabilities, losses.
+
+Sources: Knox et al. 2022 (arXiv 2206.02231) for partial return and regret; Lee et al. 2021 (B-Pref,
+arXiv 2111.03026) for the discounted return of a myopic teacher. Every function is pure and takes any leading
+batch axes; segments have axes ``[..., L]`` with a mask of real transitions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+
+def partial_return(rewards: Tensor, mask: Tensor, *, gamma: float = 1.0) -> Tensor:
+    """Return sum_t gamma^(n-1-t) r_t of segments of n transitions.
+
+    With ``gamma`` below 1 the last transition counts most, as for B-Pref's myopic teacher; preference models
+    use 1.
+
+    Args:
+        rewards: [..., L].
+        mask: [..., L] bool, True for transitions; they come first.
+        gamma: weight of a step earlier in the segment against the next.
+
+    Returns:
+        [...].
+    """
+    rewards = torch.where(mask, rewards, 0.0)
+    if gamma == 1.0:
+        return rewards.sum(-1)
+    remaining = mask.sum(-1, keepdim=True) - 1 - torch.arange(mask.shape[-1], device=mask.device)
+    return (rewards * gamma ** remaining.clamp(min=0)).sum(-1)
+
+
+def change_in_expected_return(returns: Tensor, start_value: Tensor, end_value: Tensor) -> Tensor:
+    """Return the score of deterministic regret, G + V*(s_n) - V*(s_0): minus the regret. All [...]."""
+    return returns + end_value - start_value
+
+
+def summed_advantage(state_value: Tensor, action_value: Tensor, mask: Tensor) -> Tensor:
+    """Return the score of (stochastic) regret, sum_t [Q*(s_t, a_t) - V*(s_t)]: minus the regret.
+
+    Args:
+        state_value: [..., L] V* at the states of the transitions.
+        action_value: [..., L] Q* at their pairs.
+        mask: [..., L] bool.
+
+    Returns:
+        [...].
+    """
+    return torch.where(mask, action_value - state_value, 0.0).sum(-1)
+
+
+def preference_logit(first_score: Tensor, second_score: Tensor, scale: float | Tensor = 1.0) -> Tensor:
+    """Return the log-odds that the second segment is preferred; scale is 1 / temperature."""
+    return scale * (second_score - first_score)
+
+
+def preference_probability(logit: Tensor, uniform_logit: float | Tensor | None = None) -> Tensor:
+    """Return P(second preferred), optionally mixed with uniform responses.
+
+    With e = logistic(uniform_logit), the mixture is (1 - e) logistic(logit) + e / 2.
+    """
+    if uniform_logit is None:
+        return torch.sigmoid(logit)
+    share = torch.sigmoid(torch.as_tensor(uniform_logit, dtype=logit.dtype, device=logit.device))
+    return (1.0 - share) * torch.sigmoid(logit) + 0.5 * share
+
+
+def preference_cross_entropy(
+    logit: Tensor, labels: Tensor, uniform_logit: float | Tensor | None = None
+) -> Tensor:
+    """Return -(label log P(second) + (1 - label) log P(first)) per comparison.
+
+    Computed from the log-odds, so that no probability is clamped; labels may be any real number.
+
+    Args:
+        logit: [...] log-odds that the second segment is preferred.
+        labels: [...] probability that the second segment is preferred.
+        uniform_logit: see :func:`preference_probability`.
+
+    Returns:
+        [...].
+    """
+    if uniform_logit is None:
+        return softplus(logit) - labels * logit
+    # log[(1 - e) sigmoid(z) + e / 2] = logsumexp(log(1 - e) - softplus(-z), log e - log 2)
+    c = torch.as_tensor(uniform_logit, dtype=logit.dtype, device=logit.device)
+    log_guess = (
+        -softplus(-c) - torch.log(torch.tensor(2.0, dtype=logit.dtype, device=logit.device))
+    ) + 0 * logit
+    log_second = torch.logaddexp(-softplus(c) - softplus(-logit), log_guess)
+    log_first = torch.logaddexp(-softplus(c) - softplus(logit), log_guess)
+    return -(labels * log_second + (1.0 - labels) * log_first)
+
+
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Return sum(w v) / sum(w) over the last axis; 0 where all weights are 0."""
+    total = weights.sum(-1)
+    return (weights * values).sum(-1) / torch.where(total == 0, 1.0, total)

@@ -1,0 +1,200 @@
+"""The run folder: what was asked, with which versions and changes, what was logged, and what came out.
+
+========================  ===================================================================
+``config.json``           the recipe's name and its settings
+``versions.json``         python, the libraries, the device, the commit
+``git.diff``              uncommitted changes, when prefrl runs from a git checkout
+``progress.csv``          one row per logging interval
+``events.out.tfevents.*`` the same for tensorboard
+``checkpoint.pt``         everything needed to go on
+``result.json``           written last: its presence says that the run is finished
+========================  ===================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import stable_baselines3
+import torch
+from stable_baselines3.common.logger import Logger
+
+import prefrl
+from prefrl.data.atomic import atomic_path
+
+from .checkpoint import load_checkpoint, save_checkpoint
+from .logger import make_logger
+
+
+class RunFolder:
+    """One run on disk; made by :meth:`create` or :meth:`open`.
+
+    Attributes:
+        path: the folder.
+        config: ``{"recipe": name, "config": settings}``.
+        quiet: whether the logger leaves stdout alone.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, Any], *, quiet: bool) -> None:
+        self.path = path
+        self.config = config
+        self.quiet = quiet
+        self.config_path = path / "config.json"
+        self.progress_path = path / "progress.csv"
+        self.checkpoint_path = path / "checkpoint.pt"
+        self.result_path = path / "result.json"
+
+    @classmethod
+    def create(
+        cls, path: str | os.PathLike[str], config: Mapping[str, Any], *, quiet: bool = False
+    ) -> RunFolder:
+        """Make a new run folder; after a kill it is there with all it needs, or not at all.
+
+        Args:
+            path: where; an empty folder is taken over.
+            config: ``{"recipe": name, "config": settings}``, JSON values.
+            quiet: whether the logger leaves stdout alone.
+
+        Raises:
+            FileExistsError: if there is something at ``path`` already.
+        """
+        target = Path(path)
+        if target.is_dir() and any(target.iterdir()):
+            is_run = (target / "config.json").exists()
+            resume = f", or go on with `prefrl resume {target}`" if is_run else ""
+            raise FileExistsError(f"the folder {target} is not empty: choose another --out{resume}")
+        if target.exists() and not target.is_dir():
+            raise FileExistsError(f"{target} is a file: choose another --out")
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            temporary.mkdir(parents=True)
+            write_json(temporary / "config.json", config)
+            commit, diff = git_state()
+            write_json(temporary / "versions.json", versions(commit))
+            if diff is not None:
+                (temporary / "git.diff").write_bytes(diff)
+            temporary.replace(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return cls(target, config, quiet=quiet)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, quiet: bool = False) -> RunFolder:
+        """Open an existing run folder.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if its ``config.json`` is damaged.
+        """
+        target = Path(path)
+        if not target.is_dir():
+            raise FileNotFoundError(f"there is no run folder {target}")
+        if not (target / "config.json").is_file():
+            raise FileNotFoundError(f"{target} is no run folder: it holds no config.json")
+        config = read_json(target / "config.json")
+        if not isinstance(config.get("recipe"), str) or not isinstance(config.get("config"), dict):
+            raise ValueError(f'{target / "config.json"} must hold {{"recipe": NAME, "config": {{...}}}}')
+        return cls(target, config, quiet=quiet)
+
+    def discard_if_unused(self) -> None:
+        """Delete the folder if nothing was logged yet."""
+        if not self.progress_path.exists():
+            shutil.rmtree(self.path)
+
+    def open_logger(self, since: int | None = None) -> Logger:
+        """Return the run's logger; see :func:`prefrl.run.logger.make_logger`."""
+        return make_logger(self.path, since=since, quiet=self.quiet)
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Replace ``checkpoint.pt``."""
+        save_checkpoint(self.checkpoint_path, state)
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """Return what the last checkpoint holds; None before the first."""
+        return load_checkpoint(self.checkpoint_path) if self.checkpoint_path.exists() else None
+
+    def write_result(self, result: Mapping[str, Any]) -> Path:
+        """Write ``result.json`` and return its path.
+
+        Raises:
+            ValueError: if a number in it is not finite.
+        """
+        write_json(self.result_path, result)
+        return self.result_path
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON with sorted keys, whole or not at all.
+
+    Raises:
+        ValueError: if a number is not finite; it names the key.
+    """
+    _check_finite(content, path.name)
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", "utf-8")
+
+
+def _check_finite(value: Any, where: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is {value}; only finite numbers are written")
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            _check_finite(entry, f"{where}: {key}")
+    if isinstance(value, (list, tuple)):
+        for entry in value:
+            _check_finite(entry, where)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; ValueError for anything else."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object")
+    return content
+
+
+def versions(commit: str | None) -> dict[str, str | None]:
+    """Return what a reader needs to repeat the run."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "prefrl": prefrl.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "gymnasium": gymnasium.__version__,
+        "stable_baselines3": stable_baselines3.__version__,
+        "commit": commit,
+    }
+
+
+def git_state() -> tuple[str | None, bytes | None]:
+    """Return the commit and the uncommitted changes of the checkout prefrl runs from; None outside of one."""
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return None, None
+    return commit.decode().strip(), _git("diff", "--no-ext-diff", "HEAD")
+
+
+def _git(*arguments: str) -> bytes | None:
+    source = Path(prefrl.__file__).parent
+    try:
+        return subprocess.run(
+            ["git", "-C", str(source), *arguments], capture_output=True, check=True, timeout=30
+        ).stdout
+    except (OSError, subprocess.SubprocessError):  # no git, or no checkout
+        return None

@@ -1,0 +1,92 @@
+"""Starting and resuming runs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from .evaluate import evaluate
+from .folder import RunFolder, write_json
+from .recipes import Recipe, load_recipe, recipe_from_json, recipe_to_json
+
+
+def train(
+    name: str, recipe: Recipe, out: Path | None = None, *, progress_bar: bool = False, quiet: bool = False
+) -> Path:
+    """Run a recipe in a new run folder; print and return the path of its ``result.json``.
+
+    Args:
+        name: the recipe's name in ``prefrl.run.recipes.RECIPES``.
+        recipe: the recipe.
+        out: the run folder (None: ``runs/NAME-SEED-TIME``).
+        progress_bar: show rate and time left on stderr.
+        quiet: print no tables of metrics.
+
+    Raises:
+        FileExistsError: if ``out`` holds something already.
+        KeyboardInterrupt: on Ctrl-C, after a checkpoint.
+    """
+    if out is None:
+        out = Path("runs") / f"{name}-{recipe.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    config = {"recipe": name, "config": recipe_to_json(recipe)}
+    folder = RunFolder.create(out, config, quiet=quiet)
+    try:
+        return _finish(recipe, folder, resume=False, progress_bar=progress_bar)
+    except Exception:
+        folder.discard_if_unused()  # settings that were refused must not block the folder for better ones
+        raise
+
+
+def resume(run: Path, *, progress_bar: bool = False, quiet: bool = False) -> Path:
+    """Go on with an interrupted run, from its last checkpoint; print and return the path of its result.
+
+    A finished run is left as it is.
+
+    Raises:
+        FileNotFoundError: if there is no run folder ``run``.
+        ValueError: if its files are damaged.
+        KeyboardInterrupt: on Ctrl-C, after a checkpoint.
+    """
+    folder = RunFolder.open(run, quiet=quiet)
+    if folder.result_path.exists():
+        print(f"{run} is finished")
+        print(folder.result_path)
+        return folder.result_path
+    return _finish(open_recipe(folder), folder, resume=True, progress_bar=progress_bar)
+
+
+def open_recipe(folder: RunFolder) -> Recipe:
+    """Return the recipe that a run folder was made for; ValueError if its ``config.json`` is no good."""
+    try:
+        recipe: Recipe = recipe_from_json(load_recipe(folder.config["recipe"]), folder.config["config"])
+    except ValueError as error:
+        raise ValueError(f"{folder.config_path}: {error}") from error
+    return recipe
+
+
+def _finish(recipe: Recipe, folder: RunFolder, *, resume: bool, progress_bar: bool) -> Path:
+    try:
+        result = recipe.run(folder, resume=resume, progress_bar=progress_bar)
+    except KeyboardInterrupt:
+        print(f"stopped; go on with `prefrl resume {folder.path}`", file=sys.stderr)
+        raise
+    path = folder.write_result(result)
+    print(path)
+    return path
+
+
+def evaluate_run(run: Path, *, episodes: int = 100, seed: int = 0) -> Path:
+    """Evaluate the agent of a run's checkpoint; write, print and return ``evaluation.json``.
+
+    Raises:
+        FileNotFoundError: if there is no run folder ``run``, or no checkpoint in it.
+        ValueError: if its files are damaged, or ``episodes`` is not positive.
+    """
+    folder = RunFolder.open(run)
+    agent, env = open_recipe(folder).evaluation(folder)
+    evaluation = evaluate(agent, env, episodes=episodes, seed=seed)
+    path = folder.path / "evaluation.json"
+    write_json(path, {**evaluation, "seed": seed, "num_timesteps": agent.num_timesteps})
+    print(path)
+    return path

@@ -1,0 +1,91 @@
+"""A recipe's settings by their dotted names, as in ``agent.gamma``."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import shlex
+from collections.abc import Collection, Mapping
+from typing import Any, get_type_hints
+
+import tyro
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Undo :func:`flatten`."""
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *groups, leaf = key.split(".")
+        place = nested
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[leaf] = value
+    return nested
+
+
+def setting_types(recipe_class: type[Any], prefix: str = "") -> dict[str, Any]:
+    """Return the type of each setting of a dataclass, those of nested dataclasses by dotted names."""
+    annotations = get_type_hints(recipe_class)
+    types: dict[str, Any] = {}
+    for field in dataclasses.fields(recipe_class):
+        annotation = annotations[field.name]
+        if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+            types.update(setting_types(annotation, f"{prefix}{field.name}."))
+        elif field.init:
+            types[f"{prefix}{field.name}"] = annotation
+    return types
+
+
+def full_name(name: str, known: Collection[str], place: str) -> str:
+    """Return the dotted name that is meant: ``gamma`` and ``num-envs`` will do where they say it all.
+
+    Args:
+        name: a dotted name, or its last part.
+        known: all dotted names.
+        place: where they come from, for the message.
+
+    Raises:
+        ValueError: if none is meant, or several may be.
+    """
+    plain = name.replace("-", "_")
+    if plain in known:
+        return plain
+    meant = [each for each in known if each.split(".")[-1] == plain]
+    if len(meant) == 1:
+        return meant[0]
+    problem = f"may mean {' or '.join(meant)}" if meant else f"is unknown; it has {', '.join(sorted(known))}"
+    raise ValueError(f"setting {name!r} of {place} {problem}")
+
+
+def parse_setting(recipe_class: type[Any], name: str, text: str) -> Any:
+    """Return the value that a text gives a setting, as a command line would read it.
+
+    Args:
+        recipe_class: the recipe.
+        name: dotted name of the setting.
+        text: for example ``0.9``, ``True``, ``None``; the entries of a tuple have spaces between them.
+
+    Raises:
+        ValueError: if the text is none of the setting's values.
+    """
+    annotation = setting_types(recipe_class)[name]
+    if annotation is str:
+        return text
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # tyro prints some errors whatever it is told
+            return tyro.cli(annotation, args=shlex.split(text), add_help=False, console_outputs=False)
+    except (SystemExit, ValueError) as error:  # of tyro, or of shlex for an open quote
+        kind = annotation.__name__ if isinstance(annotation, type) else annotation
+        raise ValueError(f"{name} is {text!r}; it must be of type {kind}") from error

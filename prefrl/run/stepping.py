@@ -1,0 +1,206 @@
+"""Stepping an agent's environment, whatever its face, and keeping account of the episodes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from torch import Tensor
+
+from prefrl.agents.base import Agent
+from prefrl.data import Transitions, successor_obs, transition_mask
+
+EPISODE_WINDOW = 100
+"""Episodes that ``rollout/ep_rew_mean`` and ``rollout/ep_len_mean`` are the means of, as in SB3."""
+
+
+class Stepper:
+    """Steps the environment of an agent, and shows the agent what happened.
+
+    A scalar environment becomes a vector environment of one row. An environment whose observations are
+    tensors is taken to live on the agent's device: nothing is copied to the host, nothing waits.
+
+    Args:
+        agent: the agent; it needs an environment.
+
+    Raises:
+        ValueError: if it has none.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        env = agent.get_env()
+        if env is None:
+            raise ValueError("the agent has no environment to learn in; give one: load(path, env=...)")
+        self.agent = agent
+        if isinstance(env, gym.vector.VectorEnv):
+            self.env = env
+        else:
+            self.env = SyncVectorEnv([lambda: env], autoreset_mode=AutoresetMode.SAME_STEP)
+        self.mode = AutoresetMode(self.env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
+        self.num_envs = int(self.env.num_envs)
+
+    def reset(self) -> None:
+        """Start episodes in all rows, seeded by the agent's seed and timestep: same seed, same run."""
+        sequence = np.random.SeedSequence([self.agent.seed, self.agent.num_timesteps])
+        self.obs, _ = self.env.reset(seed=int(sequence.generate_state(1)[0]))
+        self.on_device = isinstance(self.obs, Tensor)
+        self.ended = self._zeros() != 0
+        self.episodes: Episodes = (
+            DeviceEpisodes(self.num_envs, self.obs.device) if self.on_device else HostEpisodes(self.num_envs)
+        )
+
+    def _zeros(self) -> Any:
+        return (
+            torch.zeros(self.num_envs, device=self.obs.device) if self.on_device else np.zeros(self.num_envs)
+        )
+
+    def step(self) -> dict[str, Any]:
+        """Step every row once; return what callbacks may look at, under SB3's names."""
+        if self.mode is AutoresetMode.DISABLED and (self.on_device or self.ended.any()):
+            self.obs, _ = self.env.reset(options={"reset_mask": self.ended})
+        obs = self._tensor(self.obs)
+        with torch.no_grad():
+            actions = self.agent.act(obs)
+        taken = actions if self.on_device else actions.cpu().numpy()
+        next_obs, rewards, terminations, truncations, infos = self.env.step(taken)
+        mask = transition_mask(self.mode, self.ended)
+        transitions = Transitions(
+            obs=obs,
+            actions=actions,
+            rewards=self._tensor(rewards),
+            next_obs=self._tensor(successor_obs(self.mode, next_obs, infos)),
+            terminations=self._tensor(terminations),
+            truncations=self._tensor(truncations),
+            mask=self._tensor(mask),
+        )
+        self.agent.observe(transitions)
+        self.obs, self.ended = next_obs, terminations | truncations
+        self.episodes.add(rewards, mask, self.ended)
+        return {
+            "actions": taken,
+            "rewards": rewards,
+            "new_obs": next_obs,
+            "dones": self.ended,
+            "infos": infos,
+            "transitions": transitions,
+        }
+
+    def _tensor(self, values: Any) -> Tensor:
+        return torch.as_tensor(values, device=self.agent.device)
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """Return everything a bit-equal continuation needs; None for environments that cannot tell theirs."""
+        if not hasattr(self.env.unwrapped, "state_dict"):
+            return None
+        return {
+            "env": self.env.unwrapped.state_dict(),
+            "obs": self.obs,
+            "ended": self.ended,
+            "episodes": self.episodes.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
+        """Continue from what :meth:`state_dict` returned; from None, with new episodes."""
+        self.reset()
+        if state is None or not hasattr(self.env.unwrapped, "load_state_dict"):
+            return
+        self.env.unwrapped.load_state_dict(state["env"])
+        self.obs, self.ended = self._like_obs(state["obs"]), self._like_obs(state["ended"])
+        self.episodes.load_state_dict(state["episodes"])
+
+    def _like_obs(self, values: Tensor) -> Any:
+        return values.to(self.obs.device) if self.on_device else np.array(values)
+
+
+class Episodes(Protocol):
+    """Account of the episodes' returns and lengths."""
+
+    def add(self, rewards: Any, mask: Any, ended: Any) -> None:
+        """Take in rewards, which rows are transitions, and which episodes ended, all [n]."""
+
+    def totals(self) -> Tensor:
+        """Return [3]: sum of returns, sum of lengths and number of the episodes to report."""
+
+    def reported(self) -> None:
+        """Take note that the totals were logged."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything a bit-equal continuation needs."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
+
+
+class HostEpisodes:
+    """:class:`Episodes` in host memory: reports the last :data:`EPISODE_WINDOW` episodes."""
+
+    def __init__(self, num_envs: int) -> None:
+        self._returns, self._lengths = np.zeros(num_envs), np.zeros(num_envs)
+        self._recent: deque[tuple[float, float]] = deque(maxlen=EPISODE_WINDOW)
+
+    def add(self, rewards: Any, mask: Any, ended: Any) -> None:
+        """See :class:`Episodes`."""
+        self._returns += rewards * mask
+        self._lengths += mask
+        for row in np.flatnonzero(ended):
+            self._recent.append((float(self._returns[row]), float(self._lengths[row])))
+            self._returns[row] = self._lengths[row] = 0.0
+
+    def totals(self) -> Tensor:
+        """See :class:`Episodes`."""
+        sums = np.array(self._recent).sum(0) if self._recent else np.zeros(2)
+        return torch.tensor([*sums, len(self._recent)], dtype=torch.float64)
+
+    def reported(self) -> None:
+        """See :class:`Episodes`; the window slides on."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :class:`Episodes`."""
+        return {"returns": self._returns, "lengths": self._lengths, "recent": list(self._recent)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See :class:`Episodes`."""
+        self._returns, self._lengths = np.array(state["returns"]), np.array(state["lengths"])
+        self._recent.extend((episode[0], episode[1]) for episode in state["recent"])
+
+
+class DeviceEpisodes:
+    """:class:`Episodes` on a device: reports the episodes that ended since the last report.
+
+    (With thousands of rows, the last hundred episodes would be the shortest ones.)
+    """
+
+    def __init__(self, num_envs: int, device: torch.device) -> None:
+        # Rows: returns, lengths, and ones, so that one product with `ended` gives all three totals.
+        self._running = torch.zeros(3, num_envs, dtype=torch.float64, device=device)
+        self._running[2] = 1.0
+        self._totals = torch.zeros(3, dtype=torch.float64, device=device)
+
+    def add(self, rewards: Any, mask: Any, ended: Any) -> None:
+        """See :class:`Episodes`."""
+        self._running[0] += rewards * mask
+        self._running[1] += mask
+        self._totals += self._running @ ended.to(self._running.dtype)
+        self._running[:2] *= ~ended
+
+    def totals(self) -> Tensor:
+        """See :class:`Episodes`."""
+        return self._totals
+
+    def reported(self) -> None:
+        """See :class:`Episodes`."""
+        self._totals.zero_()
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :class:`Episodes`."""
+        return {"running": self._running, "totals": self._totals}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See :class:`Episodes`."""
+        self._running.copy_(state["running"])
+        self._totals.copy_(state["totals"])

@@ -1,0 +1,430 @@
+"""The three faces of every registered environment: same trajectories, Gymnasium's rules, continuation."""
+
+import copy
+import io
+import subprocess
+import sys
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.error import ResetNeeded
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
+import prefrl.envs
+import prefrl.envs.core
+import prefrl.envs.delivery
+from prefrl.envs.backend import NumpyRandom
+from prefrl.envs.device import TorchBackend
+
+# Settings of families beyond the registered defaults: each needs its own run through the generic tests.
+VARIANTS = [("prefrl/RandomGrid-v0", {"stochastic": True, "layout_seed": 2})]
+FAMILIES = [(env_id, {}) for env_id in prefrl.envs.REGISTRY] + VARIANTS
+MODES = list(AutoresetMode)
+ROWS, STEPS, LIMIT = 6, 60, 9
+
+every_family = pytest.mark.parametrize(
+    ("env_id", "kwargs"), FAMILIES, ids=["-".join([i, *k]) for i, k in FAMILIES]
+)
+every_mode = pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.value)
+
+
+def make_vector(env_id, kwargs, mode=AutoresetMode.NEXT_STEP, num_envs=ROWS, **more):
+    return gym.make_vec(
+        env_id, num_envs, autoreset_mode=mode, **{"max_episode_steps": LIMIT, **kwargs, **more}
+    )
+
+
+def make_sync(env_id, kwargs, mode, vectorization_mode="sync"):
+    """The scalar face, put into a vector by Gymnasium."""
+    options = {"vectorization_mode": vectorization_mode, "vector_kwargs": {"autoreset_mode": mode}}
+    return gym.make_vec(env_id, ROWS, **options, max_episode_steps=LIMIT, **kwargs)
+
+
+def make_device(env_id, kwargs, mode=AutoresetMode.SAME_STEP, num_envs=ROWS, **more):
+    more = {"max_episode_steps": LIMIT, "autoreset_mode": mode, **more}
+    return prefrl.envs.make_device(env_id, num_envs, **more, **kwargs)
+
+
+class Tape:
+    """Noise and actions, recorded once and played to any face: all that is random happens at its clock."""
+
+    def __init__(self, dynamics, action_space, seed=0):
+        rng = NumpyRandom(np.random.default_rng(seed))
+        self.resets = [dynamics.reset_noise(rng, ROWS) for _ in range(STEPS + 1)]
+        self.steps = [dynamics.step_noise(rng, ROWS) for _ in range(STEPS + 1)]
+        action_space.seed(seed)
+        self.actions = [np.array([action_space.sample() for _ in range(ROWS)]) for _ in range(STEPS + 1)]
+        self.clock = 0
+
+    def play(self, dynamics, rows=slice(None)):
+        """Make ``dynamics`` read its noise here."""
+
+        def read(recorded):
+            noise = recorded[self.clock]
+            return {name: dynamics.backend.asarray(value[rows].copy()) for name, value in noise.items()}
+
+        dynamics.reset_noise = lambda rng, n: read(self.resets)
+        dynamics.step_noise = lambda rng, n: read(self.steps)
+
+
+def host(array):
+    """Copy a numpy array or a tensor into numpy."""
+    return np.asarray(array).copy()
+
+
+def play(tape, env, mode, dynamics_of_rows=None):
+    """Run ``env`` along the tape; return all it said, as numpy arrays."""
+    if dynamics_of_rows is None:
+        tape.play(env.unwrapped.dynamics)
+    else:
+        for row, dynamics in enumerate(dynamics_of_rows):
+            tape.play(dynamics, slice(row, row + 1))
+    tape.clock = 0
+    obs, _ = env.reset()
+    said = [{"obs": np.asarray(obs)}]
+    for tape.clock in range(1, STEPS + 1):
+        obs, rewards, terminated, truncated, infos = env.step(tape.actions[tape.clock])
+        arrays = {"obs": obs, "rewards": rewards, "terminated": terminated, "truncated": truncated}
+        arrays = {name: np.asarray(value) for name, value in arrays.items()}
+        ended = arrays["terminated"] | arrays["truncated"]
+        if mode is AutoresetMode.SAME_STEP and ended.any():
+            final = np.asarray(infos["final_obs"])
+            arrays["final_obs"] = np.array([final[row] for row in np.flatnonzero(ended)])
+            np.testing.assert_array_equal(np.asarray(infos["_final_obs"]), ended)
+        if mode is AutoresetMode.DISABLED and ended.any():
+            obs, _ = env.reset(options={"reset_mask": terminated | truncated})
+            arrays["restarted"] = np.asarray(obs)
+        said.append(arrays)
+    return said
+
+
+def assert_same(said, reference):
+    for t, (left, right) in enumerate(zip(said, reference, strict=True)):
+        assert left.keys() == right.keys(), t
+        for name in right:
+            np.testing.assert_array_equal(left[name], right[name], err_msg=f"{name} at step {t}")
+
+
+# Same noise, same trajectory -------------------------------------
+
+
+@every_mode
+@every_family
+def test_same_noise_same_trajectory_on_every_face(env_id, kwargs, mode):
+    """The reference is the scalar face under Gymnasium's own TimeLimit and SyncVectorEnv."""
+    sync = make_sync(env_id, kwargs, mode)
+    tape = Tape(sync.envs[0].unwrapped.dynamics, sync.single_action_space)
+    reference = play(tape, sync, mode, [env.unwrapped.dynamics for env in sync.envs])
+    ends = np.array([[a["terminated"].sum(), a["truncated"].sum()] for a in reference[1:]]).sum(0)
+    assert (ends > 0).all(), "the tape must show both kinds of ending"
+
+    assert_same(play(tape, make_vector(env_id, kwargs, mode), mode), reference)
+    device = make_device(env_id, kwargs, mode, float_dtype=torch.float64)
+    assert_same(play(tape, device, mode), reference)
+
+
+@every_family
+def test_noise_is_all_there_is_to_chance(env_id, kwargs):
+    dynamics = make_vector(env_id, kwargs).dynamics
+    tape = Tape(dynamics, dynamics.single_action_space)
+    start, again = (dynamics.initial(tape.resets[0]) for _ in range(2))
+    assert_same([start], [again])
+    kept = copy.deepcopy((start, tape.actions[1], tape.steps[1]))
+    first, second = (dynamics.step(start, tape.actions[1], tape.steps[1]) for _ in range(2))
+    assert_same([first[0]], [second[0]])
+    assert_same([kept[0], kept[2]], [start, tape.steps[1]])  # nothing was written to
+    np.testing.assert_array_equal(kept[1], tape.actions[1])
+
+
+@every_family
+@pytest.mark.parametrize("make", [make_vector, make_device])
+def test_observations_belong_to_the_caller(env_id, kwargs, make):
+    runs = []
+    for spoil in (False, True):
+        env = make(env_id, kwargs, AutoresetMode.SAME_STEP)
+        obs, _ = env.reset(seed=3)
+        run = []
+        for step in range(30):
+            run.append(host(obs))
+            if spoil:
+                obs[...] = 0
+            obs, _, _, _, infos = env.step(np.full(ROWS, step % env.single_action_space.n))
+            if spoil and "final_obs" in infos:
+                infos["final_obs"][...] = 0
+                infos["_final_obs"][...] = True
+        runs.append(run)
+    np.testing.assert_array_equal(runs[0], runs[1])
+
+
+# Gymnasium's and Stable-Baselines3's rules -----------------------
+
+
+@every_family
+@pytest.mark.parametrize("render_mode", [None, "rgb_array"])
+def test_checkers_have_nothing_to_say(env_id, kwargs, render_mode):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = gym.make(env_id, render_mode=render_mode, **kwargs)
+        check_env(env.unwrapped)
+        sb3_check_env(env)
+
+
+def test_module_prefix_registers_the_ids():
+    code = 'import gymnasium; print(gymnasium.make("prefrl.envs:prefrl/Delivery-v0").reset(seed=0))'
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("(")
+    assert result.stdout.endswith(", {})\n")
+
+
+@every_family
+def test_registered_time_limit_holds_in_every_face(env_id, kwargs):
+    limit = prefrl.envs.REGISTRY[env_id].max_episode_steps
+    assert gym.make(env_id, **kwargs).spec.max_episode_steps == limit
+    assert gym.make_vec(env_id, **kwargs).max_episode_steps == limit
+    assert prefrl.envs.make_device(env_id, 1, **kwargs).max_episode_steps == limit
+    assert gym.make_vec(env_id, max_episode_steps=None, **kwargs).max_episode_steps is None
+
+
+@every_family
+def test_spaces_and_metadata_of_the_vector_faces(env_id, kwargs):
+    single = gym.make(env_id, **kwargs)
+    for mode in MODES:
+        for env in (make_vector(env_id, kwargs, mode), make_device(env_id, kwargs, mode)):
+            assert env.metadata["autoreset_mode"] is mode
+            assert env.single_observation_space == single.observation_space
+            assert env.single_action_space == single.action_space
+            assert env.observation_space.shape[0] == env.action_space.shape[0] == ROWS
+    assert make_vector(env_id, kwargs).metadata is not type(make_vector(env_id, kwargs)).metadata
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_gymnasium_statistics_wrapper_agrees_with_its_own_vector(mode):
+    """RecordEpisodeStatistics counts alike over our vector and over Gymnasium's."""
+    env_id, statistics = "prefrl/Delivery-v0", []
+    sync = make_sync(env_id, {}, mode)
+    tape = Tape(sync.envs[0].unwrapped.dynamics, sync.single_action_space)
+    for env, rows in (
+        (sync, [e.unwrapped.dynamics for e in sync.envs]),
+        (make_vector(env_id, {}, mode), None),
+    ):
+        wrapped = gym.wrappers.vector.RecordEpisodeStatistics(env)
+        play(tape, wrapped, mode, rows)
+        statistics.append((list(wrapped.return_queue), list(wrapped.length_queue)))
+    assert statistics[0] == statistics[1]
+    assert len(statistics[0][0]) > ROWS
+
+
+def test_async_vector_env_steps_and_restarts():
+    env = make_sync("prefrl/RandomGrid-v0", {"layout_seed": 1}, AutoresetMode.NEXT_STEP, "async")
+    try:
+        obs, _ = env.reset(seed=0)
+        assert obs.shape == (ROWS,)
+        ends = 0
+        for _ in range(LIMIT + 2):
+            obs, rewards, terminated, truncated, _ = env.step(np.zeros(ROWS, dtype=np.int64))
+            ends += (terminated | truncated).sum()
+        assert ends >= ROWS
+        assert env.observation_space.contains(obs)
+        assert np.isfinite(rewards).all()
+    finally:
+        env.close()
+
+
+# Autoreset by hand -----------------------------------------------
+
+
+def test_next_step_shows_the_reset_on_the_row_after_the_end():
+    """From (8, 8), right enters the goal; see the board."""
+    env = gym.make_vec("prefrl/Delivery-v0", 1)
+    env.reset(seed=0, options={"cell": (8, 8)})
+    obs, rewards, terminated, truncated, _ = env.step([3])
+    assert (obs[0], rewards[0], terminated[0], truncated[0]) == (89, 50.0, True, False)
+    obs, rewards, terminated, truncated, infos = env.step([3])
+    assert (rewards[0], terminated[0], truncated[0], infos) == (0.0, False, False, {})
+    assert obs[0] != 89
+    assert env.step([0])[1][0] != 0.0
+
+
+def test_same_step_keeps_the_true_successor():
+    env = gym.make_vec("prefrl/Delivery-v0", 2, autoreset_mode="SameStep")
+    env.reset(seed=0, options={"cell": (8, 8)})
+    obs, rewards, terminated, _, infos = env.step([3, 2])
+    assert rewards.tolist() == [50.0, -2.0]
+    assert terminated.tolist() == [True, False]
+    assert infos["final_obs"].tolist() == [89, 87]
+    assert infos["_final_obs"].tolist() == [True, False]
+    assert obs[0] != 89
+    assert obs[1] == 87
+    assert env.step([0, 0])[4] == {}, "no row ended, nothing to say"
+
+
+def test_disabled_waits_for_the_reset_of_each_row():
+    env = gym.make_vec("prefrl/Delivery-v0", 2, autoreset_mode="Disabled")
+    env.reset(seed=0, options={"cell": (8, 8)})
+    obs, _, terminated, _, infos = env.step([3, 2])
+    assert obs.tolist() == [89, 87]
+    assert infos == {}
+    with pytest.raises(ResetNeeded, match="reset_mask"):
+        env.step([0, 0])
+    obs, _ = env.reset(options={"reset_mask": terminated, "cell": (5, 5)})
+    assert obs.tolist() == [55, 87]
+    assert env.step([0, 2])[0].tolist() == [45, 86]
+
+
+@pytest.mark.parametrize("make", [make_vector, make_device])
+def test_each_row_has_its_own_clock(make):
+    """A row that was reset by mask is truncated LIMIT steps later, not with the others."""
+    env = make("prefrl/Delivery-v0", {}, AutoresetMode.DISABLED, num_envs=2)
+    env.reset(seed=0, options={"cell": (5, 5)})
+    wander = [[0, 1][t % 2] for t in range(2 * LIMIT)]
+    seen = []
+    for t, action in enumerate(wander[: LIMIT - 2]):
+        truncated = env.step([action, action])[3]
+        seen.append(truncated.tolist())
+        if t == 2:
+            first = np.array([True, False])
+            mask = torch.as_tensor(first) if make is make_device else first
+            env.reset(options={"reset_mask": mask, "cell": (5, 5)})
+    for action in wander[LIMIT - 2 : LIMIT]:
+        seen.append(env.step([action, action])[3].tolist())
+    assert seen[-1] == [False, True]
+    assert not np.any(seen[:-1])
+
+
+# Seeds and continuation ------------------------------------------
+
+
+@every_family
+@pytest.mark.parametrize("make", [make_vector, make_device])
+def test_seeds(env_id, kwargs, make):
+    def start(seed):
+        env = make(env_id, kwargs, num_envs=50)
+        return host(env.reset(seed=seed)[0])
+
+    for seed in (5, np.int64(5), 2**70, list(range(50)), [None, *range(49)]):
+        np.testing.assert_array_equal(start(seed), start(seed))
+    assert (start(5) != start(6)).any()
+    assert (start(list(range(50))) != start(list(range(1, 51)))).any()
+    assert (start(None) != start(None)).any(), "unseeded runs differ"
+    assert (start([None] * 50) != start([None] * 50)).any(), "unseeded rows differ"
+
+
+@every_family
+def test_a_seeded_scalar_run_repeats(env_id, kwargs):
+    def run():
+        env = gym.make(env_id, **kwargs)
+        return [env.reset(seed=4)] + [env.step(t % 4) for t in range(5)] + [env.reset() for _ in range(5)]
+
+    assert run() == run()
+
+
+def walk(env, steps, seed):
+    """Take random steps, restarting what ended where nobody else does; return all that was said."""
+    said = []
+    for actions in np.random.default_rng(seed).integers(4, size=(steps, env.num_envs)):
+        obs, rewards, terminated, truncated, _ = env.step(actions)
+        said += [host(part) for part in (obs, rewards, terminated, truncated)]
+        if env.autoreset_mode is AutoresetMode.DISABLED and (terminated | truncated).any():
+            said.append(host(env.reset(options={"reset_mask": terminated | truncated})[0]))
+    return said
+
+
+def through_a_checkpoint(state):
+    """Write and read the state as a checkpoint holds it: tensors and plain numbers, no pickled objects."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {name: plain(part) for name, part in value.items()}
+        return torch.as_tensor(value) if isinstance(value, np.ndarray) else value
+
+    file = io.BytesIO()
+    torch.save(plain(state), file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+@every_mode
+@every_family
+@pytest.mark.parametrize("make", [make_vector, make_device])
+def test_continuation_is_bit_equal(env_id, kwargs, mode, make):
+    env = make(env_id, kwargs, mode)
+    env.reset(seed=1)
+    walk(env, LIMIT + 3, seed=0)
+    state = env.state_dict()
+    assert state["elapsed"].any()
+    expected = walk(env, 40, seed=2)
+    for saved in (state, through_a_checkpoint(state)):
+        other = make(env_id, kwargs, mode)
+        other.load_state_dict(saved)
+        for left, right in zip(walk(other, 40, seed=2), expected, strict=True):
+            np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("make", [make_vector, make_device])
+def test_state_of_another_environment_is_refused(make):
+    env, smaller = make("prefrl/Delivery-v0", {}), make("prefrl/Delivery-v0", {}, num_envs=2)
+    with pytest.raises(ResetNeeded, match="reset"):
+        env.state_dict()
+    smaller.reset(seed=0)
+    with pytest.raises(ValueError, match=r"state holds arrays .*\(2,\).*\(6,\)"):
+        env.load_state_dict(smaller.state_dict())
+
+
+# Continuous actions: no registered environment has them yet ------
+
+
+class Push(prefrl.envs.core.Dynamics):
+    """A point on a line, pushed by at most 1."""
+
+    def __init__(self, backend=None):
+        super().__init__(backend)
+        self.single_observation_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float64)
+        self.single_action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset_noise(self, rng, n):
+        return {"x": rng.normal(n, 1)}
+
+    def step_noise(self, rng, n):
+        return {"wind": rng.normal(n, 1)}
+
+    def initial(self, noise, options=None):
+        return {"x": noise["x"]}
+
+    def observe(self, state):
+        return state["x"] + 0.0
+
+    def step(self, state, actions, noise):
+        x = state["x"] + actions + noise["wind"]
+        return {"x": x}, -(x**2)[:, 0], (abs(x) > 3.0)[:, 0]
+
+
+def test_continuous_actions():
+    scalar = prefrl.envs.core.ScalarEnv(Push())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an unbounded observation, no spec: as meant
+        check_env(scalar, skip_render_check=True)
+    vector = prefrl.envs.core.BatchedEnv(Push(), 2)
+    device = prefrl.envs.core.BatchedEnv(Push(TorchBackend("cpu", torch.float64)), 2)
+    for env, one in ((scalar, True), (vector, False), (device, False)):
+        env.reset(seed=0)
+        for good in (np.float32([0.5]), np.array([0.1]), [1], [1.0]):
+            env.step(good if one else np.stack([good, good]))
+        bad = [(np.array([True]), "dtype"), (0.5, "shape"), (["left"], "numbers")]
+        if env is not device:  # there values are trusted
+            bad += [([1.5], "lie in"), ([np.nan], "lie in")]
+        for action, message in bad:
+            with pytest.raises(ValueError, match=f"^actions? .*({message})"):
+                env.step(action if one else np.array([action, action]))
+
+
+def test_a_dynamics_without_a_picture_says_so():
+    env = prefrl.envs.core.BatchedEnv(Push(), 2, render_mode="rgb_array")
+    env.reset(seed=0)
+    with pytest.raises(gym.error.UnsupportedMode, match="Push has no picture"):
+        env.render()

@@ -1,0 +1,64 @@
+"""Pictures of the faces: the right number of frames, at the right time, in the right place."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.error import ResetNeeded
+
+import prefrl.envs
+
+
+def make_vector(env_id, **kwargs):
+    return gym.make_vec(env_id, 3, **kwargs)
+
+
+def make_device(env_id, **kwargs):
+    return prefrl.envs.make_device(env_id, 3, **kwargs)
+
+
+every_family = pytest.mark.parametrize(
+    ("env_id", "kwargs"),
+    [*((env_id, {}) for env_id in prefrl.envs.REGISTRY), ("prefrl/RandomGrid-v0", {"stochastic": True})],
+)
+
+
+@every_family
+@pytest.mark.parametrize("make", [make_vector, make_device])
+def test_vector_render_returns_one_frame_per_row(env_id, kwargs, make):
+    env = make(env_id, render_mode="rgb_array", **kwargs)
+    with pytest.raises(ResetNeeded, match="reset"):
+        env.render()
+    pictures = {}
+    obs, _ = env.reset(seed=2)
+    for actions in (None, [0, 1, 2], [3, 3, 3]):
+        if actions is not None:
+            obs = env.step(actions)[0]
+        frames = env.render()
+        assert len(frames) == 3
+        for row, frame in enumerate(frames):
+            assert frame.dtype == np.uint8
+            seen = (int(obs[row]), 3 if actions is None else actions[row])  # a fresh van faces right
+            np.testing.assert_array_equal(pictures.setdefault(seen, frame), frame)
+    assert len({frame.tobytes() for frame in pictures.values()}) == len(pictures) > 3
+
+
+@every_family
+def test_render_without_a_mode_warns(env_id, kwargs):
+    for env in (gym.make(env_id, **kwargs).unwrapped, make_vector(env_id, **kwargs)):
+        env.reset(seed=0)
+        with pytest.warns(UserWarning, match="render_mode"):
+            assert env.render() is None
+
+
+def test_human_mode_shows_the_frame():
+    pygame = pytest.importorskip("pygame")
+    shown = gym.make("prefrl/Delivery-v0", render_mode="human")
+    drawn = gym.make("prefrl/Delivery-v0", render_mode="rgb_array")
+    for env in (shown, drawn):
+        env.reset(options={"cell": (5, 5)})
+        env.step(1)
+    screen = pygame.surfarray.array3d(pygame.display.get_surface()).transpose(1, 0, 2)
+    np.testing.assert_array_equal(screen, drawn.render())
+    shown.close()
+    assert pygame.display.get_surface() is None
+    shown.close()
