@@ -43,8 +43,7 @@ class QLearningConfig:
     """Step size of a pair's first update, in (0, 1]."""
 
     learning_rate_decay: float = 0.6
-    """Exponent of the visit count that divides the step size, in [0, 1]; 0 (a constant step size) is the
-    fastest where nothing is random, above 1/2 converges everywhere (Even-Dar and Mansour 2003)."""
+    """Exponent of the visit count that divides the step size, in [0, 1]; 0 suits a deterministic world."""
 
     epsilon_start: float = 1.0
     """Probability of a uniform action at the start."""
@@ -145,7 +144,8 @@ class QLearning(Agent):
         count = visits[pairs] + (rows > 0)
         visits[pairs] = count  # rows of one pair all write the same number
         alpha = self.config.learning_rate * count.clamp(min=1).to(q.dtype) ** -self.config.learning_rate_decay
-        q.index_add_(0, pairs, alpha * td_errors / rows.clamp(min=1.0))
+        # index_put_ adds in a fixed order on every device, index_add_ does not on CUDA: same seed, same bits.
+        q.index_put_((pairs,), alpha * td_errors / rows.clamp(min=1.0), accumulate=True)
         return {
             "train/td_error": td_errors.abs().sum() / mask.sum().clamp(min=1.0),
             "rollout/exploration_rate": torch.full((), self.epsilon, device=self.device),

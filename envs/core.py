@@ -180,7 +180,7 @@ class ScalarEnv(gym.Env[Any, Any]):
 
     def _one_row(self, action: Any) -> NDArray[Any]:
         space = self.action_space
-        if isinstance(space, gym.spaces.Discrete) and not isinstance(action, bool):
+        if isinstance(space, gym.spaces.Discrete) and not isinstance(action, (bool, np.bool_)):
             try:  # the usual case, at a fifth of the price
                 index = operator.index(action)
             except TypeError:

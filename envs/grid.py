@@ -268,7 +268,10 @@ class GridDynamics(Dynamics):
             thresholds = model.probabilities.cumsum(-1)[..., :-1]
             self._thresholds = asarray(thresholds.reshape(num_states * self._num_actions, -1), real)
         self._terminal = asarray(model.terminal.copy())
-        self._starts = asarray(np.flatnonzero(model.start))
+        starts = np.flatnonzero(model.start)
+        self._num_starts = len(starts)
+        # The last one twice, since noise recorded in float64 can round up to 1 in float32.
+        self._starts = asarray(np.append(starts, starts[-1]))
         sheep = np.flatnonzero((cells % 6).ravel() == SHEEP)
         self._cell_of_state = np.concatenate([np.arange(cells.size), sheep])[:num_states]
         self._board: NDArray[np.uint8] | None = None
@@ -291,10 +294,7 @@ class GridDynamics(Dynamics):
         return {"state": state}
 
     def _pick(self, uniform: Array) -> Array:
-        count = len(self._starts)
-        # Noise recorded in float64 can round up to 1 in float32.
-        index = self.xp.clip(self.xp.astype(uniform * count, self._starts.dtype), max=count - 1)
-        return self._starts[index]
+        return self._starts[self.xp.astype(uniform * self._num_starts, self._starts.dtype)]
 
     def state_of_cell(self, cell: Any) -> int:
         """Return the state of a (row, column) an episode can start in; raise ValueError for any other."""

@@ -174,14 +174,16 @@ def parse(arguments: Sequence[str]) -> Any:
     if name == "train" and rest and rest[0] in RECIPES:
         return parse_train(rest[0], rest[1:], prog=f"prefrl train {rest[0]}")
     if name in COMMANDS:
-        return tyro.cli(COMMANDS[name].load(), prog=f"prefrl {name}", args=rest, config=FLAGS)
+        description = COMMANDS["train"].summary if name == "train" else None  # the others have docstrings
+        command = COMMANDS[name].load()
+        return tyro.cli(command, prog=f"prefrl {name}", description=description, args=rest, config=FLAGS)
     overview = (
         Annotated[_Overview, tyro.conf.subcommand(name, description=command.summary)]
         for name, command in COMMANDS.items()
     )
-    description = "Reinforcement learning when the reward is not handed to you as a number."
     commands: Any = reduce(or_, overview)
-    return tyro.cli(commands, prog="prefrl", description=description, args=arguments)
+    about = "Reinforcement learning when the reward is not handed to you as a number."
+    return tyro.cli(commands, prog="prefrl", description=about, args=arguments)
 
 
 def parse_train(recipe: str, arguments: Sequence[str], *, prog: str) -> TrainCommand[Any]:

@@ -22,7 +22,6 @@ from typing import IO, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from .atomic import atomic_path
@@ -81,8 +80,11 @@ def save_preferences(path: str | os.PathLike[str], preferences: Preferences) -> 
     """
     if not isinstance(preferences, Preferences):
         raise TypeError(f"preferences is a {type(preferences).__name__}; it must be Preferences")
+    tensors = _tensors(preferences)
+    for name, value in tensors.items():
+        _check_storable(name, value)
     preferences.validate()
-    arrays: dict[str, Any] = {name: _to_numpy(name, value) for name, value in _tensors(preferences).items()}
+    arrays: dict[str, Any] = {name: np.ascontiguousarray(x.numpy(force=True)) for name, x in tensors.items()}
     schema = {
         "format": FORMAT,
         "version": VERSION,
@@ -285,16 +287,16 @@ def _tensors(preferences: Preferences) -> dict[str, Tensor]:
     return found
 
 
-def _to_numpy(name: str, value: Tensor) -> NDArray[Any]:
-    if str(value.dtype).removeprefix("torch.") not in DTYPES or value.layout != torch.strided:
+def _check_storable(name: str, value: Tensor) -> None:
+    if value.layout != torch.strided or value.is_meta:
         raise ValueError(
-            f"{name} is a {value.layout} tensor of {value.dtype}; "
-            f"allowed are strided ones of {', '.join(DTYPES)}"
+            f"{name} is a {value.layout} tensor on {value.device}; it must be a dense one with values"
         )
+    if str(value.dtype).removeprefix("torch.") not in DTYPES:
+        raise ValueError(f"{name} has dtype {value.dtype}; allowed are {', '.join(DTYPES)}")
     if value.ndim > MAX_AXES:
         raise ValueError(f"{name} has {value.ndim} axes; at most {MAX_AXES} are allowed")
     _check_axes(name, tuple(value.shape))
-    return np.ascontiguousarray(value.numpy(force=True))
 
 
 def _check_axes(name: str, shape: tuple[int, ...]) -> None:

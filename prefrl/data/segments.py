@@ -302,6 +302,12 @@ class Preferences:
         """Return the same comparisons with the two segments exchanged and the labels turned round."""
         return replace(self, first=self.second, second=self.first, labels=1.0 - self.labels)
 
+    def with_absorbing(self) -> Preferences:
+        """Return the comparisons with both sides padded alike and :meth:`Segments.with_absorbing` applied."""
+        longest = max(self.first.max_length, self.second.max_length)
+        sides = [segments.padded(longest).with_absorbing() for segments in (self.first, self.second)]
+        return replace(self, first=sides[0], second=sides[1])
+
     def validate(self) -> Preferences:
         """Check the values as well as the shapes; return self.
 
@@ -345,3 +351,30 @@ class Preferences:
             raise ValueError(f"metadata must hold JSON values only ({error})") from error
         if not same:
             raise ValueError("metadata change on their way through JSON; use text as keys, lists for tuples")
+
+    def validate_tabular(self, num_states: int, num_actions: int, num_features: int) -> Preferences:
+        """Check also that these are comparisons of segments of a tabular environment; return self.
+
+        Raises:
+            ValueError: naming the first thing that does not belong to it.
+        """
+        if len(self) == 0:
+            raise ValueError("there is no comparison")
+        self.validate()
+        for side, segments in (("first", self.first), ("second", self.second)):
+            for name, limit in (("obs", num_states), ("actions", num_actions)):
+                value = getattr(segments, name)
+                if value.ndim != 2 or value.dtype != torch.int64:
+                    raise ValueError(
+                        f"{name} of the {side} segments are {value.dtype} {list(value.shape)}; in a tabular "
+                        "environment they are int64 numbers, one per step"
+                    )
+                low, high = int(value.min()), int(value.max())
+                if low < 0 or high >= limit:
+                    raise ValueError(f"{name} of the {side} segments range from {low} to {high}; "
+                                     f"the environment has 0 to {limit - 1}")  # fmt: skip
+            given = None if segments.features is None else segments.features.shape[-1]
+            if given != num_features:
+                raise ValueError(f"the {side} segments have {given or 'no'} reward features per transition; "
+                                 f"the environment has {num_features}")  # fmt: skip
+        return self

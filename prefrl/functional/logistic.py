@@ -10,7 +10,7 @@ from .preferences import preference_cross_entropy, weighted_mean
 
 def logistic_regression(
     inputs: Tensor, labels: Tensor, weights: Tensor, *, ridge: float = 0.0, max_iterations: int = 200,
-    tolerance: float = 1e-10,
+    tolerance: float = 1e-13,
 ) -> Tensor:  # fmt: skip
     """Minimise mean cross-entropy + ridge / 2 |w|^2 of logistic(inputs . w) for B independent fits.
 
@@ -24,7 +24,7 @@ def logistic_regression(
         weights: [B, N] not negative; 0 for padding.
         ridge: strength of the penalty.
         max_iterations: Newton steps at most.
-        tolerance: stop when no gradient entry exceeds it.
+        tolerance: a fit is done when a Newton step promises to lower its loss by no more than this.
 
     Returns:
         [B, k].
@@ -52,10 +52,12 @@ def logistic_regression(
     for _ in range(max_iterations):
         p = torch.sigmoid(torch.einsum("bnk,bk->bn", inputs, fit))
         gradient = torch.einsum("bn,bnk->bk", share * (p - labels), inputs) + ridge * fit
-        if float(gradient.abs().max()) <= tolerance:
-            break
         curvature = torch.einsum("bn,bnk,bnl->bkl", share * p * (1.0 - p), inputs, inputs)
         step = torch.linalg.solve(curvature + ridge * identity + jitter, gradient[..., None])[..., 0]
+        decrement = 0.5 * (gradient * step).sum(-1)  # what a full step promises to gain
+        if not bool((decrement > tolerance).any()):
+            break
+        step = torch.where((decrement > tolerance)[:, None], step, 0.0)
         size = torch.ones_like(loss)
         for _ in range(40):
             candidate = fit - size[:, None] * step
@@ -64,9 +66,6 @@ def logistic_regression(
             if not bool(worse.any()):
                 break
             size = torch.where(worse, 0.5 * size, size)
-        settled = worse  # no step of this direction lowers the loss any more
-        fit = torch.where(settled[:, None], fit, candidate)
-        loss = torch.where(settled, loss, lower)
-        if bool(settled.all()):
-            break
+        fit = torch.where(worse[:, None], fit, candidate)
+        loss = torch.where(worse, loss, lower)
     return fit

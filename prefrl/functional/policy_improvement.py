@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CHUNK_ELEMENTS = 2**16
+"""Values [fits, places, policies] worked on at once: few enough to stay in a core's cache."""
+
+LOWEST_EXPONENT = -700.0
+"""Exponent below which exp(x) leaves float64's normal range."""
 
 
 def soft_maximum(values: Tensor, temperature: float) -> Tensor:
@@ -22,3 +31,62 @@ def soft_maximum(values: Tensor, temperature: float) -> Tensor:
     if temperature == 0.0:
         return values.amax(-1)
     return (torch.softmax(values / temperature, -1) * values).sum(-1)
+
+
+def soft_policy_improvement(weights: Tensor, psi: Tensor, temperature: float) -> Tensor:
+    """Return the soft maximum over policies of psi . w: V_w(s) of a policy set, differentiable in w.
+
+    The same as :func:`soft_maximum` of the products, but the gradient [G, X, F] is formed on the way, piece
+    by piece in cache, so that nothing of size [G, X, P] is kept or read twice. First derivatives only.
+
+    Args:
+        weights: [M, G, F] reward weights, G for each of M MDPs.
+        psi: [M, X, P, F] successor features of P policies at X places (states, or pairs).
+        temperature: T, in units of return; 0 takes the maximum.
+
+    Returns:
+        [M, G, X].
+    """
+    result: Tensor = _SoftPolicyImprovement.apply(weights, psi, temperature)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _SoftPolicyImprovement(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, psi: Tensor, temperature: float) -> Tensor:
+        mdps, fits, features = weights.shape
+        places, policies = psi.shape[1:3]
+        size = max(1, CHUNK_ELEMENTS // (places * policies))
+        values = weights.new_empty(mdps, fits, places)
+        slopes = weights.new_empty(mdps, fits, places, features)
+        for m in range(mdps):
+            columns = psi[m].reshape(places * policies, features).T
+            for g in range(0, fits, size):
+                part = slice(g, g + size)
+                returns = (weights[m, part] @ columns).reshape(-1, places, policies)
+                value, share = _improve(returns, temperature)
+                values[m, part] = value
+                slopes[m, part] = torch.bmm(share.transpose(0, 1), psi[m]).transpose(0, 1)
+        ctx.save_for_backward(slopes)
+        return values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (slopes,) = ctx.saved_tensors
+        return torch.einsum("mgx,mgxf->mgf", gradient, slopes), None, None
+
+
+def _improve(returns: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Return the soft maximum [G, X] of returns [G, X, P] and its gradient [G, X, P]; overwrites returns."""
+    if temperature == 0.0:
+        best, policy = returns.max(-1, keepdim=True)
+        return best[..., 0], torch.zeros_like(returns).scatter_(-1, policy, 1.0)
+    best = returns.amax(-1, keepdim=True)
+    # (x - max) / T <= 0; what lies below LOWEST_EXPONENT weighs nothing, and exp is slow where it underflows.
+    scaled = returns.sub_(best).mul_(1.0 / temperature).clamp_(min=LOWEST_EXPONENT)
+    share = torch.exp(scaled)
+    share *= share.sum(-1, keepdim=True).reciprocal_()
+    below = (share * scaled).sum(-1, keepdim=True)
+    share *= scaled.sub_(below).add_(1.0)
+    return (best + temperature * below)[..., 0], share

@@ -1,1 +1,5 @@
-"""prefrl.nn."""
+"""Networks."""
+
+from .mlp import StackedLinear, StackedMLP
+
+__all__ = ["StackedLinear", "StackedMLP"]

@@ -1,1 +1,28 @@
-"""prefrl.preferences."""
+"""Who answers (teachers), what is believed (preference models), and how well it explains people."""
+
+from .likelihood import cross_validated_cross_entropy, fit_scale
+from .models import (
+    DeterministicRegret,
+    Expanded,
+    PartialReturn,
+    PreferenceModel,
+    Regret,
+    StepwiseModel,
+    Valuation,
+    valuate,
+)
+from .teachers import Teacher
+
+__all__ = [
+    "DeterministicRegret",
+    "Expanded",
+    "PartialReturn",
+    "PreferenceModel",
+    "Regret",
+    "StepwiseModel",
+    "Teacher",
+    "Valuation",
+    "cross_validated_cross_entropy",
+    "fit_scale",
+    "valuate",
+]

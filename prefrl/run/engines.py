@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -59,20 +60,18 @@ def run_locally(runs: Sequence[Path], jobs: int, *, tell: Tell, tick: Tick) -> d
                 run = waiting.popleft()
                 running[run] = _start(run)
             for run, process in list(running.items()):
-                status = process.poll()
-                if status is None:
+                if (status := process.poll()) is None:
                     continue
-                _forget(running.pop(run))
-                if status == 0:
-                    tell(f"{run.name} finished")
-                elif status < 0 and deaths[run] < MAX_RESTARTS:
+                _close_stdin(running.pop(run))
+                if status < 0 and deaths[run] < MAX_RESTARTS:
                     deaths[run] += 1
                     waiting.appendleft(run)
                     tell(f"{run.name} died of {_signal_name(status)}; it is resumed")
-                else:
-                    died = f"died of {_signal_name(status)}, and {MAX_RESTARTS} times before"
-                    failed[run] = died if status < 0 else last_line(run / "trial.log")
-                    tell(f"{run.name} failed: {failed[run]}")
+                    continue
+                if status != 0:
+                    again = f"died of {_signal_name(status)} after {MAX_RESTARTS} restarts"
+                    failed[run] = again if status < 0 else last_line(run / "trial.log")
+                tell(f"{run.name} failed: {failed[run]}" if status else f"{run.name} finished")
             tick()
             time.sleep(0.1)
     finally:
@@ -94,7 +93,7 @@ def _start(run: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def _forget(process: subprocess.Popen[bytes]) -> None:
+def _close_stdin(process: subprocess.Popen[bytes]) -> None:
     if process.stdin is not None:
         process.stdin.close()
 
@@ -103,7 +102,7 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     """Have the workers write their checkpoints and leave."""
     try:
         for process in processes:
-            _forget(process)
+            _close_stdin(process)
         for process in processes:
             process.wait()
     finally:  # nothing is left to kill, unless this was interrupted
@@ -133,7 +132,8 @@ def run_in_ray(
     Args:
         runs: the run folders; with a cluster, on storage that all its machines see at the same path.
         jobs: how many CPUs a Ray of our own has; a cluster runs as many tasks as it has CPUs.
-        address: the cluster; None starts Ray on this machine, for as long as the sweep lasts.
+        address: the cluster, as HOST:PORT, or "auto" for the one that runs on this machine; None starts Ray
+            for as long as the sweep lasts.
         tell: is told what happens.
         tick: is called several times a second.
 
@@ -142,6 +142,7 @@ def run_in_ray(
 
     Raises:
         ImportError: if Ray is not installed.
+        ValueError: if ``address`` is malformed.
         ConnectionError: if there is no cluster at ``address``.
         KeyboardInterrupt: on Ctrl-C, once the trials have checkpointed.
     """
@@ -183,6 +184,8 @@ def import_ray() -> Any:
 def _connect(jobs: int, address: str | None) -> Any:
     """Return the module ``ray``, connected to a cluster or to a Ray of our own."""
     ray = import_ray()
+    if address not in (None, "auto"):
+        _knock(address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address is None:
         # "local", or it would attach to what RAY_ADDRESS names.
@@ -190,6 +193,17 @@ def _connect(jobs: int, address: str | None) -> Any:
     else:
         ray.init(address=address, **quiet)
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raise unless something answers at HOST:PORT; Ray itself would go on trying for many minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        raise ValueError(f"address is {address!r}; it must be HOST:PORT or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConnectionError(f"no Ray cluster answers at {address}: {error}") from error
 
 
 def _problem(ray: Any, reference: Any, run: Path) -> str | None:

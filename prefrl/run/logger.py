@@ -102,7 +102,7 @@ class ProgressWriter(KVWriter):
             atomic_path(self.path) as temporary,
             temporary.open("w", encoding="utf-8", newline="") as file,
         ):
-            writer = csv.DictWriter(file, self.columns, lineterminator="\n")
+            writer = csv.DictWriter(file, self.columns, lineterminator="\n", extrasaction="ignore")
             if rows:
                 writer.writeheader()
             writer.writerows(rows)

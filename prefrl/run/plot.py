@@ -29,7 +29,7 @@ MAX_POINTS = 400
 
 # Okabe and Ito's colours, which the colour-blind can tell apart; their yellow is too pale for a line.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINE_STYLES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)))
+LINE_STYLES = ("-", "--", ":", "-.")
 
 AXIS_LABELS = {
     STEP: "timesteps",

@@ -105,7 +105,7 @@ class Stepper:
         }
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
-        """Continue from what :meth:`state_dict` returned; from None, with new episodes."""
+        """Continue from a checkpoint's copy of :meth:`state_dict`; from None, with new episodes."""
         self.reset()
         if state is None or not hasattr(self.env.unwrapped, "load_state_dict"):
             return
@@ -114,7 +114,7 @@ class Stepper:
         self.episodes.load_state_dict(state["episodes"])
 
     def _like_obs(self, values: Tensor) -> Any:
-        return values.to(self.obs.device) if self.on_device else np.array(values)
+        return values.to(self.obs.device) if self.on_device else values.numpy()
 
 
 class Episodes(Protocol):
@@ -165,7 +165,7 @@ class HostEpisodes:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :class:`Episodes`."""
-        self._returns, self._lengths = np.array(state["returns"]), np.array(state["lengths"])
+        self._returns, self._lengths = state["returns"].numpy(), state["lengths"].numpy()
         self._recent.extend((episode[0], episode[1]) for episode in state["recent"])
 
 

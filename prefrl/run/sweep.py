@@ -46,7 +46,8 @@ class SweepCommand:
     """Processes of this machine, or tasks of Ray."""
 
     address: str | None = None
-    """A Ray cluster, which must see DIR at the same path; without one, Ray runs on this machine."""
+    """A Ray cluster, as HOST:PORT or auto, which must see DIR at the same path; without one, Ray is started
+    on this machine."""
 
     def run(self) -> None:
         """Finish all trials, write results.csv and result.json, print a table and the path of the result.
@@ -105,7 +106,7 @@ def sweep(
         settings: the texts of each setting's values, as on a command line.
         jobs: runs at once on this machine.
         engine: processes of this machine, or Ray.
-        address: a Ray cluster; None runs Ray on this machine.
+        address: a Ray cluster, as HOST:PORT or "auto"; None starts Ray on this machine.
 
     Returns:
         The path of ``result.json``, and what went wrong with each trial that failed.

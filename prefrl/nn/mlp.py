@@ -1,0 +1,53 @@
+"""Stacks of multilayer perceptrons: B networks of one shape as one chain of batched products."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+
+class StackedLinear(nn.Module):
+    """B affine maps [in] -> [out]; weights [B, in, out], initialised like ``torch.nn.Linear``."""
+
+    def __init__(self, members: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = 1.0 / math.sqrt(inputs)
+        self.weight = nn.Parameter(torch.empty(members, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(members, 1, outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, N, in] to [B, N, out]."""
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class StackedMLP(nn.Module):
+    """B multilayer perceptrons with ReLU, each [in] -> scalar.
+
+    Args:
+        members: B.
+        inputs: input size.
+        hidden: sizes of the hidden layers.
+
+    Raises:
+        ValueError: for a size below 1.
+    """
+
+    def __init__(self, members: int, inputs: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        if min(members, inputs, *hidden, 1) < 1:
+            raise ValueError(
+                f"members {members}, inputs {inputs} and hidden {list(hidden)} must be at least 1"
+            )
+        sizes = [inputs, *hidden, 1]
+        self.layers = nn.ModuleList(StackedLinear(members, a, b) for a, b in pairwise(sizes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map inputs [B, N, in] to outputs [B, N]."""
+        for layer in self.layers[:-1]:
+            x = torch.relu(layer(x))
+        output: Tensor = self.layers[-1](x)
+        return output[..., 0]

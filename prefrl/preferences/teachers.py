@@ -1,0 +1,87 @@
+"""Who answers: simulated teachers that compare segments under a known reward.
+
+The kinds follow B-Pref (Lee et al. 2021, arXiv 2111.03026, section 4), over any stepwise preference model
+(there: partial return only).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from prefrl.functional.preferences import partial_return
+
+from .models import PartialReturn, StepwiseModel, Valuation
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Answers comparisons; the defaults are a noiseless teacher who judges by partial return.
+
+    Raises:
+        ValueError: for a parameter outside its range.
+    """
+
+    model: StepwiseModel = field(default_factory=PartialReturn)
+    """What the teacher judges by; its scale and its uniform answers apply where labels are drawn."""
+    temperature: float = 0.0
+    """0: always the segment with the larger score. Otherwise labels are drawn, with the score difference
+    divided by it (1 in newer, 0.1 in older releases of the published studies)."""
+    tie_margin: float = 1e-6
+    """Scores that differ by at most this are a tie, label 0.5."""
+    mistake_rate: float = 0.0
+    """Probability that a label (other than a tie) is turned round."""
+    skip_below: float | None = None
+    """No answer where neither segment's score exceeds this; None: every comparison is answered."""
+    myopia: float = 1.0
+    """Weight of a step against the one after it: below 1 the teacher remembers the end best."""
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "temperature": self.temperature >= 0.0,
+            "tie_margin": self.tie_margin >= 0.0,
+            "mistake_rate": 0.0 <= self.mistake_rate <= 1.0,
+            "myopia": 0.0 < self.myopia <= 1.0,
+        }
+        allowed = {"mistake_rate": "lie in [0, 1]", "myopia": "lie in (0, 1]"}
+        for name, good in ranges.items():
+            if not good:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; it must {allowed.get(name, 'not be negative')}"
+                )
+
+    def score(self, valuation: Valuation) -> Tensor:
+        """Return the teacher's score [N] of each segment."""
+        return partial_return(self.model.contributions(valuation), valuation.mask, gamma=self.myopia)
+
+    def label(self, first: Valuation, second: Valuation, *, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """Compare N pairs.
+
+        Args:
+            first: what the true reward says along the first segments.
+            second: the same for the second ones.
+            seed: of drawn answers and mistakes.
+
+        Returns:
+            labels [N] float64 (1: second preferred, 0: first, 0.5: tie) and answered [N] bool: rows with
+            False were skipped, and must be left out.
+        """
+        first_score, second_score = self.score(first), self.score(second)
+        difference = second_score - first_score
+        # Drawn on the CPU, so that a seed gives the same answers on every device.
+        draws = torch.rand(2, *difference.shape, dtype=torch.float64,
+                           generator=torch.Generator().manual_seed(seed)).to(difference.device)  # fmt: skip
+        second_wins = difference > 0
+        if self.temperature > 0.0:
+            logit = self.model.scale * difference / self.temperature
+            second_wins = draws[0] < torch.sigmoid(logit)
+            if self.model.uniform_logit is not None:
+                share = torch.sigmoid(torch.tensor(self.model.uniform_logit, dtype=torch.float64))
+                second_wins = draws[0] < (1.0 - share) * torch.sigmoid(logit) + 0.5 * share
+        labels = (second_wins ^ (draws[1] < self.mistake_rate)).to(torch.float64)
+        labels = torch.where(difference.abs() <= self.tie_margin, 0.5, labels)
+        if self.skip_below is None:
+            return labels, torch.ones_like(second_wins)
+        return labels, torch.maximum(first_score, second_score) > self.skip_below

@@ -1,0 +1,118 @@
+"""The run folder: made whole or not at all, never overwritten, JSON that is JSON."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import prefrl
+from prefrl.run import folder as folder_module
+from prefrl.run.folder import RunFolder, write_json
+
+CONFIG = {"recipe": "q_learning", "config": {"seed": 3}}
+
+
+def test_create_and_open(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "deep" / "run", CONFIG)
+    assert json.loads((folder.path / "config.json").read_text()) == CONFIG
+    assert RunFolder.open(folder.path).config == CONFIG
+    assert list(folder.path.parent.iterdir()) == [folder.path]  # nothing half made beside it
+    versions = json.loads((folder.path / "versions.json").read_text())
+    assert versions["prefrl"] == prefrl.__version__
+    for name in ("python", "torch", "numpy", "gymnasium", "stable_baselines3", "device"):
+        assert versions[name]
+
+
+def test_an_empty_folder_is_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    assert RunFolder.create(tmp_path / "run", CONFIG).config_path.exists()
+
+
+def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run", CONFIG)
+    with pytest.raises(FileExistsError, match=r"choose another --out, or go on with `prefrl resume .*run`"):
+        RunFolder.create(tmp_path / "run", {"recipe": "x", "config": {}})
+    assert RunFolder.open(tmp_path / "run").config == CONFIG
+    with pytest.raises(FileExistsError, match=r"not empty: choose another --out$"):
+        RunFolder.create(tmp_path, CONFIG)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError, match="is a file: choose another --out"):
+        RunFolder.create(tmp_path / "file", CONFIG)
+
+
+def test_a_failure_while_making_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="seed is nan"):
+        RunFolder.create(tmp_path / "run", {"recipe": "x", "config": {"seed": float("nan")}})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "damaged"),
+        ("[]", "must hold a JSON object"),
+        ('{"recipe": 3, "config": {}}', "must hold"),
+        ('{"recipe": "x"}', "must hold"),
+    ],
+)
+def test_open_refuses_a_damaged_config(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"config\.json.*{message}"):
+        RunFolder.open(tmp_path)
+
+
+def test_open_refuses_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no run folder"):
+        RunFolder.open(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match=r"is no run folder: it holds no config\.json"):
+        RunFolder.open(tmp_path)
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = {f"GIT_{who}_{what}": "x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    command = ["git", "-C", str(folder), *arguments]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, **identity})
+
+
+def test_git_diff_and_commit_in_a_checkout_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "module.py").write_text("old = 1\n")
+    monkeypatch.setattr(folder_module.prefrl, "__file__", str(source / "__init__.py"))
+    outside = RunFolder.create(tmp_path / "outside", CONFIG)
+    assert not (outside.path / "git.diff").exists()
+    assert json.loads((outside.path / "versions.json").read_text())["commit"] is None
+    git(source, "init", "-q")
+    git(source, "add", ".")
+    git(source, "commit", "-q", "-m", "first")
+    (source / "module.py").write_text("new = 1\n")
+    inside = RunFolder.create(tmp_path / "inside", CONFIG)
+    assert "+new = 1" in (inside.path / "git.diff").read_text()
+    assert len(json.loads((inside.path / "versions.json").read_text())["commit"]) == 40
+
+
+def test_result_is_sorted_json_of_finite_numbers(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", CONFIG)
+    path = folder.write_result({"b": 1.5, "a": {"d": None, "c": [1, 2]}})
+    assert (
+        path.read_text()
+        == '{\n  "a": {\n    "c": [\n      1,\n      2\n    ],\n    "d": null\n  },\n  "b": 1.5\n}\n'
+    )
+    values: list[Any] = [float("nan"), float("inf"), [1.0, float("nan")], {"deep": -float("inf")}]
+    for value in values:
+        with pytest.raises(ValueError, match="only finite numbers are written"):
+            write_json(path, {"key": value})
+    assert json.loads(path.read_text())["b"] == 1.5
+
+
+def test_unused_folders_are_discarded_and_used_ones_are_not(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", CONFIG, quiet=True)
+    folder.discard_if_unused()
+    assert not folder.path.exists()
+    folder = RunFolder.create(tmp_path / "run", CONFIG, quiet=True)
+    folder.open_logger().close()
+    folder.discard_if_unused()
+    assert folder.config_path.exists()

@@ -1,0 +1,122 @@
+"""Recipes: by name, to JSON and back, wrong settings refused."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prefrl.agents import QLearningConfig
+from prefrl.run.recipes import RECIPES, load_recipe, recipe_from_json, recipe_name, recipe_to_json
+from prefrl.run.recipes.q_learning import TrainQLearning, parse_env_args
+
+
+def test_every_recipe_is_a_frozen_dataclass_with_its_face() -> None:
+    for name in RECIPES:
+        recipe = load_recipe(name)
+        assert dataclasses.is_dataclass(recipe)
+        assert recipe.__dataclass_params__.frozen
+        assert {"seed", "device"} <= {entry.name for entry in dataclasses.fields(recipe)}
+        assert callable(recipe.run)
+        assert callable(recipe.evaluation)
+
+
+def test_names() -> None:
+    assert load_recipe("q_learning") is TrainQLearning
+    assert recipe_name(TrainQLearning()) == "q_learning"
+    with pytest.raises(ValueError, match=r"there is no recipe 'sarsa'; there are \['q_learning'"):
+        load_recipe("sarsa")
+    with pytest.raises(ValueError, match="is no recipe"):
+        recipe_name(QLearningConfig())
+
+
+@dataclass(frozen=True)
+class Everything:
+    number: int
+    real: float = 0.5
+    flag: bool = False
+    kind: Literal["a", "b"] = "a"
+    path: Path | None = None
+    words: tuple[str, ...] = ()
+    pair: tuple[int, float] = (1, 2.0)
+    nested: QLearningConfig = field(default_factory=QLearningConfig)
+
+
+recipes = st.builds(
+    Everything,
+    number=st.integers(),
+    real=st.floats(allow_nan=False, allow_infinity=False),
+    flag=st.booleans(),
+    kind=st.sampled_from(["a", "b"]),
+    path=st.none() | st.sampled_from([Path("x"), Path("/y/z")]),
+    words=st.lists(st.text()).map(tuple),
+    pair=st.tuples(st.integers(), st.floats(-9, 9)),
+    nested=st.builds(QLearningConfig, gamma=st.floats(0, 1)),
+)
+
+
+@given(recipes)
+def test_round_trip(recipe: Everything) -> None:
+    text = json.dumps(recipe_to_json(recipe), allow_nan=False)
+    assert recipe_from_json(Everything, json.loads(text)) == recipe
+
+
+def test_integers_are_read_as_reals_and_missing_keys_take_their_defaults() -> None:
+    recipe = recipe_from_json(Everything, {"number": 3, "real": 2})
+    assert recipe == Everything(3, 2.0)
+    assert type(recipe.real) is float
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"number": 1, "extra": 2}, r"^extra is unknown; Everything has \['flag', 'kind'"),
+        ({}, "^number is missing"),
+        ({"number": "1"}, "^number is '1'; it must be of type int"),
+        ({"number": True}, "^number is True; it must be of type int"),
+        ({"number": 1.0}, "^number is 1.0; it must be of type int"),
+        ({"number": 1, "flag": 1}, "^flag is 1; it must be of type bool"),
+        ({"number": 1, "real": None}, "^real is None; it must be of type float"),
+        ({"number": 1, "kind": "c"}, "^kind is 'c'; it must be of type .*'a', 'b'"),
+        ({"number": 1, "path": 3}, "^path is 3; it must be of type"),
+        ({"number": 1, "words": "ab"}, "^words is 'ab'; it must be of type"),
+        ({"number": 1, "words": [1]}, "^words is 1; it must be of type str"),
+        ({"number": 1, "pair": [1]}, r"^pair is \[1\]; it must be of type"),
+        ({"number": 1, "nested": 3}, "^nested is 3; it must be an object"),
+        ({"number": 1, "nested": {"gama": 3}}, "^nested.gama is unknown; QLearningConfig has"),
+        ({"number": 1, "nested": {"gamma": "x"}}, "^nested.gamma is 'x'; it must be of type float"),
+        ({"number": 1, "nested": {"gamma": 7}}, "^gamma is 7.0; it must lie in"),
+    ],
+)
+def test_wrong_content_is_refused_by_name(content: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        recipe_from_json(Everything, content)
+
+
+def test_env_args() -> None:
+    parsed = parse_env_args(("layout_seed=3", "stochastic=true", "map_name=8x8", "x=", "y=a=b"))
+    assert parsed == {"layout_seed": 3, "stochastic": True, "map_name": "8x8", "x": "", "y": "a=b"}
+    for wrong in ("layout_seed", "=3", "two words=3"):
+        with pytest.raises(ValueError, match="each must be NAME=VALUE"):
+            TrainQLearning(env_args=(wrong,))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_envs": 0}, "num_envs is 0"),
+        ({"total_timesteps": -5}, "total_timesteps is -5"),
+        ({"checkpoint_every": 0}, "checkpoint_every is 0"),
+        ({"eval_episodes": 0}, "eval_episodes is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"device": "abacus"}, "device is 'abacus'"),
+        ({"device": "cuda:99"}, "device is 'cuda:99', but torch finds"),
+    ],
+)
+def test_q_learning_refuses_wrong_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainQLearning(**settings)

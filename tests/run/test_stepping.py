@@ -1,0 +1,161 @@
+"""What an agent is shown, whatever the face of its environment, against the environment's exact model."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import prefrl.envs
+from prefrl.agents import QLearning
+from prefrl.data import Transitions
+from prefrl.envs.delivery import DeliveryVectorEnv
+from prefrl.run.loop import Metrics, learn
+from prefrl.run.stepping import DeviceEpisodes, HostEpisodes, Stepper
+
+ENV = "prefrl/Delivery-v0"
+LIMIT = 6
+"""Steps to truncation: both kinds of end then occur often."""
+
+
+class Recorder(QLearning):
+    """Acts uniformly and keeps what it is shown."""
+
+    def __init__(self, env: Any) -> None:
+        super().__init__(env, device="cpu", seed=0)
+        self.seen: list[Transitions] = []
+
+    def observe(self, transitions: Transitions) -> None:
+        self.seen.append(transitions)
+
+    def act(self, obs: torch.Tensor, *, deterministic: bool = False) -> torch.Tensor:
+        return torch.randint(0, 4, (len(obs),), generator=self._generator)
+
+
+def sync(mode: AutoresetMode) -> Any:
+    return SyncVectorEnv([lambda: gym.make(ENV, max_episode_steps=LIMIT)] * 3, autoreset_mode=mode)
+
+
+FACES = {
+    "scalar": lambda mode: gym.make(ENV, max_episode_steps=LIMIT),
+    "sync": sync,
+    "vector": lambda mode: DeliveryVectorEnv(8, max_episode_steps=LIMIT, autoreset_mode=mode),
+    "wrapped": lambda mode: gym.wrappers.vector.RecordEpisodeStatistics(
+        DeliveryVectorEnv(8, max_episode_steps=LIMIT, autoreset_mode=mode)
+    ),
+    "device": lambda mode: prefrl.envs.make_device(ENV, 8, max_episode_steps=LIMIT, autoreset_mode=mode),
+}
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize("face", FACES)
+def test_every_transition_shown_is_one_of_the_model(face: str, mode: AutoresetMode) -> None:
+    agent = Recorder(FACES[face](mode))
+    learn(agent, 600)
+    model = gym.make(ENV).unwrapped.tabular_model()
+    table = {name: torch.cat([getattr(step, name) for step in agent.seen]).numpy() for name in
+             ("obs", "actions", "rewards", "next_obs", "terminations", "truncations", "mask")}  # fmt: skip
+    shown = {name: values[table["mask"]] for name, values in table.items()}
+    pairs = shown["obs"], shown["actions"]
+    np.testing.assert_array_equal(shown["next_obs"], model.successors[pairs][:, 0])
+    np.testing.assert_allclose(shown["rewards"], model.rewards[pairs][:, 0])
+    np.testing.assert_array_equal(shown["terminations"], model.terminal[shown["next_obs"]])
+    assert not model.terminal[shown["obs"]].any()
+    assert shown["terminations"].sum() > 10
+    assert (shown["truncations"] & ~shown["terminations"]).sum() > 10
+    # Only with NEXT_STEP are there rows that are no transitions: one after each end.
+    ends = (table["terminations"] | table["truncations"]).sum()
+    one_per_end = mode is AutoresetMode.NEXT_STEP and face != "scalar"
+    assert abs((~table["mask"]).sum() - (ends if one_per_end else 0)) <= (8 if one_per_end else 0)
+
+
+def plain_episodes(seen: list[Transitions], row: int) -> list[tuple[float, int]]:
+    """Returns and lengths of the episodes of one row, one transition at a time."""
+    episodes, total, length = [], 0.0, 0
+    for step in seen:
+        if step.mask[row]:
+            total, length = total + float(step.rewards[row]), length + 1
+        if step.terminations[row] or step.truncations[row]:
+            episodes.append((total, length))
+            total, length = 0.0, 0
+    return episodes
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize("face", ["vector", "device"])
+def test_episode_statistics(face: str, mode: AutoresetMode) -> None:
+    agent = Recorder(FACES[face](mode))
+    stepper = Stepper(agent)
+    stepper.reset()
+    for _ in range(9):
+        stepper.step()
+    if face == "device":  # reports what ended since the last report
+        stepper.episodes.reported()
+    known = {row: len(plain_episodes(agent.seen, row)) for row in range(8)}
+    for _ in range(11):
+        stepper.step()
+    expected = [
+        episode
+        for row in range(8)
+        for episode in plain_episodes(agent.seen, row)[known[row] if face == "device" else 0 :]
+    ]
+    assert len(expected) > 8
+    totals = [sum(r for r, _ in expected), sum(n for _, n in expected), len(expected)]
+    assert stepper.episodes.totals().tolist() == pytest.approx(totals)
+
+
+def test_the_host_reports_the_last_hundred_episodes() -> None:
+    episodes = HostEpisodes(1)
+    for value in range(250):
+        episodes.add(np.array([float(value)]), np.array([True]), np.array([True]))
+    assert episodes.totals().tolist() == [sum(range(150, 250)), 100, 100]
+    episodes.reported()
+    assert episodes.totals()[2] == 100
+
+
+@pytest.mark.parametrize("kind", [HostEpisodes, lambda n: DeviceEpisodes(n, torch.device("cpu"))])
+def test_masked_rows_do_not_count(kind: Any) -> None:
+    episodes = kind(2)
+    convert = np.array if kind is HostEpisodes else torch.tensor
+    for mask, ended in (
+        ((True, True), (False, False)),
+        ((False, True), (False, True)),
+        ((True, True), (True, False)),
+    ):
+        episodes.add(convert([1.0, 10.0]), convert(mask), convert(ended))
+    assert episodes.totals().tolist() == [2.0 + 20.0, 2.0 + 2.0, 2.0]
+
+
+def test_the_same_seed_gives_the_same_run() -> None:
+    def seen(seed: int) -> torch.Tensor:
+        agent = Recorder(prefrl.envs.make_device(ENV, 8))
+        agent.seed = seed
+        learn(agent, 80)
+        return torch.stack([step.obs for step in agent.seen])
+
+    assert torch.equal(seen(0), seen(0))
+    assert not torch.equal(seen(0), seen(1))
+
+
+def test_an_on_device_step_never_waits_for_the_device() -> None:
+    """Fake tensors have no values: reading one raises."""
+    with FakeTensorMode():
+        env = prefrl.envs.make_device(ENV, 16, device="cpu", max_episode_steps=LIMIT)
+        agent = QLearning(env, device="cpu")
+        stepper, metrics = Stepper(agent), Metrics()
+        stepper.reset()
+        for _ in range(3):
+            stepper.step()
+            metrics.add(agent.update())
+        with pytest.raises(Exception, match=r"data-dependent|DataDependent|_local_scalar_dense"):
+            metrics.means()
+
+
+def test_an_agent_without_environment_cannot_learn() -> None:
+    from prefrl.agents.base import Spaces
+
+    with pytest.raises(ValueError, match="the agent has no environment to learn in"):
+        learn(QLearning(Spaces(gym.spaces.Discrete(2), gym.spaces.Discrete(2)), device="cpu"), 10)
