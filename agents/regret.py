@@ -162,6 +162,7 @@ class RewardFit:
                 max_policies=config.max_policies, seed=seed,
                 exclude=mdps.weights if config.exclude_true_policy else None,
             )  # fmt: skip
+            self._state_psi, self._pair_psi = _tables(mdps, self.policies)
         self._pairs = self._collate([p.to(mdps.device) for p in preferences])
         with torch.device(mdps.device):
             self._parameters = self._initial(preferences, seed)
@@ -229,15 +230,14 @@ class RewardFit:
         """
         if self.policies is None:
             raise ValueError("there is no policy set: the preference model is partial return")
-        state = self._improve(weights, self.policies.psi)
-        action = self._improve(weights, self.policies.psi_action.flatten(2, 3))
+        state = self._improve(weights, self._state_psi)
+        action = self._improve(weights, self._pair_psi)
         return state, action.reshape(*state.shape, self.mdps.num_actions) - state[..., None]
 
-    def _improve(self, weights: Tensor, psi: Tensor) -> Tensor:
-        """Return the soft maximum over policies of psi [M, P, X, F] . weights [B, F], as [B, X]."""
-        grouped = weights.reshape(psi.shape[0], -1, psi.shape[-1])
-        values = soft_policy_improvement(grouped, psi.transpose(1, 2), self.config.gpi_temperature)
-        return values.flatten(0, 1)
+    def _improve(self, weights: Tensor, psi: Sequence[Tensor]) -> Tensor:
+        """Return the soft maximum over policies of psi . weights [B, F], as [B, X]."""
+        grouped = weights.reshape(len(psi), -1, weights.shape[-1])
+        return soft_policy_improvement(grouped, psi, self.config.gpi_temperature).flatten(0, 1)
 
     def logits(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """Return the log-odds [B, n] that the second segment is preferred."""
@@ -249,8 +249,7 @@ class RewardFit:
         else:
             difference = torch.einsum("bnf,bf->bn", pairs.features, weights)
             if self.regret:
-                assert self.policies is not None
-                difference = difference + _lookup(self._improve(weights, self.policies.psi), pairs)
+                difference = difference + _lookup(self._improve(weights, self._state_psi), pairs)
         return difference / self.config.temperature
 
     def _neural_scores(self, parameters: Mapping[str, Tensor]) -> Tensor:
@@ -258,9 +257,9 @@ class RewardFit:
         assert self._network is not None
         flat = self._segment_features.flatten(1, 3)
         named = {name: parameters[name] for name, _ in self._network.named_parameters()}
-        rewards = torch.func.functional_call(self._network, named, (flat,)).double()
-        first, second = (rewards.reshape(self._segment_mask.shape) * self._segment_mask).sum(-1).unbind(1)
-        return second - first
+        rewards: Tensor = torch.func.functional_call(self._network, named, (flat,)).double()
+        scores = (rewards.reshape(self._segment_mask.shape) * self._segment_mask).sum(-1)
+        return scores[:, 1] - scores[:, 0]
 
     def losses(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """Return the mean cross-entropy [B] of each fit."""
@@ -501,6 +500,17 @@ def _check_data(mdps: TabularMDP, preferences: Sequence[Preferences]) -> None:
             data.validate_tabular(size, mdps.num_actions, mdps.features.shape[-1])
         except ValueError as error:
             raise ValueError(f"data set {i}: {error}") from error
+
+
+def _tables(mdps: TabularMDP, policies: PolicySet) -> tuple[list[Tensor], list[Tensor]]:
+    """Return per MDP psi [S, P, F] and psi [S * A, P, F], without the padding of states and policies."""
+    sizes = mdps.valid.sum(-1).tolist()
+    members = list(enumerate(zip(sizes, policies.sizes, strict=True)))
+    states = [policies.psi[m, :p, :s].transpose(0, 1).contiguous() for m, (s, p) in members]
+    pairs = [
+        policies.psi_action[m, :p, :s].flatten(1, 2).transpose(0, 1).contiguous() for m, (s, p) in members
+    ]
+    return states, pairs
 
 
 def _sum(features: Tensor | None, mask: Tensor) -> Tensor:

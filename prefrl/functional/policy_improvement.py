@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ def soft_maximum(values: Tensor, temperature: float) -> Tensor:
     return (torch.softmax(values / temperature, -1) * values).sum(-1)
 
 
-def soft_policy_improvement(weights: Tensor, psi: Tensor, temperature: float) -> Tensor:
+def soft_policy_improvement(weights: Tensor, psi: Sequence[Tensor], temperature: float) -> Tensor:
     """Return the soft maximum over policies of psi . w: V_w(s) of a policy set, differentiable in w.
 
     The same as :func:`soft_maximum` of the products, but the gradient [G, X, F] is formed on the way, piece
@@ -41,32 +42,33 @@ def soft_policy_improvement(weights: Tensor, psi: Tensor, temperature: float) ->
 
     Args:
         weights: [M, G, F] reward weights, G for each of M MDPs.
-        psi: [M, X, P, F] successor features of P policies at X places (states, or pairs).
+        psi: for each MDP [X_m, P_m, F], successor features of its policies at its places (states, or pairs).
         temperature: T, in units of return; 0 takes the maximum.
 
     Returns:
-        [M, G, X].
+        [M, G, X], X the largest X_m; 0 past an MDP's own places.
     """
-    result: Tensor = _SoftPolicyImprovement.apply(weights, psi, temperature)  # type: ignore[no-untyped-call]
+    result: Tensor = _SoftPolicyImprovement.apply(weights, tuple(psi), temperature)  # type: ignore[no-untyped-call]
     return result
 
 
 class _SoftPolicyImprovement(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, psi: Tensor, temperature: float) -> Tensor:
+    def forward(ctx: Any, weights: Tensor, psi: tuple[Tensor, ...], temperature: float) -> Tensor:
         mdps, fits, features = weights.shape
-        places, policies = psi.shape[1:3]
-        size = max(1, CHUNK_ELEMENTS // (places * policies))
-        values = weights.new_empty(mdps, fits, places)
-        slopes = weights.new_empty(mdps, fits, places, features)
-        for m in range(mdps):
-            columns = psi[m].reshape(places * policies, features).T
+        longest = max(table.shape[0] for table in psi)
+        values = weights.new_zeros(mdps, fits, longest)
+        slopes = weights.new_zeros(mdps, fits, longest, features)
+        for m, table in enumerate(psi):
+            places, policies = table.shape[:2]
+            columns = table.reshape(places * policies, features).T
+            size = max(1, CHUNK_ELEMENTS // (places * policies))
             for g in range(0, fits, size):
                 part = slice(g, g + size)
                 returns = (weights[m, part] @ columns).reshape(-1, places, policies)
                 value, share = _improve(returns, temperature)
-                values[m, part] = value
-                slopes[m, part] = torch.bmm(share.transpose(0, 1), psi[m]).transpose(0, 1)
+                values[m, part, :places] = value
+                slopes[m, part, :places] = torch.bmm(share.transpose(0, 1), table).transpose(0, 1)
         ctx.save_for_backward(slopes)
         return values
 

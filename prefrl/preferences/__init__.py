@@ -11,7 +11,7 @@ from .models import (
     Valuation,
     valuate,
 )
-from .teachers import Teacher
+from .teachers import Teacher, TeacherKind, teacher_of_kind
 
 __all__ = [
     "DeterministicRegret",
@@ -21,8 +21,10 @@ __all__ = [
     "Regret",
     "StepwiseModel",
     "Teacher",
+    "TeacherKind",
     "Valuation",
     "cross_validated_cross_entropy",
     "fit_scale",
+    "teacher_of_kind",
     "valuate",
 ]

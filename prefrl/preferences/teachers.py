@@ -7,6 +7,7 @@ The kinds follow B-Pref (Lee et al. 2021, arXiv 2111.03026, section 4), over any
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -85,3 +86,51 @@ class Teacher:
         if self.skip_below is None:
             return labels, torch.ones_like(second_wins)
         return labels, torch.maximum(first_score, second_score) > self.skip_below
+
+
+TeacherKind = Literal["noiseless", "logistic", "mistakes", "skips", "ties", "myopia"]
+"""The single departures from a noiseless teacher that B-Pref studies."""
+
+
+def teacher_of_kind(
+    kind: TeacherKind,
+    model: StepwiseModel,
+    scores: Tensor,
+    *,
+    temperature: float = 1.0,
+    mistake_rate: float = 0.1,
+    skip_share: float = 0.25,
+    tie_share: float = 0.1,
+    myopia: float = 0.9,
+) -> Teacher:
+    """Return a teacher with one kind of noise, scaled to the segments at hand; only its own setting counts.
+
+    Args:
+        kind: which.
+        model: what the teacher judges by.
+        scores: [N] scores of segments like those to be compared.
+        temperature: "logistic": of the drawn labels.
+        mistake_rate: "mistakes": share of labels turned round (B-Pref: 0.1).
+        skip_share: "skips": segments in this lowest share of the scores are not worth answering about.
+        tie_share: "ties": scores within this many standard deviations of each other are a tie.
+        myopia: "myopia": weight of a step against the one after it (B-Pref: 0.9).
+
+    Raises:
+        ValueError: if the kind is unknown or a setting outside its range.
+    """
+    if not (0.0 <= skip_share <= 1.0 and tie_share >= 0.0):
+        raise ValueError(f"skip_share is {skip_share} and tie_share {tie_share}; the first must lie in "
+                         "[0, 1], the second must not be negative")  # fmt: skip
+    if kind == "noiseless":
+        return Teacher(model)
+    if kind == "logistic":
+        return Teacher(model, temperature=temperature)
+    if kind == "mistakes":
+        return Teacher(model, mistake_rate=mistake_rate)
+    if kind == "skips":
+        return Teacher(model, skip_below=float(scores.quantile(skip_share)))
+    if kind == "ties":
+        return Teacher(model, tie_margin=tie_share * float(scores.std()))
+    if kind == "myopia":
+        return Teacher(model, myopia=myopia)
+    raise ValueError(f"kind is {kind!r}; it must be one of {list(get_args(TeacherKind))}")

@@ -119,7 +119,8 @@ def find_runs(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
     for path in map(Path, paths):
         if not path.is_dir():
             raise FileNotFoundError(f"{path} is not a folder; give a run folder, or a folder of them")
-        runs = sorted(file.parent for file in path.rglob("config.json"))
+        # A name with a dot in front is that of a run folder that is being made.
+        runs = sorted(file.parent for file in path.rglob("config.json") if file.parent.name[:1] != ".")
         if not runs:
             raise FileNotFoundError(f"{path} holds no run: there is no config.json in it or below it")
         found.update({run.resolve(): run for run in reversed(runs) if run.resolve() not in found})

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from prefrl.data.atomic import atomic_path
 from prefrl.functional.statistics import bootstrap_interval, interquartile_mean
@@ -100,10 +101,10 @@ def _aggregate(values: Sequence[bool | int | float]) -> dict[str, float]:
     return {"share" if truth else "iqm": centre, "low": float(low), "high": float(high), "n": len(values)}
 
 
-def result_table(recipe: str, groups: Sequence[Mapping[str, Any]], width: int) -> Table:
+def result_table(recipe: str, groups: Sequence[Mapping[str, Any]], width: int) -> Group:
     """Return a table with a row per combination of settings, and as many results as fit into ``width``.
 
-    Settings with a single value are in its title.
+    Settings with a single value are in the line above.
     """
     values = {
         name: [value_text(group["settings"][name]) for group in groups] for name in groups[0]["settings"]
@@ -120,13 +121,13 @@ def result_table(recipe: str, groups: Sequence[Mapping[str, Any]], width: int) -
             hidden += 1
     more = f"; {hidden} more results are in results.csv" if hidden else ""
     caption = f"interquartile mean over n seeds, {100 * INTERVAL:g}% bootstrap interval{more}"
-    table = Table(title=escape(", ".join([recipe, *fixed])), caption=caption)
-    table.title_justify = table.caption_justify = "left"
+    table = Table()
     for name in columns:
         table.add_column(name, justify="left" if name in values else "right")
     for row in zip(*columns.values(), strict=True):
         table.add_row(*map(escape, row))
-    return table
+    # Not as the table's own title and caption, which are broken to its width.
+    return Group(Text(", ".join([recipe, *fixed]), style="italic"), table, Text(caption, style="dim"))
 
 
 def _width(columns: Mapping[str, Sequence[str]]) -> int:

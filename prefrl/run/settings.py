@@ -7,7 +7,7 @@ import dataclasses
 import io
 import shlex
 from collections.abc import Collection, Mapping
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import tyro
 
@@ -87,5 +87,7 @@ def parse_setting(recipe_class: type[Any], name: str, text: str) -> Any:
         with contextlib.redirect_stderr(io.StringIO()):  # tyro prints some errors whatever it is told
             return tyro.cli(annotation, args=shlex.split(text), add_help=False, console_outputs=False)
     except (SystemExit, ValueError) as error:  # of tyro, or of shlex for an open quote
-        kind = annotation.__name__ if isinstance(annotation, type) else annotation
+        kind = (
+            annotation if get_origin(annotation) or not isinstance(annotation, type) else annotation.__name__
+        )
         raise ValueError(f"{name} is {text!r}; it must be of type {kind}") from error

@@ -238,7 +238,7 @@ def test_the_table_becomes_optimal_where_nothing_is_random(env_id: str, kwargs: 
     assert scaled_return(agent, env) == pytest.approx(1.0, abs=1e-9)
 
 
-@pytest.mark.parametrize("layout_seed", [1, 2, 3])
+@pytest.mark.parametrize("layout_seed", [1, 2])
 def test_the_default_settings_are_nearly_optimal_in_a_lottery(layout_seed: int) -> None:
     kwargs = {"layout_seed": layout_seed, "stochastic": True}
     agent = QLearning(prefrl.envs.make_device("prefrl/RandomGrid-v0", 4096, **kwargs), device="cpu")
@@ -260,7 +260,7 @@ def test_every_face_of_the_environment_teaches_the_same(face: str) -> None:
     else:
         env = prefrl.envs.make_device("prefrl/RandomGrid-v0", 8, **kwargs)
     agent = QLearning(env, QLearningConfig(**CONSTANT), device="cpu", seed=0)
-    agent.learn(6_000 if face == "scalar" else 16_000)
+    agent.learn(4_000 if face == "scalar" else 16_000)
     plain = gym.make("prefrl/RandomGrid-v0", **kwargs).unwrapped
     assert scaled_return(agent, plain) == pytest.approx(1.0)
 

@@ -197,7 +197,7 @@ def assert_same_run(run: Path, other: Path) -> None:
 def kill_and_resume(run: Path, recipe: TrainQLearning, kills: int, seed: int) -> int:
     """Kill the run at random moments, resuming each time; return how many kills hit it before its end."""
     rng = random.Random(seed)
-    moments = sorted(rng.uniform(0.02, 0.9) * recipe.total_timesteps for _ in range(kills))
+    moments = sorted(rng.uniform(0.02, 0.8) * recipe.total_timesteps for _ in range(kills))
     hits = 0
     for number, moment in enumerate(moments):
         arguments = ("resume", run) if number else ("train", "q_learning", *as_flags(recipe), "--out", run)

@@ -149,6 +149,7 @@ def test_saved_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_runs_are_found_in_folders_of_runs_and_once(tmp_path: Path) -> None:
     a, b, c = (make_run(tmp_path / name) for name in ("sweep/a", "sweep/deeper/b", "c"))
+    make_run(tmp_path / "sweep" / ".d.123.tmp")
     assert find_runs([tmp_path / "sweep"]) == [a, b]
     assert find_runs([c, tmp_path, a]) == [c, a, b]
 

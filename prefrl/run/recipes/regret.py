@@ -1,0 +1,196 @@
+"""Learn a reward from preferences: the regret model, or partial return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import gymnasium as gym
+import torch
+from tyro.conf import arg
+
+import prefrl.envs
+from prefrl.agents.base import resolve_device
+from prefrl.agents.regret import RegretAgent, RegretConfig
+from prefrl.data import Preferences, Segments, load_preferences, save_preferences
+from prefrl.preferences import (
+    DeterministicRegret,
+    PartialReturn,
+    Regret,
+    StepwiseModel,
+    TeacherKind,
+    Valuation,
+    teacher_of_kind,
+    valuate,
+)
+from prefrl.run.evaluate import evaluate
+from prefrl.run.folder import RunFolder
+from prefrl.run.loop import Loop
+from prefrl.tabular import TabularMDP, optimal_policy
+from prefrl.tabular.segments import random_pairs
+
+from .q_learning import parse_env_args
+
+assert prefrl.envs.REGISTRY  # importing the package registers the ids
+
+TEACHER_MODELS: dict[str, type[StepwiseModel]] = {
+    "regret": Regret,
+    "deterministic-regret": DeterministicRegret,
+    "partial-return": PartialReturn,
+}
+
+
+@dataclass(frozen=True)
+class TrainRegret:
+    """Learn a reward from preferences, plan in it, and see how good the policy is under the true reward."""
+
+    env_id: str = "prefrl/Delivery-v0"
+    """Environment with a tabular model and reward features."""
+
+    env_args: Annotated[tuple[str, ...], arg(metavar="[NAME=VALUE ...]", help_behavior_hint="")] = ()
+    """Arguments of the environment, as in: layout_seed=3 stochastic=true."""
+
+    preferences: Path | None = None
+    """Preference file to learn from; without one, a teacher answers."""
+
+    teacher: TeacherKind | None = None
+    """Who answers (default: noiseless): a simulated teacher with no fault, or with one of B-Pref's."""
+
+    teacher_model: Literal["regret", "deterministic-regret", "partial-return"] = "regret"
+    """What the teacher judges segments by."""
+
+    teacher_temperature: float = 1.0
+    """Temperature of the logistic teacher's answers."""
+
+    num_pairs: int = 3_000
+    """Comparisons that the teacher is asked for."""
+
+    segment_length: int = 3
+    """Transitions per segment (fewer where an episode ends)."""
+
+    fit_steps: int = 3_000
+    """Optimiser steps of the fit; linear partial return is convex and solved exactly in one update."""
+
+    eval_episodes: int = 100
+    """Episodes of the learned policy, under the true reward, whose mean return is the final return."""
+
+    seed: int = 0
+    """Seeds the pairs, the answers, the policy set and the agent."""
+
+    device: str = "auto"
+    """Torch device: auto (CUDA when present), cpu, cuda."""
+
+    agent: Annotated[RegretConfig, arg(name="")] = field(default_factory=RegretConfig)
+    """Settings of the agent."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_pairs", "segment_length", "fit_steps", "eval_episodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it must not be negative")
+        if self.preferences is not None and self.teacher is not None:
+            raise ValueError("preferences and teacher are both given; comparisons come from one of them")
+        parse_env_args(self.env_args)
+        resolve_device(self.device)
+
+    def run(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
+        """Fit, plan, evaluate; the comparisons are kept as ``preferences.npz``, the agent as ``agent.pt``."""
+        torch.set_num_threads(1)  # operations on small tables are several times slower on more
+        env = self._env()
+        kept = (
+            folder.path / "preferences.npz"
+        )  # a resumed run must not depend on the first file still being there
+        preferences = load_preferences(kept) if resume and kept.exists() else self._preferences(env)
+        agent = RegretAgent(env, self.agent, preferences, device=self.device, seed=self.seed)
+        save_preferences(kept, preferences)
+        loop = Loop(agent, self.fit_steps, folder=folder, resume=resume, progress_bar=progress_bar,
+                    log_every=max(1, self.fit_steps // 20),
+                    checkpoint_every=max(1, self.fit_steps // 3))  # fmt: skip
+        loop.run()
+        agent.save(folder.path / "agent.pt")
+        return {
+            **agent.result(),
+            "final_return": evaluate(agent, env, episodes=self.eval_episodes, seed=self.seed)["mean_return"],
+            "num_pairs": len(preferences),
+            "num_timesteps": agent.num_timesteps,
+            "seconds": loop.seconds,
+        }
+
+    def evaluation(self, folder: RunFolder) -> tuple[RegretAgent, gym.Env[Any, Any]]:
+        """Return the agent of the folder's checkpoint and a fresh scalar environment for it."""
+        checkpoint = folder.load_checkpoint()
+        if checkpoint is None:
+            raise FileNotFoundError(
+                f"{folder.path} holds no checkpoint yet; run `prefrl resume {folder.path}`"
+            )
+        env = self._env()
+        agent = RegretAgent(env, self.agent, device=self.device, seed=self.seed)
+        agent.num_timesteps = checkpoint["num_timesteps"]
+        agent.load_state_dict(checkpoint["agent"])
+        return agent, env
+
+    def _env(self) -> gym.Env[Any, Any]:
+        try:
+            return gym.make(self.env_id, **parse_env_args(self.env_args))
+        except TypeError as error:
+            raise ValueError(f"env_args {list(self.env_args)} do not suit {self.env_id}: {error}") from error
+
+    def _preferences(self, env: gym.Env[Any, Any]) -> Preferences:
+        if self.preferences is not None:
+            return load_preferences(self.preferences)
+        return ask_teacher(
+            TabularMDP.from_env(env),
+            self.teacher or "noiseless",
+            TEACHER_MODELS[self.teacher_model](),
+            self.num_pairs,
+            length=self.segment_length,
+            temperature=self.teacher_temperature,
+            gamma=self.agent.gamma,
+            seed=self.seed,
+        )
+
+
+def ask_teacher(
+    mdp: TabularMDP,
+    kind: TeacherKind,
+    model: StepwiseModel,
+    num_pairs: int,
+    *,
+    length: int = 3,
+    temperature: float = 1.0,
+    gamma: float = 0.999,
+    seed: int = 0,
+) -> Preferences:
+    """Return comparisons of random pairs by a teacher who knows the true reward.
+
+    Args:
+        mdp: a batch of one.
+        kind: the teacher's kind.
+        model: what it judges by.
+        num_pairs: pairs shown; a teacher that skips answers fewer.
+        length: transitions per segment.
+        temperature: of the logistic teacher.
+        gamma: discount of the optimal values.
+        seed: of pairs and answers.
+
+    Raises:
+        ValueError: for a bad argument, or if the teacher answered nothing.
+    """
+    first, second = random_pairs(mdp, num_pairs, length=length, seed=seed)
+    valuations = [true_valuation(mdp, segments, gamma) for segments in (first, second)]
+    scores = torch.cat([model.score(valuation) for valuation in valuations])
+    teacher = teacher_of_kind(kind, model, scores, temperature=temperature)
+    labels, answered = teacher.label(*valuations, seed=seed)
+    if not bool(answered.any()):
+        raise ValueError(f"the teacher skipped all {num_pairs} pairs; ask for more")
+    metadata = {"teacher": kind, "teacher_model": type(model).__name__, "seed": seed, "gamma": gamma}
+    return Preferences.from_labels(first[answered], second[answered], labels[answered], metadata)
+
+
+def true_valuation(mdp: TabularMDP, segments: Segments, gamma: float) -> Valuation:
+    """Return what the true reward of one MDP says along segments with features."""
+    assert segments.features is not None
+    state_value, action_value, _ = optimal_policy(mdp, mdp.linear_rewards(mdp.weights), gamma)
+    return valuate(segments, segments.features @ mdp.weights[0], state_value[0], action_value[0])
