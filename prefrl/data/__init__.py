@@ -3,7 +3,7 @@
 from .atomic import atomic_path
 from .human import load_human_preferences, load_human_statistics
 from .preference_files import load_preferences, save_preferences
-from .segments import Preferences, Segments, concatenate_segments
+from .segments import Preferences, Segments, concatenate_segments, split_preferences
 from .transitions import Transitions, successor_obs, transition_mask
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "load_human_statistics",
     "load_preferences",
     "save_preferences",
+    "split_preferences",
     "successor_obs",
     "transition_mask",
 ]

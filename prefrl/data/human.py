@@ -9,7 +9,7 @@ Layout, three plain arrays per condition:
 - ``<CONDITION>_Y.npy``, float64 [N]: 1 where the second segment was preferred, 0 the first, 0.5 neither.
 
 Source: Knox et al. 2022 (arXiv 2206.02231) and "Influencing Humans to Conform to Preference Models for RLHF"
-(arXiv 2501.06416). The data carry no licence, so they are no part of prefrl.
+(arXiv 2501.06416). The data were published without a licence file, so they are no part of prefrl.
 """
 
 from __future__ import annotations

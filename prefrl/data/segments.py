@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -378,3 +379,15 @@ class Preferences:
                 raise ValueError(f"the {side} segments have {given or 'no'} reward features per transition; "
                                  f"the environment has {num_features}")  # fmt: skip
         return self
+
+
+def split_preferences(preferences: Preferences, parts: int, *, seed: int = 0) -> list[Preferences]:
+    """Split comparisons at random into disjoint parts whose sizes differ by at most one.
+
+    Raises:
+        ValueError: unless there are 1 to N parts.
+    """
+    if not 1 <= parts <= len(preferences):
+        raise ValueError(f"parts is {parts}; it must lie in 1 to {len(preferences)}")
+    order = torch.as_tensor(np.random.default_rng(seed).permutation(len(preferences)))
+    return [preferences[index.sort().values] for index in order.tensor_split(parts)]

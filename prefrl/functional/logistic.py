@@ -40,7 +40,7 @@ def logistic_regression(
     share = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
     identity = torch.eye(inputs.shape[-1], dtype=inputs.dtype, device=inputs.device)
     # Keeps the Newton system regular where the data leave a direction undetermined.
-    jitter = 1e-14 * (1.0 + (share[..., None] * inputs.square()).sum(1).amax(-1))[:, None, None] * identity
+    jitter = 1e-14 * (1.0 + (share[..., None] * inputs.square()).sum((1, 2)))[:, None, None] * identity
 
     def loss_at(w: Tensor) -> Tensor:
         logit = torch.einsum("bnk,bk->bn", inputs, w)

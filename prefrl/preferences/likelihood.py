@@ -65,3 +65,19 @@ def cross_validated_cross_entropy(
     entropy = preference_cross_entropy(torch.einsum("bnk,bk->bn", inputs, weights), targets)
     fold_means = (entropy * test).sum(-1) / test.sum(-1)
     return float(fold_means.mean())
+
+
+def accuracy(statistics: Tensor, labels: Tensor, model: str) -> float:
+    """Return the share of rows without tie where the model's only score prefers what the person preferred.
+
+    Rows where the model is undecided count half.
+
+    Raises:
+        ValueError: if the model has more than one weight, so that it decides nothing before a fit.
+    """
+    if DESIGNS[model].shape[1] != 1:
+        raise ValueError(f"model is {model!r}; accuracy needs one with a single scale")
+    decided = labels != 0.5
+    difference = (statistics @ DESIGNS[model])[decided, 0]
+    right = (difference * (labels[decided] - 0.5)).sign()
+    return float((0.5 + 0.5 * right).mean())

@@ -26,7 +26,8 @@ MAX_RESTARTS = 3
 WORKER = (sys.executable, "-m", "prefrl.run.worker")
 """The command that works on the run folder in its last argument."""
 
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+"""One thread for each worker; and its log is complete, however it ends."""
 
 STOPPING = (
     "stopping: the trials write their checkpoints, and the same command goes on; Ctrl-C again kills them"
@@ -88,7 +89,7 @@ def _start(run: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **ONE_THREAD},
+            env={**os.environ, **ENVIRONMENT},
             start_new_session=True,  # the terminal's Ctrl-C is for the sweep, which then closes stdin
         )
 

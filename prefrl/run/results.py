@@ -113,7 +113,7 @@ def result_table(recipe: str, groups: Sequence[Mapping[str, Any]], width: int) -
     columns = {name: texts for name, texts in values.items() if len(set(texts)) > 1}
     columns["n"] = [str(len(group["seeds"])) for group in groups]
     hidden = 0
-    for name in dict.fromkeys(key for group in groups for key in group["metrics"]):
+    for name in dict.fromkeys(key for group in groups for key in group["metrics"] if key not in values):
         texts = [_entry_text(group["metrics"].get(name)) for group in groups]
         if _width({**columns, name: texts}) <= width:
             columns[name] = texts

@@ -28,15 +28,25 @@ def check_gamma(gamma: float) -> None:
 
 
 def check_table(name: str, table: Tensor, mdp: TabularMDP) -> None:
-    """Raise ValueError unless a table is [..., M, S, A] and finite."""
+    """Raise ValueError unless a table is float64 [..., M, S, A] and finite."""
     expected = (mdp.num_mdps, mdp.num_states, mdp.num_actions)
     if tuple(table.shape[-3:]) != expected:
         raise ValueError(
             f"{name} has shape {tuple(table.shape)}; it must end in [M, S, A] = {list(expected)}"
         )
+    if table.dtype != torch.float64:
+        raise ValueError(f"{name} has dtype {table.dtype}; it must be torch.float64")
     # A sum is a single pass, and finite only if every entry is; the entries are looked at when it overflows.
     if not bool(torch.isfinite(table.sum())) and not bool(torch.isfinite(table).all()):
         raise ValueError(f"{name} holds NaN or infinity")
+
+
+def check_policy(policy: Tensor, mdp: TabularMDP) -> None:
+    """Raise ValueError unless a policy is a table of probabilities wherever an episode goes on."""
+    check_table("policy", policy, mdp)
+    wrong = (policy < 0.0).any(-1) | ((policy.sum(-1) - 1.0).abs() > 1e-9)
+    if bool((wrong & ~mdp.terminal).any()):
+        raise ValueError("policy must hold probabilities: not negative, and summing to 1 in every state")
 
 
 def action_values(mdp: TabularMDP, values: Tensor, rewards: Tensor, gamma: float) -> Tensor:
@@ -70,8 +80,8 @@ def value_iteration(
 
     All problems are swept as one: their non-terminal states are laid end to end, so padding costs nothing,
     and problems that have settled drop out. A problem has settled when a sweep changes it by at most
-    ``tolerance * (1 - gamma)``, which bounds the error by ``tolerance`` (or by a few units in the last place
-    of its largest value, where that is more); at gamma 1 the change itself is held against ``tolerance``.
+    ``tolerance * (1 - gamma)``, which bounds the error by ``tolerance``, or by a few units in the last place of
+    its largest value, where that is more; at gamma 1 the change itself is held against ``tolerance``.
 
     Args:
         mdp: the MDPs.
@@ -102,7 +112,7 @@ def value_iteration(
         if probabilities is not None:
             following = (following * probabilities).sum(0)
         new = torch.add(reward, following.reshape(reward.shape), alpha=gamma).amax(0)
-        if sweep % CHECK_EVERY:
+        if sweep % CHECK_EVERY and sweep < max_sweeps:
             _store(value, rows, new)
             continue
         change = (new - (value[:size] if rows is None else value[rows])).abs()
@@ -190,13 +200,26 @@ def discounted_sum(mdp: TabularMDP, policy: Tensor, amounts: Tensor, gamma: floa
     pieces = max(1, math.ceil(flat_policy.shape[0] * mdp.num_mdps * s * s / MAX_SOLVE_ELEMENTS))
     solved = []
     for part, right in zip(flat_policy.chunk(pieces), flat_once.chunk(pieces), strict=True):
-        solution, failed = torch.linalg.solve_ex(identity - gamma * policy_transition(mdp, part), right)
-        if bool(failed.any()) or not bool(torch.isfinite(solution).all()):
+        transition = policy_transition(mdp, part)
+        # At gamma 1 the system of a policy that never ends is singular, but rounding may hide that.
+        exists = gamma < 1.0 or bool(_ends(mdp, transition).all())
+        solution, failed = torch.linalg.solve_ex(identity - gamma * transition, right)
+        if not exists or bool(failed.any()) or not bool(torch.isfinite(solution).all()):
             raise ValueError(
                 f"a policy never ends from some state, so its sum at gamma {gamma} does not exist"
             )
         solved.append(solution)
     return torch.cat(solved).reshape(once.shape)
+
+
+def _ends(mdp: TabularMDP, transition: Tensor) -> Tensor:
+    """Return the states [..., M, S] from which P_pi [..., M, S, S] can reach a terminal one."""
+    reached = mdp.terminal.expand(transition.shape[:-1])
+    while True:
+        further = reached | ((transition @ reached.to(transition.dtype)[..., None])[..., 0] > 0.0)
+        if torch.equal(further, reached):
+            return reached
+        reached = further
 
 
 def policy_evaluation(
@@ -227,7 +250,7 @@ def policy_evaluation(
     """
     check_gamma(gamma)
     check_table("rewards", rewards, mdp)
-    check_table("policy", policy, mdp)
+    check_policy(policy, mdp)
     if method == "solve":
         return discounted_sum(mdp, policy, rewards[..., None], gamma)[..., 0]
     if method != "iterate":
@@ -238,7 +261,7 @@ def policy_evaluation(
     value = torch.zeros_like(once)
     for sweep in range(1, max_sweeps + 1):
         new = once + transition @ value
-        if sweep % CHECK_EVERY == 0:
+        if sweep % CHECK_EVERY == 0 or sweep == max_sweeps:
             floor = 4.0 * torch.finfo(new.dtype).eps * float(new.abs().max())
             if float((new - value).abs().max()) <= max(bound, floor):
                 return new[..., 0]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .mdp import TabularMDP
-from .solvers import discounted_sum, expected_next, optimal_policy
+from .solvers import check_gamma, check_policy, discounted_sum, expected_next, optimal_policy
 
 DRAW_BATCH = 64
 """Reward vectors planned at once while a policy set grows."""
@@ -27,7 +27,12 @@ def successor_features(mdp: TabularMDP, policy: Tensor, gamma: float) -> tuple[T
 
     Returns:
         psi(s) [..., M, S, F] and psi(s, a) [..., M, S, A, F]; 0 in terminal states.
+
+    Raises:
+        ValueError: for a bad argument; at gamma 1, if some policy never ends.
     """
+    check_gamma(gamma)
+    check_policy(policy, mdp)
     phi = mdp.expected_features
     psi = discounted_sum(mdp, policy, phi, gamma)
     psi_action = (phi + gamma * expected_next(mdp, psi)) * ~mdp.terminal[..., None, None]

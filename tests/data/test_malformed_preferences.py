@@ -21,14 +21,14 @@ Refused = Callable[[bytes], str]
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_files_of_other_writers_are_read(archive: Any, compression: int, tmp_path: Path) -> None:
     """Column-major and big-endian arrays, headers of version 2: saved again, all are alike."""
-    obs = np.asfortranarray(archive.array("first_obs"))
+    actions = np.asfortranarray(archive.array("first_actions"))
     weights = archive.header("'<f8'", "(4,)", version=2) + archive.array("weights").tobytes()
     other = (
-        archive.with_member("first_obs", archive.npy(obs))
+        archive.with_member("first_actions", archive.npy(actions))
         .with_member("labels", archive.npy(archive.array("labels").astype(">f8")))
         .with_member("weights", weights)
     )
-    assert b"'fortran_order': True" in other.members["first_obs"]
+    assert b"'fortran_order': True" in other.members["first_actions"]
     (tmp_path / "other.npz").write_bytes(other.zip(compression))
     save_preferences(tmp_path / "again.npz", load_preferences(tmp_path / "other.npz"))
     assert type(archive).read(tmp_path / "again.npz").members == archive.members

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -256,3 +257,14 @@ def test_pipes_are_refused_at_once(make_preferences: Make, tmp_path: Path) -> No
         load_preferences(tmp_path / "pipe")
     with pytest.raises(ValueError, match="no regular file"):
         save_preferences(tmp_path / "pipe", make_preferences())
+
+
+def test_the_page_on_the_format_runs(
+    project_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (project_root / "docs" / "preference_files.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 3
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(blocks), {})
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["clips.npz", "other.npz"]
