@@ -36,7 +36,7 @@ def random_segments(mdp: TabularMDP, count: int, length: int, *, seed: int = 0) 
     if count < 1 or length < 1:
         raise ValueError(f"count is {count} and length {length}; both must be at least 1")
     generator = torch.Generator().manual_seed(seed)
-    starts = torch.nonzero(mdp.start[0].cpu())[:, 0]
+    starts = torch.nonzero(((mdp.start[0] > 0.0) & ~mdp.terminal[0]).cpu())[:, 0]
     state = starts[torch.randint(len(starts), (count,), generator=generator)].to(mdp.device)
     actions = torch.randint(mdp.num_actions, (count, length), generator=generator).to(mdp.device)
     draws = torch.rand(count, length, generator=generator, dtype=torch.float64).to(mdp.device)
@@ -56,9 +56,10 @@ def random_segments(mdp: TabularMDP, count: int, length: int, *, seed: int = 0) 
 
 
 def distinct_segments(segments: Segments, *, by_actions: bool) -> Segments:
-    """Keep one segment for each (start, end, sum of features); with ``by_actions`` also for each path."""
+    """Keep one segment for each (start, end, length, sum of features); ``by_actions`` also for each path."""
     assert segments.features is not None
-    key = [segments.obs[:, :1].double(), segments.last_obs[:, None].double(), segments.features.sum(1)]
+    ends = torch.stack([segments.obs[:, 0], segments.last_obs, segments.lengths], 1)
+    key = [ends.double(), segments.features.sum(1)]
     if by_actions:
         key += [segments.obs.double(), segments.actions.double()]
     unique, inverse = torch.unique(torch.cat(key, 1), dim=0, return_inverse=True)
@@ -70,23 +71,18 @@ def distinct_segments(segments: Segments, *, by_actions: bool) -> Segments:
 def random_pairs(
     mdp: TabularMDP, count: int, *, length: int | Sequence[int] = 3, seed: int = 0
 ) -> tuple[Segments, Segments]:
-    """Draw distinct pairs of distinct segments of one MDP.
+    """Draw distinct ordered pairs of distinct segments of one MDP.
 
-    Segments come from a pool of :data:`POOL_SIZE` random ones without repeats in (start, end, feature sum);
-    where transitions are uncertain, what happened on the way tells segments apart too.
+    Args:
+        mdp: a batch of one.
+        count: pairs.
+        length: transitions per segment, or several lengths to mix.
+        seed: of the draws.
 
     Raises:
-        ValueError: if the MDP does not have that many pairs.
+        ValueError: if the MDP does not have that many pairs, or for a length below 1.
     """
-    check_single(mdp)
-    lengths = [length] if isinstance(length, int) else list(length)
-    uncertain = mdp.successors.shape[-1] > 1
-    pool = concatenate_segments(
-        [
-            distinct_segments(random_segments(mdp, POOL_SIZE, n, seed=seed + i), by_actions=uncertain)
-            for i, n in enumerate(lengths)
-        ]
-    )
+    pool = _pool(mdp, length, seed)
     size = len(pool)
     if not 1 <= count <= size * (size - 1):
         raise ValueError(f"count is {count}; {size} distinct segments make 1 to {size * (size - 1)} pairs")
@@ -95,6 +91,26 @@ def random_pairs(
     first, second = chosen // (size - 1), chosen % (size - 1)
     second = second + (second >= first)  # skips the pair of a segment with itself
     return pool[first], pool[second]
+
+
+def count_pairs(mdp: TabularMDP, *, length: int | Sequence[int] = 3, seed: int = 0) -> int:
+    """Return how many pairs :func:`random_pairs` can draw."""
+    size = len(_pool(mdp, length, seed))
+    return size * (size - 1)
+
+
+def _pool(mdp: TabularMDP, length: int | Sequence[int], seed: int) -> Segments:
+    """Return random segments without repeats in (start, end, length, feature sum).
+
+    Where transitions are uncertain, what happened on the way tells segments apart too.
+    """
+    check_single(mdp)
+    lengths = [length] if isinstance(length, int) else list(length)
+    if not lengths:
+        raise ValueError("length is empty; give at least one")
+    drawn = [random_segments(mdp, POOL_SIZE, n, seed=seed + i) for i, n in enumerate(lengths)]
+    # All at once: a segment that ended early may come among those of several lengths.
+    return distinct_segments(concatenate_segments(drawn), by_actions=mdp.successors.shape[-1] > 1)
 
 
 def _distinct_integers(limit: int, count: int, generator: torch.Generator) -> Tensor:

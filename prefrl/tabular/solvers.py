@@ -80,8 +80,9 @@ def value_iteration(
 
     All problems are swept as one: their non-terminal states are laid end to end, so padding costs nothing,
     and problems that have settled drop out. A problem has settled when a sweep changes it by at most
-    ``tolerance * (1 - gamma)``, which bounds the error by ``tolerance``, or by a few units in the last place of
-    its largest value, where that is more; at gamma 1 the change itself is held against ``tolerance``.
+    ``tolerance * (1 - gamma)``, which bounds the error by ``tolerance`` (or by a few units in the last place
+    of its largest value over ``1 - gamma``, where that is more); at gamma 1 the change itself is held against
+    ``tolerance``.
 
     Args:
         mdp: the MDPs.

@@ -173,12 +173,19 @@ def test_parse_settings() -> None:
 # Slow ones -----------------------------------------------------------------------------------------------
 
 
-def start_cli(folder: Path, *options: str) -> "subprocess.Popen[str]":
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Ray keeps the password of its clusters in the home folder: one of its own for each test."""
+    (tmp_path / "home").mkdir()
+    return {**os.environ, "HOME": str(tmp_path / "home"), "RAY_AUTH_MODE": "token"}
+
+
+def start_cli(folder: Path, environment: dict[str, str], *options: str) -> "subprocess.Popen[str]":
     settings = [f"{name}={values[0]}" for name, values in SETTINGS.items()]
     return subprocess.Popen(
         [sys.executable, "-m", "prefrl.cli", "sweep", "q_learning", "--out", str(folder), "--seeds", "0", "1",
          "--set", *settings, *options],
-        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
 
 
@@ -204,12 +211,12 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, st
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["local", "ray"])
 def test_ctrl_c_checkpoints_and_the_same_command_goes_on(
-    engine: str, tmp_path: Path, uninterrupted: list[dict[str, str]]
+    engine: str, tmp_path: Path, environment: dict[str, str], uninterrupted: list[dict[str, str]]
 ) -> None:
     if engine == "ray":
         pytest.importorskip("ray")
     folder = tmp_path / "sweep"
-    process = start_cli(folder, "--engine", engine)
+    process = start_cli(folder, environment, "--engine", engine)
     wait_for_checkpoints(folder)
     children = psutil.Process(process.pid).children(recursive=True)
     workers = [int((run_of(folder, seed) / "worker.pid").read_text()) for seed in (0, 1)]
@@ -225,7 +232,7 @@ def test_ctrl_c_checkpoints_and_the_same_command_goes_on(
         assert not (run / "result.json").exists()
         checkpoints[seed] = load_checkpoint(run / "checkpoint.pt")["num_timesteps"]
         assert checkpoints[seed] >= logged_timesteps(run)[-1]  # of the moment of the interrupt
-    process = start_cli(folder, "--engine", engine)
+    process = start_cli(folder, environment, "--engine", engine)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     for seed in (0, 1):
@@ -234,8 +241,10 @@ def test_ctrl_c_checkpoints_and_the_same_command_goes_on(
 
 
 @pytest.mark.slow
-def test_trials_checkpoint_and_leave_when_the_sweep_is_killed(tmp_path: Path) -> None:
-    process = start_cli(tmp_path / "sweep")
+def test_trials_checkpoint_and_leave_when_the_sweep_is_killed(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    process = start_cli(tmp_path / "sweep", environment)
     wait_for_checkpoints(tmp_path / "sweep")
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) == 2
@@ -248,53 +257,51 @@ def test_trials_checkpoint_and_leave_when_the_sweep_is_killed(tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_worker_of_ray_is_killed_and_its_trial_resumed(
-    tmp_path: Path, uninterrupted: list[dict[str, str]], capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, environment: dict[str, str], uninterrupted: list[dict[str, str]]
 ) -> None:
     pytest.importorskip("ray")
-    before = set(psutil.Process().children(recursive=True))
-    killed: list[int] = []
-
-    def kill(run: Path) -> None:
-        killed.append(int((run / "worker.pid").read_text()))
-        assert "ray" in psutil.Process(killed[0]).name()
-        kill_worker(run)
-
-    with once_half_done(lambda: run_of(tmp_path, 0), kill) as seen:
-        _, failed = sweep("q_learning", tmp_path, seeds=[0, 1], settings=SETTINGS, jobs=2, engine="ray")
-    assert (failed, seen["finished"]) == ({}, False)
-    assert_resumed(run_of(tmp_path, 0), seen["checkpoint"])
-    assert logged_timesteps(run_of(tmp_path, 1)) == sorted(logged_timesteps(run_of(tmp_path, 1)))
-    assert table(tmp_path) == uninterrupted
-    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
-    assert_gone(list(set(psutil.Process().children(recursive=True)) - before), 10)
+    folder = tmp_path / "sweep"
+    process = start_cli(folder, environment, "--engine", "ray", "--jobs", "2")
+    with once_half_done(lambda: run_of(folder, 0), kill_worker) as seen:
+        wait_for_checkpoints(folder)
+        children = psutil.Process(process.pid).children(recursive=True)
+        workers = [child for child in children if child.name().startswith("ray::")]
+        _, errors = process.communicate(timeout=120)
+    assert len(workers) >= 2
+    assert (process.returncode, seen["finished"]) == (0, False), errors
+    assert_resumed(run_of(folder, 0), seen["checkpoint"])
+    assert logged_timesteps(run_of(folder, 1)) == sorted(logged_timesteps(run_of(folder, 1)))
+    assert table(folder) == uninterrupted
+    assert_gone(children, 10)
 
 
 @pytest.mark.slow
-def test_sweep_on_a_cluster_leaves_it_running(tmp_path: Path) -> None:
+def test_sweep_on_a_cluster_leaves_it_running(tmp_path: Path, environment: dict[str, str]) -> None:
     pytest.importorskip("ray")
     code = (
         "import ray, sys; info = ray.init(address='local', num_cpus=1, include_dashboard=False);"
         "print(info.address_info['gcs_address'], flush=True); sys.stdin.read(); ray.shutdown()"
     )
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    pipe = subprocess.PIPE
     cluster = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
+        [sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True, env=environment
     )
     assert cluster.stdin is not None
     assert cluster.stdout is not None
     try:
         address = cluster.stdout.readline().strip()
         processes = psutil.Process(cluster.pid).children(recursive=True)
-        settings = {**SETTINGS, "total_timesteps": ["64"], "env_id": ["prefrl/Delivery-v0", "Missing-v0"]}
-        _, failed = sweep("q_learning", tmp_path, seeds=[0], settings=settings, engine="ray", address=address)
-        assert [row["num_timesteps"] for row in table(tmp_path)] == ["64", ""]
-        (problem,) = failed.values()
-        assert "Missing" in problem
-        assert all(process.is_running() for process in processes if "worker" not in process.name().lower())
+        servers = [process for process in processes if process.name() in {"raylet", "gcs_server"}]
+        assert len(servers) == 2
+        options = ["--engine", "ray", "--address", address, "--set", "env_id=prefrl/Delivery-v0,Missing-v0"]
+        process = start_cli(tmp_path / "sweep", environment, *options)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 1, errors
+        rows = table(tmp_path / "sweep")
+        assert [row["num_timesteps"] for row in rows] == [str(TIMESTEPS)] * 2 + [""] * 2
+        for row in rows[2:]:
+            assert re.search(f"{row['trial']} failed: .*Missing", errors)
+        assert all(server.is_running() for server in servers)
     finally:
         cluster.stdin.close()
         cluster.wait(60)
