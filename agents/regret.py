@@ -254,12 +254,16 @@ class RewardFit:
 
     def _neural_scores(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """Return the difference [B, n] of summed network outputs."""
-        assert self._network is not None
-        flat = self._segment_features.flatten(1, 3)
-        named = {name: parameters[name] for name, _ in self._network.named_parameters()}
-        rewards: Tensor = torch.func.functional_call(self._network, named, (flat,)).double()
+        rewards = self._network_rewards(parameters, self._segment_features.flatten(1, 3))
         scores = (rewards.reshape(self._segment_mask.shape) * self._segment_mask).sum(-1)
         return scores[:, 1] - scores[:, 0]
+
+    def _network_rewards(self, parameters: Mapping[str, Tensor], features: Tensor) -> Tensor:
+        """Return the network's rewards [B, n] of features [B, n, F]."""
+        assert self._network is not None
+        named = {name: parameters[name] for name, _ in self._network.named_parameters()}
+        rewards: Tensor = torch.func.functional_call(self._network, named, (features.float(),)).double()
+        return rewards
 
     def losses(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """Return the mean cross-entropy [B] of each fit."""
@@ -315,15 +319,18 @@ class RewardFit:
             raise ValueError("the reward is neural; it has no weights per feature")
         return self._best["weights"]
 
+    def reward(self, features: Tensor) -> Tensor:
+        """Return the learned rewards [B, n] of features [n, F], or [B, n, F] of each fit's own."""
+        features = features.expand(self.num_fits, *features.shape[-2:])
+        if self._network is None:
+            return torch.einsum("bnf,bf->bn", features, self.weights)
+        with torch.no_grad():
+            return self._network_rewards(self._best, features)
+
     def rewards(self) -> Tensor:
         """Return the learned expected rewards [B, S, A] (their own MDP's states, padding included)."""
         mdps = self.fitted_mdps()
-        if self._network is None:
-            return mdps.linear_rewards(self.weights)
-        named = {name: self._best[name] for name, _ in self._network.named_parameters()}
-        flat = mdps.features.flatten(1, 3).float()
-        with torch.no_grad():
-            rewards = torch.func.functional_call(self._network, named, (flat,)).double()
+        rewards = self.reward(mdps.features.flatten(1, 3))
         return mdps.expected_rewards(rewards.reshape(mdps.features.shape[:-1]))
 
     def fitted_mdps(self) -> TabularMDP:
@@ -422,6 +429,11 @@ class RegretAgent(Agent):
         self.policy = self.fit.policy()[0]
         self.reward_weights = self.fit.weights[0] if self.config.reward == "linear" else None
         self._planned = True
+
+    def reward(self, obs: Any, action: Any, next_obs: Any) -> float:
+        """Return the learned reward of one transition, for ``prefrl.envs.wrappers.ReplaceReward``."""
+        phi = torch.as_tensor(getattr(self.env, "unwrapped", self.env).features(obs, action, next_obs))
+        return float(self._require_fit().reward(phi.to(self.device)[None])[0, 0])
 
     def observe(self, transitions: Transitions) -> None:
         """Nothing is learned from stepping: the comparisons are the data."""

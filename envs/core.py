@@ -35,7 +35,11 @@ class Dynamics(ABC):
 
     def __init__(self, backend: Backend | None = None) -> None:
         self.backend: Backend = backend if backend is not None else NumpyBackend()
-        self.xp = self.backend.xp
+
+    @property
+    def xp(self) -> Any:
+        """The backend's array namespace (no attribute, since modules can be neither copied nor pickled)."""
+        return self.backend.xp
 
     @abstractmethod
     def reset_noise(self, rng: Random, n: int) -> Noise:
@@ -273,7 +277,6 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.single_action_space = dynamics.single_action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self._xp = dynamics.xp
         self._rng: Random = dynamics.backend.random(None)
         self._state: State | None = None
         self._last_actions: Array = None
@@ -296,7 +299,7 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
             self._rng = self.dynamics.backend.random(seeds)
         start = self.dynamics.initial(self.dynamics.reset_noise(self._rng, self.num_envs), options)
         if mask is None:
-            xp, device = self._xp, self.dynamics.backend.device
+            xp, device = self.dynamics.xp, self.dynamics.backend.device
             self._state = start
             self._elapsed = xp.zeros(self.num_envs, dtype=xp.int64, device=device)
             self._done = xp.zeros(self.num_envs, dtype=xp.bool, device=device)
@@ -312,7 +315,7 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
         if self._state is None:
             raise gym.error.ResetNeeded("the first reset() must start every row: give no reset_mask")
         mask = self.dynamics.backend.asarray(mask)
-        if tuple(mask.shape) != (self.num_envs,) or not self._xp.isdtype(mask.dtype, "bool"):
+        if tuple(mask.shape) != (self.num_envs,) or not self.dynamics.xp.isdtype(mask.dtype, "bool"):
             raise ValueError(f"reset_mask has shape {tuple(mask.shape)} and dtype {mask.dtype}; it must be "
                              f"({self.num_envs},) and bool")  # fmt: skip
         return mask
@@ -328,7 +331,7 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
         """
         if self._state is None:
             raise gym.error.ResetNeeded("call reset() before step()")
-        xp, dynamics, mode = self._xp, self.dynamics, self.autoreset_mode
+        xp, dynamics, mode = self.dynamics.xp, self.dynamics, self.autoreset_mode
         if mode is AutoresetMode.DISABLED and not dynamics.backend.on_device and bool(self._done.any()):
             raise gym.error.ResetNeeded("rows that ended must be reset with options={'reset_mask': mask}")
         actions = check_actions(dynamics, actions, self.action_space, "actions")
@@ -364,12 +367,12 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     def _restart(self, mask: Array, start: State) -> None:
         assert self._state is not None
-        where = self._xp.where
+        where = self.dynamics.xp.where
         self._state = {
             name: where(mask.reshape((-1,) + (1,) * (value.ndim - 1)), start[name], value)
             for name, value in self._state.items()
         }
-        self._elapsed = where(mask, self._xp.zeros_like(self._elapsed), self._elapsed)
+        self._elapsed = where(mask, self.dynamics.xp.zeros_like(self._elapsed), self._elapsed)
         self._done = self._done & ~mask
 
     def render(self) -> tuple[Any, ...] | None:

@@ -35,12 +35,13 @@ def logistic_regression(
     if inputs.ndim != 3 or inputs.shape[:2] != labels.shape or labels.shape != weights.shape:
         raise ValueError(f"inputs {tuple(inputs.shape)}, labels {tuple(labels.shape)} and weights "
                          f"{tuple(weights.shape)} must be [B, N, k], [B, N] and [B, N]")  # fmt: skip
-    if ridge < 0:
+    if not ridge >= 0:
         raise ValueError(f"ridge is {ridge}; it must not be negative")
     share = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
     identity = torch.eye(inputs.shape[-1], dtype=inputs.dtype, device=inputs.device)
     # Keeps the Newton system regular where the data leave a direction undetermined.
-    jitter = 1e-14 * (1.0 + (share[..., None] * inputs.square()).sum((1, 2)))[:, None, None] * identity
+    size = (share[..., None] * inputs.square()).sum((1, 2))
+    jitter = (1e-14 * size).clamp(min=torch.finfo(inputs.dtype).tiny)[:, None, None] * identity
 
     def loss_at(w: Tensor) -> Tensor:
         logit = torch.einsum("bnk,bk->bn", inputs, w)
@@ -58,14 +59,14 @@ def logistic_regression(
         if not bool((decrement > tolerance).any()):
             break
         step = torch.where((decrement > tolerance)[:, None], step, 0.0)
-        size = torch.ones_like(loss)
+        length = torch.ones_like(loss)
         for _ in range(40):
-            candidate = fit - size[:, None] * step
+            candidate = fit - length[:, None] * step
             lower = loss_at(candidate)
-            worse = lower > loss
+            worse = ~(lower <= loss)  # NaN is no improvement
             if not bool(worse.any()):
                 break
-            size = torch.where(worse, 0.5 * size, size)
+            length = torch.where(worse, 0.5 * length, length)
         fit = torch.where(worse[:, None], fit, candidate)
         loss = torch.where(worse, loss, lower)
     return fit

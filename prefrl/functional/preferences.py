@@ -7,9 +7,11 @@ batch axes; segments have axes ``[..., L]`` with a mask of real transitions.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid
 
 
 def partial_return(rewards: Tensor, mask: Tensor, *, gamma: float = 1.0) -> Tensor:
@@ -30,7 +32,7 @@ def partial_return(rewards: Tensor, mask: Tensor, *, gamma: float = 1.0) -> Tens
     if gamma == 1.0:
         return rewards.sum(-1)
     remaining = mask.sum(-1, keepdim=True) - 1 - torch.arange(mask.shape[-1], device=mask.device)
-    return (rewards * gamma ** remaining.clamp(min=0)).sum(-1)
+    return (rewards * gamma ** remaining.clamp(min=0).to(rewards.dtype)).sum(-1)
 
 
 def change_in_expected_return(returns: Tensor, start_value: Tensor, end_value: Tensor) -> Tensor:
@@ -84,14 +86,13 @@ def preference_cross_entropy(
         [...].
     """
     if uniform_logit is None:
-        return softplus(logit) - labels * logit
-    # log[(1 - e) sigmoid(z) + e / 2] = logsumexp(log(1 - e) - softplus(-z), log e - log 2)
+        # -logsigmoid(-z) is softplus(z); torch's own softplus drops exp(-z) once z exceeds 20.
+        return -logsigmoid(-logit) - labels * logit
+    # log[(1 - e) sigmoid(z) + e / 2] = logsumexp(log(1 - e) + log sigmoid(z), log e - log 2)
     c = torch.as_tensor(uniform_logit, dtype=logit.dtype, device=logit.device)
-    log_guess = (
-        -softplus(-c) - torch.log(torch.tensor(2.0, dtype=logit.dtype, device=logit.device))
-    ) + 0 * logit
-    log_second = torch.logaddexp(-softplus(c) - softplus(-logit), log_guess)
-    log_first = torch.logaddexp(-softplus(c) - softplus(logit), log_guess)
+    log_guess = logsigmoid(c) - math.log(2.0)
+    log_second = torch.logaddexp(logsigmoid(-c) + logsigmoid(logit), log_guess)
+    log_first = torch.logaddexp(logsigmoid(-c) + logsigmoid(-logit), log_guess)
     return -(labels * log_second + (1.0 - labels) * log_first)
 
 

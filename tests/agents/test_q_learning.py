@@ -252,7 +252,7 @@ def test_the_default_settings_are_nearly_optimal_in_a_lottery(layout_seed: int) 
 
 @pytest.mark.parametrize("face", ["scalar", "vector", "device"])
 def test_every_face_of_the_environment_teaches_the_same(face: str) -> None:
-    kwargs = {"layout_seed": 12}  # 3 x 5 cells
+    kwargs = {"layout_seed": 60}  # 3 x 5 cells
     if face == "scalar":
         env = gym.make("prefrl/RandomGrid-v0", **kwargs)
     elif face == "vector":
@@ -260,7 +260,7 @@ def test_every_face_of_the_environment_teaches_the_same(face: str) -> None:
     else:
         env = prefrl.envs.make_device("prefrl/RandomGrid-v0", 8, **kwargs)
     agent = QLearning(env, QLearningConfig(**CONSTANT), device="cpu", seed=0)
-    agent.learn(6_000 if face == "scalar" else 16_000)
+    agent.learn(3_000 if face == "scalar" else 16_000)
     plain = gym.make("prefrl/RandomGrid-v0", **kwargs).unwrapped
     assert scaled_return(agent, plain) == pytest.approx(1.0)
 

@@ -52,7 +52,8 @@ def logged_timesteps(run: Path) -> list[int]:
 
 
 def assert_resumed(run: Path, checkpoint: int) -> None:
-    """Check in the log of a run that its second worker started from the checkpoint, or a later one."""
+    """Check that a run had two workers, and that the second went on from the checkpoint, or a later one."""
+    assert len(list(run.glob("events.out.tfevents.*"))) == 2  # each worker opens one
     steps = logged_timesteps(run)
     assert steps.count(steps[0]) == 1  # nobody started from the beginning again
     restarts = [after for before, after in itertools.pairwise(steps) if after <= before]

@@ -1,0 +1,43 @@
+import copy
+import pickle
+
+import gymnasium as gym
+import pytest
+from gymnasium.utils.env_checker import check_env
+from stable_baselines3 import DQN
+
+import prefrl.envs
+from prefrl.envs.wrappers import ReplaceReward
+
+
+def cell_number(obs, action, next_obs):
+    return 100.0 * obs + 10.0 * action + next_obs / 100.0
+
+
+def test_the_reward_is_replaced_and_the_true_one_is_kept():
+    env = ReplaceReward(gym.make("prefrl/Delivery-v0"), cell_number)
+    obs, _ = env.reset(seed=0, options={"cell": (0, 0)})
+    assert obs == 0
+    next_obs, reward, _, _, info = env.step(1)
+    assert (next_obs, reward, info["true_reward"]) == (10, 10.1, -1.0)
+    _, reward, _, _, info = env.step(3)  # from the cell reached, not from the start
+    assert (reward, info["true_reward"]) == (1030.11, -1.0)
+
+
+def test_the_wrapped_environment_passes_the_checker_and_trains_sb3():
+    env = ReplaceReward(gym.make("prefrl/RandomGrid-v0"), lambda obs, action, next_obs: -1.0)
+    check_env(env, skip_render_check=True)
+    DQN("MlpPolicy", env, learning_starts=50, seed=0).learn(100)
+
+
+@pytest.mark.parametrize("env_id", sorted(prefrl.envs.REGISTRY))
+def test_environments_can_be_copied_and_pickled(env_id):
+    env = gym.make(env_id).unwrapped
+    env.reset(seed=3)
+    expected = _steps(copy.deepcopy(env))
+    assert _steps(pickle.loads(pickle.dumps(env))) == expected
+    assert _steps(env) == expected
+
+
+def _steps(env):
+    return [env.step(i % 4)[:3] for i in range(4)]

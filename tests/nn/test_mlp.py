@@ -1,0 +1,91 @@
+"""Stacks of networks against one network at a time."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from prefrl.nn import StackedLinear, StackedMLP
+
+
+def member(stack: StackedMLP, b: int) -> nn.Sequential:
+    """The b-th network, out of torch's own layers."""
+    layers: list[nn.Module] = []
+    for layer in stack.layers:
+        assert isinstance(layer, StackedLinear)
+        inputs, outputs = layer.weight.shape[1:]
+        linear = nn.Linear(inputs, outputs)
+        with torch.no_grad():
+            linear.weight.copy_(layer.weight[b].T)
+            linear.bias.copy_(layer.bias[b, 0])
+        layers += [linear, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("hidden", [(), (7,), (8, 5)])
+def test_every_member_is_a_network_of_its_own(hidden: tuple[int, ...]) -> None:
+    stack = StackedMLP(3, 4, hidden)
+    x = torch.randn(3, 11, 4)
+    outputs = stack(x)
+    assert outputs.shape == (3, 11)
+    for b in range(3):
+        close(outputs[b], member(stack, b)(x[b])[:, 0])
+    assert not torch.equal(stack(x[:1].expand(3, -1, -1))[0], stack(x[:1].expand(3, -1, -1))[1])
+
+
+def test_gradients_do_not_mix() -> None:
+    stack = StackedMLP(3, 4, (6,))
+    x = torch.randn(3, 5, 4)
+    stack(x)[1].sum().backward()
+    alone = member(stack, 1)
+    alone(x[1]).sum().backward()
+    for layer, linear in zip(stack.layers, [alone[0], alone[2]], strict=True):
+        assert isinstance(layer, StackedLinear)
+        assert isinstance(linear, nn.Linear)
+        assert layer.weight.grad is not None
+        assert not layer.weight.grad[[0, 2]].any()
+        assert linear.weight.grad is not None
+        close(layer.weight.grad[1], linear.weight.grad.T)
+
+
+def test_layers_start_like_torch_linear() -> None:
+    torch.manual_seed(0)
+    layer = StackedLinear(50, 16, 40)
+    for parameter in (layer.weight, layer.bias):
+        assert parameter.abs().max() <= 0.25
+        assert parameter.abs().max() > 0.24
+        # uniform on [-1/4, 1/4]: standard deviation 1 / (2 sqrt(12))
+        assert parameter.std().item() == pytest.approx(0.25 / 3**0.5, rel=0.05)
+
+
+def test_the_seed_decides() -> None:
+    stacks = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        stacks.append(StackedMLP(2, 3, (4,)))
+    x = torch.randn(2, 5, 3)
+    assert torch.equal(stacks[0](x), stacks[1](x))
+    assert not torch.equal(stacks[0](x), stacks[2](x))
+
+
+def test_it_learns_a_different_function_in_each_member() -> None:
+    torch.manual_seed(0)
+    stack = StackedMLP(2, 1, (16,))
+    x = torch.linspace(-1.0, 1.0, 40)[None, :, None].expand(2, -1, -1)
+    targets = torch.stack([x[0, :, 0].abs(), -2.0 * x[0, :, 0]])
+    optimizer = torch.optim.Adam(stack.parameters(), lr=0.02)
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss = (stack(x) - targets).square().mean()
+        loss.backward()
+        optimizer.step()
+    assert (stack(x) - targets).abs().amax(1).max() < 0.1
+
+
+@pytest.mark.parametrize("sizes", [(0, 3, (4,)), (2, 0, (4,)), (2, 3, (4, 0))])
+def test_sizes_below_one_are_refused(sizes: tuple[int, int, tuple[int, ...]]) -> None:
+    with pytest.raises(ValueError, match="must be at least 1"):
+        StackedMLP(*sizes)
