@@ -16,7 +16,9 @@ _PUBLIC = {
     "RegretConfig": "prefrl.agents.regret",
     "Preferences": "prefrl.data",
     "load_preferences": "prefrl.data",
+    "save_preferences": "prefrl.data",
     "Teacher": "prefrl.preferences",
+    "ask_teacher": "prefrl.preferences",
     "TabularMDP": "prefrl.tabular",
 }
 

@@ -27,9 +27,8 @@ from prefrl.agents.regret import RegretConfig, RewardFit
 from prefrl.cli import FLAGS, execute
 from prefrl.data import Preferences, split_preferences
 from prefrl.envs.random_grid import RandomGridDynamics
-from prefrl.preferences import DeterministicRegret
+from prefrl.preferences import ask_teacher
 from prefrl.run.folder import RunFolder
-from prefrl.run.recipes.regret import ask_teacher
 from prefrl.run.study import run_study
 from prefrl.tabular import TabularMDP, value_iteration
 
@@ -57,9 +56,7 @@ class Bench:
         """Return medians, minima and maxima."""
         if self.repeats < 1:
             raise ValueError(f"repeats is {self.repeats}; it must be at least 1")
-        preferences = ask_teacher(
-            TabularMDP.from_env(gym.make("prefrl/Delivery-v0")), "logistic", DeterministicRegret(), PAIRS
-        )
+        preferences = ask_teacher(TabularMDP.from_env(gym.make("prefrl/Delivery-v0")), PAIRS, kind="logistic")
         result = {
             "value_iteration_batched_speedup": self._value_iteration(),
             "device_over_scalar_steps": self._device(),

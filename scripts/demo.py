@@ -29,11 +29,10 @@ import prefrl.envs
 from prefrl.agents.regret import RegretConfig, RewardFit
 from prefrl.cli import FLAGS, execute
 from prefrl.data import Preferences
-from prefrl.preferences import DeterministicRegret, PartialReturn
+from prefrl.preferences import DeterministicRegret, PartialReturn, ask_teacher
 from prefrl.run.figures import draw_policy
 from prefrl.run.folder import RunFolder
 from prefrl.run.plot import PALETTE, save_figure
-from prefrl.run.recipes.regret import ask_teacher
 from prefrl.run.study import run_study
 from prefrl.tabular import TabularMDP
 
@@ -85,7 +84,7 @@ class Demo:
 
     def _ask(self, mdp: TabularMDP, teacher: str) -> list[Preferences]:
         return [
-            ask_teacher(mdp, "logistic", TEACHERS[teacher], size, seed=seed)
+            ask_teacher(mdp, size, kind="logistic", model=TEACHERS[teacher], seed=seed)
             for size in self.sizes
             for seed in range(self.seeds)
         ]

@@ -27,10 +27,9 @@ from prefrl.agents.regret import RegretConfig, RewardFit
 from prefrl.cli import FLAGS, execute
 from prefrl.envs.grid import TabularModel
 from prefrl.envs.random_grid import RandomGridDynamics
-from prefrl.preferences import DeterministicRegret, PartialReturn, Regret, StepwiseModel
+from prefrl.preferences import DeterministicRegret, PartialReturn, Regret, StepwiseModel, ask_teacher
 from prefrl.run.folder import RunFolder
 from prefrl.run.plot import PALETTE, save_figure
-from prefrl.run.recipes.regret import ask_teacher
 from prefrl.run.study import run_study
 from prefrl.tabular import TabularMDP
 from prefrl.tabular.segments import count_pairs
@@ -107,7 +106,9 @@ class RandomGrids:
             mdp, seed = TabularMDP.stack([model]), self.seed + i
             available = count_pairs(mdp, length=self.segment_length, seed=seed)
             data += [
-                ask_teacher(mdp, labels, own, min(size, available), length=self.segment_length, seed=seed)
+                ask_teacher(
+                    mdp, min(size, available), kind=labels, model=own, length=self.segment_length, seed=seed
+                )
                 for size in self.sizes
             ]
         config = RegretConfig(

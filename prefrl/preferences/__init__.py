@@ -1,5 +1,6 @@
 """Who answers (teachers), what is believed (preference models), and how well it explains people."""
 
+from .asking import ask_teacher, true_valuation
 from .likelihood import cross_validated_cross_entropy, fit_scale
 from .models import (
     DeterministicRegret,
@@ -23,8 +24,10 @@ __all__ = [
     "Teacher",
     "TeacherKind",
     "Valuation",
+    "ask_teacher",
     "cross_validated_cross_entropy",
     "fit_scale",
     "teacher_of_kind",
+    "true_valuation",
     "valuate",
 ]

@@ -252,7 +252,7 @@ def test_truth_values_other_than_0_and_1(archive: Any, refused: Refused) -> None
 def test_encrypted_members_are_refused(archive: Any, refused: Refused) -> None:
     content = bytearray(archive.zip())
     content[content.rindex(b"PK\x01\x02") + 8] |= 1  # the flag in the last entry of the directory
-    assert "is encrypted" in refused(bytes(content))
+    assert "is encrypted; it must not be" in refused(bytes(content))
 
 
 def test_compressed_files_expand_to_a_limit(

@@ -118,5 +118,5 @@ def test_second_derivatives_are_refused_rather_than_wrong() -> None:
     result = soft_policy_improvement(weights, psi, 0.5)
     cotangent = torch.ones_like(result, requires_grad=True)
     (gradient,) = torch.autograd.grad(result, weights, cotangent, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
+    with pytest.raises(RuntimeError, match=r"once_differentiable|not have been used"):
         torch.autograd.grad(gradient.sum(), weights)

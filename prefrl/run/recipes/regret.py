@@ -13,22 +13,19 @@ from tyro.conf import arg
 import prefrl.envs
 from prefrl.agents.base import resolve_device
 from prefrl.agents.regret import RegretAgent, RegretConfig
-from prefrl.data import Preferences, Segments, load_preferences, save_preferences
+from prefrl.data import Preferences, load_preferences, save_preferences
 from prefrl.preferences import (
     DeterministicRegret,
     PartialReturn,
     Regret,
     StepwiseModel,
     TeacherKind,
-    Valuation,
-    teacher_of_kind,
-    valuate,
+    ask_teacher,
 )
 from prefrl.run.evaluate import evaluate
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
-from prefrl.tabular import TabularMDP, optimal_policy
-from prefrl.tabular.segments import random_pairs
+from prefrl.tabular import TabularMDP
 
 from .q_learning import parse_env_args
 
@@ -142,55 +139,11 @@ class TrainRegret:
             return load_preferences(self.preferences)
         return ask_teacher(
             TabularMDP.from_env(env),
-            self.teacher or "noiseless",
-            TEACHER_MODELS[self.teacher_model](),
             self.num_pairs,
+            kind=self.teacher or "noiseless",
+            model=TEACHER_MODELS[self.teacher_model](),
             length=self.segment_length,
             temperature=self.teacher_temperature,
             gamma=self.agent.gamma,
             seed=self.seed,
         )
-
-
-def ask_teacher(
-    mdp: TabularMDP,
-    kind: TeacherKind,
-    model: StepwiseModel,
-    num_pairs: int,
-    *,
-    length: int = 3,
-    temperature: float = 1.0,
-    gamma: float = 0.999,
-    seed: int = 0,
-) -> Preferences:
-    """Return comparisons of random pairs by a teacher who knows the true reward.
-
-    Args:
-        mdp: a batch of one.
-        kind: the teacher's kind.
-        model: what it judges by.
-        num_pairs: pairs shown; a teacher that skips answers fewer.
-        length: transitions per segment.
-        temperature: of the logistic teacher.
-        gamma: discount of the optimal values.
-        seed: of pairs and answers.
-
-    Raises:
-        ValueError: for a bad argument, or if the teacher answered nothing.
-    """
-    first, second = random_pairs(mdp, num_pairs, length=length, seed=seed)
-    valuations = [true_valuation(mdp, segments, gamma) for segments in (first, second)]
-    scores = torch.cat([model.score(valuation) for valuation in valuations])
-    teacher = teacher_of_kind(kind, model, scores, temperature=temperature)
-    labels, answered = teacher.label(*valuations, seed=seed)
-    if not bool(answered.any()):
-        raise ValueError(f"the teacher skipped all {num_pairs} pairs; ask for more")
-    metadata = {"teacher": kind, "teacher_model": type(model).__name__, "seed": seed, "gamma": gamma}
-    return Preferences.from_labels(first[answered], second[answered], labels[answered], metadata)
-
-
-def true_valuation(mdp: TabularMDP, segments: Segments, gamma: float) -> Valuation:
-    """Return what the true reward of one MDP says along segments with features."""
-    assert segments.features is not None
-    state_value, action_value, _ = optimal_policy(mdp, mdp.linear_rewards(mdp.weights), gamma)
-    return valuate(segments, segments.features @ mdp.weights[0], state_value[0], action_value[0])
