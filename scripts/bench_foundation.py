@@ -32,8 +32,8 @@ from prefrl.run.folder import RunFolder
 from prefrl.run.study import run_study
 from prefrl.tabular import TabularMDP, value_iteration
 
-PAIRS, POLICIES, PARTS, STEPS = 1_793, 69, 100, 3_000
-"""Size of the published human study: comparisons, policies in the set, partitions; steps of a fit."""
+PAIRS, POLICIES, PARTS = 1_793, 69, 100
+"""Size of the published human study: comparisons, policies in the set, partitions."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,9 @@ class Bench:
     num_envs: int = 4_096
     """Rows of the on-device environment."""
 
+    fit_steps: int = 3_000
+    """Optimiser steps of a regret fit."""
+
     def measure(self, folder: RunFolder) -> dict[str, Any]:
         """Return medians, minima and maxima."""
         if self.repeats < 1:
@@ -61,8 +64,8 @@ class Bench:
             "value_iteration_batched_speedup": self._value_iteration(),
             "device_over_scalar_steps": self._device(),
             "scalar_over_cartpole_seconds": self._scalar(),
-            "regret_fit_seconds": self._seconds(lambda: fit([preferences], "regret")),
-            "partition_sweep_seconds": self._seconds(lambda: sweep(preferences)),
+            "regret_fit_seconds": self._seconds(lambda: fit([preferences], "regret", self.fit_steps)),
+            "partition_sweep_seconds": self._seconds(lambda: sweep(preferences, self.fit_steps)),
             "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
         show(result)
@@ -144,18 +147,18 @@ def seconds_per_step(env_id: str, steps: int = 20_000) -> float:
     return timed(run) / steps
 
 
-def fit(data: list[Preferences], model: str) -> RewardFit:
+def fit(data: list[Preferences], model: str, steps: int) -> RewardFit:
     """Fit rewards on the delivery board, policy set included."""
     config = RegretConfig(preference_model=model, max_policies=POLICIES)  # type: ignore[arg-type]
     reward_fit = RewardFit(TabularMDP.from_env(gym.make("prefrl/Delivery-v0")), data, config)
-    reward_fit.step(STEPS)
+    reward_fit.step(steps)
     return reward_fit
 
 
-def sweep(preferences: Preferences) -> None:
+def sweep(preferences: Preferences, steps: int) -> None:
     """Learn rewards from each of 100 partitions by both models, plan in them, and evaluate the policies."""
     for model in ("partial-return", "regret"):
-        fit(split_preferences(preferences, PARTS), model).scaled_returns()
+        fit(split_preferences(preferences, PARTS), model, steps).scaled_returns()
 
 
 def show(result: dict[str, Any]) -> None:

@@ -22,6 +22,12 @@ DESIGNS = {
 """[3, k] what each model makes of (dG, dV0, dVn): one scale, or a weight for each."""
 
 
+def _design(model: str) -> Tensor:
+    if model not in DESIGNS:
+        raise ValueError(f"model is {model!r}; it must be one of {list(DESIGNS)}")
+    return DESIGNS[model]
+
+
 def fit_scale(statistics: Tensor, labels: Tensor, model: str) -> Tensor:
     """Return the weights [k] of a model of :data:`DESIGNS` that maximise the likelihood.
 
@@ -30,13 +36,13 @@ def fit_scale(statistics: Tensor, labels: Tensor, model: str) -> Tensor:
         labels: [N] probability that the second segment is preferred.
         model: a key of :data:`DESIGNS`.
     """
-    inputs = (statistics @ DESIGNS[model])[None]
+    inputs = (statistics @ _design(model))[None]
     return logistic_regression(inputs, labels[None], torch.ones_like(labels)[None])[0]
 
 
 def cross_entropy(statistics: Tensor, labels: Tensor, model: str, weights: Tensor) -> Tensor:
     """Return the cross-entropy [N] of each comparison under fitted weights [k]."""
-    return preference_cross_entropy(statistics @ DESIGNS[model] @ weights, labels)
+    return preference_cross_entropy(statistics @ _design(model) @ weights, labels)
 
 
 def cross_validated_cross_entropy(
@@ -59,7 +65,7 @@ def cross_validated_cross_entropy(
     rng = np.random.default_rng(seed)
     fold_of_row = np.stack([rng.permutation(np.arange(count) % folds) for _ in range(repeats)])
     test = torch.as_tensor(fold_of_row[:, None] == np.arange(folds)[:, None]).reshape(-1, count)
-    inputs = (statistics @ DESIGNS[model]).expand(len(test), -1, -1)
+    inputs = (statistics @ _design(model)).expand(len(test), -1, -1)
     targets = labels.expand(len(test), -1)
     weights = logistic_regression(inputs, targets, (~test).to(torch.float64))
     entropy = preference_cross_entropy(torch.einsum("bnk,bk->bn", inputs, weights), targets)
@@ -75,7 +81,7 @@ def accuracy(statistics: Tensor, labels: Tensor, model: str) -> float:
     Raises:
         ValueError: if the model has more than one weight, so that it decides nothing before a fit.
     """
-    if DESIGNS[model].shape[1] != 1:
+    if _design(model).shape[1] != 1:
         raise ValueError(f"model is {model!r}; accuracy needs one with a single scale")
     decided = labels != 0.5
     difference = (statistics @ DESIGNS[model])[decided, 0]

@@ -6,6 +6,7 @@ The kinds follow B-Pref (Lee et al. 2021, arXiv 2111.03026, section 4), over any
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -44,9 +45,14 @@ class Teacher:
             "temperature": self.temperature >= 0.0,
             "tie_margin": self.tie_margin >= 0.0,
             "mistake_rate": 0.0 <= self.mistake_rate <= 1.0,
+            "skip_below": self.skip_below is None or not math.isnan(self.skip_below),
             "myopia": 0.0 < self.myopia <= 1.0,
         }
-        allowed = {"mistake_rate": "lie in [0, 1]", "myopia": "lie in (0, 1]"}
+        allowed = {
+            "mistake_rate": "lie in [0, 1]",
+            "skip_below": "be a number or None",
+            "myopia": "lie in (0, 1]",
+        }
         for name, good in ranges.items():
             if not good:
                 raise ValueError(

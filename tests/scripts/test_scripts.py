@@ -1,0 +1,129 @@
+"""Every script runs as a person would run it, on small settings."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prefrl.envs.delivery import BOARD, WEIGHTS
+from prefrl.envs.grid import MOVES, grid_model
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPTS / script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def result_of(out: Path, done: subprocess.CompletedProcess[str]) -> dict:
+    assert done.returncode == 0, done.stderr
+    assert str(out / "result.json") in done.stdout.splitlines()[-1:] + done.stdout.splitlines()[-2:-1]
+    return json.loads((out / "result.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def published_files(tmp_path_factory):
+    """Synthetic answers by regret in the published layout, under the condition's name "Made-Up"."""
+    folder, model, rng = (
+        tmp_path_factory.mktemp("human"),
+        grid_model(BOARD, WEIGHTS),
+        np.random.default_rng(0),
+    )
+    value, starts, rows, differences = model.optimal_value(1.0), np.flatnonzero(model.start), [], []
+    for _ in range(240):
+        pair, statistics = [], []
+        for start in rng.choice(starts, 2):
+            actions = rng.integers(4, size=3)
+            state, total = start, 0.0
+            for action in actions:
+                total += model.rewards[state, action, 0]
+                state = model.successors[state, action, 0]
+            pair.append(np.vstack([divmod(start, 10), MOVES[actions]]))
+            statistics.append((total, value[start], value[state]))
+        rows.append(pair)
+        differences.append(np.subtract(statistics[1], statistics[0]))
+    x = np.array(differences)
+    regret = x @ [1.0, -1.0, 1.0]
+    np.save(folder / "Made-Up_segment_pairs.npy", np.array(rows, dtype=np.int64))
+    np.save(folder / "Made-Up_X.npy", x)
+    np.save(folder / "Made-Up_Y.npy", np.where(regret == 0, 0.5, (regret > 0).astype(float)))
+    return folder
+
+
+def test_human_preferences(tmp_path, published_files):
+    out = tmp_path / "run"
+    flags = ("--partitions", 4, 8, "--shuffles", 2, "--fit-steps", 100, "--repeats", 2, "--out", out)
+    done = run("reproduce_human_preferences.py", "--data", published_files, "--condition", "Made-Up", *flags)
+    result = result_of(out, done)
+    assert result["n"] == 240
+    assert set(result["cross_entropy"]) == {"partial_return", "regret", "expanded", "uninformed"}
+    assert result["cross_entropy"]["uninformed"] == pytest.approx(np.log(2))
+    assert result["cross_entropy"]["regret"] < 0.1 < result["cross_entropy"]["partial_return"]
+    assert result["accuracy"]["regret"] == 1.0 > result["accuracy"]["partial_return"]
+    assert result["scaled_return"]["regret"] > 0.9
+    for model in ("partial_return", "regret"):
+        shares = result["near_optimal_percent_by_shuffle"][model]
+        assert list(shares) == ["4", "8"]
+        assert all(len(row) == 2 for row in shares.values())
+        assert result["near_optimal_percent"][model]["8"] == pytest.approx(np.mean(shares["8"]))
+    assert (out / "near_optimal.png").stat().st_size > 10_000
+
+
+def test_human_preferences_name_the_conditions_there_are(tmp_path, published_files):
+    done = run("reproduce_human_preferences.py", "--data", published_files, "--condition", "Other", "--out",
+               tmp_path / "run")  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "Made-Up" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_random_grids(tmp_path, stochastic):
+    out = tmp_path / "run"
+    flags = ("--num-mdps", 3, "--sizes", 20, 60, "--fit-steps", 60, "--max-policies", 20, "--out", out)
+    result = result_of(out, run("reproduce_random_grids.py", *flags, *["--stochastic"] * stochastic))
+    for labels in ("noiseless", "logistic"):
+        assert 0.0 <= result["regret_beats_partial_return_p"][labels] <= 1.0
+        for model in ("partial_return", "regret"):
+            assert set(result["near_optimal_percent"][labels][model]) == {"20", "60"}
+            assert len(result["scaled_return"][labels][model]["60"]) == 3
+            assert max(result["scaled_return"][labels][model]["60"]) <= 1.0 + 1e-9
+    assert (out / "near_optimal.png").stat().st_size > 10_000
+
+
+def test_train_regret(tmp_path):
+    out = tmp_path / "run"
+    flags = ("--preference-model", "regret", "--teacher", "logistic", "--num-pairs", 200, "--fit-steps", 300)
+    result = result_of(out, run("train_regret.py", *flags, "--seed", 1, "--quiet", "--out", out))
+    assert {"scaled_return", "near_optimal", "train_cross_entropy", "seconds"} <= set(result)
+    assert result["near_optimal"] is (result["scaled_return"] > 0.9)
+    again = tmp_path / "again"
+    flags = ("--preference-model", "partial-return", "--preferences", out / "preferences.npz")
+    other = result_of(again, run("train_regret.py", *flags, "--seed", 1, "--quiet", "--out", again))
+    assert other["num_pairs"] == 200
+    assert other["train_cross_entropy"] > result["train_cross_entropy"]
+
+
+def test_demo(tmp_path):
+    out = tmp_path / "run"
+    done = run("demo.py", "--sizes", 30, 100, "--seeds", 2, "--fit-steps", 100, "--out", out)
+    assert done.returncode == 0, done.stderr
+    shares = json.loads((out / "result.json").read_text())["near_optimal_percent"]
+    assert len(shares) == 4
+    assert all(len(row) == 2 for row in shares.values())
+    assert "demo.png" in done.stdout
+    assert (out / "demo.png").stat().st_size > 50_000
+
+
+def test_bench_foundation_on_little_work(tmp_path):
+    out = tmp_path / "run"
+    flags = ("--repeats", 1, "--num-mdps", 20, "--num-envs", 64, "--fit-steps", 20, "--out", out)
+    result = result_of(out, run("bench_foundation.py", *flags))
+    ratio = result["value_iteration_batched_speedup"]
+    assert ratio["min"] <= ratio["median"] <= ratio["max"]
+    assert result["peak_memory_mib"] > 50
