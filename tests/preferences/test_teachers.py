@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from prefrl.preferences import DeterministicRegret, PartialReturn, Regret, StepwiseModel, Teacher, Valuation
+from prefrl.preferences.teachers import TeacherKind, teacher_of_kind
 
 MakeValuation = Callable[..., Valuation]
 MODELS: list[StepwiseModel] = [PartialReturn(), DeterministicRegret(), Regret()]
@@ -175,3 +176,37 @@ def test_labels_are_drawn_apart_from_the_global_generator(valuation: MakeValuati
 def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Teacher(**settings)
+
+
+# Kinds -------------------------------------------------------------------------------------------------
+
+
+def test_kinds_depart_from_a_noiseless_teacher_in_one_setting_each() -> None:
+    model, scores = Regret(scale=2.0), torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
+    settings: dict[str, float] = {
+        "temperature": 0.7, "mistake_rate": 0.2, "skip_share": 0.25, "tie_share": 0.1, "myopia": 0.5
+    }  # fmt: skip
+    expected = {
+        "noiseless": Teacher(model),
+        "logistic": Teacher(model, temperature=0.7),
+        "mistakes": Teacher(model, mistake_rate=0.2),
+        "skips": Teacher(model, skip_below=1.0),
+        "ties": Teacher(model, tie_margin=0.1 * 2.5**0.5),
+        "myopia": Teacher(model, myopia=0.5),
+    }
+    assert set(get_args(TeacherKind)) == set(expected)
+    for kind, teacher in expected.items():
+        made = teacher_of_kind(kind, model, scores, **settings)  # type: ignore[arg-type]
+        assert replace(made, tie_margin=0.0) == replace(teacher, tie_margin=0.0)
+        assert made.tie_margin == pytest.approx(teacher.tie_margin)
+
+
+def test_wrong_kinds_and_shares_are_refused() -> None:
+    scores = torch.arange(5.0)
+    with pytest.raises(ValueError, match="kind is 'moody'; it must be one of"):
+        teacher_of_kind("moody", PartialReturn(), scores)  # type: ignore[arg-type]
+    for settings in ({"skip_share": 1.5}, {"skip_share": math.nan}, {"tie_share": -0.1}):
+        with pytest.raises(ValueError, match="skip_share is .* and tie_share"):
+            teacher_of_kind("skips", PartialReturn(), scores, **settings)
+    with pytest.raises(ValueError, match="myopia is 2.0"):
+        teacher_of_kind("myopia", PartialReturn(), scores, myopia=2.0)
