@@ -29,8 +29,8 @@ plans in the learned reward and acts greedily, uniformly among ties.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
 import torch
 from torch import Tensor
@@ -93,12 +93,20 @@ class RegretConfig:
     exclude_true_policy: bool = True
     """Keep the policy that is optimal under the true reward out of the set, so that it is not given away."""
     absorbing: bool = False
-    """Let terminated segments go on in the terminal state to the full length (Knox et al. 2023)."""
+    """Let terminated segments go on in the terminal state to the full length, and count the learned reward
+    from that of such a step (Knox et al. 2023). Neural rewards only: absorbing steps have zero features, for
+    which a linear reward pays nothing anyway."""
     interpretation: Literal["reward", "advantage"] = "reward"
     """Plan in the learned function, or act greedily on it as an advantage: what a partial-return model fitted
     to regret preferences learns (Knox et al. 2023, arXiv 2310.02456)."""
 
     def __post_init__(self) -> None:
+        for name in ("preference_model", "regret_form", "reward", "interpretation"):
+            allowed = get_args(get_type_hints(type(self))[name])
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {list(allowed)}")
+        for name in ("hidden", "policy_entries"):  # JSON has no tuples
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if not 0.0 <= self.gamma < 1.0:
             raise ValueError(f"gamma is {self.gamma}; it must lie in [0, 1)")
         if self.reward == "neural" and self.preference_model == "regret":
@@ -108,6 +116,8 @@ class RegretConfig:
             )
         if self.interpretation == "advantage" and self.preference_model == "regret":
             raise ValueError("interpretation is 'advantage'; the regret model learns a reward")
+        if self.absorbing and self.reward == "linear":
+            raise ValueError("absorbing is True; for a linear reward absorbing steps change nothing")
         for name in ("learning_rate", "neural_learning_rate", "steps_per_update", "temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
@@ -155,6 +165,11 @@ class RewardFit:
         self.action_form = config.regret_form == "action" or (config.regret_form == "auto" and uncertain)
         if config.absorbing:
             preferences = [p.with_absorbing() for p in preferences]
+        longest = max(side.max_length for p in preferences for side in (p.first, p.second))
+        preferences = [
+            replace(p, first=p.first.padded(longest), second=p.second.padded(longest)).to(mdps.device)
+            for p in preferences
+        ]
         self.policies: PolicySet | None = None
         if self.regret:
             self.policies = build_policy_set(
@@ -163,14 +178,16 @@ class RewardFit:
                 exclude=mdps.weights if config.exclude_true_policy else None,
             )  # fmt: skip
             self._state_psi, self._pair_psi = _tables(mdps, self.policies)
-        self._pairs = self._collate([p.to(mdps.device) for p in preferences])
+        self._pairs = self._collate(preferences)
         with torch.device(mdps.device):
             self._parameters = self._initial(preferences, seed)
         rate = config.neural_learning_rate if config.reward == "neural" else config.learning_rate
         self._optimizer = torch.optim.Adam(list(self._parameters.values()), lr=rate)
         self._best = {name: value.detach().clone() for name, value in self._parameters.items()}
         self.best_loss = torch.full((self.num_fits,), torch.inf, dtype=torch.float64, device=mdps.device)
+        self.loss = self.best_loss
         self._newton = not self.regret and config.reward == "linear" and not config.uniform_response
+        self._solved = False
 
     def _initial(self, preferences: Sequence[Preferences], seed: int) -> dict[str, Tensor]:
         """Return the parameters, each with leading axis [B]."""
@@ -178,16 +195,15 @@ class RewardFit:
         parameters: dict[str, Tensor] = {}
         self._network: StackedMLP | None = None
         if self.config.reward == "neural":
-            with torch.random.fork_rng(devices=[]):
+            cuda = [self.mdps.device] if self.mdps.device.type == "cuda" else []
+            with torch.random.fork_rng(devices=cuda):
                 torch.manual_seed(seed)
                 self._network = StackedMLP(self.num_fits, num_features, self.config.hidden)
             parameters.update(self._network.named_parameters())
-            longest = max(p.first.max_length for p in preferences)
-            sides = [[getattr(p, side).padded(longest) for p in preferences] for side in ("first", "second")]
+            sides = [[getattr(p, side) for p in preferences] for side in ("first", "second")]
             features = [_stack([s.features.float() for s in side]) for side in sides]
-            self._segment_features = torch.stack(features, 1).to(self.mdps.device)  # [B, 2, n, L, F]
-            mask = torch.stack([_stack([s.mask for s in side]) for side in sides], 1)
-            self._segment_mask = mask.to(self.mdps.device)  # [B, 2, n, L]
+            self._segment_features = torch.stack(features, 1)  # [B, 2, n, L, F]
+            self._segment_mask = torch.stack([_stack([s.mask for s in side]) for side in sides], 1)
         else:
             zeros = torch.zeros(self.num_fits, num_features, dtype=torch.float64)
             parameters["weights"] = zeros.requires_grad_()
@@ -214,8 +230,9 @@ class RewardFit:
         first, second = preferences.first, preferences.second
         if not self.action_form:
             place = torch.stack([second.last_obs, second.obs[:, 0], first.last_obs, first.obs[:, 0]], 1)
-            sign = place.new_tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
-            return place, sign.expand(place.shape)
+            sign = torch.ones_like(place, dtype=torch.float64)
+            sign[:, 1:3] = -1.0
+            return place, sign
         num_actions = self.mdps.num_actions
         pairs = [s.obs[:, :-1] * num_actions + s.actions for s in (second, first)]
         return torch.cat(pairs, 1), torch.cat([second.mask.double(), -first.mask.double()], 1)
@@ -281,14 +298,15 @@ class RewardFit:
         The convex fit (linear partial return) is solved exactly at the first call.
         """
         if self._newton:
-            if torch.isinf(self.best_loss).any():
+            if not self._solved:
                 self._solve_convex()
             return self.best_loss
         for _ in range(steps):
             self._optimizer.zero_grad()
             losses = self.losses(self._parameters)
             losses.sum().backward()  # type: ignore[no-untyped-call]
-            self._keep_best(losses.detach())
+            self.loss = losses.detach()
+            self._keep_best(self.loss)
             self._optimizer.step()
         return self.best_loss
 
@@ -299,7 +317,8 @@ class RewardFit:
         )
         self._best["weights"] = weights
         self._parameters["weights"].data.copy_(weights)
-        self.best_loss = self.losses(self._best)
+        self.loss = self.best_loss = self.losses(self._best).detach()
+        self._solved = True
 
     def _keep_best(self, losses: Tensor) -> None:
         better = losses < self.best_loss
@@ -325,7 +344,11 @@ class RewardFit:
         if self._network is None:
             return torch.einsum("bnf,bf->bn", features, self.weights)
         with torch.no_grad():
-            return self._network_rewards(self._best, features)
+            rewards = self._network_rewards(self._best, features)
+            if not self.config.absorbing:
+                return rewards
+            # Only differences between steps were seen, and the step after the end is worth nothing.
+            return rewards - self._network_rewards(self._best, torch.zeros_like(features[:, :1]))
 
     def rewards(self) -> Tensor:
         """Return the learned expected rewards [B, S, A] (their own MDP's states, padding included)."""
@@ -366,7 +389,8 @@ class RewardFit:
             value.data.copy_(state["parameters"][name])
         self._optimizer.load_state_dict(state["optimizer"])
         self._best = {name: value.to(self.mdps.device) for name, value in state["best"].items()}
-        self.best_loss = state["best_loss"].to(self.mdps.device)
+        self.loss = self.best_loss = state["best_loss"].to(self.mdps.device)
+        self._solved = bool(torch.isfinite(self.best_loss).all())
 
 
 class RegretAgent(Agent):
@@ -441,10 +465,10 @@ class RegretAgent(Agent):
     def update(self) -> dict[str, Tensor]:
         """Take ``steps_per_update`` optimiser steps; see :meth:`Agent.update`."""
         fit = self._require_fit()
-        loss = fit.step(self.config.steps_per_update)[0]
+        best = fit.step(self.config.steps_per_update)[0]
         self.num_timesteps += self.config.steps_per_update
         self._planned = False
-        metrics = {"train/loss": loss.detach()}
+        metrics = {"train/loss": fit.loss[0], "train/best_loss": best}
         if self.config.reward == "linear":
             names = self._feature_names()
             metrics |= {

@@ -194,8 +194,9 @@ def test_with_a_discount_the_forms_of_the_fit_differ_by_what_telescopes() -> Non
         for segments in (preferences.first, preferences.second):
             following = torch.where(segments.mask, value[segments.obs[:, 1:]], 0.0)
             extra.append((GAMMA - 1.0) * following.sum(-1))
-        difference = action.logits({"weights": weights[None]}) - deterministic.logits({"weights": weights[None]})
-        close(difference[0], extra[1] - extra[0], 1e-10)
+        parameters = {"weights": weights[None]}
+        difference = action.logits(parameters)[0] - deterministic.logits(parameters)[0]
+        close(difference, extra[1] - extra[0], 1e-10)
         assert difference.abs().max() > 1e-3
 
 

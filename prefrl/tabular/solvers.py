@@ -100,7 +100,7 @@ def value_iteration(
     """
     check_gamma(gamma)
     check_table("rewards", rewards, mdp)
-    flat = rewards.reshape(-1, *rewards.shape[-2:])
+    flat = rewards.detach().reshape(-1, *rewards.shape[-2:])
     problems = flat.shape[0]
     owner, gather, probabilities, reward = _lay_end_to_end(mdp, flat, problems)
     size = owner.shape[0]
@@ -108,11 +108,13 @@ def value_iteration(
     bound = tolerance * (1.0 - gamma) if gamma < 1.0 else tolerance
     ulp = 4.0 * torch.finfo(flat.dtype).eps
     rows: Tensor | None = None
+    work = value.new_empty(gather.numel())
     for sweep in range(1, max_sweeps + 1):
-        following = value.index_select(0, gather.reshape(-1)).reshape(gather.shape)
+        # In place: a fresh table of this size each sweep would cost more than the arithmetic.
+        following = torch.index_select(value, 0, gather.reshape(-1), out=work).view(gather.shape)
         if probabilities is not None:
-            following = (following * probabilities).sum(0)
-        new = torch.add(reward, following.reshape(reward.shape), alpha=gamma).amax(0)
+            following = following.mul_(probabilities).sum(0)
+        new = torch.add(reward, following, alpha=gamma, out=following).amax(0)
         if sweep % CHECK_EVERY and sweep < max_sweeps:
             _store(value, rows, new)
             continue
@@ -129,6 +131,7 @@ def value_iteration(
             rows = torch.arange(size, device=value.device)[active] if rows is None else rows[active]
             owner, reward, gather = owner[active], reward[:, active], gather[..., active]
             probabilities = None if probabilities is None else probabilities[..., active]
+            work = work[: gather.numel()]
     raise RuntimeError(
         f"value iteration did not settle in {max_sweeps} sweeps at gamma {gamma}; lower gamma, or use "
         "policy_iteration, which does not slow down as gamma approaches 1"
@@ -148,17 +151,17 @@ def _lay_end_to_end(
     """Return owner [T], gather [A, T] or [K, A, T], probabilities or None, rewards [A, T] of live states."""
     repeat = problems // mdp.num_mdps
     live = (~mdp.terminal).repeat(repeat, 1)  # [problems, S]
-    size = int(live.sum())
-    place = torch.full(live.shape, size, device=mdp.device)
-    place[live] = torch.arange(size, device=mdp.device)
-    owner = torch.arange(problems, device=mdp.device)[:, None].expand_as(live)[live]
-    successors = mdp.successors.repeat(repeat, 1, 1, 1)
-    gather = torch.gather(place, 1, successors.reshape(problems, -1)).reshape(successors.shape)[live]
-    reward = rewards[live].T.contiguous()
+    owner, state = live.nonzero(as_tuple=True)
+    size = owner.shape[0]
+    place = torch.full(live.shape, size, dtype=torch.int32, device=mdp.device)
+    place[owner, state] = torch.arange(size, dtype=torch.int32, device=mdp.device)
+    source = owner % mdp.num_mdps
+    gather = place[owner[:, None, None], mdp.successors[source, state]]  # [T, A, K]
+    reward = rewards[owner, state].T.contiguous()
     if mdp.successors.shape[-1] == 1:
         return owner, gather[..., 0].T.contiguous(), None, reward
-    probabilities = mdp.probabilities.repeat(repeat, 1, 1, 1)[live]
-    return owner, gather.permute(2, 1, 0).contiguous(), probabilities.permute(2, 1, 0).contiguous(), reward
+    probabilities = mdp.probabilities[source, state].permute(2, 1, 0).contiguous()
+    return owner, gather.permute(2, 1, 0).contiguous(), probabilities, reward
 
 
 def _unlay(mdp: TabularMDP, value: Tensor, problems: int) -> Tensor:

@@ -133,9 +133,12 @@ def test_wrong_arguments_are_refused() -> None:
 
 @pytest.mark.needs_human_data
 def test_the_published_accuracies(human_data: Path) -> None:
-    for condition, returns, regret in (
-        ("Privileged-Control", 0.600, 0.719), ("Pr-Privileged", 0.832, 0.755), ("Regret-Privileged", 0.696, 0.843)
-    ):  # fmt: skip
+    published = {
+        "Privileged-Control": (0.600, 0.719),
+        "Pr-Privileged": (0.832, 0.755),
+        "Regret-Privileged": (0.696, 0.843),
+    }
+    for condition, (returns, regret) in published.items():
         statistics = human.load_human_statistics(human_data, condition)
         labels = human.load_human_preferences(human_data, condition).labels
         assert accuracy(statistics, labels, "partial_return") == pytest.approx(returns, abs=0.002)

@@ -30,8 +30,11 @@ from prefrl.tabular.segments import random_segments
 MakeValuation = Callable[..., Valuation]
 GAMMA = 0.999
 MODELS: list[PreferenceModel] = [
-    PartialReturn(), DeterministicRegret(), Regret(), Expanded(return_weight=0.3, start_weight=-0.16, end_weight=0.28)
-]  # fmt: skip
+    PartialReturn(),
+    DeterministicRegret(),
+    Regret(),
+    Expanded(return_weight=0.3, start_weight=-0.16, end_weight=0.28),
+]
 
 
 def close(actual: Tensor, expected: Tensor, atol: float = 1e-12) -> None:
@@ -55,9 +58,7 @@ def twin(model: PreferenceModel, v: Valuation, i: int) -> float:
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_scores_equal_their_plain_twins(
-    valuation: MakeValuation, model: PreferenceModel, seed: int
-) -> None:
+def test_scores_equal_their_plain_twins(valuation: MakeValuation, model: PreferenceModel, seed: int) -> None:
     v = valuation(seed)
     expected = [twin(model, v, i) for i in range(7)]
     close(model.score(v), torch.tensor(expected, dtype=torch.float64))

@@ -31,7 +31,8 @@ def test_a_noiseless_teacher_prefers_the_larger_score(
     first, second = valuation(seed), valuation(seed + 1)
     labels, answered = Teacher(model).label(first, second, seed=seed)
     assert labels.dtype == torch.float64
-    assert labels.tolist() == [float(b > a) for a, b in zip(model.score(first), model.score(second), strict=True)]
+    scores = zip(model.score(first), model.score(second), strict=True)
+    assert labels.tolist() == [float(b > a) for a, b in scores]
     assert answered.all()
     swapped, _ = Teacher(model).label(second, first)
     assert torch.equal(swapped, 1.0 - labels)
@@ -206,7 +207,7 @@ def test_wrong_kinds_and_shares_are_refused() -> None:
     with pytest.raises(ValueError, match="kind is 'moody'; it must be one of"):
         teacher_of_kind("moody", PartialReturn(), scores)  # type: ignore[arg-type]
     for settings in ({"skip_share": 1.5}, {"skip_share": math.nan}, {"tie_share": -0.1}):
-        with pytest.raises(ValueError, match="skip_share is .* and tie_share"):
+        with pytest.raises(ValueError, match=r"skip_share is .* and tie_share"):
             teacher_of_kind("skips", PartialReturn(), scores, **settings)
-    with pytest.raises(ValueError, match="myopia is 2.0"):
+    with pytest.raises(ValueError, match=r"myopia is 2\.0"):
         teacher_of_kind("myopia", PartialReturn(), scores, myopia=2.0)

@@ -143,7 +143,9 @@ def test_a_small_mdp_by_hand() -> None:
     model = TabularModel(
         successors=np.array([[[0, 0], [1, 1]], [[2, 0], [2, 0]], [[2, 2], [2, 2]]]),
         probabilities=np.array([[[1.0, 0.0], [1.0, 0.0]], [[0.5, 0.5], [1.0, 0.0]], [[1.0, 0.0]] * 2]),
-        features=np.array([[[[1.0], [9.0]], [[0.0], [9.0]]], [[[8.0], [8.0]], [[4.0], [9.0]]], [[[0.0]] * 2] * 2]),
+        features=np.array(
+            [[[[1.0], [9.0]], [[0.0], [9.0]]], [[[8.0], [8.0]], [[4.0], [9.0]]], [[[0.0], [0.0]]] * 2]
+        ),
         weights=np.array([1.0]),
         terminal=np.array([False, False, True]),
         start=np.array([0.25, 0.75, 0.0]),
@@ -349,9 +351,7 @@ def test_leading_axes_are_problems_of_their_own(random_model: MakeModel) -> None
         close(fixed[1, 2], policy_evaluation(mdp, policy[0, 0], rewards[1, 2], 0.9), 1e-9)
 
 
-def test_large_batches_are_solved_in_pieces(
-    monkeypatch: pytest.MonkeyPatch, random_model: MakeModel
-) -> None:
+def test_large_batches_are_solved_in_pieces(monkeypatch: pytest.MonkeyPatch, random_model: MakeModel) -> None:
     mdp = TabularMDP.stack([random_model(seed) for seed in range(3)])
     weights = torch.randn(5, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     rewards, policy = mdp.linear_rewards(weights), random_policy(mdp, 2, 5)
@@ -409,7 +409,7 @@ def test_cycles_that_pay_have_a_closed_form() -> None:
 
 def test_a_cycle_that_pays_has_no_undiscounted_value() -> None:
     mdp = cycle(3, 1.0)
-    with pytest.raises(RuntimeError, match="did not settle in 500 sweeps at gamma 1.0"):
+    with pytest.raises(RuntimeError, match=r"did not settle in 500 sweeps at gamma 1\.0"):
         value_iteration(mdp, mdp.linear_rewards(mdp.weights), 1.0, max_sweeps=500)
     costly = mdp.linear_rewards(-mdp.weights)
     assert value_iteration(mdp, costly, 1.0).tolist() == [[0.0] * 4]  # it ends at once instead
@@ -418,13 +418,15 @@ def test_a_cycle_that_pays_has_no_undiscounted_value() -> None:
 def test_sweeps_run_out() -> None:
     mdp = cycle(3, 1.0)
     rewards = mdp.linear_rewards(mdp.weights)
-    with pytest.raises(RuntimeError, match="value iteration did not settle in 32 sweeps at gamma 0.999"):
+    with pytest.raises(RuntimeError, match=r"value iteration did not settle in 32 sweeps at gamma 0\.999"):
         value_iteration(mdp, rewards, GAMMA, max_sweeps=32)
     policy = torch.tensor([1.0, 0.0], dtype=torch.float64).expand_as(rewards)
-    with pytest.raises(RuntimeError, match="policy evaluation did not settle in 32 sweeps at gamma 0.999"):
+    with pytest.raises(RuntimeError, match=r"policy evaluation did not settle in 32 sweeps at gamma 0\.999"):
         policy_evaluation(mdp, policy, rewards, GAMMA, method="iterate", max_sweeps=32)
     far = delivery()
-    with pytest.raises(RuntimeError, match="policy iteration did not settle in 2 iterations at gamma 0.999"):
+    with pytest.raises(
+        RuntimeError, match=r"policy iteration did not settle in 2 iterations at gamma 0\.999"
+    ):
         policy_iteration(far, far.linear_rewards(far.weights), GAMMA, max_iterations=2)
 
 

@@ -105,7 +105,7 @@ def test_features_undiscounted() -> None:
 def test_wrong_arguments_are_refused(random_model: MakeModel) -> None:
     mdp = TabularMDP.stack([random_model(0, ends=0)])
     policy = random_policy(mdp, 0)
-    with pytest.raises(ValueError, match="gamma is 1.5"):
+    with pytest.raises(ValueError, match=r"gamma is 1\.5"):
         successor_features(mdp, policy, 1.5)
     with pytest.raises(ValueError, match="policy has shape"):
         successor_features(mdp, policy[..., :1], 0.9)

@@ -1,0 +1,303 @@
+"""No agent waits for the device, or mixes devices, in ``act``, ``observe`` and ``update``.
+
+No accelerator is needed: torch's backend registration makes up one called "gpu", and under FakeTensorMode every
+operation is checked without being computed. A value that the host asks for raises
+``DataDependentOutputException``, an operation over two devices ``FakeTensorDeviceMismatchError``, and a copy
+to the host :class:`HostCopyError`. What may run on the host (validation, policy sets, planning, the convex
+solver) runs on real numbers, and its results are moved in.
+
+The registration holds for the whole process, so this file runs itself in another one:
+``python tests/test_device_safety.py`` prints what came of every case, as JSON.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import gymnasium as gym
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import prefrl.agents
+import prefrl.envs
+from prefrl.agents import q_learning, regret
+from prefrl.agents.base import Agent, make_generator
+from prefrl.agents.q_learning import QLearning, QLearningConfig
+from prefrl.agents.regret import RegretAgent, RegretConfig, RewardFit
+from prefrl.data import Preferences, Transitions
+from prefrl.envs.delivery import DeliveryVectorEnv
+from prefrl.envs.device import TorchBackend
+from prefrl.envs.random_grid import RandomGridVectorEnv
+from prefrl.preferences import PartialReturn, ask_teacher
+from prefrl.run.stepping import Stepper
+from prefrl.tabular import PolicySet, TabularMDP
+
+DEVICE = "gpu"
+
+
+class HostCopyError(RuntimeError):
+    """A tensor was copied from the accelerator to the host."""
+
+
+class NoHostCopies(TorchDispatchMode):
+    """Raises :class:`HostCopyError` where FakeTensorMode lets a copy to the host pass."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = {leaf.device.type for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        made = {leaf.device.type for leaf in tree_leaves(result) if isinstance(leaf, Tensor)}
+        if DEVICE in given and "cpu" in made:
+            raise HostCopyError(f"{func} copied from the accelerator to the host")
+        return result
+
+
+def on_host(device: torch.device, seed: int) -> torch.Generator:
+    """A CPU generator: the made-up accelerator has none."""
+    assert device.type == DEVICE
+    return make_generator(torch.device("cpu"), seed)
+
+
+# Cases -------------------------------------------------------------------------------------------------
+# Each returns an agent on the accelerator, and a function that takes one full step with it.
+
+Case = Callable[[FakeTensorMode], tuple[Agent, Callable[[], Any]]]
+
+
+def stepped(agent: Agent) -> tuple[Agent, Callable[[], Any]]:
+    """Act, observe and update in the agent's own environment, as the training loop does."""
+    stepper = Stepper(agent)
+    stepper.reset()
+
+    def step() -> dict[str, Tensor]:
+        stepper.step()
+        return agent.update()
+
+    return agent, step
+
+
+def q_learning_case(kind: type[QLearning] = QLearning, lottery: bool = False, mode: str = "NextStep") -> Case:
+    def make(_: FakeTensorMode) -> tuple[Agent, Callable[[], Any]]:
+        backend = TorchBackend(DEVICE, generator_device="cpu")
+        settings: dict[str, Any] = {"backend": backend, "autoreset_mode": mode, "max_episode_steps": 5}
+        if lottery:
+            env: Any = RandomGridVectorEnv(16, layout_seed=1, stochastic=True, **settings)
+        else:
+            env = DeliveryVectorEnv(16, **settings)
+        with mock.patch.object(q_learning, "make_generator", on_host):
+            return stepped(kind(env, QLearningConfig(), device=DEVICE))
+
+    return make
+
+
+def fake(mode: FakeTensorMode, tensor: Tensor, device: str) -> Tensor:
+    """A fake tensor of the same shape on a device."""
+    copy = mode.from_tensor(tensor)
+    return copy if device == "cpu" else copy.to(device)
+
+
+def fake_preferences(mode: FakeTensorMode, preferences: Preferences) -> Preferences:
+    """The comparisons as fake tensors on the host: moving them over is the agent's task."""
+    sides = {}
+    for name in ("first", "second"):
+        side = getattr(preferences, name)
+        sides[name] = side._map(lambda tensor: fake(mode, tensor, "cpu"))
+    return Preferences(
+        **sides,
+        **{name: fake(mode, getattr(preferences, name), "cpu") for name in ("labels", "weights", "annotators")},
+    )
+
+
+def regret_case(lottery: bool = False, **settings: Any) -> Case:
+    """An agent whose host-side set-up was done before, on real numbers."""
+    config = RegretConfig(steps_per_update=2, max_policies=5, hidden=(8,), **settings)
+
+    def make(mode: FakeTensorMode) -> tuple[Agent, Callable[[], Any]]:
+        with _real(mode):
+            env = gym.make("prefrl/RandomGrid-v0", layout_seed=1, stochastic=lottery)
+            real = TabularMDP.from_env(env)
+            answers = ask_teacher(real, 20, model=PartialReturn(), length=(2, 4))
+            fit = RewardFit(real, [answers], config)
+        patches = {
+            "make_generator": on_host,
+            "_check_data": lambda mdps, preferences: None,
+            "build_policy_set": lambda mdps, *_, **__: _moved_policies(mode, fit, mdps),
+            "_tables": lambda mdps, policies: _moved_tables(mode, fit),
+            "logistic_regression": lambda inputs, *_, **__: inputs.new_zeros(len(inputs), inputs.shape[-1]),
+        }
+        with mock.patch.multiple(regret, **patches):
+            agent = RegretAgent(env, config, fake_preferences(mode, answers), device=DEVICE)
+            agent.update()  # the convex fit is solved at the first update
+        obs = torch.zeros(7, dtype=torch.int64, device=DEVICE)
+        flags = torch.zeros(7, dtype=torch.bool, device=DEVICE)
+        agent._planned = True  # planning is the host's
+
+        def step() -> dict[str, Tensor]:
+            agent._planned = True
+            actions = agent.act(obs)
+            agent.act(obs, deterministic=True)
+            agent.observe(Transitions(obs, actions, flags.float(), obs, flags, flags, ~flags))
+            return agent.update()
+
+        return agent, step
+
+    return make
+
+
+class _real:
+    """Leaves the fake mode for a while."""
+
+    def __init__(self, mode: FakeTensorMode) -> None:
+        self.guards = [torch.utils._python_dispatch._disable_current_modes(), torch.device("cpu")]
+
+    def __enter__(self) -> None:
+        for guard in self.guards:
+            guard.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        for guard in reversed(self.guards):
+            guard.__exit__(*error)
+
+
+def _moved_policies(mode: FakeTensorMode, fit: RewardFit, mdps: TabularMDP) -> PolicySet:
+    assert mdps.device.type == DEVICE
+    assert fit.policies is not None
+    return PolicySet(
+        fake(mode, fit.policies.psi, DEVICE), fake(mode, fit.policies.psi_action, DEVICE), fit.policies.sizes
+    )
+
+
+def _moved_tables(mode: FakeTensorMode, fit: RewardFit) -> tuple[list[Tensor], ...]:
+    return tuple([fake(mode, table, DEVICE) for table in tables] for tables in (fit._state_psi, fit._pair_psi))
+
+
+class AsksTheDevice(QLearning):
+    """Wrong: it waits for the device in every update."""
+
+    def update(self) -> dict[str, Tensor]:
+        metrics = super().update()
+        if metrics["train/td_error"] > 1.0:
+            metrics["train/large"] = torch.ones((), device=self.device)
+        return metrics
+
+
+class MixesDevices(QLearning):
+    """Wrong: its table is on the device, and what it adds is not."""
+
+    def update(self) -> dict[str, Tensor]:
+        metrics = super().update()
+        self.q += torch.zeros(self.q.shape, dtype=self.q.dtype, device="cpu")
+        return metrics
+
+
+class CopiesToTheHost(QLearning):
+    """Wrong: it copies its table to the host in every update."""
+
+    def update(self) -> dict[str, Tensor]:
+        return {**super().update(), "train/largest": self.q.cpu().amax()}
+
+
+CASES: dict[str, Case] = {
+    "QLearning, next step": q_learning_case(),
+    "QLearning, same step": q_learning_case(mode="SameStep"),
+    "QLearning, disabled": q_learning_case(mode="Disabled"),
+    "QLearning, lottery": q_learning_case(lottery=True),
+    "RegretAgent, deterministic": regret_case(regret_form="deterministic"),
+    "RegretAgent, action": regret_case(regret_form="action"),
+    "RegretAgent, lottery": regret_case(lottery=True),
+    "RegretAgent, hard maximum": regret_case(gpi_temperature=0.0),
+    "RegretAgent, guessing": regret_case(uniform_response=True),
+    "RegretAgent, partial return by Adam": regret_case(
+        preference_model="partial-return", uniform_response=True
+    ),
+    "RegretAgent, partial return solved": regret_case(preference_model="partial-return"),
+    "RegretAgent, neural": regret_case(preference_model="partial-return", reward="neural"),
+    "RegretAgent, neural and absorbing": regret_case(
+        preference_model="partial-return", reward="neural", absorbing=True, uniform_response=True
+    ),
+}
+
+WRONG: dict[str, tuple[Case, str]] = {
+    "asks the device": (q_learning_case(AsksTheDevice), "DataDependentOutputException"),
+    "mixes devices": (q_learning_case(MixesDevices), "FakeTensorDeviceMismatchError"),
+    "copies to the host": (q_learning_case(CopiesToTheHost), "HostCopyError"),
+}
+
+
+def run_case(case: Case) -> str:
+    """Return "ok", or what was raised, and where."""
+    mode = FakeTensorMode()
+    try:
+        with mode, torch.device(DEVICE):
+            agent, step = case(mode)
+            with NoHostCopies():
+                for _ in range(2):
+                    metrics = step()
+        wrong = [name for name, value in metrics.items() if value.device.type != DEVICE or value.requires_grad]
+        return f"metrics {wrong} are not detached tensors on the device" if wrong or not metrics else "ok"
+    except Exception as error:
+        import traceback
+
+        place = traceback.extract_tb(error.__traceback__)
+        ours = [f"{Path(f.filename).name}:{f.lineno}" for f in place if "site-packages" not in f.filename]
+        return f"{type(error).__name__} at {' > '.join(ours)}: {str(error)[:200]}"
+
+
+def main() -> None:
+    """Register the made-up accelerator, run every case, and print what came of it."""
+    from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+    _setup_privateuseone_for_python_backend(DEVICE)
+    assert prefrl.envs.REGISTRY
+    cases = {**CASES, **{name: case for name, (case, _) in WRONG.items()}}
+    print(json.dumps({name: run_case(case) for name, case in cases.items()}))
+
+
+# Tests -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def outcomes(project_root: Path) -> dict[str, str]:
+    """What came of every case, in a process of its own."""
+    result = subprocess.run(
+        [sys.executable, __file__], cwd=project_root, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    found: dict[str, str] = json.loads(result.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_host_sync_and_no_device_mix(outcomes: dict[str, str], name: str) -> None:
+    assert outcomes[name] == "ok"
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_agent_is_found_out(outcomes: dict[str, str], name: str) -> None:
+    assert outcomes[name].startswith(f"{WRONG[name][1]} at ")
+    assert "test_device_safety.py" in outcomes[name]
+
+
+def test_every_agent_is_among_the_cases() -> None:
+    found = set()
+    for module in pkgutil.iter_modules(prefrl.agents.__path__):
+        for name, value in vars(importlib.import_module(f"prefrl.agents.{module.name}")).items():
+            if inspect.isclass(value) and issubclass(value, Agent) and not inspect.isabstract(value):
+                found.add(name)
+    assert found == {name.split(",")[0] for name in CASES}
+
+
+if __name__ == "__main__":
+    main()
