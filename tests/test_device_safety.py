@@ -1,7 +1,7 @@
 """No agent waits for the device, or mixes devices, in ``act``, ``observe`` and ``update``.
 
-No accelerator is needed: torch's backend registration makes up one called "gpu", and under FakeTensorMode every
-operation is checked without being computed. A value that the host asks for raises
+No accelerator is needed: torch's backend registration makes up one called "gpu", and under FakeTensorMode
+every operation is checked without being computed. A value that the host asks for raises
 ``DataDependentOutputException``, an operation over two devices ``FakeTensorDeviceMismatchError``, and a copy
 to the host :class:`HostCopyError`. What may run on the host (validation, policy sets, planning, the convex
 solver) runs on real numbers, and its results are moved in.
@@ -18,7 +18,8 @@ import json
 import pkgutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,7 +29,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 import prefrl.agents
@@ -71,25 +72,16 @@ def on_host(device: torch.device, seed: int) -> torch.Generator:
 
 
 # Cases -------------------------------------------------------------------------------------------------
-# Each returns an agent on the accelerator, and a function that takes one full step with it.
+# Each makes an agent on the accelerator, and returns a function that takes one full step with it.
 
-Case = Callable[[FakeTensorMode], tuple[Agent, Callable[[], Any]]]
-
-
-def stepped(agent: Agent) -> tuple[Agent, Callable[[], Any]]:
-    """Act, observe and update in the agent's own environment, as the training loop does."""
-    stepper = Stepper(agent)
-    stepper.reset()
-
-    def step() -> dict[str, Tensor]:
-        stepper.step()
-        return agent.update()
-
-    return agent, step
+Step = Callable[[], dict[str, Tensor]]
+Case = Callable[[FakeTensorMode], Step]
 
 
 def q_learning_case(kind: type[QLearning] = QLearning, lottery: bool = False, mode: str = "NextStep") -> Case:
-    def make(_: FakeTensorMode) -> tuple[Agent, Callable[[], Any]]:
+    """Q-learning in an environment on the accelerator, stepped as the training loop steps it."""
+
+    def make(_: FakeTensorMode) -> Step:
         backend = TorchBackend(DEVICE, generator_device="cpu")
         settings: dict[str, Any] = {"backend": backend, "autoreset_mode": mode, "max_episode_steps": 5}
         if lottery:
@@ -97,9 +89,24 @@ def q_learning_case(kind: type[QLearning] = QLearning, lottery: bool = False, mo
         else:
             env = DeliveryVectorEnv(16, **settings)
         with mock.patch.object(q_learning, "make_generator", on_host):
-            return stepped(kind(env, QLearningConfig(), device=DEVICE))
+            agent = kind(env, QLearningConfig(), device=DEVICE)
+        stepper = Stepper(agent)
+        stepper.reset()
+
+        def step() -> dict[str, Tensor]:
+            stepper.step()
+            return agent.update()
+
+        return step
 
     return make
+
+
+@contextmanager
+def real_numbers() -> Iterator[None]:
+    """Leave the fake mode for a while."""
+    with _disable_current_modes():
+        yield
 
 
 def fake(mode: FakeTensorMode, tensor: Tensor, device: str) -> Tensor:
@@ -116,7 +123,10 @@ def fake_preferences(mode: FakeTensorMode, preferences: Preferences) -> Preferen
         sides[name] = side._map(lambda tensor: fake(mode, tensor, "cpu"))
     return Preferences(
         **sides,
-        **{name: fake(mode, getattr(preferences, name), "cpu") for name in ("labels", "weights", "annotators")},
+        **{
+            name: fake(mode, getattr(preferences, name), "cpu")
+            for name in ("labels", "weights", "annotators")
+        },
     )
 
 
@@ -124,8 +134,8 @@ def regret_case(lottery: bool = False, **settings: Any) -> Case:
     """An agent whose host-side set-up was done before, on real numbers."""
     config = RegretConfig(steps_per_update=2, max_policies=5, hidden=(8,), **settings)
 
-    def make(mode: FakeTensorMode) -> tuple[Agent, Callable[[], Any]]:
-        with _real(mode):
+    def make(mode: FakeTensorMode) -> Step:
+        with real_numbers():
             env = gym.make("prefrl/RandomGrid-v0", layout_seed=1, stochastic=lottery)
             real = TabularMDP.from_env(env)
             answers = ask_teacher(real, 20, model=PartialReturn(), length=(2, 4))
@@ -142,33 +152,17 @@ def regret_case(lottery: bool = False, **settings: Any) -> Case:
             agent.update()  # the convex fit is solved at the first update
         obs = torch.zeros(7, dtype=torch.int64, device=DEVICE)
         flags = torch.zeros(7, dtype=torch.bool, device=DEVICE)
-        agent._planned = True  # planning is the host's
 
         def step() -> dict[str, Tensor]:
-            agent._planned = True
+            agent._planned = True  # planning is the host's
             actions = agent.act(obs)
             agent.act(obs, deterministic=True)
             agent.observe(Transitions(obs, actions, flags.float(), obs, flags, flags, ~flags))
             return agent.update()
 
-        return agent, step
+        return step
 
     return make
-
-
-class _real:
-    """Leaves the fake mode for a while."""
-
-    def __init__(self, mode: FakeTensorMode) -> None:
-        self.guards = [torch.utils._python_dispatch._disable_current_modes(), torch.device("cpu")]
-
-    def __enter__(self) -> None:
-        for guard in self.guards:
-            guard.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        for guard in reversed(self.guards):
-            guard.__exit__(*error)
 
 
 def _moved_policies(mode: FakeTensorMode, fit: RewardFit, mdps: TabularMDP) -> PolicySet:
@@ -180,7 +174,9 @@ def _moved_policies(mode: FakeTensorMode, fit: RewardFit, mdps: TabularMDP) -> P
 
 
 def _moved_tables(mode: FakeTensorMode, fit: RewardFit) -> tuple[list[Tensor], ...]:
-    return tuple([fake(mode, table, DEVICE) for table in tables] for tables in (fit._state_psi, fit._pair_psi))
+    return tuple(
+        [fake(mode, table, DEVICE) for table in tables] for tables in (fit._state_psi, fit._pair_psi)
+    )
 
 
 class AsksTheDevice(QLearning):
@@ -240,12 +236,14 @@ def run_case(case: Case) -> str:
     """Return "ok", or what was raised, and where."""
     mode = FakeTensorMode()
     try:
-        with mode, torch.device(DEVICE):
-            agent, step = case(mode)
+        with mode:  # and no default device: an agent has to know its own
+            step = case(mode)
             with NoHostCopies():
                 for _ in range(2):
                     metrics = step()
-        wrong = [name for name, value in metrics.items() if value.device.type != DEVICE or value.requires_grad]
+        wrong = [
+            name for name, value in metrics.items() if value.device.type != DEVICE or value.requires_grad
+        ]
         return f"metrics {wrong} are not detached tensors on the device" if wrong or not metrics else "ok"
     except Exception as error:
         import traceback

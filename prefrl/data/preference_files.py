@@ -13,7 +13,6 @@ import json
 import math
 import os
 import reprlib
-import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -43,17 +42,8 @@ MAX_SCHEMA_BYTES = 1 << 20
 MAX_EMPTY_AXIS = 1 << 20
 """Longest axis of an array without numbers, whose size nothing else bounds."""
 
-# What zipfile is known to raise for bytes that are not what they should be.
-_DAMAGED = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    UnicodeDecodeError,
-    EOFError,
-    RuntimeError,
-    LookupError,
-    OverflowError,
-)
+# What zipfile raises, from Python 3.10 to 3.13, for bytes that are not what they should be; see _zip as well.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 _SEGMENT_FIELDS = ("obs", "actions", "lengths", "terminated", "features")
 _PAIR_FIELDS = ("labels", "weights", "annotators")
 _ARRAYS = (
@@ -146,7 +136,7 @@ def _read(stream: IO[bytes]) -> Preferences:
     file_bytes = os.fstat(stream.fileno()).st_size
     if file_bytes == 0:
         raise ValueError("the file is empty; it must be a zip of .npy arrays")
-    with zipfile.ZipFile(stream) as archive:
+    with _zip(zipfile.ZipFile, stream) as archive:
         members = _list_members(archive)
         schema = _read_schema(archive, members)
         headers = _read_headers(archive, members, schema)
@@ -158,7 +148,7 @@ def _read(stream: IO[bytes]) -> Preferences:
             )
         tensors = {}
         for name, header in headers.items():
-            with archive.open(members[name]) as member:
+            with _zip(archive.open, members[name]) as member:
                 tensors[name] = torch.from_numpy(_named(name, read_numbers, member, header))
     return _assemble(tensors, schema)
 
@@ -185,7 +175,7 @@ def _list_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 
 def _read_schema(archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> dict[str, Any]:
     """Return the JSON document once its own fields are what they must be."""
-    with archive.open(members["schema"]) as member:
+    with _zip(archive.open, members["schema"]) as member:
         header = _named("schema", read_header, member)
     _named("schema", check_size, header, members["schema"].file_size)
     if header.dtype != np.uint8 or len(header.shape) != 1 or header.nbytes > MAX_SCHEMA_BYTES:
@@ -193,7 +183,7 @@ def _read_schema(archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo
             f"schema is {header.dtype.name} {list(header.shape)}; it must be the uint8 bytes of a JSON "
             f"document, at most {MAX_SCHEMA_BYTES}"
         )
-    with archive.open(members["schema"]) as member:
+    with _zip(archive.open, members["schema"]) as member:
         document = _named("schema", read_numbers, member, header).tobytes()
     try:
         schema = json.loads(
@@ -244,7 +234,7 @@ def _read_headers(
         )
     headers = {}
     for name in sorted(present):
-        with archive.open(members[name]) as member:
+        with _zip(archive.open, members[name]) as member:
             header = _named(name, read_header, member)
         _named(name, check_size, header, members[name].file_size)
         said, found = schema["arrays"][name], _describe(header.dtype, header.shape)
@@ -310,6 +300,14 @@ def _check_axes(name: str, shape: tuple[int, ...]) -> None:
 
 def _describe(dtype: np.dtype[Any], shape: tuple[int, ...]) -> dict[str, Any]:
     return {"dtype": dtype.name, "shape": list(shape)}
+
+
+def _zip(function: Any, argument: Any) -> Any:
+    """Call into zipfile, whose ValueErrors (names, offsets) are damage to the file like its other errors."""
+    try:
+        return function(argument)
+    except ValueError as error:
+        raise zipfile.BadZipFile(str(error)) from error
 
 
 def _named(name: str, function: Any, *arguments: Any) -> Any:

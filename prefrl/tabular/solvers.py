@@ -17,6 +17,9 @@ from .mdp import TabularMDP
 CHECK_EVERY = 16
 """Sweeps between two looks at the residual: each look waits for the device."""
 
+SHRINK_BELOW = 0.75
+"""Settled problems leave a batch when fewer than this share of its states is still moving."""
+
 MAX_SOLVE_ELEMENTS = 2**25
 """Elements of the dense systems solved at once (256 MiB); larger batches go in pieces."""
 
@@ -103,34 +106,39 @@ def value_iteration(
     flat = rewards.detach().reshape(-1, *rewards.shape[-2:])
     problems = flat.shape[0]
     owner, gather, probabilities, reward = _lay_end_to_end(mdp, flat, problems)
-    size = owner.shape[0]
-    value = torch.zeros(size + 1, dtype=flat.dtype, device=flat.device)  # the last place: after the end
+    home = torch.arange(owner.shape[0], device=flat.device)  # where a state's value belongs in the result
+    result = flat.new_zeros(owner.shape[0])
+    value = flat.new_zeros(owner.shape[0] + 1)  # the last place: after the end
     bound = tolerance * (1.0 - gamma) if gamma < 1.0 else tolerance
     ulp = 4.0 * torch.finfo(flat.dtype).eps
-    rows: Tensor | None = None
     work = value.new_empty(gather.numel())
     for sweep in range(1, max_sweeps + 1):
         # In place: a fresh table of this size each sweep would cost more than the arithmetic.
-        following = torch.index_select(value, 0, gather.reshape(-1), out=work).view(gather.shape)
+        following = torch.index_select(value, 0, gather.view(-1), out=work).view(gather.shape)
         if probabilities is not None:
             following = following.mul_(probabilities).sum(0)
         new = torch.add(reward, following, alpha=gamma, out=following).amax(0)
         if sweep % CHECK_EVERY and sweep < max_sweeps:
-            _store(value, rows, new)
+            value[:-1] = new
             continue
-        change = (new - (value[:size] if rows is None else value[rows])).abs()
-        _store(value, rows, new)
+        change = (new - value[:-1]).abs()
+        value[:-1] = new
         zeros = value.new_zeros(problems)
         residual = zeros.scatter_reduce(0, owner, change, "amax")
         scale = zeros.scatter_reduce(0, owner, new.abs(), "amax")
         active = (residual > torch.clamp(ulp * scale, min=bound))[owner]
         remaining = int(active.sum())
         if remaining == 0:
-            return _unlay(mdp, value, problems).reshape(rewards.shape[:-1])
-        if remaining < active.shape[0]:
-            rows = torch.arange(size, device=value.device)[active] if rows is None else rows[active]
-            owner, reward, gather = owner[active], reward[:, active], gather[..., active]
-            probabilities = None if probabilities is None else probabilities[..., active]
+            return _unlay(mdp, result.index_copy_(0, home, new), problems).reshape(rewards.shape[:-1])
+        if remaining < SHRINK_BELOW * active.shape[0]:
+            result.index_copy_(0, home, new)
+            keep = active.nonzero()[:, 0]
+            place = torch.full_like(value, remaining, dtype=torch.int32)
+            place[keep] = torch.arange(remaining, dtype=torch.int32, device=place.device)
+            gather = place[gather.index_select(-1, keep)]  # a problem's states lead to its own states only
+            home, owner, reward = home[keep], owner[keep], reward.index_select(-1, keep)
+            probabilities = None if probabilities is None else probabilities.index_select(-1, keep)
+            value = torch.cat([new[keep], value[-1:]])
             work = work[: gather.numel()]
     raise RuntimeError(
         f"value iteration did not settle in {max_sweeps} sweeps at gamma {gamma}; lower gamma, or use "
@@ -138,36 +146,29 @@ def value_iteration(
     )
 
 
-def _store(value: Tensor, rows: Tensor | None, new: Tensor) -> None:
-    if rows is None:
-        value[:-1] = new
-    else:
-        value.index_copy_(0, rows, new)
-
-
 def _lay_end_to_end(
     mdp: TabularMDP, rewards: Tensor, problems: int
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """Return owner [T], gather [A, T] or [K, A, T], probabilities or None, rewards [A, T] of live states."""
-    repeat = problems // mdp.num_mdps
-    live = (~mdp.terminal).repeat(repeat, 1)  # [problems, S]
-    owner, state = live.nonzero(as_tuple=True)
-    size = owner.shape[0]
-    place = torch.full(live.shape, size, dtype=torch.int32, device=mdp.device)
-    place[owner, state] = torch.arange(size, dtype=torch.int32, device=mdp.device)
-    source = owner % mdp.num_mdps
-    gather = place[owner[:, None, None], mdp.successors[source, state]]  # [T, A, K]
-    reward = rewards[owner, state].T.contiguous()
-    if mdp.successors.shape[-1] == 1:
+    (m, s, a, k), device = mdp.successors.shape, mdp.device
+    live = (~mdp.terminal).repeat(problems // m, 1).view(-1).nonzero()[:, 0]  # places in [problems * S]
+    size = live.shape[0]
+    place = torch.full((problems * s,), size, dtype=torch.int32, device=device)
+    place[live] = torch.arange(size, dtype=torch.int32, device=device)
+    owner, row = live // s, live % (m * s)
+    target = mdp.successors.reshape(m * s, a * k).index_select(0, row) + (owner * s)[:, None]
+    gather = place.index_select(0, target.view(-1)).view(size, a, k)
+    reward = rewards.reshape(problems * s, a).index_select(0, live).T.contiguous()
+    if k == 1:
         return owner, gather[..., 0].T.contiguous(), None, reward
-    probabilities = mdp.probabilities[source, state].permute(2, 1, 0).contiguous()
+    probabilities = mdp.probabilities.reshape(m * s, a, k).index_select(0, row).permute(2, 1, 0).contiguous()
     return owner, gather.permute(2, 1, 0).contiguous(), probabilities, reward
 
 
 def _unlay(mdp: TabularMDP, value: Tensor, problems: int) -> Tensor:
     live = (~mdp.terminal).repeat(problems // mdp.num_mdps, 1)
     table = torch.zeros(live.shape, dtype=value.dtype, device=value.device)
-    table[live] = value[:-1]
+    table[live] = value
     return table
 
 

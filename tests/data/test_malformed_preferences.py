@@ -249,10 +249,56 @@ def test_truth_values_other_than_0_and_1(archive: Any, refused: Refused) -> None
     assert "truth values other than 0 and 1" in refused(archive.with_member("first_terminated", odd).zip())
 
 
-def test_encrypted_members_are_refused(archive: Any, refused: Refused) -> None:
+def zip_entry(content: bytes, name: bytes) -> int:
+    """Return where a member's entry in the zip's directory begins."""
+    directory = content.index(b"PK\x01\x02")
+    entry = content.index(name, directory) - 46
+    assert content[entry : entry + 4] == b"PK\x01\x02"
+    return entry
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (8, b"\x01\x00", "'labels' is encrypted; it must not be"),
+        (8, b"\x20\x00", "damaged, or no preference file"),  # "patched data", which zipfile does not know
+        (8, b"\x40\x00", "damaged, or no preference file"),  # "strong encryption", likewise
+        (10, b"\x01\x00", "'labels' has compression method 1; allowed are 0"),
+        (16, b"\x00\x00\x00\x00", "damaged, or no preference file .Bad CRC-32"),
+        (20, b"\xff\xff\xff\x7f" * 2, "damaged, or no preference file"),  # goes on after the file
+        (24, b"\x01\x00\x00\x00", "damaged, or no preference file .Bad CRC-32"),
+        (42, b"\xff\xff\x00\x00", "damaged, or no preference file"),  # no member there
+        (46, b"lobels", "the array 'labels' is missing"),
+    ],
+)
+def test_wrong_entry_in_the_directory_of_the_zip(
+    place: int, value: bytes, message: str, archive: Any, refused: Refused
+) -> None:
     content = bytearray(archive.zip())
-    content[content.rindex(b"PK\x01\x02") + 8] |= 1  # the flag in the last entry of the directory
-    assert "is encrypted; it must not be" in refused(bytes(content))
+    entry = zip_entry(content, b"labels.npy")
+    content[entry + place : entry + place + len(value)] = value
+    assert re.search(message, refused(bytes(content)))
+
+
+def test_name_that_is_no_text(archive: Any, refused: Refused) -> None:
+    content = bytearray(archive.zip())
+    entry = zip_entry(content, b"labels.npy")
+    content[entry + 8 : entry + 10] = b"\x00\x08"  # says that names are UTF-8
+    content[entry + 46] = 0xFF
+    assert "damaged, or no preference file ('utf-8' codec can't decode" in refused(bytes(content))
+
+
+def test_offset_beyond_all_files(archive: Any, refused: Refused) -> None:
+    """A 64-bit offset, which no file can be wound to."""
+    buffer = io.BytesIO(archive.without("labels").zip())
+    with zipfile.ZipFile(buffer, "a") as opened:
+        info = zipfile.ZipInfo("labels.npy")
+        info.extra = struct.pack("<HHQ", 1, 8, 2**64 - 1)
+        opened.writestr(info, archive.members["labels"])
+    content = bytearray(buffer.getvalue())
+    entry = zip_entry(content, b"labels.npy")
+    content[entry + 42 : entry + 46] = b"\xff\xff\xff\xff"
+    assert "damaged, or no preference file" in refused(bytes(content))
 
 
 def test_compressed_files_expand_to_a_limit(
@@ -267,16 +313,20 @@ def test_compressed_files_expand_to_a_limit(
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_a_size_forged_everywhere_is_found_out(compression: int, archive: Any, refused: Refused) -> None:
+@pytest.mark.parametrize("places", [[24], [20, 24]])
+def test_a_size_forged_everywhere_is_found_out(
+    compression: int, places: list[int], archive: Any, refused: Refused
+) -> None:
     """Header, schema and the zip's own table agree on 160 MB, and the stream ends after a few bytes."""
     header = archive.header("'|u1'", f"(4, 4, {10**7})")
     forged = archive.with_member("first_obs", header + bytes(32)).claiming(
         "first_obs", "uint8", (4, 4, 10**7)
     )
     content = bytearray(forged.zip(compression))
-    entry = content.index(b"first_obs.npy", content.index(b"PK\x01\x02")) - 46
-    assert content[entry : entry + 4] == b"PK\x01\x02"
-    struct.pack_into("<I", content, entry + 24, len(header) + 16 * 10**7)
+    for place in places:  # the size when read, and the size in the file
+        struct.pack_into(
+            "<I", content, zip_entry(content, b"first_obs.npy") + place, len(header) + 16 * 10**7
+        )
     text = refused(bytes(content))
     assert re.search("'first_obs' cannot be read: it ends after 32 of 160000000 bytes|damaged", text)
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,14 @@ def test_evaluate_run(tmp_path: Path) -> None:
 LONG = TrainQLearning(
     num_envs=16, total_timesteps=80_000, checkpoint_every=1_600, eval_episodes=3, device="cpu"
 )
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C does what it usually does, even where the tests run in the background and it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:

@@ -81,6 +81,21 @@ def test_outcomes_have_their_probabilities(random_model: MakeModel) -> None:
                 assert stats.chisquare(observed, expected * observed.sum()).pvalue > 1e-4
 
 
+def test_outcomes_are_drawn_anew_at_every_step() -> None:
+    """A coin tossed four times over: all sixteen sequences are as likely."""
+    ended = np.array([False, True])
+    successors, probabilities = np.zeros((2, 1, 2), dtype=np.int64), np.full((2, 1, 2), 0.5)
+    successors[1] = 1
+    heads = np.zeros((2, 1, 2, 1))
+    heads[0, 0, 1] = 1.0
+    start = np.array([1.0, 0.0])
+    model = TabularModel(successors, probabilities, heads, np.ones(1), ended, start, ("heads",))
+    segments = random_segments(TabularMDP.stack([model]), 16_000, 4, seed=0)
+    assert segments.features is not None
+    tosses = (segments.features[..., 0] @ torch.tensor([1.0, 2.0, 4.0, 8.0], dtype=torch.float64)).long()
+    assert stats.chisquare(np.bincount(tosses.numpy(), minlength=16)).pvalue > 1e-3
+
+
 def test_segments_are_seeded(delivery: TabularMDP) -> None:
     first, same, other = (random_segments(delivery, 50, 3, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(first.obs, same.obs)
