@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import torch
 from torch import Tensor
@@ -40,6 +40,7 @@ from prefrl.functional.logistic import logistic_regression
 from prefrl.functional.policy_improvement import soft_policy_improvement
 from prefrl.functional.preferences import preference_cross_entropy, weighted_mean
 from prefrl.nn import StackedMLP
+from prefrl.preferences.pairs import check_comparisons, collate_features, collate_pairs
 from prefrl.tabular import (
     PolicySet,
     TabularMDP,
@@ -126,21 +127,6 @@ class RegretConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
 
 
-class _Pairs(NamedTuple):
-    """The comparisons of B fits, padded to n rows (weight 0) and L transitions."""
-
-    features: Tensor
-    """[B, n, F] difference of feature sums, second minus first."""
-    place: Tensor
-    """[B, n, J] places in a table of values, [S] (deterministic) or [S * A] (action form)."""
-    sign: Tensor
-    """[B, n, J] what the value there counts for in score(2) - score(1)."""
-    labels: Tensor
-    """[B, n]."""
-    weights: Tensor
-    """[B, n]."""
-
-
 class RewardFit:
     """B rewards fitted as one batch; fits are independent of each other.
 
@@ -157,7 +143,7 @@ class RewardFit:
     def __init__(
         self, mdps: TabularMDP, preferences: Sequence[Preferences], config: RegretConfig, *, seed: int = 0
     ) -> None:
-        _check_data(mdps, preferences)
+        check_comparisons(mdps, preferences)
         self.mdps, self.config = mdps, config
         self.num_fits = len(preferences)
         self.regret = config.preference_model == "regret"
@@ -177,8 +163,8 @@ class RewardFit:
                 max_policies=config.max_policies, seed=seed,
                 exclude=mdps.weights if config.exclude_true_policy else None,
             )  # fmt: skip
-            self._state_psi, self._pair_psi = _tables(mdps, self.policies)
-        self._pairs = self._collate(preferences)
+            self._state_psi, self._pair_psi = self.policies.tables(mdps)
+        self._pairs = collate_pairs(preferences, mdps.num_actions, action_form=self.action_form)
         with torch.device(mdps.device):
             self._parameters = self._initial(preferences, seed)
         rate = config.neural_learning_rate if config.reward == "neural" else config.learning_rate
@@ -200,10 +186,8 @@ class RewardFit:
                 torch.manual_seed(seed)
                 self._network = StackedMLP(self.num_fits, num_features, self.config.hidden)
             parameters.update(self._network.named_parameters())
-            sides = [[getattr(p, side) for p in preferences] for side in ("first", "second")]
-            features = [_stack([s.features.float() for s in side]) for side in sides]
-            self._segment_features = torch.stack(features, 1)  # [B, 2, n, L, F]
-            self._segment_mask = torch.stack([_stack([s.mask for s in side]) for side in sides], 1)
+            features, self._segment_mask = collate_features(preferences)  # [B, 2, n, L, F], [B, 2, n, L]
+            self._segment_features = features.float()
         else:
             zeros = torch.zeros(self.num_fits, num_features, dtype=torch.float64)
             parameters["weights"] = zeros.requires_grad_()
@@ -211,31 +195,6 @@ class RewardFit:
             guess = torch.full((self.num_fits,), -3.0, dtype=torch.float64)  # 5 % at first
             parameters["uniform_logit"] = guess.requires_grad_()
         return parameters
-
-    def _collate(self, preferences: Sequence[Preferences]) -> _Pairs:
-        sums = [
-            _sum(p.second.features, p.second.mask) - _sum(p.first.features, p.first.mask) for p in preferences
-        ]
-        terms = [self._terms(p) for p in preferences]
-        return _Pairs(
-            _stack(sums),
-            _stack([place for place, _ in terms]),
-            _stack([sign for _, sign in terms]),
-            _stack([p.labels for p in preferences]),
-            _stack([p.weights for p in preferences]),
-        )
-
-    def _terms(self, preferences: Preferences) -> tuple[Tensor, Tensor]:
-        """Return places [n, J] and signs [n, J] of the values in score(2) - score(1)."""
-        first, second = preferences.first, preferences.second
-        if not self.action_form:
-            place = torch.stack([second.last_obs, second.obs[:, 0], first.last_obs, first.obs[:, 0]], 1)
-            sign = torch.ones_like(place, dtype=torch.float64)
-            sign[:, 1:3] = -1.0
-            return place, sign
-        num_actions = self.mdps.num_actions
-        pairs = [s.obs[:, :-1] * num_actions + s.actions for s in (second, first)]
-        return torch.cat(pairs, 1), torch.cat([second.mask.double(), -first.mask.double()], 1)
 
     # The likelihood ---------------------------------------------------------------------------------------
 
@@ -262,11 +221,11 @@ class RewardFit:
             return self._neural_scores(parameters) / self.config.temperature
         weights, pairs = parameters["weights"], self._pairs
         if self.regret and self.action_form:
-            difference = _lookup(self.values(weights)[1].flatten(1), pairs)
+            difference = pairs.difference_of_values(self.values(weights)[1].flatten(1))
         else:
             difference = torch.einsum("bnf,bf->bn", pairs.features, weights)
             if self.regret:
-                difference = difference + _lookup(self._improve(weights, self._state_psi), pairs)
+                difference = difference + pairs.difference_of_values(self._improve(weights, self._state_psi))
         return difference / self.config.temperature
 
     def _neural_scores(self, parameters: Mapping[str, Tensor]) -> Tensor:
@@ -520,46 +479,3 @@ class RegretAgent(Agent):
         if self.fit is not None and state["fit"] is not None:
             self.fit.load_state_dict(state["fit"])
         self._planned = True
-
-
-def _check_data(mdps: TabularMDP, preferences: Sequence[Preferences]) -> None:
-    """Raise ValueError unless the data sets hold comparisons of segments of the MDPs."""
-    count = len(preferences)
-    if count == 0 or count % mdps.num_mdps:
-        raise ValueError(
-            f"there are {count} data sets for {mdps.num_mdps} MDPs; give the same number for each"
-        )
-    sizes = mdps.valid.sum(-1).tolist()
-    for i, data in enumerate(preferences):
-        size = sizes[i * mdps.num_mdps // count]
-        try:
-            data.validate_tabular(size, mdps.num_actions, mdps.features.shape[-1])
-        except ValueError as error:
-            raise ValueError(f"data set {i}: {error}") from error
-
-
-def _tables(mdps: TabularMDP, policies: PolicySet) -> tuple[list[Tensor], list[Tensor]]:
-    """Return per MDP psi [S, P, F] and psi [S * A, P, F], without the padding of states and policies."""
-    sizes = mdps.valid.sum(-1).tolist()
-    members = list(enumerate(zip(sizes, policies.sizes, strict=True)))
-    states = [policies.psi[m, :p, :s].transpose(0, 1).contiguous() for m, (s, p) in members]
-    pairs = [
-        policies.psi_action[m, :p, :s].flatten(1, 2).transpose(0, 1).contiguous() for m, (s, p) in members
-    ]
-    return states, pairs
-
-
-def _sum(features: Tensor | None, mask: Tensor) -> Tensor:
-    assert features is not None  # checked at the door
-    return (features * mask[..., None]).sum(1)
-
-
-def _lookup(table: Tensor, pairs: _Pairs) -> Tensor:
-    """Return sum_j sign_j table[place_j] as [B, n], of a table [B, X]."""
-    b, n, j = pairs.place.shape
-    return (torch.gather(table, 1, pairs.place.reshape(b, n * j)).reshape(b, n, j) * pairs.sign).sum(-1)
-
-
-def _stack(parts: Sequence[Tensor]) -> Tensor:
-    """Stack [n_i, ...] into [B, n, ...], padded with zeros."""
-    return torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True)

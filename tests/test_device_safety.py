@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import os
 import pkgutil
 import subprocess
 import sys
@@ -142,7 +143,7 @@ def regret_case(lottery: bool = False, **settings: Any) -> Case:
             fit = RewardFit(real, [answers], config)
         patches = {
             "make_generator": on_host,
-            "_check_data": lambda mdps, preferences: None,
+            "check_comparisons": lambda mdps, preferences: None,
             "build_policy_set": lambda mdps, *_, **__: _moved_policies(mode, fit, mdps),
             "_tables": lambda mdps, policies: _moved_tables(mode, fit),
             "logistic_regression": lambda inputs, *_, **__: inputs.new_zeros(len(inputs), inputs.shape[-1]),
@@ -269,8 +270,9 @@ def main() -> None:
 @pytest.fixture(scope="module")
 def outcomes(project_root: Path) -> dict[str, str]:
     """What came of every case, in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(project_root)}  # these files, whatever is installed
     result = subprocess.run(
-        [sys.executable, __file__], cwd=project_root, capture_output=True, text=True, timeout=300
+        [sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
     found: dict[str, str] = json.loads(result.stdout.splitlines()[-1])

@@ -50,6 +50,15 @@ class PolicySet:
     sizes: tuple[int, ...]
     """Distinct members per MDP."""
 
+    def tables(self, mdps: TabularMDP) -> tuple[list[Tensor], list[Tensor]]:
+        """Return per MDP psi(s) [S, P, F] and psi(s, a) [S * A, P, F], both without padding."""
+        members = list(enumerate(zip(mdps.valid.sum(-1).tolist(), self.sizes, strict=True)))
+        states = [self.psi[m, :p, :s] for m, (s, p) in members]
+        pairs = [self.psi_action[m, :p, :s].flatten(1, 2) for m, (s, p) in members]
+        return [t.transpose(0, 1).contiguous() for t in states], [
+            t.transpose(0, 1).contiguous() for t in pairs
+        ]
+
 
 def build_policy_set(
     mdp: TabularMDP,
