@@ -35,7 +35,7 @@ from typing import Any, Literal, get_args, get_type_hints
 import torch
 from torch import Tensor
 
-from prefrl.data import Preferences, Transitions
+from prefrl.data import Preferences, Transitions, seeded_generator
 from prefrl.functional.logistic import logistic_regression
 from prefrl.functional.policy_improvement import soft_policy_improvement
 from prefrl.functional.preferences import preference_cross_entropy, weighted_mean
@@ -92,7 +92,7 @@ class RegretConfig:
     max_policies: int = 1_000
     """Size at which the set is complete anyway."""
     exclude_true_policy: bool = True
-    """Keep the policy that is optimal under the true reward out of the set, so that it is not given away."""
+    """Whether the policy that is optimal under the true reward is kept out of the set."""
     absorbing: bool = False
     """Let terminated segments go on in the terminal state to the full length, and count the learned reward
     from that of such a step (Knox et al. 2023). Neural rewards only: absorbing steps have zero features, for
@@ -125,6 +125,27 @@ class RegretConfig:
         for name in ("ridge", "gpi_temperature"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+
+
+def network_output(network: StackedMLP, parameters: Mapping[str, Tensor], features: Tensor) -> Tensor:
+    """Return the outputs [B, n] of networks with given parameters for features [B, n, F]."""
+    named = {name: parameters[name] for name, _ in network.named_parameters()}
+    output: Tensor = torch.func.functional_call(network, named, (features.float(),)).double()
+    return output
+
+
+def learned_reward(config: RegretConfig, parameters: Mapping[str, Tensor], features: Tensor) -> Tensor:
+    """Return the rewards [B, n] of features [B, n, F] under fitted parameters."""
+    if config.reward == "linear":
+        return torch.einsum("bnf,bf->bn", features, parameters["weights"])
+    with torch.device("meta"), torch.no_grad():  # only its shape counts: the parameters are given
+        network = StackedMLP(features.shape[0], features.shape[-1], config.hidden)
+    with torch.no_grad():
+        rewards = network_output(network, parameters, features)
+        if not config.absorbing:
+            return rewards
+        # Only differences between steps were seen, and the step after the end is worth nothing.
+        return rewards - network_output(network, parameters, torch.zeros_like(features[:, :1]))
 
 
 class RewardFit:
@@ -173,7 +194,8 @@ class RewardFit:
         self.best_loss = torch.full((self.num_fits,), torch.inf, dtype=torch.float64, device=mdps.device)
         self.loss = self.best_loss
         self._newton = not self.regret and config.reward == "linear" and not config.uniform_response
-        self._solved = False
+        if self._newton:
+            self._solve_convex()
 
     def _initial(self, preferences: Sequence[Preferences], seed: int) -> dict[str, Tensor]:
         """Return the parameters, each with leading axis [B]."""
@@ -183,7 +205,7 @@ class RewardFit:
         if self.config.reward == "neural":
             cuda = [self.mdps.device] if self.mdps.device.type == "cuda" else []
             with torch.random.fork_rng(devices=cuda):
-                torch.manual_seed(seed)
+                torch.manual_seed(seeded_generator(seed, "neural reward").initial_seed())
                 self._network = StackedMLP(self.num_fits, num_features, self.config.hidden)
             parameters.update(self._network.named_parameters())
             features, self._segment_mask = collate_features(preferences)  # [B, 2, n, L, F], [B, 2, n, L]
@@ -230,16 +252,10 @@ class RewardFit:
 
     def _neural_scores(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """Return the difference [B, n] of summed network outputs."""
-        rewards = self._network_rewards(parameters, self._segment_features.flatten(1, 3))
+        assert self._network is not None
+        rewards = network_output(self._network, parameters, self._segment_features.flatten(1, 3))
         scores = (rewards.reshape(self._segment_mask.shape) * self._segment_mask).sum(-1)
         return scores[:, 1] - scores[:, 0]
-
-    def _network_rewards(self, parameters: Mapping[str, Tensor], features: Tensor) -> Tensor:
-        """Return the network's rewards [B, n] of features [B, n, F]."""
-        assert self._network is not None
-        named = {name: parameters[name] for name, _ in self._network.named_parameters()}
-        rewards: Tensor = torch.func.functional_call(self._network, named, (features.float(),)).double()
-        return rewards
 
     def losses(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """Return the mean cross-entropy [B] of each fit."""
@@ -254,11 +270,9 @@ class RewardFit:
     def step(self, steps: int) -> Tensor:
         """Take optimiser steps, without waiting for the device; return the best losses [B] so far.
 
-        The convex fit (linear partial return) is solved exactly at the first call.
+        The convex fit (linear partial return) was solved exactly when this object was made.
         """
         if self._newton:
-            if not self._solved:
-                self._solve_convex()
             return self.best_loss
         for _ in range(steps):
             self._optimizer.zero_grad()
@@ -277,7 +291,6 @@ class RewardFit:
         self._best["weights"] = weights
         self._parameters["weights"].data.copy_(weights)
         self.loss = self.best_loss = self.losses(self._best).detach()
-        self._solved = True
 
     def _keep_best(self, losses: Tensor) -> None:
         better = losses < self.best_loss
@@ -285,6 +298,11 @@ class RewardFit:
         for name, value in self._parameters.items():
             mask = better.reshape((-1,) + (1,) * (value.ndim - 1))
             self._best[name] = torch.where(mask, value.detach(), self._best[name])
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """The best parameters so far, each with leading axis [B]."""
+        return dict(self._best)
 
     @property
     def weights(self) -> Tensor:
@@ -300,14 +318,7 @@ class RewardFit:
     def reward(self, features: Tensor) -> Tensor:
         """Return the learned rewards [B, n] of features [n, F], or [B, n, F] of each fit's own."""
         features = features.expand(self.num_fits, *features.shape[-2:])
-        if self._network is None:
-            return torch.einsum("bnf,bf->bn", features, self.weights)
-        with torch.no_grad():
-            rewards = self._network_rewards(self._best, features)
-            if not self.config.absorbing:
-                return rewards
-            # Only differences between steps were seen, and the step after the end is worth nothing.
-            return rewards - self._network_rewards(self._best, torch.zeros_like(features[:, :1]))
+        return learned_reward(self.config, self._best, features)
 
     def rewards(self) -> Tensor:
         """Return the learned expected rewards [B, S, A] (their own MDP's states, padding included)."""
@@ -331,7 +342,7 @@ class RewardFit:
 
     def scaled_returns(self) -> Tensor:
         """Return the scaled return [B] of the planned policies under the true rewards."""
-        return scaled_return(self.fitted_mdps(), self.policy(), self.config.gamma)
+        return scaled_return(self.fitted_mdps(), self.policy())
 
     def state_dict(self) -> dict[str, Any]:
         """Return parameters, optimiser and best iterates."""
@@ -349,20 +360,20 @@ class RewardFit:
         self._optimizer.load_state_dict(state["optimizer"])
         self._best = {name: value.to(self.mdps.device) for name, value in state["best"].items()}
         self.loss = self.best_loss = state["best_loss"].to(self.mdps.device)
-        self._solved = bool(torch.isfinite(self.best_loss).all())
 
 
 class RegretAgent(Agent):
     """Learns reward weights from preferences, plans in the learned reward, and acts.
 
-    One timestep is one optimiser step of the fit (the convex partial-return fit is solved exactly by the
-    first update, whatever the number of steps).
+    One timestep is one optimiser step of the fit (the convex partial-return fit is solved exactly when the
+    agent is made, whatever the number of steps). ``update()`` never waits for the device; planning does: it
+    takes place when the agent is asked to act, or for its result, after the reward has changed.
 
     Args:
         env: an environment with a ``tabular_model()``; its true reward is used to report the scaled return,
             and to keep the truly optimal policy out of the policy set, never to learn.
         config: settings.
-        preferences: comparisons with reward features; None for an agent that is loaded to predict only.
+        preferences: comparisons with reward features; None for an agent that does not learn (a loaded one).
         device: torch device, or "auto".
         seed: of the policy set, of the neural reward and of action draws.
 
@@ -394,7 +405,9 @@ class RegretAgent(Agent):
         # What is planned for a reward of 0: every action is as good as any other.
         shape = (num_states, num_actions)
         self.policy = torch.full(shape, 1.0 / num_actions, dtype=torch.float64, device=self.device)
-        self.reward_weights: Tensor | None = None
+        self.reward_parameters: dict[str, Tensor] = {}
+        """What was learned: ``weights`` [1, F], or the parameters of the network."""
+        self.train_cross_entropy: float | None = None
         self._planned = True
 
     def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
@@ -410,20 +423,30 @@ class RegretAgent(Agent):
         if self._planned or self.fit is None:
             return
         self.policy = self.fit.policy()[0]
-        self.reward_weights = self.fit.weights[0] if self.config.reward == "linear" else None
+        self.reward_parameters = self.fit.parameters
+        self.train_cross_entropy = float(self.fit.best_loss[0])
         self._planned = True
 
     def reward(self, obs: Any, action: Any, next_obs: Any) -> float:
         """Return the learned reward of one transition, for ``prefrl.envs.wrappers.ReplaceReward``."""
+        self.plan()
+        if not self.reward_parameters:
+            raise ValueError("this agent has learned no reward yet; call learn()")
         phi = torch.as_tensor(getattr(self.env, "unwrapped", self.env).features(obs, action, next_obs))
-        return float(self._require_fit().reward(phi.to(self.device)[None])[0, 0])
+        features = phi.to(self.device).reshape(1, 1, -1)
+        return float(learned_reward(self.config, self.reward_parameters, features))
 
     def observe(self, transitions: Transitions) -> None:
         """Nothing is learned from stepping: the comparisons are the data."""
 
     def update(self) -> dict[str, Tensor]:
         """Take ``steps_per_update`` optimiser steps; see :meth:`Agent.update`."""
-        fit = self._require_fit()
+        fit = self.fit
+        if fit is None:
+            raise ValueError(
+                "this agent has no preferences to learn from; make it with them: RegretAgent(env, config, "
+                "preferences). A loaded agent predicts and gives rewards, it does not go on with the fit"
+            )
         best = fit.step(self.config.steps_per_update)[0]
         self.num_timesteps += self.config.steps_per_update
         self._planned = False
@@ -439,25 +462,20 @@ class RegretAgent(Agent):
         model = getattr(self.env, "unwrapped", self.env).tabular_model()
         return [name.replace(" ", "_") for name in model.feature_names]
 
-    def _require_fit(self) -> RewardFit:
-        if self.fit is None:
-            raise ValueError("this agent has no preferences to learn from; give them when making it")
-        return self.fit
-
     def result(self) -> dict[str, Any]:
         """Return the scaled return (near-optimal above 0.9), training cross-entropy and reward weights."""
-        fit = self._require_fit()
         self.plan()
-        assert self.mdp is not None
-        scaled = float(scaled_return(self.mdp, self.policy[None], self.config.gamma)[0])
-        weights = None
-        if self.reward_weights is not None:
-            weights = dict(zip(self._feature_names(), self.reward_weights.tolist(), strict=True))
+        if self.mdp is None:
+            raise ValueError("this agent was loaded without an environment; its policy is judged in one")
+        scaled = float(scaled_return(self.mdp, self.policy[None])[0])
+        weights = self.reward_parameters.get("weights")
         return {
             "scaled_return": scaled,
             "near_optimal": scaled > 0.9,
-            "train_cross_entropy": float(fit.best_loss[0]),
-            "reward_weights": weights,
+            "train_cross_entropy": self.train_cross_entropy,
+            "reward_weights": weights
+            if weights is None
+            else dict(zip(self._feature_names(), weights[0].tolist(), strict=True)),
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -465,7 +483,8 @@ class RegretAgent(Agent):
         self.plan()
         return {
             "policy": self.policy,
-            "reward_weights": self.reward_weights,
+            "reward_parameters": self.reward_parameters,
+            "train_cross_entropy": self.train_cross_entropy,
             "generator": self._generator.get_state(),
             "fit": None if self.fit is None else self.fit.state_dict(),
         }
@@ -473,8 +492,10 @@ class RegretAgent(Agent):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Agent.load_state_dict`."""
         self.policy = state["policy"].to(self.device)
-        weights = state["reward_weights"]
-        self.reward_weights = None if weights is None else weights.to(self.device)
+        self.reward_parameters = {
+            name: value.to(self.device) for name, value in state["reward_parameters"].items()
+        }
+        self.train_cross_entropy = state["train_cross_entropy"]
         self._generator.set_state(state["generator"].cpu())
         if self.fit is not None and state["fit"] is not None:
             self.fit.load_state_dict(state["fit"])

@@ -19,7 +19,7 @@ import os
 import pkgutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ from prefrl.envs.device import TorchBackend
 from prefrl.envs.random_grid import RandomGridVectorEnv
 from prefrl.preferences import PartialReturn, ask_teacher
 from prefrl.run.stepping import Stepper
-from prefrl.tabular import PolicySet, TabularMDP
+from prefrl.tabular import TabularMDP
 
 DEVICE = "gpu"
 
@@ -140,15 +140,15 @@ def regret_case(lottery: bool = False, **settings: Any) -> Case:
             env = gym.make("prefrl/RandomGrid-v0", layout_seed=1, stochastic=lottery)
             real = TabularMDP.from_env(env)
             answers = ask_teacher(real, 20, model=PartialReturn(), length=(2, 4))
-            fit = RewardFit(real, [answers], config)
-        patches = {
+            policies = RewardFit(real, [answers], config).policies
+            tables = policies.tables(real) if policies else ([], [])
+        done_before = {
             "make_generator": on_host,
             "check_comparisons": lambda mdps, preferences: None,
-            "build_policy_set": lambda mdps, *_, **__: _moved_policies(mode, fit, mdps),
-            "_tables": lambda mdps, policies: _moved_tables(mode, fit),
+            "build_policy_set": lambda mdps, *_, **__: Prepared(mode, tables, mdps),
             "logistic_regression": lambda inputs, *_, **__: inputs.new_zeros(len(inputs), inputs.shape[-1]),
         }
-        with mock.patch.multiple(regret, **patches):
+        with mock.patch.multiple(regret, **done_before):
             agent = RegretAgent(env, config, fake_preferences(mode, answers), device=DEVICE)
             agent.update()  # the convex fit is solved at the first update
         obs = torch.zeros(7, dtype=torch.int64, device=DEVICE)
@@ -166,18 +166,15 @@ def regret_case(lottery: bool = False, **settings: Any) -> Case:
     return make
 
 
-def _moved_policies(mode: FakeTensorMode, fit: RewardFit, mdps: TabularMDP) -> PolicySet:
-    assert mdps.device.type == DEVICE
-    assert fit.policies is not None
-    return PolicySet(
-        fake(mode, fit.policies.psi, DEVICE), fake(mode, fit.policies.psi_action, DEVICE), fit.policies.sizes
-    )
+class Prepared:
+    """The tables of a policy set that was built on real numbers, moved to the accelerator."""
 
+    def __init__(self, mode: FakeTensorMode, tables: Sequence[list[Tensor]], mdps: TabularMDP) -> None:
+        assert mdps.device.type == DEVICE
+        self._moved = [[fake(mode, table, DEVICE) for table in part] for part in tables]
 
-def _moved_tables(mode: FakeTensorMode, fit: RewardFit) -> tuple[list[Tensor], ...]:
-    return tuple(
-        [fake(mode, table, DEVICE) for table in tables] for tables in (fit._state_psi, fit._pair_psi)
-    )
+    def tables(self, mdps: TabularMDP) -> list[list[Tensor]]:
+        return self._moved
 
 
 class AsksTheDevice(QLearning):

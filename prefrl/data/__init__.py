@@ -3,6 +3,7 @@
 from .atomic import atomic_path
 from .human import load_human_preferences, load_human_statistics
 from .preference_files import load_preferences, save_preferences
+from .seeding import seeded_generator
 from .segments import Preferences, Segments, concatenate_segments, split_preferences
 from .transitions import Transitions, successor_obs, transition_mask
 
@@ -16,6 +17,7 @@ __all__ = [
     "load_human_statistics",
     "load_preferences",
     "save_preferences",
+    "seeded_generator",
     "split_preferences",
     "successor_obs",
     "transition_mask",

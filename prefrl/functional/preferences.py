@@ -35,25 +35,6 @@ def partial_return(rewards: Tensor, mask: Tensor, *, gamma: float = 1.0) -> Tens
     return (rewards * gamma ** remaining.clamp(min=0).to(rewards.dtype)).sum(-1)
 
 
-def change_in_expected_return(returns: Tensor, start_value: Tensor, end_value: Tensor) -> Tensor:
-    """Return the score of deterministic regret, G + V*(s_n) - V*(s_0): minus the regret. All [...]."""
-    return returns + end_value - start_value
-
-
-def summed_advantage(state_value: Tensor, action_value: Tensor, mask: Tensor) -> Tensor:
-    """Return the score of (stochastic) regret, sum_t [Q*(s_t, a_t) - V*(s_t)]: minus the regret.
-
-    Args:
-        state_value: [..., L] V* at the states of the transitions.
-        action_value: [..., L] Q* at their pairs.
-        mask: [..., L] bool.
-
-    Returns:
-        [...].
-    """
-    return torch.where(mask, action_value - state_value, 0.0).sum(-1)
-
-
 def preference_logit(first_score: Tensor, second_score: Tensor, scale: float | Tensor = 1.0) -> Tensor:
     """Return the log-odds that the second segment is preferred; scale is 1 / temperature."""
     return scale * (second_score - first_score)

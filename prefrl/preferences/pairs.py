@@ -67,7 +67,7 @@ def collate_features(preferences: Sequence[Preferences]) -> tuple[Tensor, Tensor
 
 
 def check_comparisons(mdps: TabularMDP, preferences: Sequence[Preferences]) -> None:
-    """Raise ValueError unless B data sets hold comparisons of segments of M MDPs, B / M for each in turn."""
+    """Raise ValueError unless B data sets hold comparisons of segments of M MDPs, B / M for each."""
     count = len(preferences)
     if count == 0 or count % mdps.num_mdps:
         raise ValueError(
@@ -78,8 +78,35 @@ def check_comparisons(mdps: TabularMDP, preferences: Sequence[Preferences]) -> N
         size = sizes[i * mdps.num_mdps // count]
         try:
             data.validate_tabular(size, mdps.num_actions, mdps.features.shape[-1])
+            mdp = mdps.select(torch.tensor([i * mdps.num_mdps // count], device=mdps.device))
+            for side, segments in (("first", data.first), ("second", data.second)):
+                _check_transitions(mdp, side, segments.to(mdps.device))
         except ValueError as error:
             raise ValueError(f"data set {i}: {error}") from error
+
+
+def _check_transitions(mdp: TabularMDP, side: str, segments: Segments) -> None:
+    """Raise ValueError unless every transition can happen in an MDP (a batch of one), with these features."""
+    obs, actions, next_obs = segments.obs[:, :-1], segments.actions, segments.obs[:, 1:]
+    same = mdp.successors[0, obs, actions] == next_obs[..., None]  # [N, L, K]
+    same &= mdp.probabilities[0, obs, actions] > 0
+    same &= torch.isclose(mdp.features[0, obs, actions], _features(segments)[:, :, None]).all(-1)
+    bad = (segments.mask & ~same.any(-1)).nonzero()
+    if len(bad):
+        row, step = bad[0].tolist()
+        raise ValueError(
+            f"row {row} of the {side} segments goes from state {int(obs[row, step])} by action "
+            f"{int(actions[row, step])} to {int(next_obs[row, step])} with features "
+            f"{_features(segments)[row, step].tolist()}, which cannot happen in this environment"
+        )
+    wrong = (mdp.terminal[0, segments.last_obs] != segments.terminated).nonzero()
+    if len(wrong):
+        row = int(wrong[0])
+        end = "goes on" if bool(segments.terminated[row]) else "ends an episode"
+        raise ValueError(
+            f"row {row} of the {side} segments ends in state {int(segments.last_obs[row])}, which {end} in "
+            f"this environment, with terminated {bool(segments.terminated[row])}"
+        )
 
 
 def _end_terms(first: Segments, second: Segments) -> tuple[Tensor, Tensor]:

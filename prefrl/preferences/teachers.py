@@ -13,6 +13,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from prefrl.data import seeded_generator
 from prefrl.functional.preferences import partial_return
 
 from .models import PartialReturn, StepwiseModel, Valuation
@@ -79,7 +80,7 @@ class Teacher:
         difference = second_score - first_score
         # Drawn on the CPU, so that a seed gives the same answers on every device.
         draws = torch.rand(2, *difference.shape, dtype=torch.float64,
-                           generator=torch.Generator().manual_seed(seed)).to(difference.device)  # fmt: skip
+                           generator=seeded_generator(seed, "answers")).to(difference.device)  # fmt: skip
         second_wins = difference > 0
         if self.temperature > 0.0:
             logit = self.model.scale * difference / self.temperature

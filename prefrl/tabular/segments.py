@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from prefrl.data import Segments, concatenate_segments
+from prefrl.data import Segments, concatenate_segments, seeded_generator
 
 from .mdp import TabularMDP
 
@@ -35,7 +35,7 @@ def random_segments(mdp: TabularMDP, count: int, length: int, *, seed: int = 0) 
     check_single(mdp)
     if count < 1 or length < 1:
         raise ValueError(f"count is {count} and length {length}; both must be at least 1")
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded_generator(seed, "segments", length)
     starts = torch.nonzero(((mdp.start[0] > 0.0) & ~mdp.terminal[0]).cpu())[:, 0]
     state = starts[torch.randint(len(starts), (count,), generator=generator)].to(mdp.device)
     actions = torch.randint(mdp.num_actions, (count, length), generator=generator).to(mdp.device)
@@ -86,7 +86,7 @@ def random_pairs(
     size = len(pool)
     if not 1 <= count <= size * (size - 1):
         raise ValueError(f"count is {count}; {size} distinct segments make 1 to {size * (size - 1)} pairs")
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded_generator(seed, "pairs")
     chosen = _distinct_integers(size * (size - 1), count, generator).to(mdp.device)
     first, second = chosen // (size - 1), chosen % (size - 1)
     second = second + (second >= first)  # skips the pair of a segment with itself
@@ -108,7 +108,7 @@ def _pool(mdp: TabularMDP, length: int | Sequence[int], seed: int) -> Segments:
     lengths = [length] if isinstance(length, int) else list(length)
     if not lengths:
         raise ValueError("length is empty; give at least one")
-    drawn = [random_segments(mdp, POOL_SIZE, n, seed=seed + i) for i, n in enumerate(lengths)]
+    drawn = [random_segments(mdp, POOL_SIZE, n, seed=seed) for i, n in enumerate(lengths)]
     # All at once: a segment that ended early may come among those of several lengths.
     return distinct_segments(concatenate_segments(drawn), by_actions=mdp.successors.shape[-1] > 1)
 

@@ -358,7 +358,7 @@ def mean_start_value(mdp: TabularMDP, values: Tensor) -> Tensor:
     return (mdp.start * values).sum(-1)
 
 
-def scaled_return(mdp: TabularMDP, policy: Tensor, gamma: float) -> Tensor:
+def scaled_return(mdp: TabularMDP, policy: Tensor, gamma: float = 0.999) -> Tensor:
     """Return (J(pi) - J(uniform)) / (J(pi*) - J(uniform)) [..., M] under the true reward.
 
     1 is optimal, 0 is as good as uniformly random actions; it has no lower bound (Knox et al. 2022, sec. 5).
@@ -366,7 +366,7 @@ def scaled_return(mdp: TabularMDP, policy: Tensor, gamma: float) -> Tensor:
     Args:
         mdp: the MDPs, with their true weights.
         policy: [..., M, S, A].
-        gamma: discount.
+        gamma: discount (the default is the published studies', whatever an agent learns or plans with).
     """
     rewards = mdp.linear_rewards(mdp.weights)
     uniform = torch.full_like(rewards, 1.0 / mdp.num_actions)

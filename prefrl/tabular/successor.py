@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from prefrl.data import seeded_generator
+
 from .mdp import TabularMDP
 from .solvers import check_gamma, check_policy, discounted_sum, expected_next, optimal_policy
 
@@ -83,7 +85,7 @@ def build_policy_set(
         max_duplicates: duplicates that end the search.
         max_policies: members that end the search.
         exclude: [M, F] weights whose own optimal policy must stay outside (the true ones), or None.
-        seed: of the draws.
+        seed: of the draws, the same for every MDP: a set does not depend on the batch it is built in.
 
     Raises:
         ValueError: for empty ``entries`` or limits below 1, or if no policy is left.
@@ -91,7 +93,8 @@ def build_policy_set(
     if not len(entries) or max_duplicates < 1 or max_policies < 1:
         raise ValueError("entries must not be empty; max_duplicates and max_policies must be at least 1")
     members = [_grow(mdp.select(torch.tensor([m], device=mdp.device)), gamma, entries, max_duplicates,
-                     max_policies, None if exclude is None else exclude[m], seed + m)
+                     max_policies, None if exclude is None else exclude[m],
+                     seeded_generator(seed, "policy set"))
                for m in range(mdp.num_mdps)]  # fmt: skip
     sizes = tuple(len(psi) for psi, _ in members)
     place = torch.arange(max(sizes), device=mdp.device)
@@ -110,10 +113,9 @@ def _grow(
     max_duplicates: int,
     max_policies: int,
     exclude: Tensor | None,
-    seed: int,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Collect the members [P, S, F] and [P, S, A, F] of one MDP's set."""
-    generator = torch.Generator().manual_seed(seed)
     choices = torch.as_tensor(entries, dtype=mdp.features.dtype)
     num_features = mdp.features.shape[-1]
     seen: set[bytes] = set()

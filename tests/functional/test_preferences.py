@@ -9,12 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from prefrl.functional.preferences import (
-    change_in_expected_return,
     partial_return,
     preference_cross_entropy,
     preference_logit,
     preference_probability,
-    summed_advantage,
     weighted_mean,
 )
 
@@ -59,28 +57,6 @@ def test_partial_return_equals_its_plain_twin(seed: int, gamma: float) -> None:
             for t in range(int(mask[i].sum())):
                 expected[b, i] = expected[b, i] * gamma + rewards[b, i, t]
     close(partial_return(rewards, mask, gamma=gamma), expected)
-
-
-def test_scores_of_regret_by_hand() -> None:
-    returns = double(3.0, -1.0)
-    assert change_in_expected_return(returns, double(10.0, 5.0), double(6.0, 5.0)).tolist() == [-1.0, -1.0]
-    value = double([[10.0, 8.0, math.nan], [4.0, 4.0, 4.0]])
-    quality = double([[9.0, 8.0, math.nan], [4.0, 1.5, 3.0]])
-    mask = torch.tensor([[True, True, False], [True, True, True]])
-    assert summed_advantage(value, quality, mask).tolist() == [-1.0, -3.5]
-
-
-@given(seeds)
-def test_summed_advantage_equals_its_plain_twin(seed: int) -> None:
-    value, mask = random_segments(seed, 3)
-    quality, _ = random_segments(seed + 1, 3)
-    quality = quality.nan_to_num().masked_fill(~mask, math.nan)
-    expected = torch.zeros(3, 5, dtype=torch.float64)
-    for b in range(3):
-        for i in range(5):
-            for t in range(int(mask[i].sum())):
-                expected[b, i] += quality[b, i, t] - value[b, i, t]
-    close(summed_advantage(value, quality, mask), expected)
 
 
 def test_padding_takes_no_gradient() -> None:
@@ -188,12 +164,11 @@ def test_gradients_in_float64(guess: str | None) -> None:
         assert torch.autograd.gradcheck(preference_probability, both)
 
 
-def test_scores_have_gradients_in_float64() -> None:
+def test_partial_return_has_gradients_in_float64() -> None:
     mask = torch.tensor([[True, True, False], [True, True, True]])
     rewards = torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     rewards.requires_grad_()
     assert torch.autograd.gradcheck(lambda r: partial_return(r, mask, gamma=0.7), rewards)
-    assert torch.autograd.gradcheck(lambda r: summed_advantage(r, 2.0 * r, mask), rewards)
 
 
 def test_single_precision_stays_single() -> None:

@@ -125,6 +125,16 @@ def test_metrics_are_means_since_the_last_row() -> None:
     assert logged == pytest.approx([(0.9 + 0.9**2 + 0.9**3) / 3, (0.9**4 + 0.9**5 + 0.9**6) / 3])
 
 
+def test_on_a_device_a_row_reports_the_episodes_since_the_row_before() -> None:
+    agent, rows = device_agent(64), Rows()
+    agent.logger = Logger(None, [rows])
+    loop = Loop(agent, 64 * 40, log_every=64 * 20)
+    loop.run()
+    assert all("rollout/ep_rew_mean" in row for _, row in rows.rows)
+    assert loop._stepper is not None
+    assert loop._stepper.episodes.totals().tolist() == [0.0, 0.0, 0.0]
+
+
 def test_a_hundred_rows_by_default() -> None:
     agent, rows = device_agent(1), Rows()
     agent.logger = Logger(None, [rows])
@@ -399,6 +409,16 @@ def test_resumed_equals_uninterrupted(
     for key in ("agent", "stepper", "metrics", "num_timesteps", "target"):
         assert_same(ours[key], theirs[key])
     assert ours["seconds"] > 0
+
+
+def test_resume_reaches_the_target_of_the_interrupted_call(tmp_path: Path) -> None:
+    folder, agent = new_folder(tmp_path / "run"), device_agent()
+    learn(agent, 80)
+    with pytest.raises(RuntimeError, match="crash"):
+        learn(agent, 160, folder=folder, checkpoint_every=8, callback=crash_at(120))
+    again = device_agent()
+    learn(again, 160, folder=folder, resume=True)
+    assert again.num_timesteps == 240
 
 
 def test_seconds_add_up_over_the_parts_of_a_run(tmp_path: Path) -> None:

@@ -178,8 +178,8 @@ def test_on_delivery_the_set_comes_nearer_to_the_optimal_value_than_any_member()
     assert (reached <= value + 1e-9).all()
     members = ((value - reached) * mdp.start[0]).sum(-1)
     together = ((value - reached.amax(0)) * mdp.start[0]).sum()
-    assert 1e-6 < together < members.min() < 0.5
-    assert together < 0.01
+    assert 1e-6 < together < members.min() - 1e-3
+    assert members.min() < 0.5
 
 
 def test_seeds() -> None:
@@ -194,13 +194,13 @@ def test_seeds() -> None:
 def test_short_sets_are_padded_with_their_first_member() -> None:
     grids = [gym.make("prefrl/RandomGrid-v0", layout_seed=seed).unwrapped.tabular_model() for seed in (12, 1)]
     mdp = TabularMDP.stack(grids)
-    settings: dict[str, Any] = {"entries": DELIVERY_ENTRIES, "max_duplicates": 20}
+    settings: dict[str, Any] = {"entries": DELIVERY_ENTRIES, "max_duplicates": 60}
     both = build_policy_set(mdp, 0.9, **settings, seed=7)
     assert both.sizes[0] != both.sizes[1]
     assert both.psi.shape[1] == max(both.sizes)
     for m, (model, size) in enumerate(zip(grids, both.sizes, strict=True)):
         states = len(model.terminal)
-        alone = build_policy_set(TabularMDP.stack([model]), 0.9, **settings, seed=7 + m)
+        alone = build_policy_set(TabularMDP.stack([model]), 0.9, **settings, seed=7)
         assert alone.sizes == (size,)
         close(both.psi[m, :size, :states], alone.psi[0], 1e-9)
         close(both.psi_action[m, :size, :states], alone.psi_action[0], 1e-9)
