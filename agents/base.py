@@ -6,7 +6,8 @@ import dataclasses
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
 
 import gymnasium as gym
@@ -28,16 +29,24 @@ def resolve_device(device: torch.device | str) -> torch.device:
     """Return the torch device; "auto" is CUDA where present, else the CPU.
 
     Raises:
-        ValueError: if torch does not know the device, or this machine does not have it.
+        ValueError: if torch does not know the device, this machine does not have it, or it cannot hold
+            float64 tensors and a generator, which every agent needs.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ValueError(f"device is {device!r}; give 'auto', 'cpu', 'cuda' or 'cuda:N'") from error
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device is {device!r}, but torch finds {torch.cuda.device_count()} CUDA devices")
+    if resolved.type not in ("cpu", "cuda"):  # those can do it, and trying would start CUDA up
+        try:
+            torch.zeros(1, dtype=torch.float64, device=resolved)
+            make_generator(resolved, 0)
+        except (RuntimeError, AssertionError, ImportError, TypeError) as error:
+            raise ValueError(f"device is {device!r}, which cannot hold float64 tensors and a generator here; "
+                             "give 'auto', 'cpu', 'cuda' or 'cuda:N'") from error  # fmt: skip
     return resolved
 
 
@@ -143,13 +152,16 @@ class Agent(ABC):
         """Return ``(action, state)`` for one observation or a batch, as numpy, like SB3's ``predict``.
 
         Raises:
-            ValueError: if the observation has neither the space's shape nor one batch axis more.
+            ValueError: if the observation has neither the space's shape nor one batch axis more, or is none
+                of a Discrete space.
         """
         obs = np.asarray(observation)
         shape = self.observation_space.shape or ()
         single = obs.shape == shape
         if not single and obs.shape[1:] != shape:
             raise ValueError(f"observation has shape {obs.shape}; this agent takes {shape} or (n, *{shape})")
+        if isinstance(self.observation_space, gym.spaces.Discrete):
+            obs = _check_discrete(obs, self.observation_space)
         with torch.no_grad():
             batch = torch.as_tensor(obs[None] if single else obs, device=self.device)
             actions = self.act(batch, deterministic=deterministic).cpu().numpy()
@@ -188,20 +200,21 @@ class Agent(ABC):
             ValueError: if it is not an agent file, holds another agent, or ``env`` has other spaces.
         """
         header, state = read_agent_file(path)
-        if header["agent"] != cls.__name__:
-            raise ValueError(f"{path} holds a {header['agent']}, not a {cls.__name__}")
-        spaces = Spaces(space_from_json(header["observation_space"]), space_from_json(header["action_space"]))
-        try:
+        name = cls.__name__
+        if header["agent"] != name:
+            raise ValueError(f"{path} holds a {header['agent']}, not a {name}")
+        with taking_over(path, f"spaces for a {name}"):
+            spaces = Spaces(*(space_from_json(header[f"{kind}_space"]) for kind in ("observation", "action")))
+        with taking_over(path, f"settings of a {name}"):
             config = cls.config_class(**header["config"])
-        except TypeError as error:
-            raise ValueError(f"{path} has settings that {cls.__name__} does not know: {error}") from error
         agent = cls(spaces if env is None else env, config, device=device, seed=header["seed"])
         given = (agent.observation_space, agent.action_space)
         if given != (spaces.single_observation_space, spaces.single_action_space):
             raise ValueError(f"{path} was trained on {spaces.single_observation_space} and "
                              f"{spaces.single_action_space}; env has {given[0]} and {given[1]}")  # fmt: skip
         agent.num_timesteps = header["num_timesteps"]
-        agent.load_state_dict(state)
+        with taking_over(path, f"state of a {name} in these spaces"):
+            agent.load_state_dict(state)
         return agent
 
     # What SB3's callbacks ask of a model ------------------------------------------------------------------
@@ -215,6 +228,39 @@ class Agent(ABC):
         return None
 
 
+@contextmanager
+def taking_over(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Turn whatever goes wrong while ``what`` is taken over from a file into a ValueError that names it."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).split("\n", 1)[0]
+        raise ValueError(f"{path} holds no {what}: {reason}") from error
+
+
+def _check_discrete(obs: Any, space: gym.spaces.Discrete) -> Any:
+    """Return observations of a Discrete space as int64; ValueError for anything else."""
+    first, last = int(space.start), int(space.start + space.n - 1)
+    if not np.issubdtype(obs.dtype, np.integer):
+        raise ValueError(f"observation has dtype {obs.dtype}; this agent takes whole numbers from {first} "
+                         f"to {last}")  # fmt: skip
+    wrong = obs[(obs < first) | (obs > last)]
+    if wrong.size:
+        raise ValueError(f"observation is {wrong.flat[0]}; this agent takes {first} to {last}")
+    return obs.astype(np.int64)  # torch takes uint8 for a mask, and does not know uint64
+
+
+HEADER = {
+    "agent": str,
+    "config": dict,
+    "seed": int,
+    "num_timesteps": int,
+    "observation_space": dict,
+    "action_space": dict,
+}
+"""What the header of an agent file holds besides its format."""
+
+
 def read_agent_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return header and state of a file that :meth:`Agent.save` wrote; ValueError for any other."""
     content = read_tensor_file(path, "agent file")
@@ -222,8 +268,13 @@ def read_agent_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
         header, state = json.loads(content["header"]), content["state"]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no agent file of prefrl") from error
+    if not isinstance(header, dict) or not isinstance(state, dict):
+        raise ValueError(f"{path} is no agent file of prefrl")
     if header.get("format") != FILE_FORMAT:
         raise ValueError(f"{path} has format {header.get('format')}; this version reads {FILE_FORMAT}")
+    for key, kind in HEADER.items():
+        if not isinstance(header.get(key), kind):
+            raise ValueError(f"{path} is no agent file of prefrl: its {key} is {header.get(key)!r}")
     return header, state
 
 

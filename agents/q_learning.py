@@ -157,8 +157,10 @@ class QLearning(Agent):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Agent.load_state_dict`; ValueError for a table of another size."""
-        if state["q"].shape != self.q.shape:
-            raise ValueError(f"the table is {list(state['q'].shape)}; this agent's is {list(self.q.shape)}")
+        for name, table in (("q", self.q), ("visits", self.visits)):
+            if state[name].shape != table.shape:
+                given = list(state[name].shape)
+                raise ValueError(f"the table {name} is {given}; this agent's is {list(table.shape)}")
         self.q.copy_(state["q"])
         self.visits.copy_(state["visits"])
         self._generator.set_state(state["generator"].cpu())

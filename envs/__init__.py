@@ -42,6 +42,11 @@ for _id, _family in REGISTRY.items():
     )
 
 
+def bare_id(env_id: str) -> str:
+    """Return an id without the module that Gymnasium would import, as in ``prefrl.envs:prefrl/Delivery-v0``."""
+    return env_id.removeprefix("prefrl.envs:")
+
+
 def make_device(
     env_id: str,
     num_envs: int,
@@ -58,24 +63,24 @@ def make_device(
     otherwise; actions are trusted, since looking at them would wait for the device.
 
     Args:
-        env_id: one of :data:`REGISTRY`.
+        env_id: one of :data:`REGISTRY`, with or without ``prefrl.envs:`` in front.
         num_envs: number of rows.
-        device: torch device.
+        device: torch device, or "auto": CUDA where present, else the CPU.
         float_dtype: dtype of rewards and continuous observations (default ``torch.float32``).
         generator_device: where random numbers are drawn (default: on ``device``); see ``TorchBackend``.
         seed: seeds the noise, as in ``reset(seed=...)``.
         **kwargs: ``max_episode_steps``, ``autoreset_mode`` and the environment's own arguments.
 
     Raises:
-        ValueError: if the id is not one of ours.
+        ValueError: if the id is not one of ours, or torch does not know a device.
     """
     from gymnasium.vector import AutoresetMode
 
     from .device import TorchBackend
 
-    if env_id not in REGISTRY:
+    if bare_id(env_id) not in REGISTRY:
         raise ValueError(f"env_id is {env_id!r}; on-device environments are {sorted(REGISTRY)}")
-    family = REGISTRY[env_id]
+    family = REGISTRY[bare_id(env_id)]
     defaults = {"max_episode_steps": family.max_episode_steps, "autoreset_mode": AutoresetMode.SAME_STEP}
     backend = TorchBackend(device, float_dtype, generator_device)
     face = getattr(import_module(family.module), f"{family.name}VectorEnv")

@@ -131,6 +131,16 @@ def check_actions(dynamics: Dynamics, actions: Any, space: gym.Space[Any], name:
     return xp.astype(actions, xp.int64 if whole else backend.float_dtype, copy=False)
 
 
+def restored_state(dynamics: Dynamics, state: Mapping[str, Any], n: int) -> State:
+    """Return a saved state of ``n`` rows as arrays of the backend; ValueError for that of another world."""
+    like = dynamics.initial(dynamics.reset_noise(dynamics.backend.random(0), n))
+    given = {name: tuple(value.shape) for name, value in state.items()}
+    wanted = {name: tuple(value.shape) for name, value in like.items()}
+    if given != wanted:
+        raise ValueError(f"state holds arrays of shapes {given}; this environment's are {wanted}")
+    return {name: dynamics.backend.asarray(value) for name, value in state.items()}
+
+
 class ScalarEnv(gym.Env[Any, Any]):
     """A ``gymnasium.Env`` over one row of a :class:`Dynamics`.
 
@@ -181,6 +191,23 @@ class ScalarEnv(gym.Env[Any, Any]):
         if self.render_mode == "human":
             self.render()
         return self._observation(), float(rewards[0]), bool(terminated[0]), False, {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything a bit-equal continuation needs: state and generator (wrappers have their own)."""
+        if self._state is None:
+            raise gym.error.ResetNeeded("call reset() before state_dict()")
+        return {"state": dict(self._state), "rng": self._rng.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: if it comes from another environment.
+        """
+        self._state = restored_state(self.dynamics, state["state"], 1)
+        self._rng.generator = self.np_random
+        self._rng.set_state(state["rng"])
+        self._last_action = None
 
     def _one_row(self, action: Any) -> NDArray[Any]:
         space = self.action_space
@@ -406,12 +433,7 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
             ValueError: if it comes from another environment or number of rows.
         """
         backend = self.dynamics.backend
-        like = self.dynamics.initial(self.dynamics.reset_noise(backend.random(0), self.num_envs))
-        given = {name: tuple(value.shape) for name, value in state["state"].items()}
-        wanted = {name: tuple(value.shape) for name, value in like.items()}
-        if given != wanted:
-            raise ValueError(f"state holds arrays of shapes {given}; this environment's are {wanted}")
-        self._state = {name: backend.asarray(value) for name, value in state["state"].items()}
+        self._state = restored_state(self.dynamics, state["state"], self.num_envs)
         self._elapsed, self._done = backend.asarray(state["elapsed"]), backend.asarray(state["done"])
         self._rng = backend.random(0)
         self._rng.set_state(state["rng"])

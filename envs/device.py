@@ -42,14 +42,27 @@ class TorchRandom:
         self.generator.set_state(state["generator"].cpu())
 
 
+def _device(name: str, device: torch.device | str) -> torch.device:
+    """Return a torch device, CUDA where present for "auto"; ValueError naming the argument if it is none."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{name} is {device!r}; give 'auto', 'cpu', 'cuda' or 'cuda:N'") from error
+
+
 class TorchBackend:
     """Tensors on one device.
 
     Args:
-        device: any torch device.
+        device: any torch device, or "auto": CUDA where present, else the CPU.
         float_dtype: dtype of rewards and continuous observations (None: float32).
         generator_device: where random numbers are drawn (None: on ``device``). "cpu" gives every device the
             same numbers, at the price of a copy per step, and serves devices without a generator.
+
+    Raises:
+        ValueError: if torch does not know a device.
     """
 
     xp: Any = xtorch
@@ -61,9 +74,11 @@ class TorchBackend:
         float_dtype: torch.dtype | None = None,
         generator_device: torch.device | str | None = None,
     ) -> None:
-        self.device = torch.device(device)
+        self.device = _device("device", device)
         self.float_dtype = float_dtype or torch.float32
-        self.generator_device = self.device if generator_device is None else torch.device(generator_device)
+        self.generator_device = (
+            self.device if generator_device is None else _device("generator_device", generator_device)
+        )
 
     def asarray(self, values: Any, dtype: Any = None) -> torch.Tensor:
         """See :meth:`prefrl.envs.backend.Backend.asarray`."""

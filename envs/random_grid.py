@@ -81,6 +81,8 @@ class RandomGridDynamics(GridDynamics):
     ) -> None:
         if isinstance(layout_seed, bool) or not isinstance(layout_seed, (int, np.integer)) or layout_seed < 0:
             raise ValueError(f"layout_seed is {layout_seed!r}; it must be a whole number, not negative")
+        if not isinstance(stochastic, (bool, np.bool_)):  # any text would be true, "False" as well
+            raise ValueError(f"stochastic is {stochastic!r}; it must be True or False")
         if not isinstance(win_reward, (int, float, np.number)) or not np.isfinite(win_reward):
             raise ValueError(f"win_reward is {win_reward!r}; it must be a finite number")
         layout = generate_lottery_grid(layout_seed, win_reward) if stochastic else generate_grid(layout_seed)

@@ -29,7 +29,7 @@ from prefrl.data import Preferences, split_preferences
 from prefrl.envs.random_grid import RandomGridDynamics
 from prefrl.preferences import ask_teacher
 from prefrl.run.folder import RunFolder
-from prefrl.run.study import run_study
+from prefrl.run.study import check_positive, run_study
 from prefrl.tabular import TabularMDP, value_iteration
 
 PAIRS, POLICIES, PARTS = 1_793, 69, 100
@@ -55,10 +55,11 @@ class Bench:
     fit_steps: int = 3_000
     """Optimiser steps of a regret fit."""
 
+    def __post_init__(self) -> None:
+        check_positive(self, "repeats", "num_mdps", "num_envs", "fit_steps")
+
     def measure(self, folder: RunFolder) -> dict[str, Any]:
         """Return medians, minima and maxima."""
-        if self.repeats < 1:
-            raise ValueError(f"repeats is {self.repeats}; it must be at least 1")
         preferences = ask_teacher(TabularMDP.from_env(gym.make("prefrl/Delivery-v0")), PAIRS, kind="logistic")
         result = {
             "value_iteration_batched_speedup": self._value_iteration(),

@@ -33,7 +33,7 @@ from prefrl.preferences import DeterministicRegret, PartialReturn, ask_teacher
 from prefrl.run.figures import draw_policy
 from prefrl.run.folder import RunFolder
 from prefrl.run.plot import PALETTE, save_figure
-from prefrl.run.study import run_study
+from prefrl.run.study import check_positive, run_study
 from prefrl.tabular import TabularMDP
 
 assert prefrl.envs.REGISTRY  # importing the package registers the ids
@@ -60,6 +60,9 @@ class Demo:
 
     fit_steps: int = 2_000
     """Optimiser steps of the regret fits (partial return is solved exactly)."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "sizes", "seeds", "fit_steps")
 
     def measure(self, folder: RunFolder) -> dict[str, Any]:
         """Return the shares of near-optimal policies; draw ``demo.png``."""

@@ -27,10 +27,10 @@ import prefrl.envs
 from prefrl.agents.regret import RegretConfig, RewardFit
 from prefrl.cli import FLAGS, execute
 from prefrl.data import Preferences, load_human_preferences, load_human_statistics, split_preferences
-from prefrl.preferences.likelihood import DESIGNS, accuracy, cross_validated_cross_entropy
+from prefrl.preferences.likelihood import DESIGNS, accuracy, cross_validated_cross_entropy, fit_scale
 from prefrl.run.folder import RunFolder
 from prefrl.run.plot import PALETTE, save_figure
-from prefrl.run.study import run_study
+from prefrl.run.study import check_positive, run_study
 from prefrl.tabular import TabularMDP
 
 assert prefrl.envs.REGISTRY  # importing the package registers the ids
@@ -64,6 +64,9 @@ class HumanPreferences:
     repeats: int = 10
     """Repeats of the 10-fold cross-validation."""
 
+    def __post_init__(self) -> None:
+        check_positive(self, "partitions", "shuffles", "fit_steps", "repeats")
+
     def measure(self, folder: RunFolder) -> dict[str, Any]:
         """Return every number of the study; draw ``near_optimal.png``."""
         statistics = load_human_statistics(self.data, self.condition)
@@ -83,6 +86,7 @@ class HumanPreferences:
             },
             "accuracy": {key: accuracy(statistics, labels, key) for key in MODELS},
             "scaled_return": {key: float(scaled[0]) for key, (scaled, _) in everything.items()},
+            "scale": {key: float(fit_scale(statistics, labels, key)) for key in MODELS},
             "train_cross_entropy": {key: loss for key, (_, loss) in everything.items()},
             "near_optimal_percent": _percent(parts, 0.9),
             "better_than_random_percent": _percent(parts, 0.0),

@@ -30,7 +30,7 @@ from prefrl.envs.random_grid import RandomGridDynamics
 from prefrl.preferences import DeterministicRegret, PartialReturn, Regret, StepwiseModel, ask_teacher
 from prefrl.run.folder import RunFolder
 from prefrl.run.plot import PALETTE, save_figure
-from prefrl.run.study import run_study
+from prefrl.run.study import check_positive, run_study
 from prefrl.tabular import TabularMDP
 from prefrl.tabular.segments import count_pairs
 
@@ -57,7 +57,7 @@ class RandomGrids:
     """Layout seed of the first grid; the others follow."""
 
     sizes: tuple[int, ...] = (30, 300, 3_000)
-    """Numbers of comparisons to learn from; a grid with fewer distinct pairs is left out of the larger."""
+    """Numbers of comparisons to learn from; a grid with fewer distinct pairs gives all that it has."""
 
     segment_length: int = 3
     """Transitions per segment (fewer where an episode ends)."""
@@ -76,6 +76,9 @@ class RandomGrids:
 
     seed: int = 0
     """Seeds pairs, answers and policy sets."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "num_mdps", "sizes", "segment_length", "max_policies", "fit_steps")
 
     def measure(self, folder: RunFolder) -> dict[str, Any]:
         """Return every number of the study; draw ``near_optimal.png``."""

@@ -115,7 +115,7 @@ def test_the_soft_maximum_stays_within_t_log_of_the_size(kind: str, temperature:
 
 def make_fit(kind: str, form: str, count: int = 60, **config: Any) -> tuple[RewardFit, Preferences]:
     mdp = mdp_of(kind)
-    first, second = random_pairs(mdp, count, seed=1)
+    first, second = random_pairs(mdp, count, length=(2, 4), seed=1)  # some end before they are over
     labels = torch.rand(count, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     preferences = Preferences.from_labels(first, second, labels)
     config = {"max_policies": 12, "regret_form": form, **config}

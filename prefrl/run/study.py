@@ -41,3 +41,12 @@ def run_study(study: Study) -> Path:
         raise
     print(path)
     return path
+
+
+def check_positive(study: object, *names: str) -> None:
+    """Raise ValueError unless each named number is at least 1, each named tuple full of such numbers."""
+    for name in names:
+        value = getattr(study, name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not numbers or min(numbers) < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1" if numbers else f"{name} is empty")

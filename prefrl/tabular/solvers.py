@@ -196,25 +196,25 @@ def discounted_sum(mdp: TabularMDP, policy: Tensor, amounts: Tensor, gamma: floa
     Raises:
         ValueError: at gamma 1, if some policy never ends from some state.
     """
-    live = ~mdp.terminal[..., None]
-    once = (policy[..., None] * amounts).sum(-2) * live  # [..., M, S, C]
-    s = mdp.num_states
-    flat_policy = policy.expand(*once.shape[:-2], *policy.shape[-2:]).reshape(-1, *policy.shape[-3:])
-    flat_once = once.reshape(-1, *once.shape[-3:])
+    once = (policy[..., None] * amounts).sum(-2) * ~mdp.terminal[..., None]  # [..., M, S, C]
+    s, rows = mdp.num_states, once[..., 0, 0].numel()
+    policies = policy.expand(*once.shape[:-1], mdp.num_actions).reshape(rows, s, -1)
+    right = once.reshape(rows, s, -1)
+    solved = torch.empty_like(right)
     identity = torch.eye(s, dtype=policy.dtype, device=policy.device)
-    pieces = max(1, math.ceil(flat_policy.shape[0] * mdp.num_mdps * s * s / MAX_SOLVE_ELEMENTS))
-    solved = []
-    for part, right in zip(flat_policy.chunk(pieces), flat_once.chunk(pieces), strict=True):
-        transition = policy_transition(mdp, part)
+    pieces = max(1, math.ceil(rows * s * s / MAX_SOLVE_ELEMENTS))
+    for index in torch.arange(rows, device=mdp.device).chunk(pieces):
+        part = mdp.select(index % mdp.num_mdps)
+        transition = policy_transition(part, policies[index])
         # At gamma 1 the system of a policy that never ends is singular, but rounding may hide that.
-        exists = gamma < 1.0 or bool(_ends(mdp, transition).all())
-        solution, failed = torch.linalg.solve_ex(identity - gamma * transition, right)
+        exists = gamma < 1.0 or bool(_ends(part, transition).all())
+        solution, failed = torch.linalg.solve_ex(identity - gamma * transition, right[index])
         if not exists or bool(failed.any()) or not bool(torch.isfinite(solution).all()):
             raise ValueError(
                 f"a policy never ends from some state, so its sum at gamma {gamma} does not exist"
             )
-        solved.append(solution)
-    return torch.cat(solved).reshape(once.shape)
+        solved[index] = solution
+    return solved.reshape(once.shape)
 
 
 def _ends(mdp: TabularMDP, transition: Tensor) -> Tensor:
@@ -306,7 +306,7 @@ def policy_iteration(
     for _ in range(max_iterations):
         part, reward = repeated.select(rows), problem_rewards[rows]
         policy = torch.nn.functional.one_hot(actions, mdp.num_actions).to(reward.dtype)
-        new = _evaluate_rows(part, policy, reward, gamma)
+        new = discounted_sum(part, policy, reward[..., None], gamma)[..., 0]
         quality = action_values(part, new, reward, gamma)
         scale = new.abs().amax(-1, keepdim=True).clamp(min=1.0)
         best, choice = quality.max(-1)
@@ -319,18 +319,6 @@ def policy_iteration(
         rows, value = rows[moving], new[moving]
         actions = torch.where(better, choice, actions)[moving]
     raise RuntimeError(f"policy iteration did not settle in {max_iterations} iterations at gamma {gamma}")
-
-
-def _evaluate_rows(mdp: TabularMDP, policy: Tensor, rewards: Tensor, gamma: float) -> Tensor:
-    """Evaluate one policy per MDP of a long batch, in pieces."""
-    pieces = max(1, math.ceil(mdp.num_mdps * mdp.num_states**2 / MAX_SOLVE_ELEMENTS))
-    index = torch.arange(mdp.num_mdps, device=mdp.device)
-    return torch.cat(
-        [
-            discounted_sum(mdp.select(part), policy[part], rewards[part][..., None], gamma)[..., 0]
-            for part in index.chunk(pieces)
-        ]
-    )
 
 
 def greedy_policy(quality: Tensor, *, tolerance: float = 1e-9) -> Tensor:

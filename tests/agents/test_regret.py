@@ -279,7 +279,7 @@ def test_seeds_of_networks_and_policy_sets() -> None:
     assert torch.equal(sets[0].psi, sets[1].psi)  # type: ignore[union-attr]
     assert not torch.equal(sets[0].psi, sets[2].psi)  # type: ignore[union-attr]
     before = torch.get_rng_state()
-    fitted(grids(11), [answers()], 3, **NEURAL)
+    fitted(grids(11), [answers()], 3, **NEURAL).rewards()
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -393,6 +393,13 @@ def spoiled(change: Callable[[Segments], dict[str, Any]]) -> Preferences:
     return replace(data, **{side: replace(given, **change(given)) for side, given in sides.items()})
 
 
+def elsewhere(segments: Segments) -> dict[str, Any]:
+    """The same segments, but started one state further."""
+    obs = segments.obs.clone()
+    obs[:, 0] = (obs[:, 0] + 1) % 15
+    return {"obs": obs}
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -412,6 +419,19 @@ def spoiled(change: Callable[[Segments], dict[str, Any]]) -> Preferences:
         (
             lambda: [spoiled(lambda s: {"features": s.features[..., :5]})],  # type: ignore[index]
             "data set 0: the first segments have 5 reward features",
+        ),
+        (
+            lambda: [spoiled(lambda s: {"features": 2.0 * s.features})],  # type: ignore[operator]
+            "data set 0: row 0 of the first segments goes from state .* which cannot happen in this",
+        ),
+        (
+            lambda: [spoiled(lambda s: {"actions": (s.actions + 1) % 4 * s.mask})],
+            "which cannot happen in this",
+        ),
+        (lambda: [spoiled(elsewhere)], "which cannot happen in this environment"),
+        (
+            lambda: [spoiled(lambda s: {"terminated": ~s.terminated})],
+            r"data set 0: row 0 of the first segments ends in state \d+, which .*, with terminated",
         ),
         (
             lambda: [replace(answers(), labels=torch.full((60,), math.nan, dtype=torch.float64))],
@@ -635,6 +655,29 @@ def test_a_saved_agent_predicts_the_same_without_its_environment(
     assert again.reward(0, 1, make_env().unwrapped.tabular_model().successors[0, 1, 0]) == agent.reward(
         0, 1, make_env().unwrapped.tabular_model().successors[0, 1, 0]
     )
+
+
+@pytest.mark.parametrize("config", [{}, PARTIAL, {**NEURAL, "absorbing": True}])
+def test_a_loaded_agent_gives_rewards_and_results(config: dict[str, Any], tmp_path: Path) -> None:
+    agent = make_agent(**config)
+    with pytest.raises(ValueError, match="this agent has learned no reward yet"):
+        RegretAgent(make_env(), device="cpu").reward(0, 0, 0)
+    agent.learn(30)
+    agent.save(tmp_path / "agent.pt")
+    loaded = RegretAgent.load(tmp_path / "agent.pt", env=make_env(), device="cpu")
+    model = make_env().unwrapped.tabular_model()
+    for s in np.flatnonzero(model.start):
+        following = int(model.successors[s, 1, 0])
+        assert loaded.reward(s, 1, following) == agent.reward(s, 1, following)
+    assert loaded.result() == agent.result()
+
+
+def test_results_do_not_depend_on_the_agents_own_discount() -> None:
+    agent = make_agent(gamma=0.5)
+    agent.learn(50)
+    mdp = grids(11)
+    assert agent.result()["scaled_return"] == scaled_return(mdp, agent.policy[None], 0.999).item()
+    assert scaled_return(mdp, agent.policy[None], 0.5).item() != agent.result()["scaled_return"]
 
 
 def test_saving_plans_first(tmp_path: Path) -> None:

@@ -127,3 +127,21 @@ def test_bench_foundation_on_little_work(tmp_path):
     ratio = result["value_iteration_batched_speedup"]
     assert ratio["min"] <= ratio["median"] <= ratio["max"]
     assert result["peak_memory_mib"] > 50
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "name"),
+    [
+        ("demo.py", ("--fit-steps", -5), "fit_steps"),
+        ("reproduce_random_grids.py", ("--num-mdps", 0), "num_mdps"),
+        ("reproduce_human_preferences.py", ("--data", ".", "--partitions", 10, 0), "partitions"),
+        ("bench_foundation.py", ("--repeats", 0), "repeats"),
+    ],
+)
+def test_a_wrong_number_is_refused_before_anything_is_made(tmp_path, script, flags, name):
+    done = run(script, *flags, "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        f"error: {flags[-2 if len(flags) == 2 else -3].removeprefix('--').replace('-', '_')} is "
+    )
+    assert not (tmp_path / "run").exists()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -137,13 +137,14 @@ class TrainRegret:
     def _preferences(self, env: gym.Env[Any, Any]) -> Preferences:
         if self.preferences is not None:
             return load_preferences(self.preferences)
-        return ask_teacher(
+        answers = ask_teacher(
             TabularMDP.from_env(env),
             self.num_pairs,
             kind=self.teacher or "noiseless",
             model=TEACHER_MODELS[self.teacher_model](),
             length=self.segment_length,
             temperature=self.teacher_temperature,
-            gamma=self.agent.gamma,
             seed=self.seed,
         )
+        origin = {"env_id": self.env_id, "env_args": list(self.env_args)}
+        return replace(answers, metadata={**answers.metadata, **origin})
