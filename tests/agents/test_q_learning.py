@@ -239,9 +239,10 @@ def test_the_table_becomes_optimal_where_nothing_is_random(env_id: str, kwargs: 
 
 
 @pytest.mark.parametrize("layout_seed", [1, 2])
-def test_the_default_settings_are_nearly_optimal_in_a_lottery(layout_seed: int) -> None:
+def test_a_decaying_step_size_is_nearly_optimal_in_a_lottery(layout_seed: int) -> None:
     kwargs = {"layout_seed": layout_seed, "stochastic": True}
-    agent = QLearning(prefrl.envs.make_device("prefrl/RandomGrid-v0", 4096, **kwargs), device="cpu")
+    env = prefrl.envs.make_device("prefrl/RandomGrid-v0", 4096, **kwargs)
+    agent = QLearning(env, QLearningConfig(learning_rate_decay=0.6), device="cpu")
     agent.learn(4_000_000)
     env = gym.make("prefrl/RandomGrid-v0", **kwargs).unwrapped
     alive = ~env.tabular_model().terminal

@@ -141,7 +141,5 @@ def test_bench_foundation_on_little_work(tmp_path):
 def test_a_wrong_number_is_refused_before_anything_is_made(tmp_path, script, flags, name):
     done = run(script, *flags, "--out", tmp_path / "run")
     assert done.returncode == 2
-    assert done.stderr.startswith(
-        f"error: {flags[-2 if len(flags) == 2 else -3].removeprefix('--').replace('-', '_')} is "
-    )
+    assert f"{name} is " in done.stderr
     assert not (tmp_path / "run").exists()
