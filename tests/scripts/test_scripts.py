@@ -98,7 +98,7 @@ def test_random_grids(tmp_path, stochastic):
 
 def test_train_regret(tmp_path):
     out = tmp_path / "run"
-    flags = ("--preference-model", "regret", "--teacher", "logistic", "--num-pairs", 200, "--fit-steps", 300)
+    flags = ("--preference-model", "regret", "--teacher", "logistic", "--num-pairs", 200, "--fit-steps", 1000)
     result = result_of(out, run("train_regret.py", *flags, "--seed", 1, "--quiet", "--out", out))
     assert {"scaled_return", "near_optimal", "train_cross_entropy", "seconds"} <= set(result)
     assert result["near_optimal"] is (result["scaled_return"] > 0.9)
