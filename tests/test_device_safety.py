@@ -19,8 +19,9 @@ import os
 import pkgutil
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -35,7 +36,7 @@ from torch.utils._pytree import tree_leaves
 
 import prefrl.agents
 import prefrl.envs
-from prefrl.agents import q_learning, regret
+from prefrl.agents import base, q_learning, regret
 from prefrl.agents.base import Agent, make_generator
 from prefrl.agents.q_learning import QLearning, QLearningConfig
 from prefrl.agents.regret import RegretAgent, RegretConfig, RewardFit
@@ -89,8 +90,7 @@ def q_learning_case(kind: type[QLearning] = QLearning, lottery: bool = False, mo
             env: Any = RandomGridVectorEnv(16, layout_seed=1, stochastic=True, **settings)
         else:
             env = DeliveryVectorEnv(16, **settings)
-        with mock.patch.object(q_learning, "make_generator", on_host):
-            agent = kind(env, QLearningConfig(), device=DEVICE)
+        agent = kind(env, QLearningConfig(), device=DEVICE)
         stepper = Stepper(agent)
         stepper.reset()
 
@@ -143,7 +143,6 @@ def regret_case(lottery: bool = False, **settings: Any) -> Case:
             policies = RewardFit(real, [answers], config).policies
             tables = policies.tables(real) if policies else ([], [])
         done_before = {
-            "make_generator": on_host,
             "check_comparisons": lambda mdps, preferences: None,
             "build_policy_set": lambda mdps, *_, **__: Prepared(mode, tables, mdps),
             "logistic_regression": lambda inputs, *_, **__: inputs.new_zeros(len(inputs), inputs.shape[-1]),
@@ -234,7 +233,10 @@ def run_case(case: Case) -> str:
     """Return "ok", or what was raised, and where."""
     mode = FakeTensorMode()
     try:
-        with mode:  # and no default device: an agent has to know its own
+        with ExitStack() as stack:
+            for module in (base, q_learning, regret):
+                stack.enter_context(mock.patch.object(module, "make_generator", on_host))
+            stack.enter_context(mode)  # and no default device: an agent has to know its own
             step = case(mode)
             with NoHostCopies():
                 for _ in range(2):
@@ -244,8 +246,6 @@ def run_case(case: Case) -> str:
         ]
         return f"metrics {wrong} are not detached tensors on the device" if wrong or not metrics else "ok"
     except Exception as error:
-        import traceback
-
         place = traceback.extract_tb(error.__traceback__)
         ours = [f"{Path(f.filename).name}:{f.lineno}" for f in place if "site-packages" not in f.filename]
         return f"{type(error).__name__} at {' > '.join(ours)}: {str(error)[:200]}"
