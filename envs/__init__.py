@@ -43,7 +43,7 @@ for _id, _family in REGISTRY.items():
 
 
 def bare_id(env_id: str) -> str:
-    """Return an id without the module that Gymnasium would import, as in ``prefrl.envs:prefrl/Delivery-v0``."""
+    """Return an id without the module to import, as in ``prefrl.envs:prefrl/Delivery-v0``."""
     return env_id.removeprefix("prefrl.envs:")
 
 
