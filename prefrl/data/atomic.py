@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\..+)?", re.DOTALL)
+"""Names of the temporary siblings, with the process that writes them."""
 
 
 @contextmanager
@@ -35,3 +39,24 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_stale_temporaries(folder: str | os.PathLike[str]) -> None:
+    """Delete what :func:`atomic_path` left in a folder when its process was killed.
+
+    Only for a folder that no other machine writes to: its processes are not seen from here.
+    """
+    for path in Path(folder).iterdir():
+        match = TEMPORARY.fullmatch(path.name)
+        if match and path.is_file() and not _alive(int(match[1])):
+            path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True

@@ -3,10 +3,11 @@
 ========================  ===================================================================
 ``config.json``           the recipe's name and its settings
 ``versions.json``         python, the libraries, the device, the commit
-``git.diff``              uncommitted changes, when prefrl runs from a git checkout
+``git.diff``              uncommitted changes to tracked files, when prefrl runs from a git checkout
 ``progress.csv``          one row per logging interval
 ``events.out.tfevents.*`` the same for tensorboard
 ``checkpoint.pt``         everything needed to go on
+``worker.pid``            the process at work on the run
 ``result.json``           written last: its presence says that the run is finished
 ========================  ===================================================================
 """
@@ -19,7 +20,8 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,10 @@ from prefrl.data.atomic import atomic_path
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .logger import make_logger
+from .recipes import RECIPES
+
+MADE = ("versions.json", "git.diff", "config.json")
+"""What a new run folder holds; the last one makes it a run."""
 
 
 class RunFolder:
@@ -60,6 +66,8 @@ class RunFolder:
     ) -> RunFolder:
         """Make a new run folder; after a kill it is there with all it needs, or not at all.
 
+        (In an empty folder that is taken over, a kill may leave the beginnings of one.)
+
         Args:
             path: where; an empty folder is taken over.
             config: ``{"recipe": name, "config": settings}``, JSON values.
@@ -70,19 +78,21 @@ class RunFolder:
         """
         target = Path(path)
         if target.is_dir() and any(target.iterdir()):
-            is_run = (target / "config.json").exists()
-            resume = f", or go on with `prefrl resume {target}`" if is_run else ""
+            resume = f", or go on with `prefrl resume {target}`" if _can_be_resumed(target) else ""
             raise FileExistsError(f"the folder {target} is not empty: choose another --out{resume}")
         if target.exists() and not target.is_dir():
             raise FileExistsError(f"{target} is a file: choose another --out")
+        if target.is_dir():  # it may be the working directory or a mount, which cannot be replaced
+            try:
+                _fill(target, config)
+            except BaseException:
+                _unlink(target, MADE)
+                raise
+            return cls(target, config, quiet=quiet)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
             temporary.mkdir(parents=True)
-            write_json(temporary / "config.json", config)
-            commit, diff = git_state()
-            write_json(temporary / "versions.json", versions(commit))
-            if diff is not None:
-                (temporary / "git.diff").write_bytes(diff)
+            _fill(temporary, config)
             temporary.replace(target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -107,9 +117,12 @@ class RunFolder:
         return cls(target, config, quiet=quiet)
 
     def discard_if_unused(self) -> None:
-        """Delete the folder if nothing was logged yet."""
-        if not self.progress_path.exists():
-            shutil.rmtree(self.path)
+        """Delete the folder if it holds nothing but what :meth:`create` wrote."""
+        made = {*MADE, "worker.pid"}
+        if {path.name for path in self.path.iterdir()} <= made:
+            _unlink(self.path, made)
+            with suppress(OSError):  # the working directory may not be deleted everywhere
+                self.path.rmdir()
 
     def open_logger(self, since: int | None = None) -> Logger:
         """Return the run's logger; see :func:`prefrl.run.logger.make_logger`."""
@@ -131,6 +144,28 @@ class RunFolder:
         """
         write_json(self.result_path, result)
         return self.result_path
+
+
+def _fill(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write what a new run folder holds."""
+    commit, untracked, diff = git_state()
+    write_json(folder / "versions.json", versions(commit, untracked))
+    if diff is not None:
+        (folder / "git.diff").write_bytes(diff)
+    write_json(folder / "config.json", config)
+
+
+def _unlink(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _can_be_resumed(folder: Path) -> bool:
+    """Whether a folder is the run of a recipe; that of a study is not."""
+    try:
+        return read_json(folder / "config.json").get("recipe") in RECIPES
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -167,7 +202,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def versions(commit: str | None) -> dict[str, str | None]:
+def versions(commit: str | None, untracked: list[str]) -> dict[str, Any]:
     """Return what a reader needs to repeat the run."""
     return {
         "python": platform.python_version(),
@@ -179,15 +214,22 @@ def versions(commit: str | None) -> dict[str, str | None]:
         "gymnasium": gymnasium.__version__,
         "stable_baselines3": stable_baselines3.__version__,
         "commit": commit,
+        "untracked_files": untracked,
     }
 
 
-def git_state() -> tuple[str | None, bytes | None]:
-    """Return the commit and the uncommitted changes of the checkout prefrl runs from; None outside of one."""
+def git_state() -> tuple[str | None, list[str], bytes | None]:
+    """Return commit, untracked files and uncommitted changes of the checkout that prefrl runs from.
+
+    Outside of one they are None, nothing and None: also where prefrl is installed in an environment that
+    lies within somebody's repository, which does not track it.
+    """
     commit = _git("rev-parse", "HEAD")
-    if commit is None:
-        return None, None
-    return commit.decode().strip(), _git("diff", "--no-ext-diff", "HEAD")
+    if commit is None or _git("ls-files", "--error-unmatch", "__init__.py") is None:
+        return None, [], None
+    untracked = _git("ls-files", "--others", "--exclude-standard", "--full-name", "-z", ":/") or b""
+    names = [name.decode("utf-8", "replace") for name in untracked.split(b"\0") if name]
+    return commit.decode().strip(), names, _git("diff", "--no-ext-diff", "HEAD")
 
 
 def _git(*arguments: str) -> bytes | None:

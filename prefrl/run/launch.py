@@ -6,9 +6,12 @@ import sys
 import time
 from pathlib import Path
 
+from prefrl.data.atomic import remove_stale_temporaries
+
 from .evaluate import evaluate
 from .folder import RunFolder, write_json
 from .recipes import Recipe, load_recipe, recipe_from_json, recipe_to_json
+from .worker import claimed
 
 
 def train(
@@ -31,29 +34,40 @@ def train(
         out = Path("runs") / f"{name}-{recipe.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     config = {"recipe": name, "config": recipe_to_json(recipe)}
     folder = RunFolder.create(out, config, quiet=quiet)
-    try:
-        return _finish(recipe, folder, resume=False, progress_bar=progress_bar)
-    except Exception:
-        folder.discard_if_unused()  # settings that were refused must not block the folder for better ones
-        raise
+    with claimed(folder.path):
+        try:
+            return _finish(recipe, folder, resume=False, progress_bar=progress_bar)
+        except Exception:
+            folder.discard_if_unused()  # settings that were refused must not block it for better ones
+            raise
 
 
-def resume(run: Path, *, progress_bar: bool = False, quiet: bool = False) -> Path:
+def resume(run: Path, *, progress_bar: bool = False, quiet: bool = False, patience: float = 0.0) -> Path:
     """Go on with an interrupted run, from its last checkpoint; print and return the path of its result.
 
     A finished run is left as it is.
 
+    Args:
+        run: the run folder.
+        progress_bar: show rate and time left on stderr.
+        quiet: print no tables of metrics.
+        patience: seconds to wait for another process that works on the run.
+
     Raises:
+        BlockingIOError: if another process works on the run.
         FileNotFoundError: if there is no run folder ``run``.
         ValueError: if its files are damaged.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint.
     """
     folder = RunFolder.open(run, quiet=quiet)
-    if folder.result_path.exists():
-        print(f"{run} is finished")
-        print(folder.result_path)
-        return folder.result_path
-    return _finish(open_recipe(folder), folder, resume=True, progress_bar=progress_bar)
+    if not folder.result_path.exists():
+        with claimed(folder.path, patience):
+            if not folder.result_path.exists():  # the process that was waited for may have finished the run
+                remove_stale_temporaries(folder.path)
+                return _finish(open_recipe(folder), folder, resume=True, progress_bar=progress_bar)
+    print(f"{run} is finished")
+    print(folder.result_path)
+    return folder.result_path
 
 
 def open_recipe(folder: RunFolder) -> Recipe:

@@ -75,7 +75,9 @@ class ProgressWriter(KVWriter):
     def __init__(self, path: Path, since: int | None) -> None:
         self.path = path
         self.columns: list[str] = []
-        rows = [] if since is None else [row for row in read_progress(path) if float(row[STEP]) <= since]
+        rows = (
+            [] if since is None else [row for row in read_progress(path) if logged_step(path, row) <= since]
+        )
         self._rewrite(rows)
 
     def write(
@@ -112,9 +114,24 @@ class ProgressWriter(KVWriter):
 
 
 def read_progress(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a ``progress.csv``, without a last one that a kill cut short."""
+    """Return the rows of a ``progress.csv``, without a last one that a kill cut short.
+
+    Raises:
+        ValueError: if it is no such file.
+    """
     if not path.exists():
         return []
-    text = path.read_text("utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    return list(csv.DictReader(io.StringIO(whole, newline="")))
+    try:
+        text = path.read_text("utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        return list(csv.DictReader(io.StringIO(whole, newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def logged_step(path: Path, row: Mapping[str, str]) -> float:
+    """Return the timestep of a row of ``progress.csv``; ValueError if it has none."""
+    try:
+        return float(row[STEP])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: a row has no number in the column {STEP}") from error

@@ -32,7 +32,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, Conve
 from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
-from prefrl.agents.base import Agent
+from prefrl.agents.base import Agent, taking_over
 
 from .checkpoint import global_rng_state, save_checkpoint, set_global_rng_state
 from .folder import RunFolder
@@ -115,8 +115,9 @@ class Loop:
         self._metrics = Metrics()
         checkpoint = folder.load_checkpoint() if folder is not None and resume else None
         self._since = agent.num_timesteps if resume else None
-        if checkpoint is not None:
-            self._load_state_dict(checkpoint)
+        if folder is not None and checkpoint is not None:
+            with taking_over(folder.checkpoint_path, f"state of this run's {type(agent).__name__}"):
+                self._load_state_dict(checkpoint)
             self._since = agent.num_timesteps
         elif self._stepper is not None:
             self._stepper.reset()
@@ -245,9 +246,9 @@ class Loop:
         }
 
     def _load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.agent.num_timesteps = state["num_timesteps"]
-        self.target = state["target"]
-        self.seconds = state["seconds"]
+        self.agent.num_timesteps = int(state["num_timesteps"])
+        self.target = int(state["target"])
+        self.seconds = float(state["seconds"])
         self.agent.load_state_dict(state["agent"])
         if self._stepper is not None:
             self._stepper.load_state_dict(state["stepper"])

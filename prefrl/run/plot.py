@@ -31,13 +31,17 @@ MAX_POINTS = 400
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINE_STYLES = ("-", "--", ":", "-.")
 
+EPISODES, LOSS = "rollout/ep_rew_mean", "train/loss"
+"""The columns drawn by default; agents that solve rather than step an environment have no episodes."""
+
 AXIS_LABELS = {
     STEP: "timesteps",
     "time/time_elapsed": "time [s]",
     "time/fps": "speed [timesteps / s]",
     "time/iterations": "iterations",
-    "rollout/ep_rew_mean": "mean return of an episode",
+    EPISODES: "mean return of an episode",
     "rollout/ep_len_mean": "mean length of an episode [steps]",
+    LOSS: "training loss",
     "eval/mean_reward": "mean return of an evaluation episode",
     "eval/mean_ep_length": "mean length of an evaluation episode [steps]",
 }
@@ -50,7 +54,10 @@ class PlotCommand:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
     """Run folders, or folders of them, such as a sweep."""
 
-    y: str = "rollout/ep_rew_mean"
+    y: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="STR", help_behavior_hint=f"(default: {EPISODES}, else {LOSS})"),
+    ] = None
     """Column of progress.csv to draw."""
 
     x: str = STEP
@@ -75,7 +82,9 @@ class PlotCommand:
         out = self.out or folder / "curves.png"
         if out.suffix != ".png":
             raise ValueError(f"out is {out}; its name must end in .png")
-        read = self._read(find_runs(self.runs))
+        runs = find_runs(self.runs)
+        y = self.y or default_column(runs)
+        read = self._read(runs, y)
         labels = group_labels([read_settings(run) for run in read], self.group_by)
         curves: dict[str, list[tuple[FloatArray, FloatArray]]] = {}
         for curve, label in zip(read.values(), labels, strict=True):
@@ -83,19 +92,19 @@ class PlotCommand:
         figure = plot_curves(
             curves,
             x_label=AXIS_LABELS.get(self.x, self.x),
-            y_label=AXIS_LABELS.get(self.y, self.y),
+            y_label=AXIS_LABELS.get(y, y),
             interval=self.interval,
             smooth=self.smooth,
         )
         save_figure(figure, out)
         print(out)
 
-    def _read(self, runs: Sequence[Path]) -> dict[Path, tuple[FloatArray, FloatArray]]:
+    def _read(self, runs: Sequence[Path], y: str) -> dict[Path, tuple[FloatArray, FloatArray]]:
         """Read the curves of all runs but those of a sweep that have not come so far as to have one."""
         curves = {}
         for run in runs:
             try:
-                curves[run] = read_curve(run, self.x, self.y)
+                curves[run] = read_curve(run, self.x, y)
             except NothingLoggedError as error:
                 if run in self.runs or (run == runs[-1] and not curves):
                     raise
@@ -125,6 +134,12 @@ def find_runs(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
             raise FileNotFoundError(f"{path} holds no run: there is no config.json in it or below it")
         found.update({run.resolve(): run for run in reversed(runs) if run.resolve() not in found})
     return sorted(found.values())
+
+
+def default_column(runs: Sequence[Path]) -> str:
+    """Return the column that ``prefrl plot`` draws of these runs where none is asked for."""
+    columns = {name for run in runs for row in read_progress(run / "progress.csv")[:1] for name in row}
+    return LOSS if LOSS in columns and EPISODES not in columns else EPISODES
 
 
 def read_settings(run: str | os.PathLike[str]) -> dict[str, object]:

@@ -10,10 +10,12 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from torch import Tensor
 
 from prefrl.agents.base import Agent
 from prefrl.data import Transitions, successor_obs, transition_mask
+from prefrl.envs.core import ScalarEnv
 
 EPISODE_WINDOW = 100
 """Episodes that ``rollout/ep_rew_mean`` and ``rollout/ep_len_mean`` are the means of, as in SB3."""
@@ -40,7 +42,7 @@ class Stepper:
         if isinstance(env, gym.vector.VectorEnv):
             self.env = env
         else:
-            self.env = SyncVectorEnv([lambda: env], autoreset_mode=AutoresetMode.SAME_STEP)
+            self.env = OneRow(env)
         self.mode = AutoresetMode(self.env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         self.num_envs = int(self.env.num_envs)
 
@@ -95,10 +97,11 @@ class Stepper:
 
     def state_dict(self) -> dict[str, Any] | None:
         """Return everything a bit-equal continuation needs; None for environments that cannot tell theirs."""
-        if not hasattr(self.env.unwrapped, "state_dict"):
+        env = self.env.unwrapped
+        if not hasattr(env, "state_dict") or (state := env.state_dict()) is None:
             return None
         return {
-            "env": self.env.unwrapped.state_dict(),
+            "env": state,
             "obs": self.obs,
             "ended": self.ended,
             "episodes": self.episodes.state_dict(),
@@ -115,6 +118,34 @@ class Stepper:
 
     def _like_obs(self, values: Tensor) -> Any:
         return values.to(self.obs.device) if self.on_device else values.numpy()
+
+
+class OneRow(SyncVectorEnv):
+    """A scalar environment as a vector environment of one row, with the state of prefrl's own ones."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__([lambda: env], autoreset_mode=AutoresetMode.SAME_STEP)
+        self._limit: TimeLimit[Any, Any] | None = None
+        while isinstance(env, (PassiveEnvChecker, OrderEnforcing, TimeLimit)):
+            self._limit = env if isinstance(env, TimeLimit) else self._limit
+            env = env.env
+        # None below a wrapper that may have a state of its own.
+        self._own = env if isinstance(env, ScalarEnv) else None
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """Return the state of the environment and of its time limit; None if it is not one of prefrl's."""
+        if self._own is None:
+            return None
+        elapsed = None if self._limit is None else self._limit._elapsed_steps
+        return {**self._own.state_dict(), "elapsed": elapsed}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
+        if self._own is None:
+            raise ValueError("the checkpoint holds the state of an environment of prefrl; this is another")
+        self._own.load_state_dict(state)
+        if self._limit is not None:
+            self._limit._elapsed_steps = int(state["elapsed"])  # type: ignore[assignment]
 
 
 class Episodes(Protocol):

@@ -36,7 +36,7 @@ def run_study(study: Study) -> Path:
     folder = RunFolder.create(study.out, {"recipe": name, "config": recipe_to_json(study)}, quiet=True)
     try:
         path = folder.write_result(study.measure(folder))
-    except (ValueError, OSError):
+    except BaseException:  # also Ctrl-C: a study cannot be resumed
         folder.discard_if_unused()
         raise
     print(path)

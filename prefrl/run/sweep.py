@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from .engines import import_ray, run_in_ray, run_locally
-from .logger import STEP, read_progress
+from .logger import logged_step, read_progress
 from .recipes import RECIPES
 from .results import write_results
 from .trials import Trial, make_trials, open_sweep
@@ -181,5 +181,9 @@ class Display:
         if (run / "result.json").exists():
             return 1.0
         total = self._timesteps[run]
-        rows = read_progress(run / "progress.csv") if total else []
-        return min(float(rows[-1][STEP]) / total, 0.99) if rows and total else 0.0
+        path = run / "progress.csv"
+        try:
+            rows = read_progress(path) if total else []
+            return min(logged_step(path, rows[-1]) / total, 0.99) if rows and total else 0.0
+        except ValueError:  # a damaged file is for the trial to complain of
+            return 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import sys
@@ -12,6 +11,9 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
 
 PATIENCE = 60.0
 """Seconds to wait for another process that works on the run, and may be writing its last checkpoint."""
@@ -24,8 +26,7 @@ def work(run: Path) -> None:
     from prefrl.run.launch import resume
 
     torch.set_num_threads(1)
-    with claimed(run):
-        resume(run)
+    resume(run, patience=PATIENCE)
 
 
 def work_in_ray(run: str) -> None:
@@ -40,20 +41,24 @@ def work_in_ray(run: str) -> None:
 
 
 @contextmanager
-def claimed(run: Path) -> Iterator[None]:
+def claimed(run: Path, patience: float = 0.0) -> Iterator[None]:
     """Keep other processes off a run; ``worker.pid`` in its folder names the process at work.
 
-    The kernel lifts the lock when the process ends, however it ends.
+    The kernel lifts the lock when the process ends, however it ends. (On Windows there is none.)
+
+    Args:
+        run: the run folder.
+        patience: seconds to wait for another process to leave.
 
     Raises:
-        RuntimeError: if another process works on the run and does not leave.
+        BlockingIOError: if another process works on the run and does not leave.
     """
     path = run / "worker.pid"
     with path.open("a+", encoding="utf-8") as file:
-        patience_ends = time.monotonic() + PATIENCE
+        patience_ends = time.monotonic() + patience
         while not _locked(file.fileno()):
             if time.monotonic() > patience_ends:
-                raise RuntimeError(
+                raise BlockingIOError(
                     f"process {path.read_text('utf-8')} works on {run}; stop it, or wait for it"
                 )
             time.sleep(0.1)
@@ -67,6 +72,8 @@ def claimed(run: Path) -> Iterator[None]:
 
 
 def _locked(descriptor: int) -> bool:
+    if sys.platform == "win32":
+        return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

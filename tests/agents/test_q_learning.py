@@ -1,6 +1,8 @@
 """Tabular Q-learning: the update by hand and by a plain twin, exploration, convergence, SB3's face, files."""
 
+import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -381,3 +383,73 @@ def test_load_refuses_a_damaged_file(saved: tuple[QLearning, Path], damage: str)
 def test_load_says_when_there_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is no agent file"):
         QLearning.load(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize(
+    ("observation", "message"),
+    [
+        (-1, "^observation is -1; this agent takes 0 to 99"),
+        (100, "^observation is 100; this agent takes 0 to 99"),
+        ([3, 100], "^observation is 100"),
+        (3.0, "^observation has dtype float64; this agent takes whole numbers from 0 to 99"),
+        (True, "^observation has dtype bool"),
+        ("up", "^observation has dtype <U2"),
+    ],
+)
+def test_predict_refuses_what_is_no_observation(observation: Any, message: str) -> None:
+    agent = QLearning(gym.make("prefrl/Delivery-v0"), device="cpu")
+    with pytest.raises(ValueError, match=message):
+        agent.predict(observation, deterministic=True)
+
+
+def test_predict_in_spaces_with_a_start_and_any_whole_numbers() -> None:
+    agent = QLearning(Spaces(gym.spaces.Discrete(3, start=5), gym.spaces.Discrete(2)), device="cpu")
+    agent.q[1, 1] = 1.0
+    for kind in (int, np.int32, np.uint8, np.uint64):
+        assert agent.predict(kind(6), deterministic=True)[0] == 1
+        assert agent.predict(np.array([5, 6, 7]).astype(kind), deterministic=True)[0].tolist() == [0, 1, 0]
+    for outside in (4, 8, 0):
+        with pytest.raises(ValueError, match=f"observation is {outside}; this agent takes 5 to 7"):
+            agent.predict(outside)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda header, state: (json.dumps([1]), state), "is no agent file of prefrl"),
+        (lambda header, state: (header, [1]), "is no agent file of prefrl"),
+        (lambda header, state: (without(header, "agent"), state), "its agent is None"),
+        (lambda header, state: (without(header, "seed"), state), "its seed is None"),
+        (lambda header, state: (with_entry(header, "config", {"gama": 1}), state), "no settings .*'gama'"),
+        (
+            lambda header, state: (with_entry(header, "config", {"gamma": 7}), state),
+            "no settings .*gamma is 7",
+        ),
+        (
+            lambda header, state: (with_entry(header, "action_space", {}), state),
+            "no spaces .*'kind' is missing",
+        ),
+        (lambda header, state: (header, {}), "no state of a QLearning in these spaces: 'q' is missing"),
+        (lambda header, state: (header, {**state, "q": 3}), "no state of a QLearning"),
+        (lambda header, state: (header, {**state, "q": state["q"][:1]}), r"the table q is \[1, 4\]"),
+        (lambda header, state: (header, {**state, "visits": state["visits"][:1]}), "the table visits is"),
+        (lambda header, state: (header, {**state, "generator": torch.zeros(2)}), "no state of a QLearning"),
+    ],
+)
+def test_load_names_the_file_whatever_is_wrong_in_it(
+    saved: tuple[QLearning, Path], change: Callable[[str, Any], tuple[Any, Any]], message: str
+) -> None:
+    _, path = saved
+    content = torch.load(path, weights_only=True)
+    header, state = change(content["header"], content["state"])
+    torch.save({"header": header, "state": state}, path)
+    with pytest.raises(ValueError, match=rf"agent\.pt .*{message}"):
+        QLearning.load(path)
+
+
+def without(header: str, key: str) -> str:
+    return json.dumps({name: value for name, value in json.loads(header).items() if name != key})
+
+
+def with_entry(header: str, key: str, value: Any) -> str:
+    return json.dumps({**json.loads(header), key: value})

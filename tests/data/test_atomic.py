@@ -1,5 +1,6 @@
 """Files that are either whole or absent, whatever interrupts the writing."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from prefrl.data import atomic_path
+from prefrl.data.atomic import remove_stale_temporaries
 
 
 def names(folder):
@@ -122,3 +124,14 @@ def test_the_file_is_as_readable_as_any_other(tmp_path):
     with atomic_path(tmp_path / "atomic") as temporary:
         temporary.write_text("x")
     assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_stale_temporaries_are_those_of_dead_processes(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    process.wait(timeout=30)
+    stale = [f".checkpoint.{process.pid}.tmp.pt", f".notes.{process.pid}.tmp"]
+    kept = [f".checkpoint.{os.getpid()}.tmp.pt", ".x.tmp.pt", f"checkpoint.{process.pid}.tmp.pt", "a.pt"]
+    for name in stale + kept:
+        (tmp_path / name).write_text("x")
+    remove_stale_temporaries(tmp_path)
+    assert names(tmp_path) == sorted(kept)

@@ -428,3 +428,29 @@ def test_a_dynamics_without_a_picture_says_so():
     env.reset(seed=0)
     with pytest.raises(gym.error.UnsupportedMode, match="Push has no picture"):
         env.render()
+
+
+@pytest.mark.parametrize("env_id", prefrl.envs.REGISTRY)
+def test_scalar_state_goes_on_bit_equal(env_id):
+    kwargs = {"stochastic": True} if "Random" in env_id else {}
+    env, other = (gym.make(env_id, **kwargs).unwrapped for _ in range(2))
+    with pytest.raises(gym.error.ResetNeeded, match="state_dict"):
+        env.state_dict()
+    env.reset(seed=3)
+    other.reset(seed=9)
+    for action in (0, 3, 1):
+        env.step(action)
+    other.load_state_dict(env.state_dict())
+    for action in (2, 1, 0, 3) * 10:
+        ours, theirs = env.step(action), other.step(action)
+        assert ours == theirs
+        if ours[2]:
+            assert env.reset() == other.reset()
+
+
+def test_scalar_state_of_another_world_is_refused():
+    env = gym.make("prefrl/Delivery-v0").unwrapped
+    env.reset(seed=0)
+    state = env.state_dict()
+    with pytest.raises(ValueError, match="state holds arrays of shapes"):
+        env.load_state_dict({**state, "state": {"speed": np.zeros(1)}})

@@ -193,3 +193,16 @@ def test_unknown_arguments_are_refused(env_id):
 def test_make_device_names_what_it_can_make():
     with pytest.raises(ValueError, match=r"env_id is 'CartPole-v1'.*prefrl/Delivery-v0"):
         prefrl.envs.make_device("CartPole-v1", 4)
+
+
+def test_devices_of_make_device():
+    for name in ("device", "generator_device"):
+        for wrong in ("abacus", "cuda:-1"):
+            with pytest.raises(ValueError, match=f"^{name} is {wrong!r}; give 'auto'"):
+                make_device(**{name: wrong})
+    here = "cuda" if torch.cuda.is_available() else "cpu"
+    assert make_device(device="auto", generator_device="auto").reset()[0].device.type == here
+
+
+def test_make_device_takes_the_id_with_its_module():
+    assert prefrl.envs.make_device("prefrl.envs:prefrl/Delivery-v0", 2).max_episode_steps == 200

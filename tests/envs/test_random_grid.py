@@ -230,3 +230,10 @@ def test_win_reward_must_be_finite(win_reward):
 def test_numpy_numbers_will_do():
     assert np.array_equal(RandomGridEnv(np.int64(2)).cells, GOLDEN_GRID)
     assert RandomGridEnv(2, True, np.float32(2.5)).tabular_model().weights[-1] == 2.5
+
+
+@pytest.mark.parametrize("stochastic", ["False", "no", "yes", 0, 1, None])
+def test_stochastic_must_be_a_truth_value(stochastic):
+    with pytest.raises(ValueError, match=f"stochastic is {stochastic!r}; it must be True or False"):
+        RandomGridEnv(stochastic=stochastic)
+    assert RandomGridEnv(stochastic=np.True_).cells.shape == (5, 5)

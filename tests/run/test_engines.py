@@ -138,11 +138,10 @@ def test_last_line(tmp_path: Path) -> None:
 # The worker ----------------------------------------------------------------------------------------------
 
 
-def test_one_process_works_on_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "PATIENCE", 0.2)
+def test_one_process_works_on_a_run(tmp_path: Path) -> None:
     with claimed(tmp_path):
         assert (tmp_path / "worker.pid").read_text() == str(os.getpid())
-        with pytest.raises(RuntimeError, match=f"process {os.getpid()} works on"), claimed(tmp_path):
+        with pytest.raises(BlockingIOError, match=f"process {os.getpid()} works on"), claimed(tmp_path, 0.2):
             pass
     assert (tmp_path / "worker.pid").read_text() == ""
     with claimed(tmp_path):
@@ -155,7 +154,7 @@ def test_the_next_process_waits_for_the_one_that_leaves(tmp_path: Path) -> None:
     first.__enter__()
     timer = threading.Timer(0.3, lambda: (left.append(True), first.__exit__(None, None, None)))
     timer.start()
-    with claimed(tmp_path):
+    with claimed(tmp_path, worker.PATIENCE):
         assert left
 
 

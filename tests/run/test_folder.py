@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import prefrl
 from prefrl.run import folder as folder_module
 from prefrl.run.folder import RunFolder, write_json
+from prefrl.run.study import run_study
 
 CONFIG = {"recipe": "q_learning", "config": {"seed": 3}}
 
@@ -80,6 +82,7 @@ def git(folder: Path, *arguments: str) -> None:
 def test_git_diff_and_commit_in_a_checkout_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "source"
     source.mkdir()
+    (source / "__init__.py").write_text("")
     (source / "module.py").write_text("old = 1\n")
     monkeypatch.setattr(folder_module.prefrl, "__file__", str(source / "__init__.py"))
     outside = RunFolder.create(tmp_path / "outside", CONFIG)
@@ -89,9 +92,16 @@ def test_git_diff_and_commit_in_a_checkout_only(tmp_path: Path, monkeypatch: pyt
     git(source, "add", ".")
     git(source, "commit", "-q", "-m", "first")
     (source / "module.py").write_text("new = 1\n")
+    (source / "fresh.py").write_text("")
     inside = RunFolder.create(tmp_path / "inside", CONFIG)
     assert "+new = 1" in (inside.path / "git.diff").read_text()
-    assert len(json.loads((inside.path / "versions.json").read_text())["commit"]) == 40
+    versions = json.loads((inside.path / "versions.json").read_text())
+    assert len(versions["commit"]) == 40
+    assert versions["untracked_files"] == ["fresh.py"]
+    git(source, "rm", "-q", "--cached", "__init__.py")  # as where prefrl is installed in another's repository
+    other = RunFolder.create(tmp_path / "other", CONFIG)
+    assert not (other.path / "git.diff").exists()
+    assert json.loads((other.path / "versions.json").read_text())["commit"] is None
 
 
 def test_result_is_sorted_json_of_finite_numbers(tmp_path: Path) -> None:
@@ -113,6 +123,47 @@ def test_unused_folders_are_discarded_and_used_ones_are_not(tmp_path: Path) -> N
     folder.discard_if_unused()
     assert not folder.path.exists()
     folder = RunFolder.create(tmp_path / "run", CONFIG, quiet=True)
-    folder.open_logger().close()
+    (folder.path / "figure.png").write_text("")
     folder.discard_if_unused()
     assert folder.config_path.exists()
+
+
+def test_the_working_directory_is_a_folder_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="seed is nan"):
+        RunFolder.create(".", {"recipe": "x", "config": {"seed": float("nan")}})
+    assert list(tmp_path.iterdir()) == []
+    RunFolder.create(".", CONFIG)
+    assert RunFolder.open(tmp_path).config == CONFIG
+
+
+def test_only_the_run_of_a_recipe_is_said_to_be_resumable(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run", {"recipe": "a_study", "config": {}})
+    with pytest.raises(FileExistsError, match=r"not empty: choose another --out$"):
+        RunFolder.create(tmp_path / "run", CONFIG)
+
+
+@dataclass(frozen=True)
+class Study:
+    out: Path
+    works: bool
+    error: type[BaseException]
+
+    def measure(self, folder: RunFolder) -> dict[str, Any]:
+        if self.works:
+            (folder.path / "figure.png").write_text("hours of work")
+        raise self.error("no luck")
+
+
+@pytest.mark.parametrize("works", [False, True])
+@pytest.mark.parametrize("error", [ValueError, ZeroDivisionError, KeyboardInterrupt])
+def test_a_study_that_fails_leaves_what_it_made(
+    works: bool, error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prefrl.run.study.recipe_to_json", lambda study: {})
+    with pytest.raises(error, match="no luck"):
+        run_study(Study(tmp_path / "run", works, error))
+    assert (tmp_path / "run").exists() == works
+    assert (tmp_path / "run" / "figure.png").exists() == works

@@ -1,6 +1,7 @@
 """Whole runs: their results, and that a run killed anywhere goes on as if nothing had happened."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -14,10 +15,13 @@ import pytest
 import torch
 
 from prefrl.agents import QLearning, QLearningConfig
-from prefrl.run.checkpoint import load_checkpoint
+from prefrl.run.checkpoint import load_checkpoint, save_checkpoint
 from prefrl.run.launch import evaluate_run, resume, train
 from prefrl.run.logger import STEP, read_progress
 from prefrl.run.recipes.q_learning import TrainQLearning
+from prefrl.run.recipes.regret import TrainRegret
+from prefrl.run.recipes.shared import make_training_env
+from prefrl.run.worker import claimed
 
 TIMING = {"time/fps", "time/time_elapsed", "seconds", "steps_per_second"}
 QUICK = TrainQLearning(num_envs=64, total_timesteps=6400, eval_episodes=3, device="cpu")
@@ -94,6 +98,8 @@ def test_environments_of_gymnasium(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"env_args": ("layout=3",)}, r"env_args \['layout=3'\] do not suit prefrl/Delivery-v0"),
+        ({"env_args": ("autoreset_mode=NextStep",)}, "do not suit .*autoreset_mode"),
+        ({"env_args": ("generator_device=foo",)}, "do not suit .*generator_device"),
         ({"env_id": "CartPole-v1"}, "takes Discrete"),
     ],
 )
@@ -128,6 +134,93 @@ def test_resume_refuses_a_damaged_run(tmp_path: Path) -> None:
     config.write_text('{"recipe": "sarsa", "config": {}}')
     with pytest.raises(ValueError, match=r"config\.json: there is no recipe 'sarsa'"):
         resume(tmp_path / "run", quiet=True)
+
+
+def test_both_recipes_refuse_arguments_of_another_environment(tmp_path: Path) -> None:
+    recipe = TrainRegret(env_args=("autoreset_mode=NextStep",), device="cpu")
+    with pytest.raises(ValueError, match=r"do not suit .*autoreset_mode"):
+        train("regret", recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_id_with_its_module_is_stepped_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    import prefrl.envs
+
+    env = make_training_env("prefrl.envs:prefrl/Delivery-v0", (), 2, "cpu")
+    assert isinstance(env.reset()[0], torch.Tensor)
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr(prefrl.envs, "make_device", fails)
+    with pytest.raises(ValueError, match=r"env_args .* do not suit prefrl/Delivery-v0: first line$"):
+        make_training_env("prefrl/Delivery-v0", (), 2, "cpu")
+
+
+@pytest.fixture
+def unfinished(tmp_path: Path) -> Path:
+    run = tmp_path / "run"
+    train("q_learning", QUICK, run, quiet=True).unlink()
+    return run
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: {},
+        lambda state: {**state, "target": "far"},
+        lambda state: {**state, "agent": {"policy": torch.zeros(3)}},
+        lambda state: {**state, "agent": {**state["agent"], "q": state["agent"]["q"][:4]}},
+        lambda state: {**state, "agent": 3},
+        lambda state: {**state, "stepper": {}},
+    ],
+)
+def test_a_checkpoint_of_something_else_is_named(unfinished: Path, change: Any) -> None:
+    path = unfinished / "checkpoint.pt"
+    state = change(load_checkpoint(path))
+    save_checkpoint(path, state)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt holds no state of this run's QLearning: "):
+        resume(unfinished, quiet=True)
+    if not isinstance(state.get("agent"), dict) or "q" not in state["agent"]:
+        with pytest.raises(ValueError, match=r"checkpoint\.pt holds no state of this run's QLearning: "):
+            evaluate_run(unfinished)
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,2\n", f"{STEP}\nabc\n", f"a,{STEP}\n1\n", "\udcff\n"])
+def test_a_damaged_progress_file_is_named(unfinished: Path, text: str) -> None:
+    (unfinished / "progress.csv").write_text(text, "utf-8", errors="surrogateescape")
+    with pytest.raises(ValueError, match=r"progress\.csv is damaged: "):
+        resume(unfinished, quiet=True)
+
+
+def test_two_processes_never_work_on_one_run(unfinished: Path) -> None:
+    with (
+        claimed(unfinished),
+        pytest.raises(BlockingIOError, match=f"process {os.getpid()} works on {unfinished}"),
+    ):
+        resume(unfinished, quiet=True)
+    (unfinished / "worker.pid").write_text("1")  # what a killed process leaves
+    assert resume(unfinished, quiet=True).exists()
+
+
+def test_training_claims_its_run(tmp_path: Path) -> None:
+    process = start("train", "q_learning", *as_flags(LONG), "--out", tmp_path / "run", "--quiet")
+    try:
+        reached(tmp_path / "run", 1_600, process)
+        with pytest.raises(BlockingIOError, match=f"process {process.pid} works on"):
+            resume(tmp_path / "run", quiet=True)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_resume_clears_what_killed_processes_left(unfinished: Path) -> None:
+    process = start("--help")
+    process.communicate()
+    left = unfinished / f".checkpoint.{process.pid}.tmp.pt"
+    left.write_text("half")
+    resume(unfinished, quiet=True)
+    assert not left.exists()
 
 
 def test_evaluate_run(tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import FillBetweenPolyCollection
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from prefrl.functional.statistics import bootstrap_interval, interquartile_mean
+from prefrl.run import plot
 from prefrl.run.plot import (
     MAX_POINTS,
     PlotCommand,
@@ -226,3 +228,20 @@ def test_command_refuses_what_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "progress.csv").write_text(rows(1))
     with pytest.raises(ValueError, match=r"config\.json is not the config\.json of a run: KeyError"):
         PlotCommand((tmp_path,)).run()
+
+
+def test_losses_are_drawn_where_there_are_no_episodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr(
+        plot, "plot_curves", lambda curves, **labels: drawn.append(labels["y_label"]) or Figure()
+    )
+    solver = make_run(tmp_path / "solver", f"{X},train/loss\n100,0.5\n")
+    PlotCommand((solver,), out=tmp_path / "a.png").run()
+    stepping = make_run(tmp_path / "stepping", rows(1, 2))  # has both columns
+    PlotCommand((stepping,), out=tmp_path / "a.png").run()
+    PlotCommand((stepping,), y="train/loss", out=tmp_path / "a.png").run()
+    assert drawn == ["training loss", "mean return of an episode", "training loss"]
+    with pytest.raises(ValueError, match=f"no column {Y}"):
+        PlotCommand((solver,), y=Y, out=tmp_path / "a.png").run()

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from prefrl.agents import QLearningConfig
 from prefrl.run.recipes import RECIPES, load_recipe, recipe_from_json, recipe_name, recipe_to_json
-from prefrl.run.recipes.q_learning import TrainQLearning, parse_env_args
+from prefrl.run.recipes.q_learning import TrainQLearning
+from prefrl.run.recipes.shared import parse_env_args
 
 
 def test_every_recipe_is_a_frozen_dataclass_with_its_face() -> None:
@@ -100,6 +101,7 @@ def test_wrong_content_is_refused_by_name(content: dict[str, Any], message: str)
 def test_env_args() -> None:
     parsed = parse_env_args(("layout_seed=3", "stochastic=true", "map_name=8x8", "x=", "y=a=b"))
     assert parsed == {"layout_seed": 3, "stochastic": True, "map_name": "8x8", "x": "", "y": "a=b"}
+    assert parse_env_args(("a=True", "b=False", "c=None")) == {"a": True, "b": False, "c": None}
     for wrong in ("layout_seed", "=3", "two words=3"):
         with pytest.raises(ValueError, match="each must be NAME=VALUE"):
             TrainQLearning(env_args=(wrong,))
@@ -114,6 +116,8 @@ def test_env_args() -> None:
         ({"eval_episodes": 0}, "eval_episodes is 0"),
         ({"seed": -1}, "seed is -1"),
         ({"device": "abacus"}, "device is 'abacus'"),
+        ({"device": "meta"}, "device is 'meta', which cannot hold float64 tensors and a generator"),
+        ({"device": "vulkan"}, "device is 'vulkan', which cannot hold"),
         ({"device": "cuda:99"}, "device is 'cuda:99', but torch finds"),
     ],
 )

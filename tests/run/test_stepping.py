@@ -14,7 +14,7 @@ from prefrl.agents import QLearning
 from prefrl.data import Transitions
 from prefrl.envs.delivery import DeliveryVectorEnv
 from prefrl.run.loop import Metrics, learn
-from prefrl.run.stepping import DeviceEpisodes, HostEpisodes, Stepper
+from prefrl.run.stepping import DeviceEpisodes, HostEpisodes, OneRow, Stepper
 
 ENV = "prefrl/Delivery-v0"
 LIMIT = 6
@@ -159,3 +159,34 @@ def test_an_agent_without_environment_cannot_learn() -> None:
 
     with pytest.raises(ValueError, match="the agent has no environment to learn in"):
         learn(QLearning(Spaces(gym.spaces.Discrete(2), gym.spaces.Discrete(2)), device="cpu"), 10)
+
+
+def test_only_what_can_be_restored_has_a_state() -> None:
+    """A wrapper of somebody else's may have a state of its own."""
+    envs = {
+        "standard": gym.make(ENV),
+        "plain": gym.make(ENV).unwrapped,
+        "wrapped": gym.wrappers.RecordEpisodeStatistics(gym.make(ENV)),
+        "other": gym.make("FrozenLake-v1"),
+    }
+    told = {}
+    for name, env in envs.items():
+        stepper = Stepper(QLearning(env, device="cpu"))
+        stepper.reset()
+        told[name] = stepper.state_dict() is not None
+    assert told == {"standard": True, "plain": True, "wrapped": False, "other": False}
+
+
+def test_a_restored_episode_is_cut_when_the_first_one_is() -> None:
+    def one_row() -> OneRow:
+        env = OneRow(gym.make(ENV, max_episode_steps=LIMIT))
+        env.reset(seed=0, options={"cell": (0, 0)})
+        return env
+
+    up = np.array([0])  # into the edge, where the van stays
+    env, restored = one_row(), one_row()
+    for _ in range(LIMIT - 2):
+        env.step(up)
+    restored.load_state_dict(env.state_dict() or {})
+    for cut in (False, True):
+        assert [row.step(up)[3].tolist() for row in (env, restored)] == [[cut], [cut]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -10,12 +9,13 @@ import gymnasium as gym
 import torch
 from tyro.conf import arg
 
-import prefrl.envs
 from prefrl.agents.base import resolve_device
 from prefrl.agents.q_learning import QLearning, QLearningConfig
 from prefrl.run.evaluate import evaluate, scaled_return
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
+
+from .shared import make_scalar_env, make_training_env, parse_env_args, restore
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ class TrainQLearning:
     def run(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
         """Train, evaluate, and save the agent as ``agent.pt``."""
         torch.set_num_threads(1)  # operations on small tables are several times slower on more
-        agent = self._agent(self._training_env())
+        env = make_scalar_env(self.env_id, self.env_args)  # first: it takes fewer arguments than the other
+        agent = self._agent(make_training_env(self.env_id, self.env_args, self.num_envs, self.device))
         loop = Loop(
             agent,
             self.total_timesteps,
@@ -81,7 +82,6 @@ class TrainQLearning:
         )
         loop.run()
         agent.save(folder.path / "agent.pt")
-        env = self._scalar_env()
         return {
             "scaled_return": scaled_return(agent, env),
             "final_return": evaluate(agent, env, episodes=self.eval_episodes, seed=self.seed)["mean_return"],
@@ -92,47 +92,10 @@ class TrainQLearning:
 
     def evaluation(self, folder: RunFolder) -> tuple[QLearning, gym.Env[Any, Any]]:
         """Return the agent of the folder's checkpoint and a fresh scalar environment for it."""
-        checkpoint = folder.load_checkpoint()
-        if checkpoint is None:
-            raise FileNotFoundError(
-                f"{folder.path} holds no checkpoint yet; run `prefrl resume {folder.path}`"
-            )
-        env = self._scalar_env()
+        env = make_scalar_env(self.env_id, self.env_args)
         agent = self._agent(env)
-        agent.num_timesteps = checkpoint["num_timesteps"]
-        agent.load_state_dict(checkpoint["agent"])
+        restore(agent, folder)
         return agent, env
 
     def _agent(self, env: Any) -> QLearning:
         return QLearning(env, self.agent, device=self.device, seed=self.seed)
-
-    def _training_env(self) -> Any:
-        args = parse_env_args(self.env_args)
-        try:
-            if self.env_id in prefrl.envs.REGISTRY:
-                device = resolve_device(self.device)
-                return prefrl.envs.make_device(self.env_id, self.num_envs, device=device, **args)
-            return gym.make_vec(self.env_id, self.num_envs, **args)
-        except TypeError as error:
-            raise ValueError(f"env_args {list(self.env_args)} do not suit {self.env_id}: {error}") from error
-
-    def _scalar_env(self) -> gym.Env[Any, Any]:
-        return gym.make(self.env_id, **parse_env_args(self.env_args))
-
-
-def parse_env_args(arguments: tuple[str, ...]) -> dict[str, Any]:
-    """Return ``("layout_seed=3", "stochastic=true")`` as a dict; values are JSON, or else strings.
-
-    Raises:
-        ValueError: if an argument is not of the form NAME=VALUE.
-    """
-    parsed: dict[str, Any] = {}
-    for argument in arguments:
-        name, equals, text = argument.partition("=")
-        if not equals or not name.isidentifier():
-            raise ValueError(f"env_args has {argument!r}; each must be NAME=VALUE, as in layout_seed=3")
-        try:
-            parsed[name] = json.loads(text)
-        except ValueError:
-            parsed[name] = text
-    return parsed

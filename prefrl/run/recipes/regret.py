@@ -10,7 +10,6 @@ import gymnasium as gym
 import torch
 from tyro.conf import arg
 
-import prefrl.envs
 from prefrl.agents.base import resolve_device
 from prefrl.agents.regret import RegretAgent, RegretConfig
 from prefrl.data import Preferences, load_preferences, save_preferences
@@ -27,9 +26,7 @@ from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
 from prefrl.tabular import TabularMDP
 
-from .q_learning import parse_env_args
-
-assert prefrl.envs.REGISTRY  # importing the package registers the ids
+from .shared import make_scalar_env, parse_env_args, restore
 
 TEACHER_MODELS: dict[str, type[StepwiseModel]] = {
     "regret": Regret,
@@ -95,7 +92,7 @@ class TrainRegret:
     def run(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
         """Fit, plan, evaluate; the comparisons are kept as ``preferences.npz``, the agent as ``agent.pt``."""
         torch.set_num_threads(1)  # operations on small tables are several times slower on more
-        env = self._env()
+        env = make_scalar_env(self.env_id, self.env_args)
         kept = (
             folder.path / "preferences.npz"
         )  # a resumed run must not depend on the first file still being there
@@ -117,22 +114,10 @@ class TrainRegret:
 
     def evaluation(self, folder: RunFolder) -> tuple[RegretAgent, gym.Env[Any, Any]]:
         """Return the agent of the folder's checkpoint and a fresh scalar environment for it."""
-        checkpoint = folder.load_checkpoint()
-        if checkpoint is None:
-            raise FileNotFoundError(
-                f"{folder.path} holds no checkpoint yet; run `prefrl resume {folder.path}`"
-            )
-        env = self._env()
+        env = make_scalar_env(self.env_id, self.env_args)
         agent = RegretAgent(env, self.agent, device=self.device, seed=self.seed)
-        agent.num_timesteps = checkpoint["num_timesteps"]
-        agent.load_state_dict(checkpoint["agent"])
+        restore(agent, folder)
         return agent, env
-
-    def _env(self) -> gym.Env[Any, Any]:
-        try:
-            return gym.make(self.env_id, **parse_env_args(self.env_args))
-        except TypeError as error:
-            raise ValueError(f"env_args {list(self.env_args)} do not suit {self.env_id}: {error}") from error
 
     def _preferences(self, env: gym.Env[Any, Any]) -> Preferences:
         if self.preferences is not None:

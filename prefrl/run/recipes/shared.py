@@ -1,0 +1,76 @@
+"""What the recipes share: their environments, and the agent of a finished run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import gymnasium as gym
+
+import prefrl.envs
+from prefrl.agents.base import Agent, resolve_device, taking_over
+from prefrl.run.folder import RunFolder
+
+PYTHON_VALUES = {"True": True, "False": False, "None": None}
+"""What people write who think of Python, where JSON has true, false and null."""
+
+
+def parse_env_args(arguments: tuple[str, ...]) -> dict[str, Any]:
+    """Return ``("layout_seed=3", "stochastic=true")`` as a dict; values are JSON, or else strings.
+
+    Raises:
+        ValueError: if an argument is not of the form NAME=VALUE.
+    """
+    parsed: dict[str, Any] = {}
+    for argument in arguments:
+        name, equals, text = argument.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"env_args has {argument!r}; each must be NAME=VALUE, as in layout_seed=3")
+        try:
+            parsed[name] = PYTHON_VALUES[text] if text in PYTHON_VALUES else json.loads(text)
+        except ValueError:
+            parsed[name] = text
+    return parsed
+
+
+def make_scalar_env(env_id: str, env_args: tuple[str, ...]) -> gym.Env[Any, Any]:
+    """Return ``gym.make(env_id, **env_args)``; ValueError if the arguments are not the environment's."""
+    try:
+        return gym.make(env_id, **parse_env_args(env_args))
+    except (TypeError, RuntimeError) as error:
+        raise _unsuitable(env_id, env_args, error) from error
+
+
+def make_training_env(env_id: str, env_args: tuple[str, ...], num_envs: int, device: str) -> Any:
+    """Return ``num_envs`` environments: prefrl's own on the device, others on the host.
+
+    Raises:
+        ValueError: if the arguments are not the environment's.
+    """
+    args = parse_env_args(env_args)
+    try:
+        if prefrl.envs.bare_id(env_id) in prefrl.envs.REGISTRY:
+            return prefrl.envs.make_device(env_id, num_envs, device=resolve_device(device), **args)
+        return gym.make_vec(env_id, num_envs, **args)
+    except (TypeError, RuntimeError) as error:
+        raise _unsuitable(env_id, env_args, error) from error
+
+
+def _unsuitable(env_id: str, env_args: tuple[str, ...], error: Exception) -> ValueError:
+    reason = str(error).split("\n", 1)[0]
+    return ValueError(f"env_args {list(env_args)} do not suit {env_id}: {reason}")
+
+
+def restore(agent: Agent, folder: RunFolder) -> None:
+    """Put an agent in the state of a run's checkpoint.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint yet.
+        ValueError: if it is damaged, or another agent's.
+    """
+    checkpoint = folder.load_checkpoint()
+    if checkpoint is None:
+        raise FileNotFoundError(f"{folder.path} holds no checkpoint yet; run `prefrl resume {folder.path}`")
+    with taking_over(folder.checkpoint_path, f"state of this run's {type(agent).__name__}"):
+        agent.num_timesteps = int(checkpoint["num_timesteps"])
+        agent.load_state_dict(checkpoint["agent"])
