@@ -491,6 +491,11 @@ class RegretAgent(Agent):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Agent.load_state_dict`."""
+        if state["policy"].shape != self.policy.shape:
+            raise ValueError(
+                f"policy has shape {tuple(state['policy'].shape)}; the agent's spaces need "
+                f"{tuple(self.policy.shape)}"
+            )
         self.policy = state["policy"].to(self.device)
         self.reward_parameters = {
             name: value.to(self.device) for name, value in state["reward_parameters"].items()

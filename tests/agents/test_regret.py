@@ -347,3 +347,10 @@ def test_an_agent_without_preferences_says_so() -> None:
     assert agent.act(torch.arange(15)).shape == (15,)
     with pytest.raises(ValueError, match="this agent has no preferences to learn from"):
         agent.update()
+
+
+def test_a_policy_of_another_shape_is_refused() -> None:
+    agent = make_agent()
+    state = agent.state_dict()
+    with pytest.raises(ValueError, match=r"policy has shape \(3,\)"):
+        agent.load_state_dict({**state, "policy": torch.zeros(3)})
