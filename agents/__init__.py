@@ -11,6 +11,8 @@ from typing import Any
 
 _PUBLIC = {
     "Agent": "base",
+    "DQN": "dqn",
+    "DQNConfig": "dqn",
     "QLearning": "q_learning",
     "QLearningConfig": "q_learning",
     "RegretAgent": "regret",

@@ -25,6 +25,10 @@ FILE_FORMAT = 1
 """Version of the files that :meth:`Agent.save` writes."""
 
 
+class LearningFailedError(FloatingPointError):
+    """A run that must not go on, since what it learns cannot be right."""
+
+
 def resolve_device(device: torch.device | str) -> torch.device:
     """Return the torch device; "auto" is CUDA where present, else the CPU.
 
@@ -87,7 +91,7 @@ class Agent(ABC):
     config_class: ClassVar[type[Any]]
     """The dataclass of this agent's settings."""
 
-    steps_env: ClassVar[bool] = True
+    steps_env: bool = True
     """Whether the loop steps an environment for this agent."""
 
     logger: Any = None
@@ -133,6 +137,12 @@ class Agent(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` returned."""
 
+    def check(self) -> None:
+        """Raise :class:`LearningFailedError` where going on is no use; the loop asks when it logs.
+
+        Unlike :meth:`update` it may wait for the device.
+        """
+
     def result(self) -> dict[str, Any]:
         """Return what this agent alone can say of its outcome, for ``result.json``."""
         return {}
@@ -167,6 +177,10 @@ class Agent(ABC):
             actions = self.act(batch, deterministic=deterministic).cpu().numpy()
         return (actions[0] if single else actions), state
 
+    def saved_state(self) -> dict[str, Any]:
+        """Return what :meth:`save` keeps: what :meth:`load_state_dict` takes, less what only a run needs."""
+        return self.state_dict()
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the agent to one file: tensors and JSON, no pickled objects; whole or not at all."""
         header = {
@@ -179,7 +193,7 @@ class Agent(ABC):
             "observation_space": space_to_json(self.observation_space),
             "action_space": space_to_json(self.action_space),
         }
-        write_tensor_file(path, {"header": json.dumps(header), "state": self.state_dict()})
+        write_tensor_file(path, {"header": json.dumps(header), "state": self.saved_state()})
 
     @classmethod
     def load(

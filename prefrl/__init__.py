@@ -10,6 +10,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "DQN": "prefrl.agents.dqn",
+    "DQNConfig": "prefrl.agents.dqn",
     "QLearning": "prefrl.agents.q_learning",
     "QLearningConfig": "prefrl.agents.q_learning",
     "RegretAgent": "prefrl.agents.regret",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -39,6 +40,54 @@ def evaluate(agent: Agent, env: gym.Env[Any, Any], *, episodes: int, seed: int) 
         "std_return": float(np.std(returns)),
         "mean_length": float(np.mean(lengths)),
         "episodes": episodes,
+    }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Evaluates the deterministic policy during a run, all episodes at once; leaves no trace in the run."""
+
+    env: gym.vector.VectorEnv[Any, Any, Any]
+    """One row per episode, on the host; not the one that is learned in."""
+
+    every: int
+    """Timesteps between two evaluations; there is one at the end too."""
+
+    seed: int
+    """Seeds the episodes, together with the number of the evaluation."""
+
+    def run(self, agent: Agent, index: int) -> dict[str, float]:
+        """Return the results of the evaluation number ``index``; see :func:`evaluate_rows`."""
+        seed = int(np.random.SeedSequence([self.seed, 2, index]).generate_state(1)[0])
+        return evaluate_rows(agent, self.env, seed=seed)
+
+
+def evaluate_rows(agent: Agent, env: gym.vector.VectorEnv[Any, Any, Any], *, seed: int) -> dict[str, float]:
+    """Return undiscounted return and length of the deterministic policy, one episode per row.
+
+    Args:
+        agent: the agent.
+        env: a vector environment on the host; it is seeded.
+        seed: seeds the environment.
+
+    Returns:
+        ``mean_return``, ``std_return``, ``mean_length``, ``episodes``.
+    """
+    obs, _ = env.reset(seed=seed)
+    returns, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs)
+    going = np.ones(env.num_envs, dtype=bool)
+    while going.any():  # rows that ended go on into episodes that do not count
+        with torch.no_grad():
+            actions = agent.act(torch.as_tensor(obs, device=agent.device), deterministic=True)
+        obs, rewards, terminations, truncations, _ = env.step(actions.cpu().numpy())
+        returns += rewards * going
+        lengths += going
+        going &= ~(terminations | truncations)
+    return {
+        "mean_return": float(returns.mean()),
+        "std_return": float(returns.std()),
+        "mean_length": float(lengths.mean()),
+        "episodes": env.num_envs,
     }
 
 

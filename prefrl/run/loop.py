@@ -32,9 +32,10 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, Conve
 from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
-from prefrl.agents.base import Agent, taking_over
+from prefrl.agents.base import Agent, LearningFailedError, taking_over
 
 from .checkpoint import global_rng_state, save_checkpoint, set_global_rng_state
+from .evaluate import Evaluation
 from .folder import RunFolder
 from .logger import STEP
 from .stepping import Stepper
@@ -81,10 +82,12 @@ def learn(
 
 
 class Loop:
-    """One training run; the arguments are those of :func:`learn`.
+    """One training run; the arguments are those of :func:`learn`, and when and how to evaluate.
 
     Attributes:
         seconds: wall-clock time spent in the loop, over all parts of an interrupted run.
+        evaluations: what every evaluation found, with its ``timesteps``.
+        evaluation_seconds: the part of ``seconds`` that evaluations took.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Loop:
         resume: bool = False,
         log_every: int | None = None,
         checkpoint_every: int | None = None,
+        evaluation: Evaluation | None = None,
     ) -> None:
         every = {"log_every": log_every, "checkpoint_every": checkpoint_every}
         for name, value in {"total_timesteps": total_timesteps, **every}.items():
@@ -110,6 +114,9 @@ class Loop:
         self.folder = folder
         self.progress_bar = progress_bar
         self.seconds = 0.0
+        self.evaluation = evaluation
+        self.evaluations: list[dict[str, float]] = []
+        self.evaluation_seconds = 0.0
         self._callback = as_callback(callback)
         self._stepper = Stepper(agent) if agent.steps_env else None
         self._metrics = Metrics()
@@ -152,6 +159,8 @@ class Loop:
         while going_on and agent.num_timesteps < self.target:
             before = agent.num_timesteps
             going_on = self._once()
+            if self.evaluation is not None and self._due(before, self.evaluation.every):
+                self._evaluate(self.evaluation)
             if not going_on or self._due(before, self.log_every):
                 self._log()
             if self._due(before, self.checkpoint_every):
@@ -186,6 +195,12 @@ class Loop:
             callback.on_rollout_end()
         return going_on
 
+    def _evaluate(self, evaluation: Evaluation) -> None:
+        start = time.perf_counter()
+        found = evaluation.run(self.agent, index=len(self.evaluations))
+        self.evaluations.append({"timesteps": self.agent.num_timesteps, **found})
+        self.evaluation_seconds += time.perf_counter() - start
+
     def _due(self, before: int, every: int | None) -> bool:
         """Whether a multiple of ``every`` was reached since ``before``, or the target."""
         now = self.agent.num_timesteps
@@ -199,6 +214,9 @@ class Loop:
             if episodes:
                 row["rollout/ep_rew_mean"] = returns / episodes
                 row["rollout/ep_len_mean"] = lengths / episodes
+        if self.evaluations and self.evaluations[-1]["timesteps"] > now - self.log_every:
+            row["eval/mean_reward"] = self.evaluations[-1]["mean_return"]
+            row["eval/mean_ep_length"] = self.evaluations[-1]["mean_length"]
         self._refuse_non_finite(row)
         for name, value in row.items():
             logger.record(name, value)
@@ -210,17 +228,25 @@ class Loop:
         self._metrics.clear()
         if self._stepper is not None:
             self._stepper.episodes.reported()
+        try:
+            self.agent.check()
+        except LearningFailedError as error:
+            raise LearningFailedError(self._failed(str(error))) from error
 
     def _refuse_non_finite(self, row: Mapping[str, float]) -> None:
         bad = [name for name, value in row.items() if not math.isfinite(value)]
         if not bad:
             return
-        message = f"{bad[0]} is {row[bad[0]]} at timestep {self.agent.num_timesteps}"
+        raise FloatingPointError(self._failed(f"{bad[0]} is {row[bad[0]]}"))
+
+    def _failed(self, reason: str) -> str:
+        """Keep the state of a run that failed; return the reason, with when, and where the state is."""
+        message = f"{reason} at timestep {self.agent.num_timesteps}"
         if self.folder is not None:
             failed = self.folder.path / "failed.pt"
             save_checkpoint(failed, self._state_dict())
             message += f"; the state at that moment is in {failed}"
-        raise FloatingPointError(message)
+        return message
 
     def _save(self) -> None:
         if self.folder is None:
@@ -239,6 +265,8 @@ class Loop:
             "num_timesteps": self.agent.num_timesteps,
             "target": self.target,
             "seconds": self.seconds,
+            "evaluations": self.evaluations,
+            "evaluation_seconds": self.evaluation_seconds,
             "agent": self.agent.state_dict(),
             "stepper": None if self._stepper is None else self._stepper.state_dict(),
             "metrics": self._metrics.state_dict(),
@@ -249,6 +277,8 @@ class Loop:
         self.agent.num_timesteps = int(state["num_timesteps"])
         self.target = int(state["target"])
         self.seconds = float(state["seconds"])
+        self.evaluations = list(state["evaluations"])
+        self.evaluation_seconds = float(state["evaluation_seconds"])
         self.agent.load_state_dict(state["agent"])
         if self._stepper is not None:
             self._stepper.load_state_dict(state["stepper"])

@@ -49,9 +49,23 @@ def make_training_env(env_id: str, env_args: tuple[str, ...], num_envs: int, dev
     """
     args = parse_env_args(env_args)
     try:
+        if num_envs == 1 and prefrl.envs.bare_id(env_id) not in prefrl.envs.REGISTRY:
+            return gym.make(env_id, **args)
         if prefrl.envs.bare_id(env_id) in prefrl.envs.REGISTRY:
             return prefrl.envs.make_device(env_id, num_envs, device=resolve_device(device), **args)
         return gym.make_vec(env_id, num_envs, **args)
+    except (TypeError, RuntimeError) as error:
+        raise _unsuitable(env_id, env_args, error) from error
+
+
+def make_evaluation_env(env_id: str, env_args: tuple[str, ...], episodes: int) -> Any:
+    """Return a vector environment on the host with a row per episode.
+
+    Raises:
+        ValueError: if the arguments are not the environment's.
+    """
+    try:
+        return gym.make_vec(env_id, episodes, **parse_env_args(env_args))
     except (TypeError, RuntimeError) as error:
         raise _unsuitable(env_id, env_args, error) from error
 

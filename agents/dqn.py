@@ -1,0 +1,562 @@
+"""Deep Q-learning with seven losses: squared, Huber, HL-Gauss, Two-Hot, C51, quantile, squared over a softmax.
+
+A network gives Q(s, a), a target network Q'(s, a) that follows it slowly. A sampled transition of K <= n steps
+(``prefrl.data.replay``) has the target
+
+    y = sum_{k < K} gamma^k r_{t+k} + gamma^K (1 - terminal) Q'(s_{t+K}, a*)
+
+with a* = argmax_a Q(s_{t+K}, a) (double Q-learning, van Hasselt et al. 2016, arXiv 1509.06461), argmax_a Q'
+(Mnih et al. 2015), or the action that was taken there (SARSA, data sets only). What is made of it:
+
+==============  =========================================================================================
+``mse``         (Q(s, a) - y)^2
+``huber``       the same, linear from 1 on (Mnih et al. 2015; SB3's loss)
+``hl_gauss``    cross-entropy to a normal law around y on m bins; Q is the mean of the softmax of m logits
+                (Farebrother et al. 2024, arXiv 2403.03950)
+``two_hot``     cross-entropy to y shared between the two atoms beside it (the same)
+``c51``         cross-entropy to r + gamma Z'(s', a*), projected to the atoms: nothing is averaged before it is
+                backed up (Bellemare et al. 2017, arXiv 1707.06887)
+``quantile``    quantile Huber loss to r + gamma Z'(s', a*) (Dabney et al. 2018, arXiv 1710.10044)
+``mse_softmax`` (Q(s, a) - y)^2 with the network of ``hl_gauss``: the ablation that tells whether it is the
+                loss or the parameterisation that helps (Farebrother et al. 2024, section 5.1)
+==============  =========================================================================================
+
+Cross-entropies need a support [v_min, v_max] that holds every target: beyond it they are clamped. How many are
+is counted, and a run stops where it is more than a share that is set.
+
+With a data set, the agent learns from it alone: nothing is stepped, one timestep is one gradient step, and
+
+    cql_alpha * (logsumexp_a Q(s, a) - Q(s, a_t))
+
+holds down the values of actions that the data do not show (conservative Q-learning, Kumar et al. 2020,
+arXiv 2006.04779, equation 4), on decoded values whatever the loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import gymnasium as gym
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prefrl.data import Transitions, seeded_generator
+from prefrl.data.replay import Batch, ReplayBuffer
+from prefrl.functional.value_distributions import (
+    atoms,
+    bin_centers,
+    bin_edges,
+    categorical_projection,
+    cross_entropy,
+    entropy,
+    hl_gauss_probs,
+    quantile_huber_loss,
+    resolve_sigma,
+    two_hot_probs,
+)
+from prefrl.nn.heads import CategoricalHead, QuantileHead, ScalarHead
+from prefrl.nn.torsos import ConvTorso, MLPTorso
+
+from .base import Agent, LearningFailedError, make_generator
+
+Loss = Literal["mse", "huber", "hl_gauss", "two_hot", "c51", "quantile", "mse_softmax"]
+
+LEARNING_RATES: dict[str, float] = {
+    "mse": 2.5e-4,
+    "huber": 2.5e-4,
+    "hl_gauss": 1e-3,
+    "two_hot": 1e-3,
+    "c51": 1e-3,
+    "quantile": 1e-3,
+    "mse_softmax": 1e-3,
+}
+"""Adam's step size per loss where none is given."""
+
+CLASSIFICATION = ("hl_gauss", "two_hot", "c51")
+"""Losses that clamp targets to the support."""
+
+if TYPE_CHECKING:
+    from prefrl.data.datasets import TransitionDataset
+
+
+@dataclass(frozen=True)
+class DQNConfig:
+    """Settings of :class:`DQN`; names are SB3's where it has them."""
+
+    loss: Loss = "hl_gauss"
+    """What is made of a target; see the top of ``agents/dqn.py``."""
+
+    gamma: float = 0.99
+    """Discount per step, in [0, 1]."""
+
+    n_step: int = 1
+    """Steps of a return."""
+
+    double: bool = True
+    """Choose the next action by the network rather than by the target network."""
+
+    dueling: bool = False
+    """A stream for the state's value beside that of the actions' advantages (Wang et al. 2016)."""
+
+    learning_rate: float | None = None
+    """Adam's step size (default: that of the loss in LEARNING_RATES)."""
+
+    adam_eps: float = 1e-8
+    """Adam's epsilon; the paper's classification agents take 3.125e-4, its squared loss 1.5e-4."""
+
+    batch_size: int = 64
+    """Transitions per gradient step."""
+
+    buffer_size: int = 100_000
+    """Transitions in the replay."""
+
+    learning_starts: int = 1_000
+    """Timesteps of uniform actions before the first gradient step."""
+
+    train_freq: int = 4
+    """Timesteps (rows of environments) between two rounds of gradient steps."""
+
+    gradient_steps: int = 1
+    """Gradient steps per round."""
+
+    target_update_interval: int = 500
+    """Timesteps between two updates of the target network."""
+
+    tau: float = 1.0
+    """How far it then moves to the network: 1 copies it, less is Polyak averaging."""
+
+    max_grad_norm: float = 10.0
+    """The gradient's norm is cut to this."""
+
+    epsilon_start: float = 1.0
+    """Probability of a uniform action at the start."""
+
+    epsilon_end: float = 0.05
+    """Probability of a uniform action once exploration has fallen off."""
+
+    epsilon_timesteps: int = 10_000
+    """Timesteps over which epsilon falls linearly from its start to its end."""
+
+    network: Literal["auto", "mlp", "conv"] = "auto"
+    """mlp, or MinAtar's small convolution; auto takes that for observations (height, width, channels)."""
+
+    hidden: tuple[int, ...] = (256, 256)
+    """Layers of the mlp."""
+
+    conv_filters: int = 16
+    """3 x 3 filters of the convolution."""
+
+    conv_features: int = 128
+    """Units of its full layer."""
+
+    v_min: float = -120.0
+    """Lowest value of the support (classification losses, mse_softmax)."""
+
+    v_max: float = 120.0
+    """Highest value of the support; leave 3 sigma and half a bin between it and the highest target."""
+
+    bins: int = 101
+    """Bins (hl_gauss, mse_softmax) or atoms (two_hot, c51) of the support."""
+
+    placement: Literal["edges", "centers"] = "edges"
+    """Whether v_min and v_max are edges or centres of the outer bins (hl_gauss, mse_softmax)."""
+
+    sigma: float | None = None
+    """Width of HL-Gauss' normal law, in units of value (default: by sigma_ratio)."""
+
+    sigma_ratio: float | None = None
+    """The same in bin widths (default: 0.75)."""
+
+    quantiles: int = 50
+    """Quantiles of the law of returns (quantile)."""
+
+    kappa: float = 1.0
+    """Where the quantile Huber loss becomes linear; 0 is the plain quantile loss."""
+
+    max_clamped_fraction: float = 0.01
+    """Share of clamped targets above which the run is stopped; 1 never stops it."""
+
+    cql_alpha: float = 0.0
+    """Weight of conservative Q-learning's regulariser (data sets only)."""
+
+    target_policy: Literal["greedy", "sarsa"] = "greedy"
+    """Action of the next state: the best one, or the one taken there (data sets only)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {list(allowed)}")
+        for names, holds, must in BOUNDS:
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and not holds(value):
+                    raise ValueError(f"{name} is {value}; it must {must}")
+        resolve_sigma(self.bin_width, sigma=self.sigma, sigma_ratio=self.sigma_ratio)
+
+    @property
+    def bin_width(self) -> float:
+        """Width of a bin, in units of value."""
+        return (self.v_max - self.v_min) / (self.bins - (self.placement == "centers"))
+
+
+CHOICES = {
+    "loss": tuple(LEARNING_RATES),
+    "network": ("auto", "mlp", "conv"),
+    "placement": ("edges", "centers"),
+    "target_policy": ("greedy", "sarsa"),
+}
+"""What a setting that is one of a few words may be."""
+
+BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (("gamma", "epsilon_start", "epsilon_end", "max_clamped_fraction"), lambda x: 0 <= x <= 1, "lie in [0, 1]"),
+    (("n_step", "batch_size", "train_freq", "gradient_steps", "target_update_interval", "quantiles"),
+     lambda x: x >= 1, "be at least 1"),
+    (("learning_starts", "epsilon_timesteps", "cql_alpha", "kappa"), lambda x: 0 <= x < math.inf, "be finite, not negative"),
+    (("learning_rate", "adam_eps", "max_grad_norm"), lambda x: 0 < x < math.inf, "be positive and finite"),
+    (("tau",), lambda x: 0 < x <= 1, "lie in (0, 1]"),
+    (("bins",), lambda x: x >= 2, "be at least 2"),
+)  # fmt: skip
+"""What a setting that is a number must be."""
+
+
+class QNetwork(nn.Module):
+    """Torso and head of the settings, for these spaces.
+
+    Raises:
+        ValueError: if the network does not take such observations, or the support is empty.
+    """
+
+    def __init__(self, observation_space: gym.Space[Any], num_actions: int, config: DQNConfig) -> None:
+        super().__init__()
+        shape = observation_space.shape or ()
+        self.first_state: int | None = None
+        if isinstance(observation_space, gym.spaces.Discrete):
+            self.first_state, shape = int(observation_space.start), (int(observation_space.n),)
+            self.register_buffer("states", torch.arange(shape[0]), persistent=False)
+        elif not isinstance(observation_space, gym.spaces.Box) or not shape:
+            raise ValueError(f"observation_space is {observation_space}; DQN takes Discrete and Box spaces")
+        torso: MLPTorso | ConvTorso
+        if config.network == "conv" or (config.network == "auto" and len(shape) == 3):
+            torso = ConvTorso(shape, config.conv_filters, config.conv_features)
+        else:
+            torso = MLPTorso(math.prod(shape), config.hidden)
+        self.torso = torso
+        size = (torso.features, num_actions)
+        self.head: ScalarHead | CategoricalHead | QuantileHead
+        if config.loss in ("mse", "huber"):
+            self.head = ScalarHead(*size, dueling=config.dueling)
+        elif config.loss == "quantile":
+            self.head = QuantileHead(*size, config.quantiles, dueling=config.dueling)
+        elif config.loss in ("two_hot", "c51"):
+            support = atoms(config.v_min, config.v_max, config.bins)
+            self.head = CategoricalHead(*size, support, dueling=config.dueling)
+        else:
+            edges = bin_edges(config.v_min, config.v_max, config.bins, placement=config.placement)
+            self.head = CategoricalHead(*size, bin_centers(edges), dueling=config.dueling)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Map observations [N, ...] to outputs [N, A] or [N, A, m], which the head reads as values."""
+        if self.first_state is not None:
+            obs = (obs - self.first_state)[:, None] == self.states
+        features = self.torso(obs.to(torch.float32))
+        outputs: Tensor = self.head(features)
+        return outputs
+
+    def values(self, outputs: Tensor) -> Tensor:
+        """Return the values [...] of outputs [..., m], or of scalar ones [...]."""
+        return self.head.values(outputs)
+
+
+class DQN(Agent):
+    """Deep Q-learning; see the module's text.
+
+    Args:
+        env: an environment with Discrete actions and Discrete or Box observations, or
+            :class:`prefrl.agents.base.Spaces`.
+        config: settings.
+        dataset: learn from these transitions instead of stepping ``env``; one timestep is then one gradient
+            step.
+        device: torch device, or "auto".
+        seed: seeds network, exploration and replay.
+
+    Raises:
+        ValueError: if a space is of another kind, or the data set's spaces are not the environment's, or its
+            returns lie outside the support.
+    """
+
+    config_class: ClassVar[type[DQNConfig]] = DQNConfig
+
+    def __init__(
+        self,
+        env: Any,
+        config: DQNConfig | None = None,
+        *,
+        dataset: TransitionDataset | None = None,
+        device: torch.device | str = "auto",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(env, config or DQNConfig(), device=device, seed=seed)
+        config = self.config
+        if not isinstance(self.action_space, gym.spaces.Discrete):
+            raise ValueError(f"action_space is {self.action_space}; DQN takes Discrete actions")
+        self.num_actions, self._first_action = int(self.action_space.n), int(self.action_space.start)
+        self._generator = make_generator(self.device, seed)
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with torch.device(self.device), torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(seeded_generator(seed, "network").initial_seed())
+            self.network = QNetwork(self.observation_space, self.num_actions, config)
+            self.target = QNetwork(self.observation_space, self.num_actions, config).requires_grad_(False)
+        self.target.load_state_dict(self.network.state_dict())
+        rate = LEARNING_RATES[config.loss] if config.learning_rate is None else config.learning_rate
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=rate, eps=config.adam_eps, fused=True)
+        with torch.device(self.device):
+            self._support = atoms(config.v_min, config.v_max, config.bins)
+            self._edges = bin_edges(config.v_min, config.v_max, config.bins, placement=config.placement)
+            self._clamped = torch.zeros(2, dtype=torch.float64)
+        self._sigma = resolve_sigma(config.bin_width, sigma=config.sigma, sigma_ratio=config.sigma_ratio)
+        self._learned_at = 0
+        self.steps_env = dataset is None
+        self.replay: ReplayBuffer | None = None
+        if dataset is not None:
+            self._check_dataset(dataset)
+            self.replay = ReplayBuffer.from_dataset(
+                dataset, gamma=config.gamma, n_step=config.n_step, device=self.device
+            )
+
+    @property
+    def epsilon(self) -> float:
+        """Probability of a uniform action at the present timestep."""
+        config = self.config
+        if self.num_timesteps < config.learning_starts:
+            return 1.0
+        done = min(1.0, self.num_timesteps / max(1, config.epsilon_timesteps))
+        return float(config.epsilon_start + done * (config.epsilon_end - config.epsilon_start))
+
+    @torch.no_grad()
+    def q_values(self, obs: Tensor) -> Tensor:
+        """Return Q(s, a) [n, A] for observations [n, ...] on the device."""
+        return self.network.values(self.network(obs))
+
+    def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
+        """Return epsilon-greedy actions [n] for observations [n, ...]."""
+        best = self.q_values(obs).argmax(-1)
+        if not deterministic:
+            generator = self._generator
+            noise = torch.rand(2, len(obs), generator=generator, device=generator.device).to(self.device)
+            uniform = (noise[0] * self.num_actions).long()
+            best = torch.where(noise[1] < self.epsilon, uniform, best)
+        return best + self._first_action
+
+    def observe(self, transitions: Transitions) -> None:
+        """Keep one step of the environments.
+
+        Raises:
+            ValueError: with settings that only a data set can serve.
+        """
+        config = self.config
+        if self.replay is None:
+            if config.cql_alpha or config.target_policy == "sarsa":
+                raise ValueError(f"cql_alpha is {config.cql_alpha} and target_policy {config.target_policy!r}; "
+                                 "in an environment they must be 0 and 'greedy': give a dataset")  # fmt: skip
+            self.replay = self._empty_replay(len(transitions.rewards))
+        self.replay.add(transitions)
+
+    # Learning --------------------------------------------------------------------------------------------
+
+    def update(self) -> dict[str, Tensor]:
+        """Take the gradient steps that are due; see :meth:`Agent.update`."""
+        config, before = self.config, self._learned_at
+        if not self.steps_env:
+            self.num_timesteps += 1
+            rounds = 1
+        elif self.num_timesteps < config.learning_starts:
+            rounds = 0
+        else:
+            rounds = self.num_timesteps // config.train_freq - before // config.train_freq
+        self._learned_at = now = self.num_timesteps
+        metrics: dict[str, Tensor] = {}
+        steps = rounds * (config.gradient_steps if self.steps_env else 1)
+        for _ in range(steps):
+            for name, value in self._gradient_step().items():
+                metrics[name] = metrics[name] + value if name in metrics else value
+        if now // config.target_update_interval > before // config.target_update_interval:
+            self._update_target()
+        metrics = {name: value / steps for name, value in metrics.items()}
+        if self.steps_env:
+            metrics["rollout/exploration_rate"] = torch.full((), self.epsilon, device=self.device)
+        return metrics
+
+    def _gradient_step(self) -> dict[str, Tensor]:
+        assert self.replay is not None
+        batch = self.replay.sample(self.config.batch_size, self._generator)
+        loss, metrics = self._loss(batch)
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.max_grad_norm, foreach=True)
+        self.optimizer.step()
+        return metrics
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a batch, and metrics."""
+        config, network = self.config, self.network
+        actions = batch.actions - self._first_action
+        outputs = network(batch.obs)
+        taken = of_actions(outputs, actions)  # [B] or [B, m]
+        following = self._following(batch)  # [B] or [B, m]
+        losses, metrics = self._losses(taken, following, batch)
+        if config.cql_alpha:
+            values = network.values(outputs)
+            gap = torch.logsumexp(values, -1) - of_actions(values, actions)
+            losses = losses + config.cql_alpha * gap
+            metrics["train/cql"] = gap.detach().mean()
+        weights = batch.weights
+        if config.target_policy == "sarsa":
+            assert batch.next_known is not None
+            weights = weights * batch.next_known  # the data end, or were cut, before the next action
+        loss = (losses * weights).sum() / weights.sum().clamp(min=1.0)
+        return loss, {"train/loss": loss.detach(), **metrics}
+
+    @torch.no_grad()
+    def _following(self, batch: Batch) -> Tensor:
+        """Return what the target network says of the next state and action, [B] or [B, m]."""
+        outputs = self.target(batch.next_obs)
+        if self.config.target_policy == "sarsa":
+            assert batch.next_actions is not None
+            return of_actions(outputs, batch.next_actions - self._first_action)
+        chosen_by = self.network(batch.next_obs) if self.config.double else outputs
+        return of_actions(outputs, self.network.values(chosen_by).argmax(-1))
+
+    def _losses(self, taken: Tensor, following: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the losses [B] of outputs for the actions taken, and metrics."""
+        kind, config, head = self.config.loss, self.config, self.network.head
+        if kind == "c51":
+            locations = batch.returns[:, None] + batch.discounts[:, None] * self._support
+            law = torch.softmax(following, -1)
+            outside = (law * self._is_outside(locations)).sum(-1)
+            return self._classified(
+                taken, categorical_projection(law, locations, self._support), outside, batch
+            )
+        if kind == "quantile":
+            targets = batch.returns[:, None] + batch.discounts[:, None] * following
+            metrics = {"train/target": targets.mean()}
+            return quantile_huber_loss(taken, targets, kappa=config.kappa), metrics
+        y = batch.returns + batch.discounts * head.values(following)
+        if kind == "hl_gauss":
+            labels = hl_gauss_probs(y, self._edges, self._sigma, clamp=True)
+            return self._classified(taken, labels, self._is_outside(y), batch)
+        if kind == "two_hot":
+            return self._classified(taken, two_hot_probs(y, self._support), self._is_outside(y), batch)
+        metrics = {"train/target": y.mean()}
+        if kind == "huber":
+            return F.smooth_l1_loss(taken, y, reduction="none"), metrics
+        return F.mse_loss(head.values(taken), y, reduction="none"), metrics
+
+    def _classified(
+        self, taken: Tensor, labels: Tensor, outside: Tensor, batch: Batch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the cross-entropies [B] of logits to labels [B, m], and metrics; count what was clamped."""
+        losses = cross_entropy(taken, labels)
+        counts = torch.stack([(outside * batch.weights).sum(), batch.weights.sum()])
+        self._clamped += counts
+        return losses, {
+            "train/target": (labels @ self.network.head.support).mean(),
+            "train/kl": (
+                losses.detach() - entropy(labels)
+            ).mean(),  # the labels' entropy cannot be learned away
+            "train/clamped_fraction": counts[0] / counts[1].clamp(min=1.0),
+        }
+
+    def _is_outside(self, targets: Tensor) -> Tensor:
+        """Return 1 for targets beyond the support, else 0, shaped like them."""
+        config = self.config
+        middle, reach = (config.v_max + config.v_min) / 2, (config.v_max - config.v_min) / 2
+        return ((targets - middle).abs() > reach * (1 + 1e-6)).to(torch.float32)
+
+    @torch.no_grad()
+    def _update_target(self) -> None:
+        weights, followers = list(self.network.parameters()), list(self.target.parameters())
+        if self.config.tau == 1.0:
+            torch._foreach_copy_(followers, weights)
+        else:
+            torch._foreach_lerp_(followers, weights, self.config.tau)
+
+    # What came of it, and what a continuation needs -------------------------------------------------------
+
+    @property
+    def clamped_fraction(self) -> float:
+        """Share of all targets so far that lay beyond the support; waits for the device."""
+        clamped, count = self._clamped.tolist()
+        return clamped / max(1.0, count)
+
+    def check(self) -> None:
+        """Stop a run whose support is too narrow.
+
+        Raises:
+            LearningFailedError: if more targets were clamped than the settings allow.
+        """
+        fraction, config = self.clamped_fraction, self.config
+        if fraction > config.max_clamped_fraction:
+            raise LearningFailedError(
+                f"{fraction:.1%} of the targets lay outside the support [{config.v_min:g}, {config.v_max:g}] "
+                f"(max_clamped_fraction is {config.max_clamped_fraction:g}; widen v_min and v_max)"
+            )
+
+    def result(self) -> dict[str, Any]:
+        """Return the share of clamped targets."""
+        return {"clamped_fraction": self.clamped_fraction}
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :meth:`Agent.state_dict`."""
+        replay = self.replay if self.steps_env else None  # a data set stays where it is
+        return {
+            "network": self.network.state_dict(),
+            "target": self.target.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self._generator.get_state(),
+            "clamped": self._clamped,
+            "learned_at": self._learned_at,
+            "num_envs": None if replay is None else replay.num_envs,
+            "replay": None if replay is None else replay.state_dict(),
+        }
+
+    def saved_state(self) -> dict[str, Any]:
+        """See :meth:`Agent.saved_state`; the replay stays behind, as with SB3."""
+        return {**self.state_dict(), "replay": None}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`Agent.load_state_dict`; without a replay, learning goes on with an empty one."""
+        self.network.load_state_dict(state["network"])
+        self.target.load_state_dict(state["target"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._generator.set_state(state["generator"].cpu())
+        self._clamped.copy_(state["clamped"])
+        self._learned_at = int(state["learned_at"])
+        if state["replay"] is not None:
+            self.replay = self._empty_replay(int(state["num_envs"]))
+            self.replay.load_state_dict(state["replay"], self.device)
+
+    def _empty_replay(self, num_envs: int) -> ReplayBuffer:
+        config = self.config
+        return ReplayBuffer(config.buffer_size, num_envs, gamma=config.gamma, n_step=config.n_step)
+
+    def _check_dataset(self, dataset: TransitionDataset) -> None:
+        """Raise ValueError for data of another environment, or of returns that the support cannot hold."""
+        dataset.check_matches(self.observation_space, self.action_space)
+        config = self.config
+        if config.loss in CLASSIFICATION and config.max_clamped_fraction < 1.0:
+            returns = dataset.returns(config.gamma)
+            low, high = float(returns.min()), float(returns.max())
+            if low < config.v_min or high > config.v_max:
+                raise ValueError(f"the support [{config.v_min:g}, {config.v_max:g}] cannot hold the data set's "
+                                 f"returns, from {low:g} to {high:g}: widen v_min and v_max")  # fmt: skip
+
+
+def of_actions(outputs: Tensor, actions: Tensor) -> Tensor:
+    """Return what outputs [B, A] or [B, A, m] hold for actions [B]: [B] or [B, m]."""
+    index = actions.view(-1, *[1] * (outputs.ndim - 1)).expand(-1, 1, *outputs.shape[2:])
+    return outputs.gather(1, index).squeeze(1)

@@ -1,0 +1,213 @@
+"""Replay on the device: a ring of transitions, sampled uniformly, with n-step returns made when sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .transitions import Transitions
+
+if TYPE_CHECKING:
+    from .datasets import TransitionDataset
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``B`` sampled n-step transitions, on the replay's device.
+
+    With rewards r_t and K <= n steps until the episode ended, was cut, or the data end,
+
+        returns = sum_{k < K} gamma^k r_{t+k},        discounts = gamma^K (0 where s_{t+K} is terminal),
+
+    so that a target is ``returns + discounts * value(next_obs)``.
+    """
+
+    obs: Tensor
+    """[B, ...] observations."""
+    actions: Tensor
+    """[B, ...] actions."""
+    returns: Tensor
+    """[B] discounted sums of the rewards in between."""
+    next_obs: Tensor
+    """[B, ...] observations K steps later."""
+    discounts: Tensor
+    """[B] what a value at ``next_obs`` is multiplied with."""
+    weights: Tensor
+    """[B] 1 for transitions; 0 for rows that are none (see ``prefrl.data.transition_mask``)."""
+    next_actions: Tensor | None = None
+    """[B, ...] actions taken at ``next_obs``; data sets only."""
+    next_known: Tensor | None = None
+    """[B] 1 where that action is known or, after an end, not needed; data sets only."""
+
+
+class ReplayBuffer:
+    """The latest transitions of ``num_envs`` environments, in memory of the device.
+
+    Nothing is allocated before the first step, whose shapes and dtypes it takes over (boolean and uint8
+    observations stay so). Positions are counted on the host and indices drawn on the device: neither
+    :meth:`add` nor :meth:`sample` waits for it.
+
+    Args:
+        capacity: transitions to keep, over all environments together.
+        num_envs: rows of a step.
+        gamma: discount per step, in [0, 1].
+        n_step: steps of a return, at least 1.
+
+    Raises:
+        ValueError: if the capacity holds fewer than ``n_step`` steps of all environments.
+    """
+
+    def __init__(self, capacity: int, num_envs: int, *, gamma: float, n_step: int = 1) -> None:
+        if capacity < n_step * num_envs:
+            raise ValueError(f"buffer_size is {capacity}; {num_envs} environments and n_step {n_step} need "
+                             f"at least {n_step * num_envs}")  # fmt: skip
+        self.num_envs = num_envs
+        self.steps = capacity // num_envs
+        self.gamma = gamma
+        self.n_step = n_step
+        self.added = 0
+        """Steps added since the start, of all environments together."""
+        self._storage: dict[str, Tensor] = {}
+
+    @classmethod
+    def from_dataset(
+        cls, dataset: TransitionDataset, *, gamma: float, n_step: int, device: torch.device
+    ) -> ReplayBuffer:
+        """Return a replay that holds a data set, in its order, on the device.
+
+        Its samples have ``next_actions`` and ``next_known`` too.
+        """
+        replay = cls(len(dataset), 1, gamma=gamma, n_step=n_step)
+        steps = Transitions(
+            obs=dataset.obs, actions=dataset.actions, rewards=dataset.rewards, next_obs=dataset.next_obs,
+            terminations=dataset.terminations, truncations=dataset.truncations,
+            mask=torch.ones(len(dataset), dtype=torch.bool),
+        )  # fmt: skip
+        fields = _fields(steps)
+        fields["next_actions"] = dataset.next_actions
+        fields["next_known"] = (dataset.has_next_action | dataset.terminations).to(torch.float32)
+        replay._storage = {name: value.to(device)[:, None] for name, value in fields.items()}
+        replay.added = len(dataset)
+        return replay
+
+    def __len__(self) -> int:
+        return min(self.added, self.steps) * self.num_envs
+
+    def add(self, transitions: Transitions) -> None:
+        """Take in one step of all environments; the oldest one makes room.
+
+        Raises:
+            ValueError: if the step has another number of rows, or other shapes than those before.
+        """
+        step = _fields(transitions)
+        if not self._storage:
+            if len(transitions.rewards) != self.num_envs:
+                raise ValueError(f"the step has {len(transitions.rewards)} rows; this replay takes "
+                                 f"{self.num_envs}")  # fmt: skip
+            self._storage = {
+                name: torch.zeros((self.steps, *value.shape), dtype=value.dtype, device=value.device)
+                for name, value in step.items()
+            }
+        position = self.added % self.steps
+        for name, value in step.items():
+            row = self._storage[name][position]
+            if value.shape != row.shape:
+                raise ValueError(f"{name} is {list(value.shape)}; this replay holds {list(row.shape)}")
+            row.copy_(value)
+        self.added += 1
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
+        """Draw transitions uniformly, with replacement.
+
+        Args:
+            batch_size: B.
+            generator: draws the indices, on its own device.
+
+        Raises:
+            ValueError: if the replay is empty.
+        """
+        if not self.added:
+            raise ValueError("the replay is empty; add() comes before sample()")
+        device = self._storage["rewards"].device
+        drawn = torch.randint(len(self), (batch_size,), generator=generator, device=generator.device)
+        index = drawn.to(device)
+        flat = {name: value.flatten(0, 1) for name, value in self._storage.items()}
+        if self.n_step == 1:
+            rewards, last = flat["rewards"][index], index
+            discounts = flat["continues"][index] * self.gamma
+        else:
+            rewards, discounts, last = self._follow(index, flat)
+        return Batch(
+            obs=flat["obs"][index],
+            actions=flat["actions"][index],
+            returns=rewards,
+            next_obs=flat["next_obs"][last],
+            discounts=discounts,
+            weights=flat["weights"][index],
+            **{name: flat[name][last] for name in ("next_actions", "next_known") if name in flat},
+        )
+
+    def _follow(self, index: Tensor, flat: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return n-step returns, discounts and the flat index of the last step of each, all [B]."""
+        # Age 0 is the newest step; a return that would reach beyond it is cut there.
+        newest = (self.added - 1) % self.steps
+        step, row = index // self.num_envs, index % self.num_envs
+        age = (newest - step) % self.steps
+        last = index
+        returns = flat["rewards"][index]
+        going = flat["goes_on"][index]
+        power = torch.ones_like(returns)
+        for k in range(1, self.n_step):
+            going = going & (age >= k)
+            following = (step + k) % self.steps * self.num_envs + row
+            power = torch.where(going, power * self.gamma, power)
+            returns = returns + torch.where(going, power * flat["rewards"][following], 0.0)
+            last = torch.where(going, following, last)
+            going = going & flat["goes_on"][following]
+        return returns, power * self.gamma * flat["continues"][last], last
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the ring holds."""
+        filled = min(self.added, self.steps)
+        return {
+            "added": self.added,
+            "storage": {name: value[:filled].clone() for name, value in self._storage.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Continue from what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: if it was held by a ring of another size.
+        """
+        added, stored = int(state["added"]), state["storage"]
+        filled = min(added, self.steps)
+        for name, value in stored.items():
+            if value.shape[0] != filled or value.shape[1] != self.num_envs:
+                raise ValueError(f"replay of {name} holds {list(value.shape[:2])} steps and environments; "
+                                 f"this one expects {[filled, self.num_envs]}")  # fmt: skip
+        self.added = added
+        self._storage = {}
+        for name, value in stored.items():
+            whole = torch.zeros((self.steps, *value.shape[1:]), dtype=value.dtype, device=device)
+            whole[:filled] = value.to(device)
+            self._storage[name] = whole
+
+
+def _fields(step: Transitions) -> dict[str, Tensor]:
+    """Return what is kept of a step, in the form in which a sample needs it."""
+    rewards = step.rewards.to(torch.float32)
+    return {
+        "obs": step.obs,
+        "actions": step.actions,
+        "rewards": rewards,
+        "next_obs": step.next_obs,
+        "continues": (~step.terminations).to(torch.float32),
+        # Whether the next step of this row belongs to the same episode.
+        "goes_on": ~(step.terminations | step.truncations) & step.mask,
+        "weights": step.mask.to(torch.float32),
+    }
