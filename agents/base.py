@@ -137,7 +137,7 @@ class Agent(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` returned."""
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027  (most agents have nothing to say)
         """Raise :class:`LearningFailedError` where going on is no use; the loop asks when it logs.
 
         Unlike :meth:`update` it may wait for the device.

@@ -1,7 +1,7 @@
-"""Deep Q-learning with seven losses: squared, Huber, HL-Gauss, Two-Hot, C51, quantile, squared over a softmax.
+"""Deep Q-learning with seven losses: squared, Huber, HL-Gauss, Two-Hot, C51, quantile, softmax ablation.
 
-A network gives Q(s, a), a target network Q'(s, a) that follows it slowly. A sampled transition of K <= n steps
-(``prefrl.data.replay``) has the target
+A network gives Q(s, a), a target network Q'(s, a) that follows it slowly. A sampled transition of K <= n
+steps (``prefrl.data.replay``) has the target
 
     y = sum_{k < K} gamma^k r_{t+k} + gamma^K (1 - terminal) Q'(s_{t+K}, a*)
 
@@ -14,15 +14,15 @@ with a* = argmax_a Q(s_{t+K}, a) (double Q-learning, van Hasselt et al. 2016, ar
 ``hl_gauss``    cross-entropy to a normal law around y on m bins; Q is the mean of the softmax of m logits
                 (Farebrother et al. 2024, arXiv 2403.03950)
 ``two_hot``     cross-entropy to y shared between the two atoms beside it (the same)
-``c51``         cross-entropy to r + gamma Z'(s', a*), projected to the atoms: nothing is averaged before it is
-                backed up (Bellemare et al. 2017, arXiv 1707.06887)
+``c51``         cross-entropy to r + gamma Z'(s', a*), projected to the atoms: the whole law is backed up
+                (Bellemare et al. 2017, arXiv 1707.06887)
 ``quantile``    quantile Huber loss to r + gamma Z'(s', a*) (Dabney et al. 2018, arXiv 1710.10044)
 ``mse_softmax`` (Q(s, a) - y)^2 with the network of ``hl_gauss``: the ablation that tells whether it is the
                 loss or the parameterisation that helps (Farebrother et al. 2024, section 5.1)
 ==============  =========================================================================================
 
-Cross-entropies need a support [v_min, v_max] that holds every target: beyond it they are clamped. How many are
-is counted, and a run stops where it is more than a share that is set.
+Cross-entropies need a support [v_min, v_max] that holds every target: beyond it they are clamped. How many
+are is counted, and a run stops where it is more than a share that is set.
 
 With a data set, the agent learns from it alone: nothing is stepped, one timestep is one gradient step, and
 
@@ -37,7 +37,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
 import torch
@@ -45,6 +45,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prefrl.data import Transitions, seeded_generator
+from prefrl.data.datasets import TransitionDataset
 from prefrl.data.replay import Batch, ReplayBuffer
 from prefrl.functional.value_distributions import (
     atoms,
@@ -58,6 +59,7 @@ from prefrl.functional.value_distributions import (
     resolve_sigma,
     two_hot_probs,
 )
+from prefrl.nn.flat import FlatParameters
 from prefrl.nn.heads import CategoricalHead, QuantileHead, ScalarHead
 from prefrl.nn.torsos import ConvTorso, MLPTorso
 
@@ -78,9 +80,6 @@ LEARNING_RATES: dict[str, float] = {
 
 CLASSIFICATION = ("hl_gauss", "two_hot", "c51")
 """Losses that clamp targets to the support."""
-
-if TYPE_CHECKING:
-    from prefrl.data.datasets import TransitionDataset
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ class DQNConfig:
     network: Literal["auto", "mlp", "conv"] = "auto"
     """mlp, or MinAtar's small convolution; auto takes that for observations (height, width, channels)."""
 
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: tuple[int, ...] = (128, 128)
     """Layers of the mlp."""
 
     conv_filters: int = 16
@@ -192,10 +191,12 @@ class DQNConfig:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {list(allowed)}")
         for names, holds, must in BOUNDS:
-            for name in names:
+            for name in names.split():
                 value = getattr(self, name)
                 if value is not None and not holds(value):
                     raise ValueError(f"{name} is {value}; it must {must}")
+        if self.v_min >= self.v_max:
+            raise ValueError(f"v_min is {self.v_min} and v_max {self.v_max}; v_min must be below v_max")
         resolve_sigma(self.bin_width, sigma=self.sigma, sigma_ratio=self.sigma_ratio)
 
     @property
@@ -212,14 +213,17 @@ CHOICES = {
 }
 """What a setting that is one of a few words may be."""
 
-BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
-    (("gamma", "epsilon_start", "epsilon_end", "max_clamped_fraction"), lambda x: 0 <= x <= 1, "lie in [0, 1]"),
-    (("n_step", "batch_size", "train_freq", "gradient_steps", "target_update_interval", "quantiles"),
+_Holds = Callable[[float], bool]
+BOUNDS: tuple[tuple[str, _Holds, str], ...] = (
+    ("gamma epsilon_start epsilon_end max_clamped_fraction", lambda x: 0 <= x <= 1, "lie in [0, 1]"),
+    ("n_step batch_size train_freq gradient_steps target_update_interval quantiles conv_filters",
      lambda x: x >= 1, "be at least 1"),
-    (("learning_starts", "epsilon_timesteps", "cql_alpha", "kappa"), lambda x: 0 <= x < math.inf, "be finite, not negative"),
-    (("learning_rate", "adam_eps", "max_grad_norm"), lambda x: 0 < x < math.inf, "be positive and finite"),
-    (("tau",), lambda x: 0 < x <= 1, "lie in (0, 1]"),
-    (("bins",), lambda x: x >= 2, "be at least 2"),
+    ("learning_starts epsilon_timesteps cql_alpha kappa", lambda x: 0 <= x < math.inf,
+     "be finite and not negative"),
+    ("learning_rate adam_eps max_grad_norm", lambda x: 0 < x < math.inf, "be finite and above 0"),
+    ("tau", lambda x: 0 < x <= 1, "lie in (0, 1]"),
+    ("bins", lambda x: x >= 2, "be at least 2"),
+    ("v_min v_max", math.isfinite, "be finite"),
 )  # fmt: skip
 """What a setting that is a number must be."""
 
@@ -237,6 +241,7 @@ class QNetwork(nn.Module):
         self.first_state: int | None = None
         if isinstance(observation_space, gym.spaces.Discrete):
             self.first_state, shape = int(observation_space.start), (int(observation_space.n),)
+            self.states: Tensor
             self.register_buffer("states", torch.arange(shape[0]), persistent=False)
         elif not isinstance(observation_space, gym.spaces.Box) or not shape:
             raise ValueError(f"observation_space is {observation_space}; DQN takes Discrete and Box spaces")
@@ -262,7 +267,7 @@ class QNetwork(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """Map observations [N, ...] to outputs [N, A] or [N, A, m], which the head reads as values."""
         if self.first_state is not None:
-            obs = (obs - self.first_state)[:, None] == self.states
+            obs = torch.eq((obs - self.first_state)[:, None], self.states)
         features = self.torso(obs.to(torch.float32))
         outputs: Tensor = self.head(features)
         return outputs
@@ -313,9 +318,11 @@ class DQN(Agent):
             self.target = QNetwork(self.observation_space, self.num_actions, config).requires_grad_(False)
         self.target.load_state_dict(self.network.state_dict())
         rate = LEARNING_RATES[config.loss] if config.learning_rate is None else config.learning_rate
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=rate, eps=config.adam_eps, fused=True)
+        self._weights, self._target_weights = FlatParameters(self.network), FlatParameters(self.target)
+        self.optimizer = torch.optim.Adam([self._weights.vector], lr=rate, eps=config.adam_eps, fused=True)
+        head = self.network.head
+        self._support = head.support if isinstance(head, CategoricalHead) else torch.empty(0)
         with torch.device(self.device):
-            self._support = atoms(config.v_min, config.v_max, config.bins)
             self._edges = bin_edges(config.v_min, config.v_max, config.bins, placement=config.placement)
             self._clamped = torch.zeros(2, dtype=torch.float64)
         self._sigma = resolve_sigma(config.bin_width, sigma=config.sigma, sigma_ratio=config.sigma_ratio)
@@ -340,7 +347,8 @@ class DQN(Agent):
     @torch.no_grad()
     def q_values(self, obs: Tensor) -> Tensor:
         """Return Q(s, a) [n, A] for observations [n, ...] on the device."""
-        return self.network.values(self.network(obs))
+        values: Tensor = self.network.values(self.network(obs))
+        return values
 
     def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
         """Return epsilon-greedy actions [n] for observations [n, ...]."""
@@ -361,8 +369,8 @@ class DQN(Agent):
         config = self.config
         if self.replay is None:
             if config.cql_alpha or config.target_policy == "sarsa":
-                raise ValueError(f"cql_alpha is {config.cql_alpha} and target_policy {config.target_policy!r}; "
-                                 "in an environment they must be 0 and 'greedy': give a dataset")  # fmt: skip
+                raise ValueError(f"cql_alpha is {config.cql_alpha}, target_policy {config.target_policy!r}; "
+                                 "without a dataset they must be 0 and 'greedy'")  # fmt: skip
             self.replay = self._empty_replay(len(transitions.rewards))
         self.replay.add(transitions)
 
@@ -385,7 +393,7 @@ class DQN(Agent):
             for name, value in self._gradient_step().items():
                 metrics[name] = metrics[name] + value if name in metrics else value
         if now // config.target_update_interval > before // config.target_update_interval:
-            self._update_target()
+            self._target_weights.follow(self._weights, config.tau)
         metrics = {name: value / steps for name, value in metrics.items()}
         if self.steps_env:
             metrics["rollout/exploration_rate"] = torch.full((), self.epsilon, device=self.device)
@@ -395,9 +403,9 @@ class DQN(Agent):
         assert self.replay is not None
         batch = self.replay.sample(self.config.batch_size, self._generator)
         loss, metrics = self._loss(batch)
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.max_grad_norm, foreach=True)
+        self._weights.gradient.zero_()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._weights.clip_gradient(self.config.max_grad_norm)
         self.optimizer.step()
         return metrics
 
@@ -418,7 +426,7 @@ class DQN(Agent):
         if config.target_policy == "sarsa":
             assert batch.next_known is not None
             weights = weights * batch.next_known  # the data end, or were cut, before the next action
-        loss = (losses * weights).sum() / weights.sum().clamp(min=1.0)
+        loss = losses @ (weights / weights.sum().clamp(min=1.0))
         return loss, {"train/loss": loss.detach(), **metrics}
 
     @torch.no_grad()
@@ -461,13 +469,12 @@ class DQN(Agent):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the cross-entropies [B] of logits to labels [B, m], and metrics; count what was clamped."""
         losses = cross_entropy(taken, labels)
+        divergence = losses.detach() - entropy(labels)  # the labels' entropy cannot be learned away
         counts = torch.stack([(outside * batch.weights).sum(), batch.weights.sum()])
         self._clamped += counts
         return losses, {
-            "train/target": (labels @ self.network.head.support).mean(),
-            "train/kl": (
-                losses.detach() - entropy(labels)
-            ).mean(),  # the labels' entropy cannot be learned away
+            "train/target": (labels @ self._support).mean(),
+            "train/kl": divergence.mean(),
             "train/clamped_fraction": counts[0] / counts[1].clamp(min=1.0),
         }
 
@@ -477,21 +484,13 @@ class DQN(Agent):
         middle, reach = (config.v_max + config.v_min) / 2, (config.v_max - config.v_min) / 2
         return ((targets - middle).abs() > reach * (1 + 1e-6)).to(torch.float32)
 
-    @torch.no_grad()
-    def _update_target(self) -> None:
-        weights, followers = list(self.network.parameters()), list(self.target.parameters())
-        if self.config.tau == 1.0:
-            torch._foreach_copy_(followers, weights)
-        else:
-            torch._foreach_lerp_(followers, weights, self.config.tau)
-
     # What came of it, and what a continuation needs -------------------------------------------------------
 
     @property
     def clamped_fraction(self) -> float:
         """Share of all targets so far that lay beyond the support; waits for the device."""
         clamped, count = self._clamped.tolist()
-        return clamped / max(1.0, count)
+        return float(clamped) / max(1.0, float(count))
 
     def check(self) -> None:
         """Stop a run whose support is too narrow.
@@ -552,8 +551,8 @@ class DQN(Agent):
             returns = dataset.returns(config.gamma)
             low, high = float(returns.min()), float(returns.max())
             if low < config.v_min or high > config.v_max:
-                raise ValueError(f"the support [{config.v_min:g}, {config.v_max:g}] cannot hold the data set's "
-                                 f"returns, from {low:g} to {high:g}: widen v_min and v_max")  # fmt: skip
+                raise ValueError(f"the support [{config.v_min:g}, {config.v_max:g}] cannot hold the "
+                                 f"dataset's returns, from {low:g} to {high:g}; widen v_min and v_max")  # fmt: skip
 
 
 def of_actions(outputs: Tensor, actions: Tensor) -> Tensor:

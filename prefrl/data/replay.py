@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .datasets import TransitionDataset
 from .transitions import Transitions
-
-if TYPE_CHECKING:
-    from .datasets import TransitionDataset
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,9 @@ class ReplayBuffer:
         replay = cls(len(dataset), 1, gamma=gamma, n_step=n_step)
         steps = Transitions(
             obs=dataset.obs, actions=dataset.actions, rewards=dataset.rewards, next_obs=dataset.next_obs,
-            terminations=dataset.terminations, truncations=dataset.truncations,
+            terminations=dataset.terminations,
+            # n-step returns stop where what is known of an episode stops, whatever the reason.
+            truncations=~(dataset.has_next_action | dataset.terminations),
             mask=torch.ones(len(dataset), dtype=torch.bool),
         )  # fmt: skip
         fields = _fields(steps)
@@ -101,23 +101,20 @@ class ReplayBuffer:
         """Take in one step of all environments; the oldest one makes room.
 
         Raises:
-            ValueError: if the step has another number of rows, or other shapes than those before.
+            ValueError: if the step has another number of rows.
         """
+        rows_given = len(transitions.rewards)
+        if rows_given != self.num_envs:
+            raise ValueError(f"the step has {rows_given} rows; this replay takes {self.num_envs}")
         step = _fields(transitions)
         if not self._storage:
-            if len(transitions.rewards) != self.num_envs:
-                raise ValueError(f"the step has {len(transitions.rewards)} rows; this replay takes "
-                                 f"{self.num_envs}")  # fmt: skip
             self._storage = {
                 name: torch.zeros((self.steps, *value.shape), dtype=value.dtype, device=value.device)
                 for name, value in step.items()
             }
         position = self.added % self.steps
-        for name, value in step.items():
-            row = self._storage[name][position]
-            if value.shape != row.shape:
-                raise ValueError(f"{name} is {list(value.shape)}; this replay holds {list(row.shape)}")
-            row.copy_(value)
+        rows = [stored[position] for stored in self._storage.values()]
+        torch._foreach_copy_(rows, list(step.values()))
         self.added += 1
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
@@ -132,43 +129,42 @@ class ReplayBuffer:
         """
         if not self.added:
             raise ValueError("the replay is empty; add() comes before sample()")
-        device = self._storage["rewards"].device
         drawn = torch.randint(len(self), (batch_size,), generator=generator, device=generator.device)
-        index = drawn.to(device)
-        flat = {name: value.flatten(0, 1) for name, value in self._storage.items()}
-        if self.n_step == 1:
-            rewards, last = flat["rewards"][index], index
-            discounts = flat["continues"][index] * self.gamma
-        else:
-            rewards, discounts, last = self._follow(index, flat)
+        index = drawn.to(self._storage["rewards"].device)
+
+        def at(name: str, place: Tensor) -> Tensor:
+            return self._storage[name].flatten(0, 1).index_select(0, place)
+
+        returns, power, last = at("rewards", index), self.gamma, index
+        if self.n_step > 1:
+            returns, power, last = self._follow(index, at)
+        known = (name for name in ("next_actions", "next_known") if name in self._storage)
         return Batch(
-            obs=flat["obs"][index],
-            actions=flat["actions"][index],
-            returns=rewards,
-            next_obs=flat["next_obs"][last],
-            discounts=discounts,
-            weights=flat["weights"][index],
-            **{name: flat[name][last] for name in ("next_actions", "next_known") if name in flat},
+            obs=at("obs", index),
+            actions=at("actions", index),
+            returns=returns,
+            next_obs=at("next_obs", last),
+            discounts=power * ~at("terminations", last),
+            weights=at("mask", index).to(returns.dtype),
+            **{name: at(name, last) for name in known},
         )
 
-    def _follow(self, index: Tensor, flat: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return n-step returns, discounts and the flat index of the last step of each, all [B]."""
+    def _follow(self, index: Tensor, at: Callable[[str, Tensor], Tensor]) -> tuple[Tensor, Any, Tensor]:
+        """Return sums of rewards, gamma^K and the places of the last steps, all [B], of n-step returns."""
         # Age 0 is the newest step; a return that would reach beyond it is cut there.
         newest = (self.added - 1) % self.steps
         step, row = index // self.num_envs, index % self.num_envs
         age = (newest - step) % self.steps
-        last = index
-        returns = flat["rewards"][index]
-        going = flat["goes_on"][index]
-        power = torch.ones_like(returns)
+        last, returns = index, at("rewards", index)
+        power = torch.full_like(returns, self.gamma)
         for k in range(1, self.n_step):
-            going = going & (age >= k)
+            # At the first end `last` stays, and with it its flag: once stopped, always stopped.
+            going = ~(at("terminations", last) | at("truncations", last)) & (age >= k)
             following = (step + k) % self.steps * self.num_envs + row
+            returns = returns + torch.where(going, power * at("rewards", following), 0.0)
             power = torch.where(going, power * self.gamma, power)
-            returns = returns + torch.where(going, power * flat["rewards"][following], 0.0)
             last = torch.where(going, following, last)
-            going = going & flat["goes_on"][following]
-        return returns, power * self.gamma * flat["continues"][last], last
+        return returns, power, last
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the ring holds."""
@@ -199,15 +195,13 @@ class ReplayBuffer:
 
 
 def _fields(step: Transitions) -> dict[str, Tensor]:
-    """Return what is kept of a step, in the form in which a sample needs it."""
-    rewards = step.rewards.to(torch.float32)
+    """Return what is kept of a step."""
     return {
         "obs": step.obs,
         "actions": step.actions,
-        "rewards": rewards,
+        "rewards": step.rewards.to(torch.float32),
         "next_obs": step.next_obs,
-        "continues": (~step.terminations).to(torch.float32),
-        # Whether the next step of this row belongs to the same episode.
-        "goes_on": ~(step.terminations | step.truncations) & step.mask,
-        "weights": step.mask.to(torch.float32),
+        "terminations": step.terminations,
+        "truncations": step.truncations,
+        "mask": step.mask,
     }

@@ -35,15 +35,15 @@ class MLPTorso(nn.Module):
         """Map observations [N, ...] to features [N, F]."""
         x = obs.flatten(1)
         for layer in self.layers:
-            x = torch.relu(layer(x))
+            x = torch.relu_(layer(x))  # in place: what the layer returned is needed by nobody else
         return x
 
 
 class ConvTorso(nn.Module):
     """The small network of MinAtar (Young and Tian 2019, arXiv 1903.03176, section 3).
 
-    One layer of 3 x 3 filters without padding, then one full layer, each with ReLU; in the paper 16 filters and
-    128 units on pictures of 10 x 10.
+    One layer of 3 x 3 filters without padding, then one full layer, each with ReLU; in the paper 16 filters
+    and 128 units on pictures of 10 x 10.
 
     Args:
         shape: (height, width, channels) of an observation, height and width of at least 3.
@@ -68,5 +68,5 @@ class ConvTorso(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Map observations [N, height, width, channels] to features [N, F]."""
-        x = torch.relu(self.conv(obs.permute(0, 3, 1, 2)))
-        return torch.relu(self.full(x.flatten(1)))
+        x = torch.relu_(self.conv(obs.permute(0, 3, 1, 2)))
+        return torch.relu_(self.full(x.flatten(1)))

@@ -9,8 +9,10 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
+from numpy.typing import NDArray
 from torch import Tensor
 
 from prefrl.agents.base import Agent
@@ -120,17 +122,48 @@ class Stepper:
         return values.to(self.obs.device) if self.on_device else values.numpy()
 
 
-class OneRow(SyncVectorEnv):
-    """A scalar environment as a vector environment of one row, with the state of prefrl's own ones."""
+class OneRow(gym.vector.VectorEnv[Any, Any, Any]):
+    """A scalar environment as a vector environment of one row, with the state of prefrl's own ones.
+
+    It restarts in the step that ended an episode (SAME_STEP). Gymnasium's ``SyncVectorEnv`` does the same for
+    any number of rows and any kind of space, at several times the price per step.
+    """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
-        super().__init__([lambda: env], autoreset_mode=AutoresetMode.SAME_STEP)
+        self.env = env
+        self.num_envs = 1
+        self.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
+        self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
+        self.observation_space = batch_space(env.observation_space, 1)
+        self.action_space = batch_space(env.action_space, 1)
         self._limit: TimeLimit[Any, Any] | None = None
         while isinstance(env, (PassiveEnvChecker, OrderEnforcing, TimeLimit)):
             self._limit = env if isinstance(env, TimeLimit) else self._limit
             env = env.env
         # None below a wrapper that may have a state of its own.
         self._own = env if isinstance(env, ScalarEnv) else None
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode."""
+        obs, info = self.env.reset(seed=seed, options=options)
+        return self._row(obs), info
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step, and restart where the episode ended; its last observation is ``infos["final_obs"][0]``."""
+        obs, reward, terminated, truncated, info = self.env.step(actions[0])
+        infos: dict[str, Any] = info
+        if terminated or truncated:
+            infos = {"final_obs": self._row(obs), "_final_obs": np.array([True]), "final_info": info}
+            obs, _ = self.env.reset()
+        flags = np.array([[terminated], [truncated]], dtype=np.bool_)
+        return self._row(obs), np.array([reward], dtype=np.float64), flags[0], flags[1], infos
+
+    def _row(self, obs: Any) -> NDArray[Any]:
+        return np.array([obs], dtype=self.observation_space.dtype)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close the environment."""
+        self.env.close()
 
     def state_dict(self) -> dict[str, Any] | None:
         """Return the state of the environment and of its time limit; None if it is not one of prefrl's."""
