@@ -17,6 +17,7 @@ from torch import Tensor
 
 import prefrl
 from prefrl.data import Transitions
+from prefrl.data.spaces import space_from_json, space_to_json
 from prefrl.data.tensor_file import read_tensor_file, write_tensor_file
 
 AgentType = TypeVar("AgentType", bound="Agent")
@@ -290,31 +291,3 @@ def read_agent_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
         if not isinstance(header.get(key), kind):
             raise ValueError(f"{path} is no agent file of prefrl: its {key} is {header.get(key)!r}")
     return header, state
-
-
-def space_to_json(space: gym.Space[Any]) -> dict[str, Any]:
-    """Describe a Discrete or Box space in JSON.
-
-    Raises:
-        ValueError: for any other kind of space.
-    """
-    if isinstance(space, gym.spaces.Discrete):
-        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
-    if isinstance(space, gym.spaces.Box):
-        return {
-            "kind": "Box",
-            "low": space.low.tolist(),
-            "high": space.high.tolist(),
-            "dtype": str(space.dtype),
-        }
-    raise ValueError(f"{space} is not supported; agents take Discrete and Box spaces")
-
-
-def space_from_json(description: Mapping[str, Any]) -> gym.Space[Any]:
-    """Return the space that :func:`space_to_json` described."""
-    if description["kind"] == "Discrete":
-        return gym.spaces.Discrete(description["n"], start=description["start"])
-    dtype: Any = np.dtype(description["dtype"])
-    return gym.spaces.Box(
-        np.array(description["low"], dtype), np.array(description["high"], dtype), dtype=dtype
-    )

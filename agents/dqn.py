@@ -482,7 +482,8 @@ class DQN(Agent):
         """Return 1 for targets beyond the support, else 0, shaped like them."""
         config = self.config
         middle, reach = (config.v_max + config.v_min) / 2, (config.v_max - config.v_min) / 2
-        return ((targets - middle).abs() > reach * (1 + 1e-6)).to(torch.float32)
+        beyond: Tensor = (targets - middle).abs() > reach * (1 + 1e-6)
+        return beyond.to(torch.float32)
 
     # What came of it, and what a continuation needs -------------------------------------------------------
 

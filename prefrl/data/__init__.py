@@ -1,7 +1,9 @@
-"""Transitions, segments, preference pairs and their files."""
+"""Transitions, data sets of them, segments, preference pairs and their files."""
 
 from .atomic import atomic_path
+from .datasets import TransitionDataset, load_transitions, save_transitions
 from .human import load_human_preferences, load_human_statistics
+from .minari import load_minari
 from .preference_files import load_preferences, save_preferences
 from .seeding import seeded_generator
 from .segments import Preferences, Segments, concatenate_segments, split_preferences
@@ -10,13 +12,17 @@ from .transitions import Transitions, successor_obs, transition_mask
 __all__ = [
     "Preferences",
     "Segments",
+    "TransitionDataset",
     "Transitions",
     "atomic_path",
     "concatenate_segments",
     "load_human_preferences",
     "load_human_statistics",
+    "load_minari",
     "load_preferences",
+    "load_transitions",
     "save_preferences",
+    "save_transitions",
     "seeded_generator",
     "split_preferences",
     "successor_obs",

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from prefrl.agents.base import Agent
 from prefrl.data import Transitions, successor_obs, transition_mask
-from prefrl.envs.core import ScalarEnv
 
 EPISODE_WINDOW = 100
 """Episodes that ``rollout/ep_rew_mean`` and ``rollout/ep_len_mean`` are the means of, as in SB3."""
@@ -141,7 +140,7 @@ class OneRow(gym.vector.VectorEnv[Any, Any, Any]):
             self._limit = env if isinstance(env, TimeLimit) else self._limit
             env = env.env
         # None below a wrapper that may have a state of its own.
-        self._own = env if isinstance(env, ScalarEnv) else None
+        self._own: Any = env if hasattr(env, "state_dict") and hasattr(env, "load_state_dict") else None
 
     def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode."""

@@ -28,7 +28,7 @@ class TrainDQN:
     env_args: Annotated[tuple[str, ...], arg(metavar="[NAME=VALUE ...]", help_behavior_hint="")] = ()
     """Arguments of the environment, as in: sticky_action_prob=0.25."""
 
-    num_envs: int = 1
+    num_envs: int = 8
     """Environments stepped together."""
 
     total_timesteps: int = 100_000

@@ -1,0 +1,308 @@
+"""Files of named arrays and a JSON document that says what they are, read without believing them.
+
+A file is a zip of .npy arrays, as ``numpy.savez`` writes it, uncompressed or deflated. The array ``schema``
+is the bytes of a JSON object with the keys ``format``, ``version``, ``count``, ``arrays`` (name -> dtype and
+shape) and those of the format. Every other array has ``count`` as the length of its first axis.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import reprlib
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .atomic import atomic_path
+from .npy import DTYPES, MAX_AXES, ArrayHeader, check_size, read_header, read_numbers
+
+MAX_EXPANDED_BYTES = 1 << 30
+"""A compressed file's arrays may take this much memory, 1 GiB; uncompressed ones as much as the file."""
+
+MAX_SCHEMA_BYTES = 1 << 24
+"""Longest JSON document, 16 MiB: it may hold the bounds of an image space."""
+
+# What zipfile raises, from Python 3.10 to 3.13, for bytes that are not what they should be; see _zip as well.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class ArrayFormat:
+    """A kind of file."""
+
+    name: str
+    """Name of the format, in every file's schema."""
+    version: int
+    """Version that is written and read."""
+    kind: str
+    """What such a file is called in messages."""
+    arrays: tuple[str, ...]
+    """Names of the arrays."""
+    keys: tuple[str, ...]
+    """Keys of the JSON document that this format adds."""
+
+
+def write_arrays(
+    path: str | os.PathLike[str],
+    form: ArrayFormat,
+    tensors: Mapping[str, Tensor],
+    entries: Mapping[str, Any],
+) -> None:
+    """Write tensors to one file, whole or not at all; an existing file is replaced.
+
+    Args:
+        path: the file; ``.npz`` by convention.
+        form: what kind of file it is.
+        tensors: the format's arrays, each [count, ...], on the CPU.
+        entries: values of the format's own keys, as JSON takes them.
+
+    Raises:
+        ValueError: naming what cannot be written, and why.
+        FileNotFoundError: if the folder does not exist.
+        IsADirectoryError: if ``path`` is a folder.
+    """
+    arrays: dict[str, Any] = {}
+    for name in form.arrays:
+        _check_storable(name, tensors[name])
+        arrays[name] = np.ascontiguousarray(tensors[name].numpy(force=True))
+    schema = {
+        "format": form.name,
+        "version": form.version,
+        "count": len(arrays[form.arrays[0]]),
+        "arrays": {name: _describe(array.dtype, array.shape) for name, array in arrays.items()},
+        **entries,
+    }
+    document = json.dumps(schema).encode()
+    if len(document) > MAX_SCHEMA_BYTES:
+        raise ValueError(
+            f"what describes the {form.kind} takes {len(document)} bytes as JSON; "
+            f"at most {MAX_SCHEMA_BYTES} are allowed"
+        )
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, schema=np.frombuffer(document, np.uint8), **arrays)
+
+
+def read_arrays(path: str | os.PathLike[str], form: ArrayFormat) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what :func:`write_arrays`, or another program, wrote; nothing in the file is ever executed.
+
+    Returns:
+        The format's arrays, on the CPU, and the JSON document. What they mean is the caller's to check.
+
+    Raises:
+        ValueError: in one line, naming the file, the array, what was found and what is allowed.
+        FileNotFoundError: if there is no such file.
+        IsADirectoryError: if ``path`` is a folder.
+        PermissionError: if the file may not be read.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise IsADirectoryError(f"{file} is a folder; give the path of a {form.kind}")
+    if not file.exists():
+        raise FileNotFoundError(f"there is no {form.kind} {file}")
+    if not file.is_file():  # a pipe would never end
+        raise ValueError(f"{file} is no regular file; give the path of a {form.kind}")
+    with file.open("rb") as stream:
+        try:
+            return _read(stream, form)
+        except OSError as error:
+            if error.errno not in (None, errno.EINVAL):  # EINVAL: an offset in the file points nowhere
+                raise
+            reason = one_line(error)
+        except _DAMAGED as error:
+            reason = one_line(error)
+        except ValueError as error:
+            raise ValueError(f"{file}: {one_line(error)}") from error
+    raise ValueError(f"{file}: damaged, or no {form.kind} ({reason})")
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's text in one line of moderate length."""
+    return " ".join(str(error).split())[:500] or type(error).__name__
+
+
+def _read(stream: IO[bytes], form: ArrayFormat) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    file_bytes = os.fstat(stream.fileno()).st_size
+    if file_bytes == 0:
+        raise ValueError("the file is empty; it must be a zip of .npy arrays")
+    with _zip(zipfile.ZipFile, stream) as archive:
+        members = _list_members(archive, form)
+        schema = _read_schema(archive, members, form)
+        headers = _read_headers(archive, members, schema, form)
+        expanded = sum(header.nbytes for header in headers.values())
+        if expanded > max(MAX_EXPANDED_BYTES, file_bytes):
+            raise ValueError(
+                f"the arrays expand to {expanded} bytes from a file of {file_bytes}; a compressed file may "
+                f"expand to {MAX_EXPANDED_BYTES} (write larger ones uncompressed)"
+            )
+        tensors = {}
+        for name, header in headers.items():
+            with _zip(archive.open, members[name]) as member:
+                tensors[name] = torch.from_numpy(_named(name, read_numbers, member, header))
+    return tensors, schema
+
+
+def _list_members(archive: zipfile.ZipFile, form: ArrayFormat) -> dict[str, zipfile.ZipInfo]:
+    """Return the arrays' places in the archive, by name."""
+    members: dict[str, zipfile.ZipInfo] = {}
+    for info in archive.infolist():
+        name = info.filename.removesuffix(".npy")
+        if name in members:
+            raise ValueError(f"{reprlib.repr(name)} is there twice; every array must be there once")
+        if info.flag_bits & 1:
+            raise ValueError(f"{reprlib.repr(name)} is encrypted; it must not be")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(
+                f"{reprlib.repr(name)} has compression method {info.compress_type}; "
+                f"allowed are {zipfile.ZIP_STORED} (none) and {zipfile.ZIP_DEFLATED} (deflate)"
+            )
+        members[name] = info
+    if "schema" not in members:
+        raise ValueError(f"there is no array 'schema', so this is no {form.kind}")
+    present, wanted = members.keys() - {"schema"}, set(form.arrays)
+    if missing := sorted(wanted - present):
+        raise ValueError(f"the array {missing[0]!r} is missing")
+    if unknown := sorted(present - wanted):
+        raise ValueError(
+            f"the array {reprlib.repr(unknown[0])} is unknown; allowed are {', '.join(form.arrays)}"
+        )
+    return members
+
+
+def _read_schema(
+    archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], form: ArrayFormat
+) -> dict[str, Any]:
+    """Return the JSON document once its own fields are what they must be."""
+    with _zip(archive.open, members["schema"]) as member:
+        header = _named("schema", read_header, member)
+    _named("schema", check_size, header, members["schema"].file_size)
+    if header.dtype != np.uint8 or len(header.shape) != 1 or header.nbytes > MAX_SCHEMA_BYTES:
+        raise ValueError(
+            f"schema is {header.dtype.name} {list(header.shape)}; it must be the uint8 bytes of a JSON "
+            f"document, at most {MAX_SCHEMA_BYTES}"
+        )
+    with _zip(archive.open, members["schema"]) as member:
+        document = _named("schema", read_numbers, member, header).tobytes()
+    try:
+        schema = json.loads(
+            document.decode(),
+            object_pairs_hook=_unique_keys,
+            parse_constant=_infinity,
+            parse_float=_finite,
+        )
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"schema is no JSON document ({one_line(error)})") from error
+    if not isinstance(schema, dict) or schema.get("format") != form.name:
+        found = schema.get("format") if isinstance(schema, dict) else schema
+        raise ValueError(f"schema.format is {reprlib.repr(found)}; it must be {form.name!r}")
+    version = schema.get("version")
+    if type(version) is not int or version != form.version:
+        raise ValueError(
+            f"schema.version is {reprlib.repr(version)}; this release of prefrl reads version {form.version}"
+        )
+    _check_schema(schema, form)
+    return schema
+
+
+def _check_schema(schema: Mapping[str, Any], form: ArrayFormat) -> None:
+    keys = {"format", "version", "count", "arrays", *form.keys}
+    if schema.keys() != keys:
+        raise ValueError(f"schema has the keys {reprlib.repr(sorted(schema))}; they must be {sorted(keys)}")
+    count = schema["count"]
+    if type(count) is not int or count < 1:
+        raise ValueError(f"schema.count is {reprlib.repr(count)}; it must be at least 1")
+    if not isinstance(schema["arrays"], dict):
+        raise ValueError(f"schema.arrays is {reprlib.repr(schema['arrays'])}; it must be a JSON object")
+
+
+def _read_headers(
+    archive: zipfile.ZipFile,
+    members: Mapping[str, zipfile.ZipInfo],
+    schema: Mapping[str, Any],
+    form: ArrayFormat,
+) -> dict[str, ArrayHeader]:
+    """Return the headers of all arrays once they agree with the schema and with the bytes that are there."""
+    if schema["arrays"].keys() != set(form.arrays):
+        raise ValueError(
+            f"schema.arrays describes {reprlib.repr(sorted(schema['arrays']))}; "
+            f"the file holds {sorted(form.arrays)}"
+        )
+    headers = {}
+    for name in form.arrays:
+        with _zip(archive.open, members[name]) as member:
+            header = _named(name, read_header, member)
+        _named(name, check_size, header, members[name].file_size)
+        said, found = schema["arrays"][name], _describe(header.dtype, header.shape)
+        if said != found:
+            raise ValueError(f"{name} is {found}; schema.arrays says {reprlib.repr(said)}")
+        if header.shape[:1] != (schema["count"],):
+            raise ValueError(
+                f"{name} has shape {list(header.shape)}; schema.count is {schema['count']}, "
+                "which must be its first number"
+            )
+        _check_axes(name, header.shape)
+        headers[name] = header
+    return headers
+
+
+def _check_storable(name: str, value: Tensor) -> None:
+    if str(value.dtype).removeprefix("torch.") not in DTYPES:
+        raise ValueError(f"{name} has dtype {value.dtype}; allowed are {', '.join(DTYPES)}")
+    if value.ndim > MAX_AXES:
+        raise ValueError(f"{name} has {value.ndim} axes; at most {MAX_AXES} are allowed")
+    _check_axes(name, tuple(value.shape))
+
+
+def _check_axes(name: str, shape: tuple[int, ...]) -> None:
+    """Refuse shapes that promise much and cost nothing: no byte of the file stands behind them."""
+    if 0 in shape:
+        raise ValueError(f"{name} has shape {list(shape)}; every axis must be at least 1")
+
+
+def _describe(dtype: np.dtype[Any], shape: tuple[int, ...]) -> dict[str, Any]:
+    return {"dtype": dtype.name, "shape": list(shape)}
+
+
+def _zip(function: Any, argument: Any) -> Any:
+    """Call into zipfile, whose ValueErrors (names, offsets) are damage to the file like its other errors."""
+    try:
+        return function(argument)
+    except ValueError as error:
+        raise zipfile.BadZipFile(str(error)) from error
+
+
+def _named(name: str, function: Any, *arguments: Any) -> Any:
+    """Call a reader; its ValueErrors say what is wrong, and this says with which array."""
+    try:
+        return function(*arguments)
+    except ValueError as error:
+        raise ValueError(f"the array {name!r} cannot be read: {error}") from error
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a key is there twice in one object")
+    return content
+
+
+def _infinity(constant: str) -> float:
+    if constant == "NaN":
+        raise ValueError("NaN is no JSON number")
+    return float(constant)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:20]} is out of range")
+    return value

@@ -1,0 +1,339 @@
+"""Data sets of transitions, in the order in which they happened, to learn from without an environment."""
+
+from __future__ import annotations
+
+import os
+import reprlib
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from .array_file import ArrayFormat, one_line, read_arrays, write_arrays
+from .npy import DTYPES
+from .spaces import space_from_json, space_to_json
+
+FORMAT = ArrayFormat(
+    name="prefrl-transitions",
+    version=1,
+    kind="transition file",
+    arrays=("obs", "actions", "rewards", "next_obs", "terminations", "truncations", "has_next_action"),
+    keys=("env_id", "observation_space", "action_space"),
+)
+"""Files of :func:`save_transitions`. Next actions are not stored: they are the next rows' actions."""
+
+_FLAGS = ("terminations", "truncations", "has_next_action")
+
+
+@dataclass(frozen=True, eq=False)  # tensors have no single truth value to compare by
+class TransitionDataset:
+    """N transitions on the CPU; those of an episode stand together, in the order in which they happened.
+
+    Everything is checked when the data set is made. Observations must be finite and of their space's shape
+    and dtype; that they lie within a Box's bounds is not asked, since environments are not strict about it.
+
+    Raises:
+        TypeError: if a field is no tensor, or a space is none.
+        ValueError: naming the field, and the first row where it is wrong.
+    """
+
+    obs: Tensor
+    """[N, ...] observations the actions were chosen at; int64 [N] of a Discrete space."""
+    actions: Tensor
+    """[N, ...] actions; int64 [N] of a Discrete space."""
+    rewards: Tensor
+    """[N] float32 rewards."""
+    next_obs: Tensor
+    """[N, ...] true successors: never the first observation of a new episode."""
+    terminations: Tensor
+    """[N] bool: the successor is terminal."""
+    truncations: Tensor
+    """[N] bool: the episode was cut here, though it could have gone on."""
+    next_actions: Tensor
+    """[N, ...] actions taken at the successors; the row's own action where there is none."""
+    has_next_action: Tensor
+    """[N] bool: the next row goes on from this one. False where an episode, or what is known of it, ends."""
+    observation_space: gym.Space[Any]
+    """Discrete or Box space of one observation."""
+    action_space: gym.Space[Any]
+    """Discrete or Box space of one action."""
+    env_id: str | None = None
+    """Gymnasium id of the environment, if known."""
+
+    def __post_init__(self) -> None:
+        self._check_kinds()
+        _check_values("obs", self.obs, self.observation_space)
+        _check_values("next_obs", self.next_obs, self.observation_space)
+        _check_values("actions", self.actions, self.action_space, bounded=True)
+        _check_values("next_actions", self.next_actions, self.action_space, bounded=True)
+        _refuse("rewards", ~torch.isfinite(self.rewards), self.rewards, "they must be finite")
+        self._check_order()
+
+    @classmethod
+    def from_transitions(
+        cls,
+        obs: Tensor,
+        actions: Tensor,
+        rewards: Tensor,
+        next_obs: Tensor,
+        terminations: Tensor,
+        truncations: Tensor,
+        *,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        env_id: str | None = None,
+        ends: Tensor | None = None,
+    ) -> TransitionDataset:
+        """Return a data set of transitions in order, whose next actions are found in the next rows.
+
+        Args:
+            obs: [N, ...]; this and the rest as in the fields of the same names.
+            actions: [N, ...].
+            rewards: [N].
+            next_obs: [N, ...].
+            terminations: [N].
+            truncations: [N].
+            observation_space: space of one observation.
+            action_space: space of one action.
+            env_id: id of the environment, if known.
+            ends: [N] bool, rows after which an episode's data stop though it neither terminated nor was
+                truncated there (default: none but the last row).
+
+        Raises:
+            TypeError: as the class.
+            ValueError: as the class.
+        """
+        for name, value in (("actions", actions), ("rewards", rewards), ("terminations", terminations)):
+            _check_tensor(name, value)
+        if ends is None:
+            ends = torch.zeros_like(terminations)
+        flags = {"terminations": terminations, "truncations": truncations, "ends": ends}
+        for name, value in flags.items():
+            _check_tensor(name, value)
+            _check_flags(name, value, _rows(rewards))
+        going = ~(terminations | truncations | ends)
+        going[-1:] = False
+        return cls(
+            obs=obs,
+            actions=actions,
+            rewards=rewards,
+            next_obs=next_obs,
+            terminations=terminations,
+            truncations=truncations,
+            next_actions=_next_actions(actions, going),
+            has_next_action=going,
+            observation_space=observation_space,
+            action_space=action_space,
+            env_id=env_id,
+        )
+
+    def __len__(self) -> int:
+        return self.rewards.shape[0]
+
+    @property
+    def num_episodes(self) -> int:
+        """Episodes, those included whose end is not known."""
+        return int((~self.has_next_action).sum())
+
+    def check_matches(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
+        """Refuse spaces other than the data set's own.
+
+        Raises:
+            ValueError: naming both sides.
+        """
+        if (self.observation_space, self.action_space) != (observation_space, action_space):
+            name = "" if self.env_id is None else f" ({self.env_id})"
+            raise ValueError(
+                f"a dataset from another environment{name}: it has observations {self.observation_space} and "
+                f"actions {self.action_space}; here they are {observation_space} and {action_space}"
+            )
+
+    def returns(self, gamma: float) -> Tensor:
+        """Return [N] float64: discounted sums of the rewards from each row to the end of its episode.
+
+        An episode that was cut, or whose data stop, counts as far as it goes: nothing is put in for the rest.
+
+        Args:
+            gamma: discount per step, in [0, 1].
+
+        Raises:
+            ValueError: if ``gamma`` lies outside.
+        """
+        if not 0.0 <= gamma <= 1.0:
+            raise ValueError(f"gamma is {gamma}; it must lie in [0, 1]")
+        # A row is the map x -> reward + factor * x. Composing it with the map `reach` rows further on doubles
+        # how far the sums reach; a factor is 0 where the episode ends before that.
+        sums = self.rewards.to(torch.float64)
+        factors = gamma * self.has_next_action.to(torch.float64)
+        reach = 1
+        while reach < len(self) and bool(factors.any()):
+            further_sums, further_factors = torch.zeros_like(sums), torch.zeros_like(factors)
+            further_sums[:-reach], further_factors[:-reach] = sums[reach:], factors[reach:]
+            sums, factors = sums + factors * further_sums, factors * further_factors
+            reach *= 2
+        return sums
+
+    def _check_kinds(self) -> None:
+        for name in (*FORMAT.arrays, "next_actions"):
+            _check_tensor(name, getattr(self, name))
+        for name in ("observation_space", "action_space"):
+            if not isinstance(getattr(self, name), (gym.spaces.Discrete, gym.spaces.Box)):
+                raise TypeError(f"{name} is {getattr(self, name)!r}; allowed are Discrete and Box spaces")
+        if self.env_id is not None and not isinstance(self.env_id, str):
+            raise TypeError(f"env_id is a {type(self.env_id).__name__}; it must be a string or None")
+        if self.rewards.dtype != torch.float32:
+            raise ValueError(f"rewards have dtype {self.rewards.dtype}; it must be torch.float32")
+        count = _rows(self.rewards)
+        for name in _FLAGS:
+            _check_flags(name, getattr(self, name), count)
+        for name in ("obs", "actions", "next_obs", "next_actions"):
+            kind = "observation" if "obs" in name else "action"
+            space = getattr(self, f"{kind}_space")
+            _check_shape(name, getattr(self, name), count, space)
+
+    def _check_order(self) -> None:
+        going, done = self.has_next_action, self.terminations | self.truncations
+        _refuse("has_next_action", going & done, going, "an episode that ended has no next action")
+        if bool(going[-1]):
+            raise ValueError("has_next_action is True in the last row, which nothing follows")
+        same = _every(self.next_obs[:-1] == self.obs[1:])
+        _refuse(
+            "next_obs",
+            going[:-1] & ~same,
+            None,
+            "where the episode goes on they must be the next row's obs, and they are not",
+        )
+        expected = _next_actions(self.actions, going)
+        wrong = ~_every(self.next_actions == expected)
+        _refuse(
+            "next_actions", wrong, self.next_actions, "they must be the next row's action where the episode "
+            "goes on, and the row's own where it does not"
+        )  # fmt: skip
+
+
+def save_transitions(path: str | os.PathLike[str], dataset: TransitionDataset) -> None:
+    """Write a data set to one file, whole or not at all; an existing file is replaced.
+
+    Args:
+        path: the file; ``.npz`` by convention. It is a zip of plain arrays and JSON, without pickle.
+        dataset: the data set.
+
+    Raises:
+        TypeError: if ``dataset`` is none.
+        FileNotFoundError: if the folder does not exist.
+        IsADirectoryError: if ``path`` is a folder.
+    """
+    if not isinstance(dataset, TransitionDataset):
+        raise TypeError(f"dataset is a {type(dataset).__name__}; it must be a TransitionDataset")
+    entries = {
+        "env_id": dataset.env_id,
+        "observation_space": space_to_json(dataset.observation_space),
+        "action_space": space_to_json(dataset.action_space),
+    }
+    write_arrays(path, FORMAT, {name: getattr(dataset, name) for name in FORMAT.arrays}, entries)
+
+
+def load_transitions(path: str | os.PathLike[str]) -> TransitionDataset:
+    """Read a data set that :func:`save_transitions`, or another program, wrote.
+
+    Everything is checked before use, and nothing in the file is ever executed.
+
+    Raises:
+        ValueError: in one line, naming the file, the array, what was found and what is allowed.
+        FileNotFoundError: if there is no such file.
+        IsADirectoryError: if ``path`` is a folder.
+        PermissionError: if the file may not be read.
+    """
+    tensors, schema = read_arrays(path, FORMAT)
+    try:
+        if schema["env_id"] is not None and not isinstance(schema["env_id"], str):
+            raise ValueError(
+                f"schema.env_id is {reprlib.repr(schema['env_id'])}; it must be a string or null"
+            )
+        _check_flags("has_next_action", tensors["has_next_action"], schema["count"])
+        return TransitionDataset(
+            **tensors,
+            next_actions=_next_actions(tensors["actions"], tensors["has_next_action"]),
+            observation_space=space_from_json(schema["observation_space"]),
+            action_space=space_from_json(schema["action_space"]),
+            env_id=schema["env_id"],
+        )
+    except ValueError as error:
+        raise ValueError(f"{path}: {one_line(error)}") from error
+
+
+def space_dtype(space: gym.Space[Any]) -> torch.dtype:
+    """Return the dtype that a data set keeps values of a Discrete or Box space in.
+
+    Raises:
+        ValueError: if torch has none (unsigned integers of more than 8 bits).
+    """
+    if isinstance(space, gym.spaces.Discrete):
+        return torch.int64
+    dtype = np.dtype(space.dtype or "O")
+    if dtype.name not in DTYPES:
+        raise ValueError(f"{space} has dtype {dtype}; allowed are {', '.join(DTYPES)}")
+    return torch.from_numpy(np.zeros(0, dtype)).dtype
+
+
+def _next_actions(actions: Tensor, going: Tensor) -> Tensor:
+    where = torch.arange(len(going))
+    return actions[torch.where(going, where + 1, where).clamp(max=len(actions) - 1)]
+
+
+def _check_tensor(name: str, value: Any) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is a {type(value).__name__}; it must be a tensor")
+    if value.device.type != "cpu":
+        raise ValueError(f"{name} is on {value.device}; a dataset is kept on the CPU")
+
+
+def _rows(rewards: Tensor) -> int:
+    if rewards.ndim != 1 or len(rewards) == 0:
+        raise ValueError(f"rewards have shape {list(rewards.shape)}; it must be [N], with N at least 1")
+    return len(rewards)
+
+
+def _check_flags(name: str, flags: Tensor, count: int) -> None:
+    if flags.dtype != torch.bool or tuple(flags.shape) != (count,):
+        raise ValueError(f"{name} are {flags.dtype} {list(flags.shape)}; they must be bool [{count}]")
+
+
+def _check_shape(name: str, value: Tensor, count: int, space: gym.Space[Any]) -> None:
+    wanted, dtype = (count, *(space.shape or ())), space_dtype(space)
+    if tuple(value.shape) != wanted or value.dtype != dtype:
+        raise ValueError(
+            f"{name} are {value.dtype} {list(value.shape)}; "
+            f"{count} rows of {space} are {dtype} {list(wanted)}"
+        )
+
+
+def _check_values(name: str, value: Tensor, space: gym.Space[Any], *, bounded: bool = False) -> None:
+    """Refuse values that are not finite, or lie outside the space (of a Box where ``bounded``)."""
+    if isinstance(space, gym.spaces.Discrete):
+        first, last = int(space.start), int(space.start + space.n - 1)
+        _refuse(name, (value < first) | (value > last), value, f"they must lie in {space}")
+        return
+    if value.is_floating_point():
+        _refuse(name, ~_every(torch.isfinite(value)), value, "they must be finite")
+    if bounded and isinstance(space, gym.spaces.Box) and value.dtype != torch.bool:
+        low, high = torch.from_numpy(space.low), torch.from_numpy(space.high)
+        inside = _every((value >= low) & (value <= high))
+        _refuse(name, ~inside, value, f"they must lie in {space}")
+
+
+def _every(found: Tensor) -> Tensor:
+    """Return [N] bool: everything in a row of [N, ...] is True."""
+    return found if found.ndim == 1 else found.flatten(1).all(-1)
+
+
+def _refuse(name: str, bad: Tensor, values: Tensor | None, reason: str) -> None:
+    """Raise ValueError naming the first row where ``bad`` [N] is True; do nothing if there is none."""
+    if not bool(bad.any()):
+        return
+    row = int(bad.to(torch.uint8).argmax())
+    found = "" if values is None else f" ({reprlib.repr(values[row].tolist())})"
+    raise ValueError(f"{name} are wrong in row {row}{found}: {reason}")
