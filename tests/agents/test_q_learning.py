@@ -427,7 +427,7 @@ def test_predict_in_spaces_with_a_start_and_any_whole_numbers() -> None:
         ),
         (
             lambda header, state: (with_entry(header, "action_space", {}), state),
-            "no spaces .*'kind' is missing",
+            "no spaces .*describes no space",
         ),
         (lambda header, state: (header, {}), "no state of a QLearning in these spaces: 'q' is missing"),
         (lambda header, state: (header, {**state, "q": 3}), "no state of a QLearning"),
