@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("regret", "q_learning", "runs"))]
+NAMES = ("regret", "q_learning", "dqn", "datasets", "runs")
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES)]
 BLOCKS = [
     pytest.param(block, id=f"{page.stem}-{i}")
     for page in PAGES
@@ -25,7 +26,7 @@ def test_the_code_runs_in_an_empty_folder(block, tmp_path):
 
 
 def test_there_is_code_on_every_page():
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 12
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,222 @@
+"""How fast deep Q-learning is beside Stable-Baselines3's, and whether both learn the same.
+
+Each comparison runs both sides back to back in one process, several times; ratios are taken within a
+repetition, and their median, minimum and maximum are reported. Denormal numbers are flushed to zero for both
+sides, which helps both.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import stable_baselines3 as sb3
+import torch
+import tyro
+from gymnasium.vector import VectorEnv
+from rich.console import Console
+from rich.table import Table
+from stable_baselines3.common.evaluation import evaluate_policy
+
+import prefrl.envs
+from prefrl.agents.dqn import DQN, DQNConfig
+from prefrl.cli import FLAGS, execute
+from prefrl.functional.statistics import bootstrap_interval, interquartile_mean
+from prefrl.run.collect import collect_transitions
+from prefrl.run.folder import RunFolder
+from prefrl.run.study import check_positive, run_study
+
+WARM_UP = 500
+"""Timesteps before the clock starts: learning is under way by then."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """How fast deep Q-learning is, and whether it learns what SB3's learns."""
+
+    out: Path = Path("runs/bench_dqn")
+    """Run folder, new or empty."""
+
+    repeats: int = 5
+    """Repetitions of each comparison."""
+
+    timesteps: int = 2_000
+    """Timesteps of one repetition, of either side."""
+
+    threads: tuple[int, ...] = (1, 2)
+    """Numbers of threads to compare at."""
+
+    hidden: tuple[int, ...] = (256, 256)
+    """Layers of both networks, where speed is measured."""
+
+    num_envs: int = 256
+    """On-device environments; their gradient steps are batched, at as many samples per timestep."""
+
+    env_rows: int = 1_024
+    """Rows of the vector environments that are compared without an agent."""
+
+    curve_timesteps: int = 50_000
+    """Timesteps of the runs that compare what is learned (networks of 64 x 64, a gradient step every 4)."""
+
+    curve_seeds: int = 5
+    """Seeds of those runs."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "repeats", "timesteps", "threads", "hidden", "num_envs", "env_rows",
+                       "curve_timesteps", "curve_seeds")  # fmt: skip
+
+    def run(self) -> None:
+        """Run the benchmark in its folder."""
+        run_study(self)
+
+    def measure(self, folder: RunFolder) -> dict[str, Any]:
+        """Return medians, minima and maxima of ratios, and what both sides learned."""
+        torch.set_flush_denormal(True)
+        result: dict[str, Any] = {}
+        for threads in self.threads:
+            torch.set_num_threads(threads)
+            key = f"{threads}_threads"
+            theirs = self._theirs()
+            result[f"steps_over_sb3_{key}"] = self._ratios(theirs, self._ours())
+            result[f"device_steps_over_sb3_{key}"] = self._ratios(theirs, self._ours(on_device=True))
+        torch.set_num_threads(1)
+        result["hl_gauss_over_huber_update_seconds"] = self._heads()
+        result["device_over_gymnasium_env_steps"] = self._environments()
+        result["curves"] = self._curves()
+        show(result)
+        return result
+
+    def _ratios(self, slow: Callable[[], float], fast: Callable[[], float]) -> dict[str, float]:
+        """Return statistics of slow() / fast(), both in seconds per unit of work."""
+        slow(), fast()  # warm up
+        rows = [(slow(), fast()) for _ in range(self.repeats)]
+        ratios = [a / b for a, b in rows]
+        return {
+            "median": statistics.median(ratios),
+            "min": min(ratios),
+            "max": max(ratios),
+            "first_per_second": 1.0 / statistics.median(a for a, _ in rows),
+            "second_per_second": 1.0 / statistics.median(b for _, b in rows),
+        }
+
+    def _theirs(self) -> Callable[[], float]:
+        """Return a function that measures SB3's seconds per timestep: one gradient step per timestep."""
+        model = sb3.DQN("MlpPolicy", gym.make("CartPole-v1"), policy_kwargs={"net_arch": list(self.hidden)},
+                        batch_size=64, train_freq=1, gradient_steps=1, buffer_size=50_000,
+                        learning_starts=WARM_UP // 2, seed=0)  # fmt: skip
+        model.learn(WARM_UP)
+
+        def measure() -> float:
+            return timed(lambda: model.learn(self.timesteps, reset_num_timesteps=False)) / self.timesteps
+
+        return measure
+
+    def _ours(self, on_device: bool = False) -> Callable[[], float]:
+        """Return a function that measures prefrl's, at as many sampled transitions per timestep."""
+        rows = self.num_envs if on_device else 1
+        env: Any = gym.make("CartPole-v1")
+        if on_device:
+            env = prefrl.envs.make_device("prefrl/CartPole-v0", rows)
+        config = DQNConfig(loss="huber", double=False, hidden=self.hidden, batch_size=64 * rows, train_freq=rows,
+                           buffer_size=50_000, learning_starts=WARM_UP // 2, target_update_interval=10_000)  # fmt: skip
+        agent = DQN(env, config, device="cpu")
+        agent.learn(max(WARM_UP, 2 * rows))
+        timesteps = -(-self.timesteps // rows) * rows
+
+        def measure() -> float:
+            return timed(lambda: agent.learn(timesteps)) / timesteps
+
+        return measure
+
+    def _heads(self) -> dict[str, float]:
+        """Return seconds of a gradient step with HL-Gauss' 51 bins over those with one number per action."""
+        env = gym.make("CartPole-v1")
+        dataset = collect_transitions(DQN(env, device="cpu"), env, 5_000, epsilon=1.0)
+
+        def seconds(loss: str) -> Callable[[], float]:
+            config = DQNConfig(loss=loss, hidden=self.hidden, bins=51)  # type: ignore[arg-type]
+            agent = DQN(env, config, dataset=dataset, device="cpu")
+
+            def measure() -> float:
+                return timed(lambda: [agent.update() for _ in range(500)]) / 500
+
+            return measure
+
+        return self._ratios(seconds("hl_gauss"), seconds("huber"))
+
+    def _environments(self) -> dict[str, float]:
+        rows = self.env_rows
+        actions = np.random.default_rng(0).integers(2, size=(64, rows))
+        theirs = gym.make_vec("CartPole-v1", rows, vectorization_mode="vector_entry_point")
+        ours = prefrl.envs.make_device("prefrl/CartPole-v0", rows)
+        given = torch.as_tensor(actions)
+        return self._ratios(stepping(theirs, actions), stepping(ours, given))
+
+    def _curves(self) -> dict[str, Any]:
+        """Return the final returns of both libraries' agents at equal settings, and their intervals."""
+        found: dict[str, list[float]] = {"sb3": [], "prefrl": []}
+        for seed in range(self.curve_seeds):
+            theirs = sb3.DQN("MlpPolicy", gym.make("CartPole-v1"), policy_kwargs={"net_arch": [64, 64]},
+                             learning_rate=1e-3, batch_size=64, train_freq=4, buffer_size=50_000,
+                             learning_starts=1_000, target_update_interval=500, exploration_fraction=0.2,
+                             seed=seed)  # fmt: skip
+            config = DQNConfig(loss="huber", double=False, hidden=(64, 64), learning_rate=1e-3, batch_size=64,
+                               train_freq=4, buffer_size=50_000, learning_starts=1_000,
+                               target_update_interval=500, epsilon_timesteps=self.curve_timesteps // 5)  # fmt: skip
+            ours = DQN(gym.make("CartPole-v1"), config, device="cpu", seed=seed)
+            for name, agent in (("sb3", theirs), ("prefrl", ours)):
+                agent.learn(self.curve_timesteps)
+                env = gym.make("CartPole-v1")
+                env.reset(seed=1_000 + seed)
+                mean, _ = evaluate_policy(agent, env, n_eval_episodes=20, warn=False)  # type: ignore[arg-type]
+                found[name].append(float(mean))  # type: ignore[arg-type]
+        intervals = {
+            name: [float(end) for end in bootstrap_interval(values)] for name, values in found.items()
+        }
+        (low, high), (other_low, other_high) = intervals.values()
+        return {
+            "final_returns": found,
+            "interquartile_mean": {name: float(interquartile_mean(values)) for name, values in found.items()},
+            "interval": intervals,
+            "intervals_overlap": low <= other_high and other_low <= high,
+        }
+
+
+def stepping(env: VectorEnv[Any, Any, Any], actions: Any) -> Callable[[], float]:
+    """Return a function that measures the seconds per step and row of a vector environment."""
+    env.reset(seed=0)
+    steps = 1_000
+
+    def work() -> None:
+        for i in range(steps):
+            env.step(actions[i % len(actions)])
+
+    return lambda: timed(work) / (steps * env.num_envs)
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Return how many seconds a call takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print the numbers as tables."""
+    table = Table("ratio", "median", "min", "max", "per second, first", "second")
+    for name, numbers in result.items():
+        if "median" in numbers:
+            rates = (f"{numbers[key]:,.0f}" for key in ("first_per_second", "second_per_second"))
+            table.add_row(name, *(f"{numbers[key]:.3g}" for key in ("median", "min", "max")), *rates)
+    Console().print(table, result["curves"])
+
+
+if __name__ == "__main__":
+    sys.exit(execute(lambda: tyro.cli(Bench, description=__doc__, config=FLAGS)))
