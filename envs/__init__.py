@@ -30,6 +30,11 @@ class _Family(NamedTuple):
 REGISTRY = {
     "prefrl/Delivery-v0": _Family("prefrl.envs.delivery", "Delivery", 200),
     "prefrl/RandomGrid-v0": _Family("prefrl.envs.random_grid", "RandomGrid", 200),
+    "prefrl/CartPole-v0": _Family("prefrl.envs.cart_pole", "CartPole", 500),
+    "prefrl/Acrobot-v0": _Family("prefrl.envs.acrobot", "Acrobot", 500),
+    "prefrl/MountainCar-v0": _Family("prefrl.envs.mountain_car", "MountainCar", 200),
+    "prefrl/MountainCarContinuous-v0": _Family("prefrl.envs.mountain_car", "MountainCarContinuous", 999),
+    "prefrl/Pendulum-v0": _Family("prefrl.envs.pendulum", "Pendulum", 200),
 }
 """Registered ids and where they live."""
 
@@ -39,6 +44,19 @@ for _id, _family in REGISTRY.items():
         entry_point=f"{_family.module}:{_family.name}Env",
         vector_entry_point=f"{_family.module}:{_family.name}VectorEnv",
         max_episode_steps=_family.max_episode_steps,
+    )
+
+_MINATAR_GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
+
+MINATAR_IDS = tuple(f"prefrl/MinAtar-{game.title().replace('_', '')}-v0" for game in _MINATAR_GAMES)
+"""Ids of the MinAtar games, which need the extra: ``pip install "prefrl[minatar]"``. Scalar face only."""
+
+for _id, _game in zip(MINATAR_IDS, _MINATAR_GAMES, strict=True):
+    gym.register(
+        _id,
+        entry_point="prefrl.envs.minatar:MinAtarEnv",
+        max_episode_steps=5000,  # MinAtar has no limit; see the class
+        kwargs={"game": _game},
     )
 
 
@@ -54,6 +72,7 @@ def make_device(
     device: Any = "cpu",
     float_dtype: Any = None,
     generator_device: Any = None,
+    compile: bool = False,
     seed: int | None = None,
     **kwargs: Any,
 ) -> Any:
@@ -68,6 +87,8 @@ def make_device(
         device: torch device, or "auto": CUDA where present, else the CPU.
         float_dtype: dtype of rewards and continuous observations (default ``torch.float32``).
         generator_device: where random numbers are drawn (default: on ``device``); see ``TorchBackend``.
+        compile: compile the steps ahead of time: faster, after half a minute at the first step; see
+            ``TorchBackend``.
         seed: seeds the noise, as in ``reset(seed=...)``.
         **kwargs: ``max_episode_steps``, ``autoreset_mode`` and the environment's own arguments.
 
@@ -82,7 +103,7 @@ def make_device(
         raise ValueError(f"env_id is {env_id!r}; on-device environments are {sorted(REGISTRY)}")
     family = REGISTRY[bare_id(env_id)]
     defaults = {"max_episode_steps": family.max_episode_steps, "autoreset_mode": AutoresetMode.SAME_STEP}
-    backend = TorchBackend(device, float_dtype, generator_device)
+    backend = TorchBackend(device, float_dtype, generator_device, compile)
     face = getattr(import_module(family.module), f"{family.name}VectorEnv")
     env = face(num_envs, backend=backend, **{**defaults, **kwargs})
     if seed is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
 
 import array_api_compat.numpy as xnp
 import numpy as np
@@ -17,6 +17,9 @@ State = dict[str, Array]
 
 Noise = dict[str, Array]
 """All randomness of one reset or one step: named arrays, each with leading axis ``[n]``."""
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Random(Protocol):
@@ -52,6 +55,9 @@ class Backend(Protocol):
 
     def asarray(self, values: Any, dtype: Any = None) -> Array:
         """Convert values to an array of this backend, on its device."""
+
+    def compiled(self, function: Function) -> Function:
+        """Return a pure function of arrays, compiled where the backend was asked to compile."""
 
     def random(self, seed: int | list[int] | None) -> Random:
         """Return a freshly seeded source of noise (seeded by the system when ``seed`` is None)."""
@@ -91,6 +97,10 @@ class NumpyBackend:
     def asarray(self, values: Any, dtype: Any = None) -> NDArray[Any]:
         """See :meth:`Backend.asarray`."""
         return np.asarray(values, dtype=dtype)
+
+    def compiled(self, function: Function) -> Function:
+        """See :meth:`Backend.compiled`: NumPy has no compiler."""
+        return function
 
     def random(self, seed: int | list[int] | None) -> NumpyRandom:
         """See :meth:`Backend.random`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -63,6 +63,19 @@ class Dynamics(ABC):
     @abstractmethod
     def step(self, state: State, actions: Array, noise: Noise) -> tuple[State, Array, Array]:
         """Return ``(next_state, rewards [n], terminated [n])``; nothing given is written to."""
+
+    def observation(self, *columns: Array) -> Array:
+        """Return arrays ``[n]`` side by side as observations ``[n, len(columns)]``, for :meth:`observe`.
+
+        Their dtype is the observation space's on the host, where Gymnasium's checks ask for it, and the
+        backend's float on a device.
+        """
+        stacked = self.xp.stack(
+            columns
+        ).T  # variable by variable in memory, as Gymnasium's own vectors have it
+        if self.backend.on_device:
+            return stacked
+        return stacked.astype(self.single_observation_space.dtype, copy=False)
 
     def draw(self, state: State, index: int, last_action: Any) -> NDArray[np.uint8]:
         """Return the picture ``[height, width, 3]`` of row ``index``; optional."""
@@ -123,12 +136,14 @@ def check_actions(dynamics: Dynamics, actions: Any, space: gym.Space[Any], name:
     if tuple(actions.shape) != space.shape:
         raise ValueError(f"{name} has shape {tuple(actions.shape)}; this environment takes {space.shape}")
     whole = np.issubdtype(space.dtype, np.integer)
-    if not xp.isdtype(actions.dtype, "integral" if whole else ("integral", "real floating")):
+    wanted = xp.int64 if whole else backend.float_dtype
+    allowed = "integral" if whole else ("integral", "real floating")
+    if actions.dtype != wanted and not xp.isdtype(actions.dtype, allowed):
         kind = "whole numbers" if whole else "numbers"
         raise ValueError(f"{name} has dtype {actions.dtype}; this environment takes {kind}")
     if not backend.on_device and not space.contains(actions.astype(space.dtype)):
         raise ValueError(f"{name} must lie in {space}; got {actions}")
-    return xp.astype(actions, xp.int64 if whole else backend.float_dtype, copy=False)
+    return actions if actions.dtype == wanted else xp.astype(actions, wanted, copy=False)
 
 
 def restored_state(dynamics: Dynamics, state: Mapping[str, Any], n: int) -> State:
@@ -251,6 +266,21 @@ class ScalarEnv(gym.Env[Any, Any]):
             self._window = None
 
 
+class _Rows(NamedTuple):
+    """Where the rows of a batch stand."""
+
+    state: Any
+    elapsed: Array
+    """Steps [n] of the running episode."""
+
+    done: Array
+    """bool [n]: the row ended, and has not started anew."""
+
+
+_Step = tuple[_Rows, tuple[Array, Array, Array, Array, dict[str, Any]]]
+"""Where the rows stand after a step, and what the step returns."""
+
+
 class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
     """A ``gymnasium.vector.VectorEnv`` that steps all rows at once.
 
@@ -305,6 +335,7 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._rng: Random = dynamics.backend.random(None)
+        self._advance = dynamics.backend.compiled(self._advance_all)
         self._state: State | None = None
         self._last_actions: Array = None
 
@@ -324,14 +355,15 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
         seeds = check_seed(seed, self.num_envs)
         if seeds is not None:
             self._rng = self.dynamics.backend.random(seeds)
-        start = self.dynamics.initial(self.dynamics.reset_noise(self._rng, self.num_envs), options)
+        start = self.dynamics.initial(self._reset_noise(), options)
         if mask is None:
             xp, device = self.dynamics.xp, self.dynamics.backend.device
             self._state = start
             self._elapsed = xp.zeros(self.num_envs, dtype=xp.int64, device=device)
             self._done = xp.zeros(self.num_envs, dtype=xp.bool, device=device)
         else:
-            self._restart(mask, start)
+            rows = self._restart(_Rows(self._state, self._elapsed, self._done), mask, start)
+            self._state, self._elapsed, self._done = rows
         self._last_actions = None
         assert self._state is not None
         return self.dynamics.observe(self._state), {}
@@ -358,49 +390,74 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
         """
         if self._state is None:
             raise gym.error.ResetNeeded("call reset() before step()")
-        xp, dynamics, mode = self.dynamics.xp, self.dynamics, self.autoreset_mode
-        if mode is AutoresetMode.DISABLED and not dynamics.backend.on_device and bool(self._done.any()):
+        dynamics, mode = self.dynamics, self.autoreset_mode
+        on_device = dynamics.backend.on_device
+        if mode is AutoresetMode.DISABLED and not on_device and bool(self._done.any()):
             raise gym.error.ResetNeeded("rows that ended must be reset with options={'reset_mask': mask}")
         actions = check_actions(dynamics, actions, self.action_space, "actions")
         noise = dynamics.step_noise(self._rng, self.num_envs)
-        next_state, rewards, terminated = dynamics.step(self._state, actions, noise)
-        elapsed = self._elapsed + 1
-        truncated = (
-            xp.zeros_like(terminated) if self.max_episode_steps is None else elapsed >= self.max_episode_steps
-        )
-        infos: dict[str, Any] = {}
-        self._last_actions = actions
-        if mode is AutoresetMode.NEXT_STEP:
-            restarted = self._done
-            self._state, self._elapsed = next_state, elapsed
-            self._restart_where_any(restarted)
-            rewards = xp.where(restarted, xp.zeros_like(rewards), rewards)
-            terminated, truncated = terminated & ~restarted, truncated & ~restarted
-            self._done = terminated | truncated
+        before = _Rows(self._state, self._elapsed, self._done)
+        if on_device:
+            # Drawing starts for every row is cheaper than waiting to learn whether any ended.
+            start = None if mode is AutoresetMode.DISABLED else self._reset_noise()
+            after, said = self._advance(before, actions, noise, start)
         else:
-            done = terminated | truncated
-            self._state, self._elapsed, self._done = next_state, elapsed, done
-            if mode is AutoresetMode.SAME_STEP:
-                if dynamics.backend.on_device or bool(done.any()):
-                    infos = {"final_obs": dynamics.observe(next_state), "_final_obs": done}
-                self._restart_where_any(done)
-        return dynamics.observe(self._state), rewards, terminated, truncated, infos
+            after, said = self._advance_where_needed(before, actions, noise)
+        self._state, self._elapsed, self._done = after
+        self._last_actions = actions
+        return said
 
-    def _restart_where_any(self, mask: Array) -> None:
-        # On a device, drawing starts for every row is cheaper than waiting to learn whether any ended.
-        if not self.dynamics.backend.on_device and not bool(mask.any()):
-            return
-        self._restart(mask, self.dynamics.initial(self.dynamics.reset_noise(self._rng, self.num_envs)))
+    def _reset_noise(self) -> Noise:
+        return self.dynamics.reset_noise(self._rng, self.num_envs)
 
-    def _restart(self, mask: Array, start: State) -> None:
-        assert self._state is not None
+    def _move(self, before: _Rows, actions: Array, noise: Noise) -> tuple[_Rows, Array, Array, Array]:
+        """Step every row; return it, what it pays, and how it ended, before any restart."""
+        xp = self.dynamics.xp
+        state, rewards, terminated = self.dynamics.step(before.state, actions, noise)
+        elapsed = before.elapsed + 1
+        if self.max_episode_steps is None:
+            truncated = xp.zeros_like(terminated)
+        else:
+            truncated = elapsed >= self.max_episode_steps
+        if self.autoreset_mode is AutoresetMode.NEXT_STEP:  # where a row ended, this step is its restart
+            running = ~before.done
+            rewards = xp.where(running, rewards, xp.zeros_like(rewards))
+            terminated, truncated = terminated & running, truncated & running
+        return _Rows(state, elapsed, terminated | truncated), rewards, terminated, truncated
+
+    def _restart(self, rows: _Rows, mask: Array, start: State) -> _Rows:
+        """Return the rows, those of the mask at their start."""
         where = self.dynamics.xp.where
-        self._state = {
+        state = {
             name: where(mask.reshape((-1,) + (1,) * (value.ndim - 1)), start[name], value)
-            for name, value in self._state.items()
+            for name, value in rows.state.items()
         }
-        self._elapsed = where(mask, self.dynamics.xp.zeros_like(self._elapsed), self._elapsed)
-        self._done = self._done & ~mask
+        running = ~mask
+        return _Rows(state, rows.elapsed * running, rows.done & running)
+
+    def _advance_all(self, before: _Rows, actions: Array, noise: Noise, start_noise: Noise | None) -> _Step:
+        """Step, and restart what ended, without a look at any value; nothing here is random."""
+        dynamics, infos = self.dynamics, {}
+        after, rewards, terminated, truncated = self._move(before, actions, noise)
+        if self.autoreset_mode is AutoresetMode.SAME_STEP:
+            infos = {"final_obs": dynamics.observe(after.state), "_final_obs": after.done}
+        if start_noise is not None:
+            ended = after.done if self.autoreset_mode is AutoresetMode.SAME_STEP else before.done
+            after = self._restart(after, ended, dynamics.initial(start_noise))
+        return after, (dynamics.observe(after.state), rewards, terminated, truncated, infos)
+
+    def _advance_where_needed(self, before: _Rows, actions: Array, noise: Noise) -> _Step:
+        """:meth:`_advance_all` on the host, where starts are drawn only when some row needs one."""
+        dynamics, infos = self.dynamics, {}
+        after, rewards, terminated, truncated = self._move(before, actions, noise)
+        ended = after.done
+        if self.autoreset_mode is AutoresetMode.NEXT_STEP:
+            ended = before.done
+        elif self.autoreset_mode is AutoresetMode.SAME_STEP and bool(ended.any()):
+            infos = {"final_obs": dynamics.observe(after.state), "_final_obs": ended}
+        if self.autoreset_mode is not AutoresetMode.DISABLED and bool(ended.any()):
+            after = self._restart(after, ended, dynamics.initial(self._reset_noise()))
+        return after, (dynamics.observe(after.state), rewards, terminated, truncated, infos)
 
     def render(self) -> tuple[Any, ...] | None:
         """Return one picture [height, width, 3] per row."""

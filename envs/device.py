@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from itertools import repeat
+from pathlib import Path
+from typing import Any, cast
 
 import array_api_compat.torch as xtorch
 import numpy as np
 import torch
+
+from .backend import Function
 
 
 class TorchRandom:
@@ -52,6 +57,70 @@ def _device(name: str, device: torch.device | str) -> torch.device:
         raise ValueError(f"{name} is {device!r}; give 'auto', 'cpu', 'cuda' or 'cuda:N'") from error
 
 
+def _leaves(tree: Any) -> list[torch.Tensor]:
+    """Return the tensors in nested tuples and dictionaries, in order; None stands for no tensor."""
+    found: list[torch.Tensor] = []
+    for part in tree.values() if isinstance(tree, dict) else tree:
+        if isinstance(part, torch.Tensor):
+            found.append(part)
+        elif part is not None:
+            found += _leaves(part)
+    return found
+
+
+def _like(tree: Any, leaves: Iterator[torch.Tensor]) -> Any:
+    """Return nested tuples and dictionaries like ``tree``, with the next ones of ``leaves`` in them."""
+    parts = [
+        next(leaves) if isinstance(part, torch.Tensor) else None if part is None else _like(part, leaves)
+        for part in (tree.values() if isinstance(tree, dict) else tree)
+    ]
+    if isinstance(tree, dict):
+        return dict(zip(tree, parts, strict=True))
+    return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+
+
+class _Flat(torch.nn.Module):
+    """A function as ``torch.export`` takes it best: flat tensors in, flat tensors out."""
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.function, self.args = function, args
+
+    def forward(self, *leaves: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(_leaves(self.function(*_like(self.args, iter(leaves)))))
+
+
+class _Compiled:
+    """A pure function of nested tensors, compiled at its first call for the shapes it meets there.
+
+    Ahead of time, since what ``torch.compile`` checks before every call costs more than such a step itself.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self._program: Any = None
+        self._result: Any = None
+
+    def __call__(self, *args: Any) -> Any:
+        leaves = _leaves(args)
+        if self._program is None:
+            self._compile(args, leaves)
+        return _like(self._result, iter(self._program(leaves)))
+
+    def _compile(self, args: tuple[Any, ...], leaves: list[torch.Tensor]) -> None:
+        exported = torch.export.export(_Flat(self.function, args), tuple(leaves), strict=False)
+        self._result = _like(self.function(*args), repeat(torch.empty(0)))  # its structure is what counts
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder) / "step.pt2")
+            torch._inductor.aoti_compile_and_package(exported, package_path=path)
+            # Past the model's own call, whose handling of nested arguments takes longer than the step.
+            self._program = torch._inductor.aoti_load_package(path).loader.boxed_run
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the program out: a copy compiles its own."""
+        return {"function": self.function, "_program": None, "_result": None}
+
+
 class TorchBackend:
     """Tensors on one device.
 
@@ -60,9 +129,13 @@ class TorchBackend:
         float_dtype: dtype of rewards and continuous observations (None: float32).
         generator_device: where random numbers are drawn (None: on ``device``). "cpu" gives every device the
             same numbers, at the price of a copy per step, and serves devices without a generator.
+        compile: compile environments' steps ahead of time (``torch.export``, AOTInductor), which fuses their
+            operations. The first step of each environment then takes about half a minute; on the CPU it needs
+            a C++ compiler. What was set by then stays so (limit, autoreset mode, parameters of the world), no
+            gradient flows through, and rounding may differ from uncompiled steps in the last bits.
 
     Raises:
-        ValueError: if torch does not know a device.
+        ValueError: if torch does not know a device, or ``compile`` is neither True nor False.
     """
 
     xp: Any = xtorch
@@ -73,7 +146,11 @@ class TorchBackend:
         device: torch.device | str,
         float_dtype: torch.dtype | None = None,
         generator_device: torch.device | str | None = None,
+        compile: bool = False,
     ) -> None:
+        if not isinstance(compile, bool):
+            raise ValueError(f"compile is {compile!r}; it must be True or False")
+        self.compile = compile
         self.device = _device("device", device)
         self.float_dtype = float_dtype or torch.float32
         self.generator_device = (
@@ -83,6 +160,10 @@ class TorchBackend:
     def asarray(self, values: Any, dtype: Any = None) -> torch.Tensor:
         """See :meth:`prefrl.envs.backend.Backend.asarray`."""
         return torch.as_tensor(values, dtype=dtype).to(self.device)
+
+    def compiled(self, function: Function) -> Function:
+        """See :meth:`prefrl.envs.backend.Backend.compiled`."""
+        return cast(Function, _Compiled(function)) if self.compile else function
 
     def random(self, seed: int | list[int] | None) -> TorchRandom:
         """See :meth:`prefrl.envs.backend.Backend.random`."""

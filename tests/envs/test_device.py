@@ -21,7 +21,7 @@ FAMILIES += [("prefrl/RandomGrid-v0", {"stochastic": True, "layout_seed": 2})]
 def test_device_face_offers_what_the_others_offer(env_id, kwargs):
     env = prefrl.envs.make_device(env_id, 3, seed=0, float_dtype=torch.float64, **kwargs)
     assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
-    rewards = env.step(torch.zeros(3, dtype=torch.int64))[1]
+    rewards = env.step(torch.zeros(env.action_space.shape, dtype=torch.int64))[1]
     assert rewards.dtype is torch.float64, "and seed= has reset it"
     host = set(dir(gym.make_vec(env_id, 3, **kwargs)))
     assert {name for name in host if not name.startswith("_")} <= set(dir(env))
@@ -63,9 +63,10 @@ _setup_privateuseone_for_python_backend("gpu")
 
 
 class Impatient(DeliveryVectorEnv):
-    def _restart_where_any(self, mask):
-        if mask.any():
-            super()._restart_where_any(mask)
+    def _advance_all(self, before, *rest):
+        if before.done.any():
+            raise RuntimeError
+        return super()._advance_all(before, *rest)
 
 
 with FakeTensorMode():
@@ -73,7 +74,7 @@ with FakeTensorMode():
     for env_id, kwargs in FAMILIES:
         for mode in ("NextStep", "SameStep", "Disabled"):
             env = prefrl.envs.make_device(env_id, 8, autoreset_mode=mode, seed=0, **place, **kwargs)
-            actions = torch.zeros(8, dtype=torch.int64, device="gpu")
+            actions = torch.zeros(env.action_space.shape, dtype=torch.int64, device="gpu")
             for _ in range(3):
                 *arrays, infos = env.step(actions)
                 assert {a.device.type for a in [*arrays, *infos.values()]} == {"gpu"}, env_id
@@ -83,7 +84,7 @@ with FakeTensorMode():
     env = Impatient(8, backend=TorchBackend(**place))
     env.reset(seed=0)
     try:
-        env.step(actions)
+        env.step(torch.zeros(8, dtype=torch.int64, device="gpu"))
     except DataDependentOutputException:
         print("refused to wait")
 """

@@ -8,6 +8,13 @@ from gymnasium.error import ResetNeeded
 import prefrl.envs
 
 
+def random_actions(space, rng, rows):
+    """Random actions [rows, ...] of a single action space."""
+    if isinstance(space, gym.spaces.Discrete):
+        return rng.integers(space.n, size=rows)
+    return rng.uniform(space.low, space.high, (rows, *space.shape)).astype(space.dtype)
+
+
 def make_vector(env_id, **kwargs):
     return gym.make_vec(env_id, 3, **kwargs)
 
@@ -30,14 +37,19 @@ def test_vector_render_returns_one_frame_per_row(env_id, kwargs, make):
         env.render()
     pictures = {}
     obs, _ = env.reset(seed=2)
-    for actions in (None, [0, 1, 2], [3, 3, 3]):
+    grid = isinstance(env.single_observation_space, gym.spaces.Discrete)
+    rng = np.random.default_rng(0)
+    several = [random_actions(env.single_action_space, rng, 3) for _ in range(2)]
+    for actions in (None, *([[0, 1, 2], [3, 3, 3]] if grid else several)):
         if actions is not None:
             obs = env.step(actions)[0]
         frames = env.render()
         assert len(frames) == 3
         for row, frame in enumerate(frames):
             assert frame.dtype == np.uint8
-            seen = (int(obs[row]), 3 if actions is None else actions[row])  # a fresh van faces right
+            # what a picture depends on; a fresh van faces right
+            action = (3 if grid else None) if actions is None else np.asarray(actions)[row].tolist()
+            seen = (np.asarray(obs)[row].tobytes(), str(action))
             np.testing.assert_array_equal(pictures.setdefault(seen, frame), frame)
     assert len({frame.tobytes() for frame in pictures.values()}) == len(pictures) > 3
 

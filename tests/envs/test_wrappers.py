@@ -1,6 +1,7 @@
 import copy
 
 import gymnasium as gym
+import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3 import DQN
@@ -33,9 +34,11 @@ def test_the_wrapped_environment_passes_the_checker_and_trains_sb3():
 def test_a_copied_environment_goes_on_by_itself(env_id):
     env = gym.make(env_id).unwrapped
     env.reset(seed=3)
-    expected = _steps(copy.deepcopy(env))
-    assert _steps(env) == expected
+    env.action_space.seed(0)
+    actions = [env.action_space.sample() for _ in range(4)]
+    expected = _steps(copy.deepcopy(env), actions)
+    assert _steps(env, actions) == expected
 
 
-def _steps(env):
-    return [env.step(i % 4)[:3] for i in range(4)]
+def _steps(env, actions):
+    return [(np.asarray(obs).tolist(), *rest) for obs, *rest in (env.step(action)[:3] for action in actions)]

@@ -1,0 +1,191 @@
+"""Pictures of the classic control problems."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .drawing import FINISH, FINISH_EDGE, GRASS, GRASS_EDGE, INK, WHITE, Colour, Image
+from .shapes import Canvas, Point
+
+PAPER: Colour = (247, 248, 250)
+SKY: Colour = (226, 239, 248)
+RAIL: Colour = (176, 182, 190)
+SHADE: Colour = (222, 226, 231)
+BODY: Colour = (36, 104, 196)
+BODY_LIGHT: Colour = (96, 156, 230)
+WOOD: Colour = (214, 150, 84)
+WOOD_DARK: Colour = (160, 100, 46)
+STEEL: Colour = (120, 128, 140)
+ARROW: Colour = (234, 92, 40)
+
+
+def _arrow(canvas: Canvas, points: list[Point], width: float) -> None:
+    """Paint a line through the points with a head at its end."""
+    canvas.stroke(points, width, ARROW)
+    (x0, y0), (x1, y1) = points[-2], points[-1]
+    length = max(math.hypot(x1 - x0, y1 - y0), 1e-9)
+    dx, dy = (x1 - x0) / length, (y1 - y0) / length
+    size = 2.6 * width
+    head = [(x1 + 1.6 * size * dx, y1 + 1.6 * size * dy), (x1 - size * dy, y1 + size * dx),
+            (x1 + size * dy, y1 - size * dx)]  # fmt: skip
+    canvas.polygon(head, ARROW)
+
+
+def _arc_arrow(canvas: Canvas, centre: Point, radius: float, middle: float, turn: float) -> None:
+    """Paint an arrow round a centre over the angle ``turn``, in rad, counter-clockwise on the screen."""
+    angles = np.linspace(middle - turn / 2.0, middle + turn / 2.0, 24)
+    x, y = centre
+    points = [(x + radius * math.cos(a), y - radius * math.sin(a)) for a in angles]
+    _arrow(canvas, points, 5.0)
+
+
+def draw_cart_pole(x: float, theta: float, push: int, x_limit: float) -> Image:
+    """Draw the cart at ``x`` with its pole at ``theta`` from upright.
+
+    Args:
+        x: metres from the middle.
+        theta: rad, positive to the right.
+        push: -1, 0 or 1: direction of the arrow, none for 0.
+        x_limit: metres at which the track ends.
+
+    Returns:
+        A picture [400, 600, rgb].
+    """
+    canvas = Canvas(600, 400, PAPER)
+    scale, rail = 270.0 / x_limit, 320.0
+
+    def place(metres: float) -> float:
+        return 300.0 + scale * metres
+
+    ends = place(-x_limit), place(x_limit)
+    canvas.stroke([(ends[0], rail), (ends[1], rail)], 6.0, RAIL)
+    for end in ends:
+        canvas.stroke([(end, rail - 22.0), (end, rail + 14.0)], 8.0, STEEL)
+    canvas.stroke([(place(0.0), rail + 12.0), (place(0.0), rail + 24.0)], 3.0, RAIL)
+
+    middle, top = place(x), rail - 46.0
+    left, right = middle - 44.0, middle + 44.0
+    body = [(left, top), (right, top), (right, rail - 14.0), (left, rail - 14.0)]
+    canvas.polygon(body, BODY, rounding=4.0)
+    canvas.stroke([(left + 4.0, top + 5.0), (right - 4.0, top + 5.0)], 5.0, BODY_LIGHT)
+    for wheel in (middle - 26.0, middle + 26.0):
+        canvas.disc(wheel, rail - 11.0, 11.0, INK)
+        canvas.disc(wheel, rail - 11.0, 4.5, RAIL)
+    hinge = (middle, top + 2.0)  # the pole is drawn longer than it is, to be seen better
+    tip = (middle + scale * 1.7 * math.sin(theta), hinge[1] - scale * 1.7 * math.cos(theta))
+    canvas.stroke([hinge, tip], 15.0, WOOD_DARK)
+    canvas.stroke([hinge, tip], 11.0, WOOD)
+    canvas.disc(*hinge, 8.0, INK)
+    canvas.disc(*hinge, 4.0, WHITE)
+    if push:
+        start = middle + push * 58.0
+        _arrow(canvas, [(start, rail - 28.0), (start + push * 26.0, rail - 28.0)], 5.0)
+    return canvas.image()
+
+
+def draw_mountain_car(position: float, goal: float, low: float, high: float) -> Image:
+    """Draw the car in its valley, whose hill is sin(3 position).
+
+    Args:
+        position: where the car stands.
+        goal: where the flag stands.
+        low: position at the left edge of the picture.
+        high: position at the right edge.
+
+    Returns:
+        A picture [400, 600, rgb].
+    """
+    canvas = Canvas(600, 400, SKY)
+    scale = 600.0 / (high - low)
+
+    def surface(place: float) -> Point:
+        return (place - low) * scale, 235.0 - 0.42 * scale * math.sin(3.0 * place)
+
+    columns = low + (np.arange(600) + 0.5) / scale
+    level = 235.0 - 0.42 * scale * np.sin(3.0 * columns)
+    steepness = np.hypot(1.0, 3.0 * 0.42 * np.cos(3.0 * columns))  # makes the turf equally thick everywhere
+    canvas.ground(level - 3.5 * steepness, GRASS_EDGE)
+    canvas.ground(level + 3.5 * steepness, GRASS)
+
+    foot_x, foot_y = surface(goal)
+    canvas.stroke([(foot_x, foot_y), (foot_x, foot_y - 62.0)], 5.0, INK)
+    flag = [(foot_x - 2.0, foot_y - 62.0), (foot_x - 38.0, foot_y - 49.0), (foot_x - 2.0, foot_y - 36.0)]
+    canvas.polygon(flag, FINISH_EDGE, rounding=1.5)
+    canvas.polygon(flag, FINISH, rounding=-1.0)
+
+    x, y = surface(position)
+    slope = math.atan2(-3.0 * 0.42 * math.cos(3.0 * position), 1.0)  # on the screen, where y points down
+    along, up = (math.cos(slope), math.sin(slope)), (math.sin(slope), -math.cos(slope))
+
+    def car(forward: float, above: float) -> Point:
+        return x + forward * along[0] + above * up[0], y + forward * along[1] + above * up[1]
+
+    canvas.polygon([car(-13, 24), car(-8, 40), car(9, 40), car(17, 24)], BODY_LIGHT, rounding=2.0)
+    canvas.polygon([car(-30, 14), car(-28, 26), car(26, 26), car(31, 20), car(31, 14)], BODY, rounding=3.0)
+    for wheel in (-18.0, 18.0):
+        canvas.disc(*car(wheel, 12.0), 9.5, INK)
+        canvas.disc(*car(wheel, 12.0), 4.0, RAIL)
+    return canvas.image()
+
+
+def draw_pendulum(theta: float, torque: float) -> Image:
+    """Draw the rod at ``theta`` from upright, counter-clockwise.
+
+    Args:
+        theta: rad.
+        torque: -1 to 1: sense and length of the arrow, none for 0.
+
+    Returns:
+        A picture [500, 500, rgb].
+    """
+    canvas = Canvas(500, 500, PAPER)
+    centre, length = (250.0, 250.0), 178.0
+    canvas.disc(*centre, length + 22.0, SHADE)
+    canvas.disc(*centre, length + 19.0, WHITE)
+    canvas.stroke([(250.0, 40.0), (250.0, 62.0)], 5.0, FINISH)
+    tip = (250.0 - length * math.sin(theta), 250.0 - length * math.cos(theta))
+    canvas.stroke([centre, tip], 36.0, WOOD_DARK)
+    canvas.stroke([centre, tip], 30.0, WOOD)
+    canvas.disc(*centre, 12.0, INK)
+    canvas.disc(*centre, 5.0, WHITE)
+    if abs(torque) > 0.02:
+        _arc_arrow(
+            canvas, centre, 62.0, theta - math.pi / 2.0, math.copysign(0.3 + 2.0 * abs(torque), torque)
+        )
+    return canvas.image()
+
+
+def draw_acrobot(theta1: float, theta2: float, torque: int) -> Image:
+    """Draw both links, hanging from the middle of the picture.
+
+    Args:
+        theta1: rad of the first link from hanging down, counter-clockwise.
+        theta2: rad of the second link from the first one's direction.
+        torque: -1, 0 or 1: sense of the arrow at the joint, none for 0.
+
+    Returns:
+        A picture [500, 500, rgb].
+    """
+    canvas = Canvas(500, 500, PAPER)
+    bar, length = (250.0, 250.0), 108.0
+    goal = bar[1] - length
+    for start in range(14, 490, 28):
+        canvas.stroke([(float(start), goal), (start + 14.0, goal)], 3.0, FINISH)
+    canvas.stroke([(150.0, bar[1]), (350.0, bar[1])], 5.0, RAIL)
+    angle = theta1 + theta2
+    elbow = (bar[0] + length * math.sin(theta1), bar[1] + length * math.cos(theta1))
+    hand = (elbow[0] + length * math.sin(angle), elbow[1] + length * math.cos(angle))
+    for start_point, end_point, light, dark in (
+        (bar, elbow, BODY_LIGHT, BODY),
+        (elbow, hand, WOOD, WOOD_DARK),
+    ):
+        canvas.stroke([start_point, end_point], 26.0, dark)
+        canvas.stroke([start_point, end_point], 20.0, light)
+    for joint in (bar, elbow):
+        canvas.disc(*joint, 9.0, INK)
+        canvas.disc(*joint, 4.0, WHITE)
+    if torque:
+        _arc_arrow(canvas, elbow, 36.0, angle - math.pi / 2.0, torque * 2.2)
+    return canvas.image()
