@@ -1,7 +1,8 @@
 """Aggregates over few runs, and how sure of them one may be.
 
 Source: Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice"
-(arXiv 2108.13264), sections 4.1 (interval estimates) and 4.3 (interquartile mean).
+(arXiv 2108.13264), sections 4.1 (interval estimates) and 4.3 (interquartile mean, probability of
+improvement).
 """
 
 from __future__ import annotations
@@ -103,6 +104,64 @@ def bootstrap_interval(
         ends[:, start : start + chunk] = np.quantile(drawn, [(1 - interval) / 2, (1 + interval) / 2], axis=-1)
     shape = data.shape[1:]
     return ends[0].reshape(shape), ends[1].reshape(shape)
+
+
+def probability_of_improvement(
+    ours: Sequence[ArrayLike],
+    theirs: Sequence[ArrayLike],
+    *,
+    interval: float = 0.95,
+    resamples: int = 2000,
+    rng: np.random.Generator | int = 0,
+) -> tuple[float, float, float]:
+    """Return how likely a run of ours beats one of theirs on a random task, and its bootstrap interval.
+
+    Of a task it is the share of all pairs of runs in which ours is better, ties counting one half
+    (Mann-Whitney's U over the number of pairs); the tasks' shares are averaged. Runs are drawn anew within
+    each task, ours and theirs independently.
+
+    Args:
+        ours: for each task, the scores of our runs [runs]; more is better, infinities allowed.
+        theirs: the same of the others, in the same order of tasks; numbers of runs may differ.
+        interval: the share of the resampled probabilities that lies inside, in (0, 1).
+        resamples: how often the runs are drawn anew.
+        rng: generator, or its seed.
+
+    Returns:
+        The probability, and the lower and upper end of the percentile interval.
+
+    Raises:
+        ValueError: if an argument is out of range, there are no tasks or not equally many, or a task has no
+            runs or scores that are NaN.
+
+    Source: Agarwal et al. 2021, section 4.3; the interval, section 4.1.
+    """
+    if len(ours) == 0 or len(ours) != len(theirs):
+        raise ValueError(f"ours has {len(ours)} tasks and theirs {len(theirs)}; both must have the same, "
+                         "and at least one")  # fmt: skip
+    if not 0 < interval < 1:
+        raise ValueError(f"interval is {interval}; it must lie between 0 and 1")
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}; it must be at least 1")
+    generator = np.random.default_rng(rng)
+    probability, drawn = 0.0, np.zeros(resamples)
+    for task, sides in enumerate(zip(ours, theirs, strict=True)):
+        mine, other = (_scores(name, task, x) for name, x in zip(("ours", "theirs"), sides, strict=True))
+        better = (mine[:, None] > other) + 0.5 * (mine[:, None] == other)  # [our runs, their runs]
+        probability += float(better.mean()) / len(ours)
+        # How often each run is drawn says all: [resamples, our runs] and [resamples, their runs].
+        rows, columns = (generator.multinomial(n, np.full(n, 1 / n), size=resamples) for n in better.shape)
+        drawn += ((rows @ better) * columns).sum(1) / (better.size * len(ours))
+    low, high = np.quantile(drawn, [(1 - interval) / 2, (1 + interval) / 2])
+    return probability, float(low), float(high)
+
+
+def _scores(name: str, task: int, values: ArrayLike) -> FloatArray:
+    """Return the scores of one task as an array; raise ValueError if they are none."""
+    scores = np.asarray(values, dtype=np.float64)
+    if scores.ndim != 1 or not scores.size or np.isnan(scores).any():
+        raise ValueError(f"{name} has {values!r} for task {task}; it must be [runs], at least one, none NaN")
+    return scores
 
 
 def _resampled_rows(

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from prefrl.data.atomic import remove_stale_temporaries
+
 from .folder import RunFolder
 from .recipes import recipe_to_json
+from .settings import flatten
+from .worker import claimed
+
+MAY_DIFFER = ("out", "jobs")
+"""Settings that say where and how a study runs, not what it finds."""
 
 
 class Study(Protocol):
@@ -23,24 +32,51 @@ class Study(Protocol):
         """Do the work; return what goes in ``result.json``."""
 
 
-def run_study(study: Study) -> Path:
+def run_study(study: Study, *, resumable: bool = False) -> Path:
     """Run a study in a new folder; write, print and return the path of its ``result.json``.
 
     Studies do many small operations: they run on one thread.
 
+    Args:
+        study: the study.
+        resumable: whether its ``measure`` finds in the folder what an earlier call had finished, and does
+            only the rest. The folder may then be that of a study with the same settings (but for
+            :data:`MAY_DIFFER`); one that is finished is left as it is.
+
     Raises:
-        FileExistsError: if the folder holds something already.
+        FileExistsError: if the folder holds something else already.
+        ValueError: if it holds a study with other settings.
+        BlockingIOError: if another process works on it.
     """
     torch.set_num_threads(1)
-    name = Path(sys.argv[0]).stem
-    folder = RunFolder.create(study.out, {"recipe": name, "config": recipe_to_json(study)}, quiet=True)
-    try:
-        path = folder.write_result(study.measure(folder))
-    except BaseException:  # also Ctrl-C: a study cannot be resumed
-        folder.discard_if_unused()
-        raise
-    print(path)
-    return path
+    config = {"recipe": Path(sys.argv[0]).stem, "config": recipe_to_json(study)}
+    begun = resumable and (study.out / "config.json").exists()
+    folder = _reopen(study.out, config) if begun else RunFolder.create(study.out, config, quiet=True)
+    with claimed(folder.path) if resumable else nullcontext():
+        if folder.result_path.exists():
+            print(f"{folder.path} is finished")
+        else:
+            if begun:
+                remove_stale_temporaries(folder.path)
+            try:
+                folder.write_result(study.measure(folder))
+            except BaseException:  # also Ctrl-C
+                folder.discard_if_unused()
+                raise
+    print(folder.result_path)
+    return folder.result_path
+
+
+def _reopen(path: Path, config: Mapping[str, Any]) -> RunFolder:
+    """Return the folder of a study that was begun; raise ValueError unless it is the same one."""
+    folder = RunFolder.open(path, quiet=True)
+    there, here = flatten(folder.config), flatten(config)
+    for key in sorted(there.keys() | here.keys()):
+        name = key.removeprefix("config.")
+        if name not in MAY_DIFFER and there.get(key) != here.get(key):
+            raise ValueError(f"the study in {path} was begun with {name} = {there.get(key)}, "
+                             f"now it is {here.get(key)}: choose another --out")  # fmt: skip
+    return folder
 
 
 def check_positive(study: object, *names: str) -> None:

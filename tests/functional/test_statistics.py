@@ -5,7 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefrl.functional import statistics
-from prefrl.functional.statistics import bootstrap_interval, interquartile_mean
+from prefrl.functional.statistics import (
+    bootstrap_interval,
+    interquartile_mean,
+    probability_of_improvement,
+)
 
 
 @pytest.mark.parametrize(
@@ -120,3 +124,70 @@ def test_same_seed_same_interval() -> None:
 def test_wrong_arguments(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         bootstrap_interval(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [
+        ([[1, 2, 3]], [[0, 0]], 1.0),
+        ([[0.0]], [[1.0, 2.0]], 0.0),
+        ([[5, 5]], [[5]], 0.5),
+        ([[1, 3]], [[2, 3]], 3 / 8),  # of four pairs 3 > 2, and 3 ties with 3
+        ([[1, 3], [9, 9, 9]], [[2, 3], [8]], 11 / 16),  # a task counts once, however many its runs
+        ([[np.inf]], [[np.inf, 0.0]], 0.75),
+    ],
+)
+def test_probability_of_improvement_by_hand(ours, theirs, expected: float) -> None:
+    probability, low, high = probability_of_improvement(ours, theirs)
+    assert probability == pytest.approx(expected, abs=1e-12)
+    assert low <= probability <= high
+
+
+def test_probability_of_improvement_is_the_mann_whitney_statistic() -> None:
+    rng = np.random.default_rng(6)
+    ours, theirs = rng.integers(5, size=9), rng.integers(4, size=7)
+    expected = scipy.stats.mannwhitneyu(ours, theirs).statistic / (9 * 7)
+    assert probability_of_improvement([ours], [theirs])[0] == pytest.approx(expected, abs=1e-12)
+    assert probability_of_improvement([theirs], [ours])[0] == pytest.approx(1 - expected, abs=1e-12)
+
+
+def test_probability_of_improvement_has_the_interval_of_a_slow_twin() -> None:
+    rng = np.random.default_rng(7)
+    ours, theirs = [rng.normal(0.5, size=6), rng.normal(size=4)], [rng.normal(size=5), rng.normal(size=3)]
+    found = probability_of_improvement(ours, theirs, interval=0.8, resamples=20_000)
+    drawn = []
+    for _ in range(4_000):
+        shares = []
+        for mine, other in zip(ours, theirs, strict=True):
+            a, b = rng.choice(mine, len(mine)), rng.choice(other, len(other))
+            shares.append(np.mean([x > y for x in a for y in b]))
+        drawn.append(np.mean(shares))
+    assert found[1:] == pytest.approx(tuple(np.quantile(drawn, [0.1, 0.9])), abs=0.02)
+
+
+def test_probability_of_improvement_draws_within_tasks() -> None:
+    """Two tasks without noise: ours wins the one and loses the other, whichever runs are drawn."""
+    assert probability_of_improvement([[2, 2], [0, 0]], [[1, 1], [1, 1]]) == (0.5, 0.5, 0.5)
+
+
+def test_probability_of_improvement_is_reproducible() -> None:
+    runs = np.random.default_rng(8).normal(size=(2, 1, 11))
+    assert probability_of_improvement(*runs, rng=1) == probability_of_improvement(*runs, rng=1)
+    assert probability_of_improvement(*runs, rng=1) != probability_of_improvement(*runs, rng=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"ours": [], "theirs": []}, "ours has 0 tasks and theirs 0"),
+        ({"ours": [[1]], "theirs": [[1], [2]]}, "ours has 1 tasks and theirs 2"),
+        ({"ours": [[1], []], "theirs": [[1], [2]]}, r"ours has \[\] for task 1"),
+        ({"ours": [[1]], "theirs": [[float("nan")]]}, r"theirs has \[nan\] for task 0"),
+        ({"ours": [1], "theirs": [[1]]}, "ours has 1 for task 0"),
+        ({"ours": [[1]], "theirs": [[1]], "interval": 95}, "interval is 95"),
+        ({"ours": [[1]], "theirs": [[1]], "resamples": 0}, "resamples is 0"),
+    ],
+)
+def test_wrong_arguments_of_the_probability_of_improvement(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        probability_of_improvement(**arguments)

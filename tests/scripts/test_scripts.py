@@ -1,5 +1,6 @@
 """Every script runs as a person would run it, on small settings."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -129,6 +130,82 @@ def test_bench_foundation_on_little_work(tmp_path):
     assert result["peak_memory_mib"] > 50
 
 
+MINATAR_FLAGS = (
+    "--games", "Breakout", "--losses", "mse", "hl_gauss", "--seeds", 0, "--frames", 400,
+    "--rates", 1e-4, 1e-3, "--learning-starts", 80, "--epsilon-frames", 200, "--buffer-size", 400,
+    "--eval-episodes", 1, "--final-episodes", 2,
+)  # fmt: skip
+
+
+@pytest.mark.skipif(importlib.util.find_spec("minatar") is None, reason="needs the extra minatar")
+def test_minatar(tmp_path):
+    out = tmp_path / "run"
+    result = result_of(out, run("reproduce_minatar.py", *MINATAR_FLAGS, "--out", out))
+    assert result["learning_rates"] == {"mse": 1e-4, "hl_gauss": 1e-3}
+    assert result["tuning"] == result["failed"] == {}
+    assert set(result["arms"]) == {"Breakout", "Breakout sticky-free"}
+    for arm, of in result["arms"].items():
+        ours, theirs = (of[loss]["final_return"][0] for loss in ("hl_gauss", "mse"))
+        kind = "sticky" if arm == "Breakout" else "sticky_free"
+        probability = result["probability_hl_gauss_improves_on"][kind]["mse"]["probability"]
+        assert probability == (ours > theirs) + 0.5 * (ours == theirs)
+        assert of["mse"]["iqm"] == of["mse"]["low"] == theirs
+        assert of["mse"]["eval_timesteps"][-1] == 400
+        assert len(of["mse"]["eval_returns"][0]) == 20
+        assert of["hl_gauss"]["clamped_fraction"] == [0.0]
+    runs = sorted((out / "runs").glob("*,seed=0"))
+    sticky = [json.loads((path / "config.json").read_text())["config"]["env_args"] for path in runs]
+    assert sorted(sticky) == [["sticky_action_prob=0.0"]] * 2 + [["sticky_action_prob=0.1"]] * 2
+    assert not list(out.rglob("checkpoint.pt"))
+    assert (out / "learning_curves.png").stat().st_size > 10_000
+
+
+@pytest.mark.skipif(importlib.util.find_spec("minatar") is None, reason="needs the extra minatar")
+@pytest.mark.slow
+def test_minatar_tunes_and_goes_on(tmp_path):
+    out = tmp_path / "run"
+    flags = [*MINATAR_FLAGS, "--tune-frames", 200, "--tried-rates", 1e-4, 1e-3, "--out", out]
+    start = flags.index("--rates")
+    del flags[start : start + 3]
+    result = result_of(out, run("reproduce_minatar.py", *flags))
+    for loss, scores in result["tuning"].items():
+        assert set(scores) == {"0.0001", "0.001"}
+        assert scores[f"{result['learning_rates'][loss]:g}"] == max(scores.values())
+    (out / "result.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("agent.pt")}
+    assert result_of(out, run("reproduce_minatar.py", *flags)) == result
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("agent.pt")} == before
+
+
+def test_noisy_cartpole(tmp_path):
+    out = tmp_path / "run"
+    flags = ("--losses", "mse", "hl_gauss", "--etas", 0, 1, "--seeds", 0, "--updates", 20, "--episodes", 2,
+             "--behaviour-timesteps", 300, "--transitions", 400, "--tried-rates", 1e-4, 1e-3, "--sarsa",
+             "--out", out)  # fmt: skip
+    result = result_of(out, run("reproduce_noisy_cartpole.py", *flags))
+    assert result["data"]["transitions"] == 400
+    assert len(result["data"]["behaviour_returns"]) == 3
+    assert set(result["j"]) == {"eta=0", "eta=1", "zero-mean eta=1", "sarsa eta=0", "sarsa eta=1"}
+    assert set(result["degradation"]) == {"eta=1", "zero-mean eta=1"}
+    for arm, lost in result["degradation"].items():
+        for loss, entry in lost.items():
+            before, after = (result["j"][each][loss]["values"][0] for each in ("eta=0", arm))
+            assert entry["value"] == entry["low"] == pytest.approx((before - after) / before)
+    for loss, rate in result["learning_rates"].items():
+        assert result["tuning"][loss][f"{rate:g}"] == max(result["tuning"][loss].values())
+    files = sorted((out / "runs").iterdir())
+    assert len(files) == 4 + 10
+    assert (out / "noise.png").stat().st_size > 10_000
+    kept = {path: path.stat().st_mtime_ns for path in files[1:]}
+    outcome = json.loads(files[0].read_text())["returns"]
+    files[0].unlink()
+    (out / "result.json").unlink()
+    again = result_of(out, run("reproduce_noisy_cartpole.py", *flags, "--jobs", 1))
+    assert again["j"] == result["j"]
+    assert json.loads(files[0].read_text())["returns"] == outcome
+    assert {path: path.stat().st_mtime_ns for path in files[1:]} == kept
+
+
 @pytest.mark.parametrize(
     ("script", "flags", "name"),
     [
@@ -136,6 +213,11 @@ def test_bench_foundation_on_little_work(tmp_path):
         ("reproduce_random_grids.py", ("--num-mdps", 0), "num_mdps"),
         ("reproduce_human_preferences.py", ("--data", ".", "--partitions", 10, 0), "partitions"),
         ("bench_foundation.py", ("--repeats", 0), "repeats"),
+        ("reproduce_minatar.py", ("--frames", 0), "frames"),
+        ("reproduce_minatar.py", ("--losses", "mse"), "losses"),
+        ("reproduce_minatar.py", ("--tune-seed", 1), "tune_seed"),
+        ("reproduce_noisy_cartpole.py", ("--etas", 0.1, 1.0), "etas"),
+        ("reproduce_noisy_cartpole.py", ("--seeds", 0, 1_000), "seeds"),
     ],
 )
 def test_a_wrong_number_is_refused_before_anything_is_made(tmp_path, script, flags, name):

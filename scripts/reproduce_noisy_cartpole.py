@@ -1,0 +1,433 @@
+"""Offline double Q-learning on CartPole data with noisy rewards: four losses, and what noise costs each.
+
+A small version of the reward-noise study of Farebrother et al. 2024 (arXiv 2403.03950, section 5.2). A deep
+Q-network learns in three parts; after each a third of the data is collected with its policy, a uniform action
+taken with probability 0.3. To every reward of the data U(0, eta) is added once, as in the paper. That is not
+zero-mean: it shifts all values by eta / (2 (1 - gamma)), by which the support is widened, keeping the width
+of its bins. A last arm adds zero-mean noise, U(-eta / 2, eta / 2), of the largest eta.
+
+J is the mean return of 20 greedy episodes, over 500, the longest episode. Step sizes are tuned without noise,
+with the same budget for each loss. The same seeds draw the same noise, up to its size, for all losses.
+
+Every run that is finished leaves a file below DIR/runs; the same command goes on with a study that was
+stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+import tyro
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from prefrl.agents.dqn import DQN, DQNConfig, Loss
+from prefrl.cli import FLAGS, execute
+from prefrl.data import seeded_generator
+from prefrl.data.atomic import remove_stale_temporaries
+from prefrl.data.datasets import TransitionDataset, load_transitions, save_transitions
+from prefrl.functional.statistics import FloatArray, bootstrap_interval, interquartile_mean
+from prefrl.run.collect import collect_transitions
+from prefrl.run.evaluate import evaluate_rows
+from prefrl.run.folder import RunFolder, read_json, write_json
+from prefrl.run.plot import PALETTE, save_figure
+from prefrl.run.study import check_positive, run_study
+
+ENV_ID, LONGEST = "CartPole-v1", 500
+GAMMA, V_MIN, V_MAX, BINS = 0.99, -20.0, 120.0, 51
+EPSILON = 0.3
+PARTS = 3
+"""Parts of the behaviour's training, and of the data."""
+EVALUATIONS = 5
+"""Evaluations of a run; the last one is J, the mean of the last three is what step sizes are chosen by."""
+CLAMPED_LIMIT = 0.01
+"""Share of clamped targets above which a support was too narrow for its run."""
+
+Noise = Literal["uniform", "zero_mean"]
+Targets = Literal["greedy", "sarsa"]
+
+
+@dataclass(frozen=True)
+class OneRun:
+    """One offline run, as a worker is told of it."""
+
+    loss: Loss
+    learning_rate: float
+    seed: int
+    updates: int
+    episodes: int
+    eta: float = 0.0
+    noise: Noise = "uniform"
+    targets: Targets = "greedy"
+
+    @property
+    def name(self) -> str:
+        """Name of its file."""
+        return (f"loss={self.loss},learning_rate={self.learning_rate:g},eta={self.eta:g},{self.noise},"
+                f"{self.targets},seed={self.seed}.json")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NoisyCartPole:
+    """Offline double Q-learning on CartPole data with noisy rewards."""
+
+    out: Path = Path("runs/noisy_cartpole")
+    """Run folder: new, empty, or that of the same study, which goes on."""
+
+    jobs: int = 2
+    """Runs at once, one thread each."""
+
+    losses: tuple[Loss, ...] = ("mse", "c51", "two_hot", "hl_gauss")
+    """Losses to compare; mse and hl_gauss must be among them."""
+
+    etas: tuple[float, ...] = (0.0, 0.1, 0.3, 1.0)
+    """Sizes of the reward noise, ascending from 0."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of the runs: network, batches and noise."""
+
+    updates: int = 30_000
+    """Gradient steps of a run."""
+
+    episodes: int = 20
+    """Episodes of an evaluation."""
+
+    behaviour_timesteps: int = 60_000
+    """Timesteps that the agent which collects the data learns for."""
+
+    transitions: int = 100_000
+    """Transitions in the data."""
+
+    data_seed: int = 500
+    """Seeds that agent and its data."""
+
+    tried_rates: tuple[float, ...] = (1e-4, 2.5e-4, 1e-3)
+    """Adam's step sizes that are tried for each loss, for as long as a run."""
+
+    tune_seed: int = 1_000
+    """Seed of the tuning runs; it must not be one of seeds."""
+
+    sarsa: bool = False
+    """Also learn the value of the behaviour (SARSA targets), without noise and with the largest eta."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "jobs", "episodes", "behaviour_timesteps")
+        for name in ("updates", "transitions"):
+            if getattr(self, name) < (least := {"updates": EVALUATIONS, "transitions": PARTS}[name]):
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        for name in ("losses", "etas", "seeds", "tried_rates"):
+            given = getattr(self, name)
+            if not given or len(set(given)) < len(given):
+                raise ValueError(f"{name} is {given}; each must be given once, and at least one")
+        if not {"mse", "hl_gauss"} <= set(self.losses):
+            raise ValueError(f"losses is {self.losses}; mse and hl_gauss must be among them")
+        if list(self.etas) != sorted(self.etas) or self.etas[0] != 0 or len(self.etas) < 2:
+            raise ValueError(f"etas is {self.etas}; it must ascend from 0 and have two sizes at least")
+        if not math.isfinite(self.etas[-1]):
+            raise ValueError(f"etas is {self.etas}; it must be finite")
+        if min(*self.seeds, self.tune_seed, self.data_seed) < 0 or self.tune_seed in self.seeds:
+            raise ValueError(f"seeds is {self.seeds}, tune_seed {self.tune_seed}, data_seed {self.data_seed};"
+                             " none may be negative, and tune_seed not be one of seeds")  # fmt: skip
+        for loss in self.losses:
+            for rate in self.tried_rates:
+                DQNConfig(loss=loss, learning_rate=rate)
+
+    def run(self) -> None:
+        """Run the study in its folder, or go on with it."""
+        run_study(self, resumable=True)
+
+    def measure(self, folder: RunFolder) -> dict[str, Any]:
+        """Return every number of the study; draw ``noise.png``."""
+        torch.set_flush_denormal(True)
+        data = folder.path / "data.npz"
+        if not (about := data.with_suffix(".json")).exists():
+            dataset, description = self._collect()
+            save_transitions(data, dataset)
+            write_json(about, description)
+        rates, tuning = self._tune(folder.path)
+        found = finish(folder.path, self._runs(rates), self.jobs)
+        result = {"data": read_json(about), "learning_rates": rates, "tuning": tuning}
+        result |= self._summary(found)
+        save_figure(draw(result), folder.path / "noise.png")
+        show(result)
+        return result
+
+    def _collect(self) -> tuple[TransitionDataset, dict[str, Any]]:
+        """Return the data of a mixture of policies, and how good those were."""
+        agent = DQN(gym.make_vec(ENV_ID, 8), DQNConfig(loss="huber", gamma=GAMMA, hidden=(128, 128)),
+                    device="cpu", seed=self.data_seed)  # fmt: skip
+        parts, returns = [], []
+        for part in range(PARTS):
+            agent.learn(max(1, self.behaviour_timesteps // PARTS))
+            seed = self.data_seed + part
+            returns.append(evaluate_rows(agent, gym.make_vec(ENV_ID, 20), seed=seed)["mean_return"])
+            count = self.transitions // PARTS + (part < self.transitions % PARTS)
+            parts.append(
+                collect_transitions(agent, gym.make_vec(ENV_ID, 8), count, epsilon=EPSILON, seed=seed)
+            )
+        names = ("obs", "actions", "rewards", "next_obs", "terminations", "truncations")
+        dataset = TransitionDataset.from_transitions(
+            **{name: torch.cat([getattr(part, name) for part in parts]) for name in names},
+            ends=torch.cat([~part.has_next_action for part in parts]),
+            observation_space=parts[0].observation_space,
+            action_space=parts[0].action_space,
+            env_id=ENV_ID,
+        )
+        lengths = [len(part) / part.num_episodes for part in parts]
+        return dataset, {
+            "transitions": len(dataset),
+            "behaviour_returns": returns,
+            "mean_episode_lengths": lengths,
+        }
+
+    def _runs(self, rates: dict[Loss, float]) -> list[OneRun]:
+        """Return the runs of the study."""
+        arms: list[dict[str, Any]] = [{"eta": eta} for eta in self.etas]
+        arms.append({"eta": self.etas[-1], "noise": "zero_mean"})
+        if self.sarsa:
+            arms += [{"eta": eta, "targets": "sarsa"} for eta in (0.0, self.etas[-1])]
+        return [
+            OneRun(loss, rates[loss], seed, self.updates, self.episodes, **arm)
+            for arm in arms
+            for loss in self.losses
+            for seed in self.seeds
+        ]
+
+    def _tune(self, folder: Path) -> tuple[dict[Loss, float], dict[Loss, dict[str, float]]]:
+        """Return the best step size of each loss, and the scores of all; ties go to the first tried."""
+        runs = [
+            OneRun(loss, rate, self.tune_seed, self.updates, self.episodes)
+            for loss in self.losses
+            for rate in self.tried_rates
+        ]
+        found = finish(folder, runs, self.jobs)
+        scores: dict[Loss, dict[float, float]] = {loss: {} for loss in self.losses}
+        best: dict[Loss, float] = {}
+        for run in runs:
+            scores[run.loss][run.learning_rate] = float(np.mean(found[run]["returns"][-3:])) / LONGEST
+        for loss, achieved in scores.items():
+            fits = {run.learning_rate: found[run]["clamped_fraction"] <= CLAMPED_LIMIT
+                    for run in runs if run.loss == loss}  # fmt: skip
+            best[loss] = max(achieved, key=lambda rate: (fits[rate], achieved[rate]))
+        return best, {
+            loss: {f"{rate:g}": score for rate, score in row.items()} for loss, row in scores.items()
+        }
+
+    def _summary(self, found: dict[OneRun, dict[str, Any]]) -> dict[str, Any]:
+        j: dict[str, dict[str, list[float]]] = {}
+        for run, outcome in found.items():  # in the order of the seeds
+            j.setdefault(arm_name(run), {}).setdefault(run.loss, []).append(outcome["returns"][-1] / LONGEST)
+        clean, noisy = "eta=0", f"eta={self.etas[-1]:g}"
+        arms = {arm: {loss: aggregate(values) for loss, values in of.items()} for arm, of in j.items()}
+        iqms = {arm: {loss: each["iqm"] for loss, each in of.items()} for arm, of in arms.items()}
+        lost = {
+            arm: {loss: degradation(j[clean][loss], values) for loss, values in of.items()}
+            for arm, of in j.items()
+            if arm != clean and not arm.startswith("sarsa")
+        }
+        clamped = {run.name: outcome["clamped_fraction"] for run, outcome in found.items()}
+        ours, theirs = (lost[noisy][loss]["value"] for loss in ("hl_gauss", "mse"))
+        return {
+            "j": arms,
+            "degradation": lost,
+            "losses_within_0.1_without_noise": max(iqms[clean].values()) - min(iqms[clean].values()) <= 0.1,
+            "hl_gauss_degrades_at_most_0.05_more_than_mse": ours <= theirs + 0.05,
+            "hl_gauss_minus_mse": {arm: of["hl_gauss"] - of["mse"] for arm, of in iqms.items()},
+            "clamped_fraction": clamped,
+            "support_too_narrow": [name for name, share in clamped.items() if share > CLAMPED_LIMIT],
+            "run_seconds": sum(outcome["seconds"] for outcome in found.values()),
+        }
+
+
+# Runs, in processes of their own --------------------------------------------------------------------------
+
+
+def finish(folder: Path, runs: list[OneRun], jobs: int) -> dict[OneRun, dict[str, Any]]:
+    """Do the runs that are not done yet, several at once; return what came out of each, in their order.
+
+    Raises:
+        ChildProcessError: if a process died; what was finished is kept.
+    """
+    files = folder / "runs"
+    files.mkdir(exist_ok=True)
+    remove_stale_temporaries(files)
+    missing = [run for run in runs if not (files / run.name).exists()]
+    # Not forked: torch's threads do not survive that.
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=prepare_worker)
+    try:
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("runs", total=len(runs), completed=len(runs) - len(missing))
+            for future in as_completed([pool.submit(work, folder, run) for run in missing]):
+                future.result()
+                progress.advance(task)
+    except BrokenProcessPool as error:
+        raise ChildProcessError("a process of this study died, perhaps for want of memory; the same command "
+                                "goes on") from error  # fmt: skip
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return {run: read_json(files / run.name) for run in runs}
+
+
+def prepare_worker() -> None:
+    """Use one thread, and leave when the study is gone, however it ended."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # Adam's moments of idle weights become denormal, which are slow
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+
+
+def leave_with_parent() -> None:
+    """Wait for the study's own process to end, then end this one."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
+
+
+def work(folder: Path, run: OneRun) -> None:
+    """Do one run and write its file; Ctrl-C, which reaches every process, ends this one."""
+    try:
+        outcome = learn_offline(load_transitions(folder / "data.npz"), run)
+        write_json(folder / "runs" / run.name, {**asdict(run), **outcome})
+    except KeyboardInterrupt:
+        os._exit(130)
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{run.name}: {error}") from error
+
+
+def learn_offline(dataset: TransitionDataset, run: OneRun) -> dict[str, Any]:
+    """Return the mean returns of a run's evaluations, its clamped targets and its seconds."""
+    start = time.perf_counter()
+    uniform = torch.rand(len(dataset), generator=seeded_generator(run.seed, "reward noise"))
+    centre = 0.5 if run.noise == "zero_mean" else 0.0
+    noisy = replace(dataset, rewards=dataset.rewards + run.eta * (uniform - centre))
+    env = gym.make_vec(ENV_ID, run.episodes)
+    agent = DQN(env, settings(run), dataset=noisy, device="cpu", seed=run.seed)
+    returns = []
+    for number in range(1, EVALUATIONS + 1):
+        agent.learn(run.updates * number // EVALUATIONS - agent.num_timesteps)
+        returns.append(evaluate_rows(agent, env, seed=1_000 * run.seed + number)["mean_return"])
+    return {
+        "returns": returns,
+        "clamped_fraction": agent.clamped_fraction,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def settings(run: OneRun) -> DQNConfig:
+    """Return the agent's settings; with more noise there are more bins of the same width."""
+    shift = run.eta / (2 * (1 - GAMMA)) if run.noise == "uniform" else 0.0
+    atoms = run.loss in ("c51", "two_hot")  # the support has one atom more than steps between them
+    width = (V_MAX - V_MIN) / (BINS - atoms)
+    steps = math.ceil((V_MAX + shift - V_MIN) / width - 1e-9)
+    return DQNConfig(
+        loss=run.loss,
+        gamma=GAMMA,
+        double=True,
+        learning_rate=run.learning_rate,
+        batch_size=64,
+        target_update_interval=500,
+        hidden=(128, 128),
+        v_min=V_MIN,
+        v_max=V_MIN + steps * width,
+        bins=steps + atoms,
+        max_clamped_fraction=1.0,  # the study goes on, and names the run
+        target_policy=run.targets,
+    )
+
+
+# What came out -------------------------------------------------------------------------------------------
+
+
+def arm_name(run: OneRun) -> str:
+    """Return the name of a run's arm: ``eta=0.3``, ``zero-mean eta=1``, ``sarsa eta=0``."""
+    kind = "sarsa " if run.targets == "sarsa" else "zero-mean " if run.noise == "zero_mean" else ""
+    return f"{kind}eta={run.eta:g}"
+
+
+def aggregate(values: list[float]) -> dict[str, Any]:
+    """Return J of each seed, its interquartile mean and bootstrap interval."""
+    low, high = bootstrap_interval(values)
+    return {
+        "values": values,
+        "iqm": float(interquartile_mean(values)),
+        "low": float(low),
+        "high": float(high),
+    }
+
+
+def degradation(clean: list[float], noisy: list[float], resamples: int = 2_000) -> dict[str, float]:
+    """Return (J(0) - J(eta)) / J(0) and its 95% bootstrap interval; seeds are drawn with both their runs."""
+    rng = np.random.default_rng(0)
+    rows = rng.integers(len(clean), size=(resamples, len(clean)))
+
+    def lost(before: FloatArray, after: FloatArray) -> FloatArray:
+        return 1.0 - interquartile_mean(after, axis=-1) / interquartile_mean(before, axis=-1)
+
+    before, after = np.array(clean), np.array(noisy)
+    low, high = np.quantile(lost(before[rows], after[rows]), [0.025, 0.975])
+    return {"value": float(lost(before, after)), "low": float(low), "high": float(high)}
+
+
+def draw(result: dict[str, Any]) -> Figure:
+    """Draw J against eta, a line for each loss, and the zero-mean arm beside it."""
+    arms = [arm for arm in result["j"] if not arm.startswith("sarsa")]
+    figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    losses = list(result["j"][arms[0]])
+    for number, loss in enumerate(losses):
+        each = [result["j"][arm][loss] for arm in arms]
+        iqm = np.array([entry["iqm"] for entry in each])
+        errors = [iqm - [entry["low"] for entry in each], [entry["high"] for entry in each] - iqm]
+        x = np.arange(len(arms)) + 0.06 * (number - (len(losses) - 1) / 2)
+        color = PALETTE[number % len(PALETTE)]
+        axes.errorbar(x, iqm, errors, color=color, fmt="o", capsize=2, markersize=4, label=loss)
+        axes.plot(x[:-1], iqm[:-1], color=color, linewidth=1.2)
+    axes.set_xticks(range(len(arms)), [arm.replace(" ", "\n") for arm in arms])
+    axes.set(xlabel="noise added to the rewards", ylabel="J: mean return / 500", ylim=(0, 1.05))
+    axes.set_title(f"{ENV_ID}, offline, {len(each[0]['values'])} seeds", loc="left", fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+    legend = axes.legend(title="interquartile mean,\n95% bootstrap interval", frameon=False)
+    legend.get_title().set_fontsize(7.5)
+    return figure
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print the numbers as a table."""
+    losses = list(result["learning_rates"])
+    table = Table("J and degradation", *losses)
+    table.add_row("step size", *(f"{result['learning_rates'][loss]:g}" for loss in losses))
+    for arm, of in result["j"].items():
+        table.add_row(f"J, {arm}", *(interval_text(of[loss], "iqm") for loss in losses))
+    for arm, lost in result["degradation"].items():
+        table.add_row(f"D, {arm}", *(interval_text(lost[loss], "value") for loss in losses))
+    console = Console()
+    console.print(table)
+    if result["support_too_narrow"]:
+        count = len(result["support_too_narrow"])
+        console.print(f"in {count} runs more than {CLAMPED_LIMIT:.0%} of the targets were clamped")
+
+
+def interval_text(entry: dict[str, float], key: str) -> str:
+    """Return a number and its interval."""
+    return f"{entry[key]:.2f} [{entry['low']:.2f}, {entry['high']:.2f}]"
+
+
+if __name__ == "__main__":
+    sys.exit(execute(lambda: tyro.cli(NoisyCartPole, description=__doc__, config=FLAGS)))
