@@ -43,6 +43,7 @@ import gymnasium as gym
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call, grad
 
 from prefrl.data import Transitions, seeded_generator
 from prefrl.data.datasets import TransitionDataset
@@ -184,6 +185,9 @@ class DQNConfig:
 
     target_policy: Literal["greedy", "sarsa"] = "greedy"
     """Action of the next state: the best one, or the one taken there (data sets only)."""
+
+    compile: bool = False
+    """Compile the gradient: faster steps after up to half a minute; on the CPU it takes a C++ compiler."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
@@ -327,6 +331,7 @@ class DQN(Agent):
             self._clamped = torch.zeros(2, dtype=torch.float64)
         self._sigma = resolve_sigma(config.bin_width, sigma=config.sigma, sigma_ratio=config.sigma_ratio)
         self._learned_at = 0
+        self._compiled: Callable[[Tensor, Batch], tuple[Tensor, dict[str, Tensor]]] | None = None
         self.steps_env = dataset is None
         self.replay: ReplayBuffer | None = None
         if dataset is not None:
@@ -402,24 +407,48 @@ class DQN(Agent):
     def _gradient_step(self) -> dict[str, Tensor]:
         assert self.replay is not None
         batch = self.replay.sample(self.config.batch_size, self._generator)
-        loss, metrics = self._loss(batch)
-        self._weights.gradient.zero_()
-        loss.backward()  # type: ignore[no-untyped-call]
+        metrics = self._compiled_gradient(batch) if self.config.compile else self._gradient(batch)
+        if "clamped" in metrics:
+            self._clamped += metrics.pop("clamped")
         self._weights.clip_gradient(self.config.max_grad_norm)
         self.optimizer.step()
         return metrics
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a batch, and metrics."""
-        config, network = self.config, self.network
+    def _gradient(self, batch: Batch) -> dict[str, Tensor]:
+        """Put the gradient of a batch's loss where the optimiser finds it; return metrics."""
+        self._weights.gradient.zero_()
+        loss, metrics = self._loss(batch, self.network)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return metrics
+
+    def _compiled_gradient(self, batch: Batch) -> dict[str, Tensor]:
+        """Do the same by one compiled function of the weights and the batch."""
+        if self._compiled is None:
+
+            def gradient(weights: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+                def loss(weights: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+                    named = self._weights.named(weights)
+                    return self._loss(batch, lambda obs: functional_call(self.network, named, (obs,)))
+
+                found: tuple[Tensor, dict[str, Tensor]] = grad(loss, has_aux=True)(weights)
+                return found
+
+            self._compiled = torch.compile(gradient, fullgraph=True, dynamic=False)
+        gradient_, metrics = self._compiled(self._weights.vector.detach(), batch)
+        self._weights.gradient.copy_(gradient_)
+        return metrics
+
+    def _loss(self, batch: Batch, network: Callable[[Tensor], Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a batch for a network (or a function that stands for it), and metrics."""
+        config, values = self.config, self.network.values
         actions = batch.actions - self._first_action
         outputs = network(batch.obs)
         taken = of_actions(outputs, actions)  # [B] or [B, m]
         following = self._following(batch)  # [B] or [B, m]
         losses, metrics = self._losses(taken, following, batch)
         if config.cql_alpha:
-            values = network.values(outputs)
-            gap = torch.logsumexp(values, -1) - of_actions(values, actions)
+            q = values(outputs)
+            gap = torch.logsumexp(q, -1) - of_actions(q, actions)
             losses = losses + config.cql_alpha * gap
             metrics["train/cql"] = gap.detach().mean()
         weights = batch.weights
@@ -467,15 +496,15 @@ class DQN(Agent):
     def _classified(
         self, taken: Tensor, labels: Tensor, outside: Tensor, batch: Batch
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the cross-entropies [B] of logits to labels [B, m], and metrics; count what was clamped."""
+        """Return the cross-entropies [B] of logits to labels [B, m], and metrics."""
         losses = cross_entropy(taken, labels)
         divergence = losses.detach() - entropy(labels)  # the labels' entropy cannot be learned away
-        counts = torch.stack([(outside * batch.weights).sum(), batch.weights.sum()])
-        self._clamped += counts
+        clamped = torch.stack([(outside * batch.weights).sum(), batch.weights.sum()])
         return losses, {
+            "clamped": clamped,
             "train/target": (labels @ self._support).mean(),
             "train/kl": divergence.mean(),
-            "train/clamped_fraction": counts[0] / counts[1].clamp(min=1.0),
+            "train/clamped_fraction": clamped[0] / clamped[1].clamp(min=1.0),
         }
 
     def _is_outside(self, targets: Tensor) -> Tensor:
@@ -552,8 +581,10 @@ class DQN(Agent):
             returns = dataset.returns(config.gamma)
             low, high = float(returns.min()), float(returns.max())
             if low < config.v_min or high > config.v_max:
-                raise ValueError(f"the support [{config.v_min:g}, {config.v_max:g}] cannot hold the "
-                                 f"dataset's returns, from {low:g} to {high:g}; widen v_min and v_max")  # fmt: skip
+                raise ValueError(
+                    f"the support [{config.v_min:g}, {config.v_max:g}] cannot hold the dataset's returns, "
+                    f"from {low:g} to {high:g}; widen v_min and v_max"
+                )
 
 
 def of_actions(outputs: Tensor, actions: Tensor) -> Tensor:

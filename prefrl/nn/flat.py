@@ -34,11 +34,18 @@ class FlatParameters:
         gradient = torch.zeros_like(values)
         self.vector = nn.Parameter(values)
         self.vector.grad = gradient
-        sizes = [parameter.numel() for parameter in parameters]
-        pieces = zip(parameters, torch.split(values, sizes), torch.split(gradient, sizes), strict=True)
-        for parameter, value, slope in pieces:
-            parameter.data = value.view_as(parameter)
-            parameter.grad = slope.view_as(parameter)
+        self._shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
+        slopes = self.named(gradient)
+        for name, value in self.named(values).items():
+            parameter = module.get_parameter(name)
+            parameter.data, parameter.grad = value, slopes[name]
+
+    def named(self, vector: Tensor) -> dict[str, Tensor]:
+        """Return what a vector [P] holds for each parameter, as views, under the module's names for them."""
+        pieces = torch.split(vector, [shape.numel() for shape in self._shapes.values()])
+        return {
+            name: piece.view(shape) for piece, (name, shape) in zip(pieces, self._shapes.items(), strict=True)
+        }
 
     @property
     def gradient(self) -> Tensor:
