@@ -138,6 +138,9 @@ class Agent(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` returned."""
 
+    def restarted(self) -> None:  # noqa: B027  (most agents do not mind)
+        """Take note that the environment was reset in mid-episode: the last step has no successor."""
+
     def check(self) -> None:  # noqa: B027  (most agents have nothing to say)
         """Raise :class:`LearningFailedError` where going on is no use; the loop asks when it logs.
 

@@ -40,6 +40,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -199,6 +200,8 @@ class DQNConfig:
                 value = getattr(self, name)
                 if value is not None and not holds(value):
                     raise ValueError(f"{name} is {value}; it must {must}")
+        if self.buffer_size < self.batch_size:
+            raise ValueError(f"buffer_size is {self.buffer_size}; it must hold a batch of {self.batch_size}")
         if self.v_min >= self.v_max:
             raise ValueError(f"v_min is {self.v_min} and v_max {self.v_max}; v_min must be below v_max")
         resolve_sigma(self.bin_width, sigma=self.sigma, sigma_ratio=self.sigma_ratio)
@@ -243,6 +246,7 @@ class QNetwork(nn.Module):
         super().__init__()
         shape = observation_space.shape or ()
         self.first_state: int | None = None
+        self.is_picture = observation_space.dtype == np.uint8 and len(shape) == 3
         if isinstance(observation_space, gym.spaces.Discrete):
             self.first_state, shape = int(observation_space.start), (int(observation_space.n),)
             self.states: Tensor
@@ -272,7 +276,8 @@ class QNetwork(nn.Module):
         """Map observations [N, ...] to outputs [N, A] or [N, A, m], which the head reads as values."""
         if self.first_state is not None:
             obs = torch.eq((obs - self.first_state)[:, None], self.states)
-        features = self.torso(obs.to(torch.float32))
+        obs = obs.to(torch.float32)
+        features = self.torso(obs / 255.0 if self.is_picture else obs)
         outputs: Tensor = self.head(features)
         return outputs
 
@@ -379,6 +384,11 @@ class DQN(Agent):
             self.replay = self._empty_replay(len(transitions.rewards))
         self.replay.add(transitions)
 
+    def restarted(self) -> None:
+        """See :meth:`Agent.restarted`: n-step returns must not reach across."""
+        if self.replay is not None and self.steps_env:
+            self.replay.cut()
+
     # Learning --------------------------------------------------------------------------------------------
 
     def update(self) -> dict[str, Tensor]:
@@ -387,7 +397,7 @@ class DQN(Agent):
         if not self.steps_env:
             self.num_timesteps += 1
             rounds = 1
-        elif self.num_timesteps < config.learning_starts:
+        elif self.num_timesteps < config.learning_starts or not self._can_sample():
             rounds = 0
         else:
             rounds = self.num_timesteps // config.train_freq - before // config.train_freq
@@ -403,6 +413,11 @@ class DQN(Agent):
         if self.steps_env:
             metrics["rollout/exploration_rate"] = torch.full((), self.epsilon, device=self.device)
         return metrics
+
+    def _can_sample(self) -> bool:
+        """Whether the replay has enough to learn from: after :meth:`Agent.load` it starts anew."""
+        enough = min(self.config.batch_size, self.config.learning_starts)
+        return self.replay is not None and len(self.replay) >= enough
 
     def _gradient_step(self) -> dict[str, Tensor]:
         assert self.replay is not None
@@ -474,7 +489,8 @@ class DQN(Agent):
         if kind == "c51":
             locations = batch.returns[:, None] + batch.discounts[:, None] * self._support
             law = torch.softmax(following, -1)
-            outside = (law * self._is_outside(locations)).sum(-1)
+            # Of the mean: a law that is still wide, as all are at first, loses mass beyond any support.
+            outside = self._is_outside((law * locations).sum(-1))
             return self._classified(
                 taken, categorical_projection(law, locations, self._support), outside, batch
             )

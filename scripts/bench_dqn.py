@@ -84,11 +84,14 @@ class Bench:
             torch.set_num_threads(threads)
             key = f"{threads}_threads"
             theirs = self._theirs()
-            result[f"steps_over_sb3_{key}"] = self._ratios(theirs, self._ours())
-            result[f"device_steps_over_sb3_{key}"] = self._ratios(theirs, self._ours(on_device=True))
+            for name, compiled in (("steps", False), ("compiled_steps", True)):
+                result[f"{name}_over_sb3_{key}"] = self._ratios(theirs, self._ours(compiled=compiled))
+                result[f"device_{name}_over_sb3_{key}"] = self._ratios(
+                    theirs, self._ours(on_device=True, compiled=compiled)
+                )
         torch.set_num_threads(1)
         result["hl_gauss_over_huber_update_seconds"] = self._heads()
-        result["device_over_gymnasium_env_steps"] = self._environments()
+        result.update(self._environments())
         result["curves"] = self._curves()
         show(result)
         return result
@@ -118,16 +121,25 @@ class Bench:
 
         return measure
 
-    def _ours(self, on_device: bool = False) -> Callable[[], float]:
+    def _ours(self, *, on_device: bool = False, compiled: bool = False) -> Callable[[], float]:
         """Return a function that measures prefrl's, at as many sampled transitions per timestep."""
         rows = self.num_envs if on_device else 1
         env: Any = gym.make("CartPole-v1")
         if on_device:
             env = prefrl.envs.make_device("prefrl/CartPole-v0", rows)
-        config = DQNConfig(loss="huber", double=False, hidden=self.hidden, batch_size=64 * rows, train_freq=rows,
-                           buffer_size=50_000, learning_starts=WARM_UP // 2, target_update_interval=10_000)  # fmt: skip
+        config = DQNConfig(
+            loss="huber",
+            double=False,
+            hidden=self.hidden,
+            batch_size=64 * rows,
+            train_freq=rows,
+            buffer_size=50_000,
+            learning_starts=WARM_UP // 2,
+            target_update_interval=10_000,
+            compile=compiled,
+        )
         agent = DQN(env, config, device="cpu")
-        agent.learn(max(WARM_UP, 2 * rows))
+        agent.learn(max(WARM_UP, 80 * rows))  # until the replay holds a batch, and what is compiled is
         timesteps = -(-self.timesteps // rows) * rows
 
         def measure() -> float:
@@ -151,25 +163,30 @@ class Bench:
 
         return self._ratios(seconds("hl_gauss"), seconds("huber"))
 
-    def _environments(self) -> dict[str, float]:
+    def _environments(self) -> dict[str, dict[str, float]]:
         rows = self.env_rows
         actions = np.random.default_rng(0).integers(2, size=(64, rows))
         theirs = gym.make_vec("CartPole-v1", rows, vectorization_mode="vector_entry_point")
-        ours = prefrl.envs.make_device("prefrl/CartPole-v0", rows)
         given = torch.as_tensor(actions)
-        return self._ratios(stepping(theirs, actions), stepping(ours, given))
+        return {
+            f"device_over_gymnasium_env_steps{name}": self._ratios(
+                stepping(theirs, actions),
+                stepping(prefrl.envs.make_device("prefrl/CartPole-v0", rows, compile=compiled), given),
+            )
+            for name, compiled in (("", False), ("_compiled", True))
+        }
 
     def _curves(self) -> dict[str, Any]:
         """Return the final returns of both libraries' agents at equal settings, and their intervals."""
         found: dict[str, list[float]] = {"sb3": [], "prefrl": []}
         for seed in range(self.curve_seeds):
+            shared: dict[str, Any] = {"learning_rate": 1e-3, "batch_size": 64, "train_freq": 4,
+                                      "buffer_size": 50_000, "learning_starts": 1_000,
+                                      "target_update_interval": 500}  # fmt: skip
             theirs = sb3.DQN("MlpPolicy", gym.make("CartPole-v1"), policy_kwargs={"net_arch": [64, 64]},
-                             learning_rate=1e-3, batch_size=64, train_freq=4, buffer_size=50_000,
-                             learning_starts=1_000, target_update_interval=500, exploration_fraction=0.2,
-                             seed=seed)  # fmt: skip
-            config = DQNConfig(loss="huber", double=False, hidden=(64, 64), learning_rate=1e-3, batch_size=64,
-                               train_freq=4, buffer_size=50_000, learning_starts=1_000,
-                               target_update_interval=500, epsilon_timesteps=self.curve_timesteps // 5)  # fmt: skip
+                             exploration_fraction=0.2, seed=seed, **shared)  # fmt: skip
+            config = DQNConfig(loss="huber", double=False, hidden=(64, 64),
+                               epsilon_timesteps=self.curve_timesteps // 5, **shared)  # fmt: skip
             ours = DQN(gym.make("CartPole-v1"), config, device="cpu", seed=seed)
             for name, agent in (("sb3", theirs), ("prefrl", ours)):
                 agent.learn(self.curve_timesteps)

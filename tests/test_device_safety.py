@@ -12,6 +12,8 @@ The registration holds for the whole process, so this file runs itself in anothe
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import importlib
 import inspect
 import json
@@ -27,6 +29,7 @@ from typing import Any
 from unittest import mock
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -36,11 +39,12 @@ from torch.utils._pytree import tree_leaves
 
 import prefrl.agents
 import prefrl.envs
-from prefrl.agents import base, q_learning, regret
-from prefrl.agents.base import Agent, make_generator
+from prefrl.agents import base, dqn, q_learning, regret
+from prefrl.agents.base import Agent, Spaces, make_generator
+from prefrl.agents.dqn import DQN, DQNConfig
 from prefrl.agents.q_learning import QLearning, QLearningConfig
 from prefrl.agents.regret import RegretAgent, RegretConfig, RewardFit
-from prefrl.data import Preferences, Transitions
+from prefrl.data import Preferences, TransitionDataset, Transitions
 from prefrl.envs.delivery import DeliveryVectorEnv
 from prefrl.envs.device import TorchBackend
 from prefrl.envs.random_grid import RandomGridVectorEnv
@@ -176,6 +180,83 @@ class Prepared:
         return self._moved
 
 
+DQN_SETTINGS: dict[str, Any] = {
+    "learning_starts": 0, "train_freq": 16, "batch_size": 5, "hidden": (8,), "target_update_interval": 1,
+}  # fmt: skip
+
+
+def learned(agent: DQN) -> dict[str, Tensor]:
+    """The metrics of an update that took gradient steps."""
+    metrics = agent.update()
+    assert "train/loss" in metrics
+    return metrics
+
+
+def dqn_case(mode: str = "NextStep", kind: type[DQN] = DQN, **settings: Any) -> Case:
+    """Deep Q-learning in an environment on the accelerator, stepped as the training loop steps it."""
+
+    def make(_: FakeTensorMode) -> Step:
+        backend = TorchBackend(DEVICE, generator_device="cpu")
+        env = DeliveryVectorEnv(16, backend=backend, autoreset_mode=mode, max_episode_steps=5)
+        agent = kind(env, DQNConfig(**{**DQN_SETTINGS, **settings}), device=DEVICE)
+        stepper = Stepper(agent)
+        stepper.reset()
+
+        def step() -> dict[str, Tensor]:
+            stepper.step()
+            agent.num_timesteps += stepper.num_envs
+            agent.act(stepper.obs, deterministic=True)
+            return learned(agent)
+
+        return step
+
+    return make
+
+
+def dqn_picture_case(**settings: Any) -> Case:
+    """Deep Q-learning from pictures, by the convolution."""
+
+    def make(_: FakeTensorMode) -> Step:
+        spaces = Spaces(gym.spaces.Box(0, 1, (10, 10, 4), np.bool_), gym.spaces.Discrete(3, start=1))
+        agent = DQN(spaces, DQNConfig(**{**DQN_SETTINGS, **settings}), device=DEVICE)
+        obs = torch.zeros(7, 10, 10, 4, dtype=torch.bool, device=DEVICE)
+        flags = torch.zeros(7, dtype=torch.bool, device=DEVICE)
+
+        def step() -> dict[str, Tensor]:
+            actions = agent.act(obs)
+            agent.act(obs, deterministic=True)
+            agent.observe(Transitions(obs, actions, flags.float(), obs, flags, flags, ~flags))
+            agent.num_timesteps += 16
+            return learned(agent)
+
+        return step
+
+    return make
+
+
+def dqn_offline_case(**settings: Any) -> Case:
+    """Deep Q-learning from a data set, which is checked on the host, on real numbers."""
+
+    def make(mode: FakeTensorMode) -> Step:
+        spaces = Spaces(gym.spaces.Discrete(9), gym.spaces.Discrete(4))
+        with real_numbers():
+            states, no = torch.arange(9), torch.zeros(9, dtype=torch.bool)
+            data = TransitionDataset.from_transitions(
+                states, states % 4, states.float(), (states + 1) % 9, no, no,
+                observation_space=spaces.single_observation_space, action_space=spaces.single_action_space,
+            )  # fmt: skip
+        moved = copy.copy(data)
+        for field in dataclasses.fields(data):
+            if isinstance(value := getattr(data, field.name), Tensor):
+                object.__setattr__(moved, field.name, fake(mode, value, "cpu"))
+        config = DQNConfig(**{**DQN_SETTINGS, **settings})
+        with mock.patch.object(DQN, "_check_dataset", return_value=None):
+            agent = DQN(spaces, config, dataset=moved, device=DEVICE)
+        return lambda: learned(agent)
+
+    return make
+
+
 class AsksTheDevice(QLearning):
     """Wrong: it waits for the device in every update."""
 
@@ -202,11 +283,41 @@ class CopiesToTheHost(QLearning):
         return {**super().update(), "train/largest": self.q.cpu().amax()}
 
 
+class DQNAsksTheDevice(DQN):
+    """Wrong: it looks at how many targets were clamped in every update."""
+
+    def update(self) -> dict[str, Tensor]:
+        self.check()
+        return super().update()
+
+
+class DQNMixesDevices(DQN):
+    """Wrong: its observations come from the host."""
+
+    def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
+        return super().act(torch.zeros(len(obs), dtype=torch.int64), deterministic=deterministic)
+
+
 CASES: dict[str, Case] = {
     "QLearning, next step": q_learning_case(),
     "QLearning, same step": q_learning_case(mode="SameStep"),
     "QLearning, disabled": q_learning_case(mode="Disabled"),
     "QLearning, lottery": q_learning_case(lottery=True),
+    **{f"DQN, {loss}": dqn_case(loss=loss) for loss in dqn.LEARNING_RATES},
+    "DQN, same step": dqn_case(mode="SameStep"),
+    "DQN, disabled": dqn_case(mode="Disabled"),
+    "DQN, three steps": dqn_case(n_step=3),
+    "DQN, dueling": dqn_case(dueling=True),
+    "DQN, not double": dqn_case(double=False),
+    "DQN, Polyak": dqn_case(tau=0.1),
+    "DQN, many gradient steps": dqn_case(gradient_steps=3),
+    "DQN, scalar with everything": dqn_case(loss="mse", n_step=3, dueling=True, tau=0.1),
+    "DQN, convolution": dqn_picture_case(),
+    "DQN, convolution and quantiles": dqn_picture_case(loss="quantile", n_step=2),
+    "DQN, offline": dqn_offline_case(),
+    "DQN, conservative": dqn_offline_case(cql_alpha=0.5, n_step=2),
+    "DQN, SARSA": dqn_offline_case(target_policy="sarsa", n_step=2),
+    "DQN, conservative SARSA by C51": dqn_offline_case(loss="c51", cql_alpha=0.5, target_policy="sarsa"),
     "RegretAgent, deterministic": regret_case(regret_form="deterministic"),
     "RegretAgent, action": regret_case(regret_form="action"),
     "RegretAgent, lottery": regret_case(lottery=True),
@@ -226,6 +337,8 @@ WRONG: dict[str, tuple[Case, str]] = {
     "asks the device": (q_learning_case(AsksTheDevice), "DataDependentOutputException"),
     "mixes devices": (q_learning_case(MixesDevices), "FakeTensorDeviceMismatchError"),
     "copies to the host": (q_learning_case(CopiesToTheHost), "HostCopyError"),
+    "DQN asks the device": (dqn_case(kind=DQNAsksTheDevice), "DataDependentOutputException"),
+    "DQN mixes devices": (dqn_case(kind=DQNMixesDevices), "FakeTensorDeviceMismatchError"),
 }
 
 
@@ -234,7 +347,7 @@ def run_case(case: Case) -> str:
     mode = FakeTensorMode()
     try:
         with ExitStack() as stack:
-            for module in (base, q_learning, regret):
+            for module in (base, dqn, q_learning, regret):
                 stack.enter_context(mock.patch.object(module, "make_generator", on_host))
             stack.enter_context(mode)  # and no default device: an agent has to know its own
             step = case(mode)

@@ -117,6 +117,11 @@ class ReplayBuffer:
         torch._foreach_copy_(rows, list(step.values()))
         self.added += 1
 
+    def cut(self) -> None:
+        """Let the newest step end its episodes: the next one that is added does not follow it."""
+        if self.added:
+            self._storage["truncations"][(self.added - 1) % self.steps] = True
+
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
         """Draw transitions uniformly, with replacement.
 

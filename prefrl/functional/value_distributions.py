@@ -245,7 +245,7 @@ def categorical_projection(probs: Tensor, locations: Tensor, atoms: Tensor) -> T
     # atom gives that atom all and a neighbour 0; floor and ceil would both be the atom and lose or double it.
     below = position.floor().clamp_(max=atoms.shape[0] - 2)
     above_mass = probs * position.sub_(below)
-    index = below.long()
+    index = below.long().clamp_(0, atoms.shape[0] - 2)
     projected = probs.new_zeros(*probs.shape[:-1], atoms.shape[0])
     projected.scatter_add_(-1, index, probs - above_mass)
     return projected.scatter_add_(-1, index.add_(1), above_mass)

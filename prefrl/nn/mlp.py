@@ -25,29 +25,31 @@ class StackedLinear(nn.Module):
 
 
 class StackedMLP(nn.Module):
-    """B multilayer perceptrons with ReLU, each [in] -> scalar.
+    """B multilayer perceptrons with ReLU, each [in] -> scalar, or [in] -> [out].
 
     Args:
         members: B.
         inputs: input size.
         hidden: sizes of the hidden layers.
+        outputs: output size; if None, a scalar without an axis of its own.
 
     Raises:
         ValueError: for a size below 1.
     """
 
-    def __init__(self, members: int, inputs: int, hidden: Sequence[int]) -> None:
+    def __init__(self, members: int, inputs: int, hidden: Sequence[int], outputs: int | None = None) -> None:
         super().__init__()
-        if min(members, inputs, *hidden, 1) < 1:
-            raise ValueError(
-                f"members {members}, inputs {inputs} and hidden {list(hidden)} must be at least 1"
-            )
-        sizes = [inputs, *hidden, 1]
+        last = 1 if outputs is None else outputs
+        if min(members, inputs, *hidden, last) < 1:
+            raise ValueError(f"members {members}, inputs {inputs}, hidden {list(hidden)} and outputs {last} "
+                             "must be at least 1")  # fmt: skip
+        self.scalar = outputs is None
+        sizes = [inputs, *hidden, last]
         self.layers = nn.ModuleList(StackedLinear(members, a, b) for a, b in pairwise(sizes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map inputs [B, N, in] to outputs [B, N]."""
+        """Map inputs [B, N, in] to outputs [B, N], or [B, N, out]."""
         for layer in self.layers[:-1]:
             x = torch.relu(layer(x))
         output: Tensor = self.layers[-1](x)
-        return output[..., 0]
+        return output[..., 0] if self.scalar else output

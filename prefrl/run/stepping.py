@@ -49,6 +49,10 @@ class Stepper:
 
     def reset(self) -> None:
         """Start episodes in all rows, seeded by the agent's seed and timestep: same seed, same run."""
+        self._start()
+        self.agent.restarted()
+
+    def _start(self) -> None:
         sequence = np.random.SeedSequence([self.agent.seed, self.agent.num_timesteps])
         self.obs, _ = self.env.reset(seed=int(sequence.generate_state(1)[0]))
         self.on_device = isinstance(self.obs, Tensor)
@@ -71,6 +75,10 @@ class Stepper:
             actions = self.agent.act(obs)
         taken = actions if self.on_device else actions.cpu().numpy()
         next_obs, rewards, terminations, truncations, infos = self.env.step(taken)
+        if not self.on_device and not np.isfinite(rewards).all():
+            wrong = rewards[~np.isfinite(rewards)][0]
+            raise FloatingPointError(f"the environment's reward is {wrong} after timestep "
+                                     f"{self.agent.num_timesteps}; rewards must be finite")  # fmt: skip
         mask = transition_mask(self.mode, self.ended)
         transitions = Transitions(
             obs=obs,
@@ -110,9 +118,10 @@ class Stepper:
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """Continue from a checkpoint's copy of :meth:`state_dict`; from None, with new episodes."""
-        self.reset()
         if state is None or not hasattr(self.env.unwrapped, "load_state_dict"):
+            self.reset()
             return
+        self._start()
         self.env.unwrapped.load_state_dict(state["env"])
         self.obs, self.ended = self._like_obs(state["obs"]), self._like_obs(state["ended"])
         self.episodes.load_state_dict(state["episodes"])

@@ -36,6 +36,16 @@ def test_every_member_is_a_network_of_its_own(hidden: tuple[int, ...]) -> None:
     assert not torch.equal(stack(x[:1].expand(3, -1, -1))[0], stack(x[:1].expand(3, -1, -1))[1])
 
 
+@pytest.mark.parametrize("outputs", [1, 4])
+def test_several_outputs_per_member(outputs: int) -> None:
+    stack = StackedMLP(3, 5, (7,), outputs)
+    x = torch.randn(3, 11, 5)
+    y = stack(x)
+    assert y.shape == (3, 11, outputs)
+    for b in range(3):
+        close(y[b], member(stack, b)(x[b]))
+
+
 def test_gradients_do_not_mix() -> None:
     stack = StackedMLP(3, 4, (6,))
     x = torch.randn(3, 5, 4)
@@ -85,7 +95,7 @@ def test_it_learns_a_different_function_in_each_member() -> None:
     assert (stack(x) - targets).abs().amax(1).max() < 0.1
 
 
-@pytest.mark.parametrize("sizes", [(0, 3, (4,)), (2, 0, (4,)), (2, 3, (4, 0))])
-def test_sizes_below_one_are_refused(sizes: tuple[int, int, tuple[int, ...]]) -> None:
+@pytest.mark.parametrize("sizes", [(0, 3, (4,)), (2, 0, (4,)), (2, 3, (4, 0)), (2, 3, (4,), 0)])
+def test_sizes_below_one_are_refused(sizes: tuple) -> None:
     with pytest.raises(ValueError, match="must be at least 1"):
         StackedMLP(*sizes)

@@ -190,3 +190,103 @@ def test_a_restored_episode_is_cut_when_the_first_one_is() -> None:
     restored.load_state_dict(env.state_dict() or {})
     for cut in (False, True):
         assert [row.step(up)[3].tolist() for row in (env, restored)] == [[cut], [cut]]
+
+
+# One row -----------------------------------------------------------------------------------------------
+
+ONE_ROW_ENVS = {
+    "own": lambda: gym.make(ENV, max_episode_steps=LIMIT),
+    "lottery": lambda: gym.make(
+        "prefrl/RandomGrid-v0", layout_seed=3, stochastic=True, max_episode_steps=LIMIT
+    ),
+    "CartPole": lambda: gym.make("CartPole-v1", max_episode_steps=20),
+    "continuous": lambda: gym.make("Pendulum-v1", max_episode_steps=15),
+    "discrete": lambda: gym.make("FrozenLake-v1"),
+    "wrapped": lambda: gym.wrappers.FlattenObservation(gym.make("FrozenLake-v1")),
+}  # fmt: skip
+
+
+def assert_alike(ours: Any, theirs: Any) -> None:
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ONE_ROW_ENVS)
+def test_one_row_is_gymnasiums_vector_of_one(name: str) -> None:
+    ours = OneRow(ONE_ROW_ENVS[name]())
+    theirs = SyncVectorEnv([ONE_ROW_ENVS[name]], autoreset_mode=AutoresetMode.SAME_STEP)
+    for side in ("observation_space", "action_space", "single_observation_space", "single_action_space"):
+        assert getattr(ours, side) == getattr(theirs, side)
+    assert ours.metadata["autoreset_mode"] is theirs.metadata["autoreset_mode"]
+    assert ours.num_envs == 1
+    assert_alike(ours.reset(seed=7)[0], theirs.reset(seed=7)[0])
+    theirs.action_space.seed(7)
+    ends = 0
+    for _ in range(90):
+        actions = theirs.action_space.sample()
+        mine, plain = ours.step(actions), theirs.step(actions)
+        for one, other in zip(mine[:4], plain[:4], strict=True):
+            assert_alike(one, other)
+        assert ("final_obs" in mine[4]) == ("final_obs" in plain[4]) == bool(mine[2] | mine[3])
+        if "final_obs" in mine[4]:
+            ends += 1
+            assert mine[4]["_final_obs"].tolist() == [True]
+            # An array of the space's kind, where Gymnasium's holds objects.
+            assert mine[4]["final_obs"].dtype == ours.observation_space.dtype
+            np.testing.assert_array_equal(mine[4]["final_obs"][0], plain[4]["final_obs"][0])
+    assert ends > 2
+
+
+def test_one_row_hands_out_arrays_of_its_own() -> None:
+    class Reuses(gym.Env):  # type: ignore[type-arg]
+        """Writes every observation into the same array, in another dtype than its space's."""
+
+        observation_space = gym.spaces.Box(-9, 9, (2,), np.float32)
+        action_space = gym.spaces.Discrete(2)
+        held = np.zeros(2)
+
+        def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+            self.held[:] = 0.0
+            return self.held, {}
+
+        def step(self, action: Any) -> Any:
+            self.held += 1.0
+            return self.held, 1, self.held[0] >= 3, False, {}
+
+    env = OneRow(Reuses())
+    seen = [env.reset(seed=0)[0]]
+    finals = []
+    for _ in range(4):
+        obs, rewards, *_, infos = env.step(np.array([0]))
+        seen.append(obs)
+        assert (obs.dtype, rewards.dtype) == (np.float32, np.float64)
+        finals += [infos["final_obs"].tolist()] if "final_obs" in infos else []
+    assert [obs[0, 0] for obs in seen] == [0.0, 1.0, 2.0, 0.0, 1.0]
+    assert finals == [[[3.0, 3.0]]]
+
+
+@pytest.mark.parametrize("steps", [1, LIMIT - 1, LIMIT, 9])
+def test_one_row_goes_on_from_its_state(steps: int) -> None:
+    make = ONE_ROW_ENVS["lottery"]
+    env, restored = OneRow(make()), OneRow(make())
+    rng = np.random.default_rng(0)
+    env.reset(seed=3)
+    restored.reset(seed=99)
+    for _ in range(steps):
+        env.step(rng.integers(4, size=1))
+    restored.load_state_dict(env.state_dict() or {})
+    for _ in range(40):
+        actions = rng.integers(4, size=1)
+        for one, other in zip(env.step(actions)[:4], restored.step(actions)[:4], strict=True):
+            assert_alike(one, other)
+    with pytest.raises(ValueError, match="state of an environment of prefrl; this is another"):
+        OneRow(gym.make("CartPole-v1")).load_state_dict({})
+
+
+def test_closing_one_row_closes_the_environment() -> None:
+    closed = []
+    env = gym.make(ENV)
+    env.unwrapped.close = lambda: closed.append(True)
+    OneRow(env).close()
+    assert closed == [True]

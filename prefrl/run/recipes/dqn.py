@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import gymnasium as gym
-import torch
 from tyro.conf import arg
 
 from prefrl.agents.base import resolve_device
@@ -15,7 +14,14 @@ from prefrl.run.evaluate import Evaluation, evaluate_rows
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
 
-from .shared import make_evaluation_env, make_scalar_env, make_training_env, parse_env_args, restore
+from .shared import (
+    make_evaluation_env,
+    make_scalar_env,
+    make_training_env,
+    parse_env_args,
+    restore,
+    small_networks,
+)
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,10 @@ class TrainDQN:
 
     def run(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
         """Train, evaluate, and save the agent as ``agent.pt``."""
-        torch.set_num_threads(1)  # small networks are slower on more
-        torch.set_flush_denormal(True)  # Adam's moments of idle weights become denormal, which are slow
+        with small_networks():
+            return self._run(folder, resume=resume, progress_bar=progress_bar)
+
+    def _run(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
         evaluation = Evaluation(
             make_evaluation_env(self.env_id, self.env_args, self.eval_episodes),
             every=self.eval_every or max(1, self.total_timesteps // 20),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
+import torch
 
 import prefrl.envs
 from prefrl.agents.base import Agent, resolve_device, taking_over
@@ -73,6 +76,23 @@ def make_evaluation_env(env_id: str, env_args: tuple[str, ...], episodes: int) -
 def _unsuitable(env_id: str, env_args: tuple[str, ...], error: Exception) -> ValueError:
     reason = str(error).split("\n", 1)[0]
     return ValueError(f"env_args {list(env_args)} do not suit {env_id}: {reason}")
+
+
+@contextmanager
+def small_networks() -> Iterator[None]:
+    """Settle torch for small networks on the CPU: one thread, and denormal numbers are 0.
+
+    More threads make small products slower; Adam's moments of idle weights become denormal numbers, which
+    processors are slow with.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(threads)
 
 
 def restore(agent: Agent, folder: RunFolder) -> None:

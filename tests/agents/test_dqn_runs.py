@@ -1,0 +1,223 @@
+"""Runs of deep Q-learning: going on after a crash, what stops them, evaluations that leave no trace."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+import torch
+
+import prefrl.envs
+from prefrl import cli
+from prefrl.agents import DQN, DQNConfig
+from prefrl.agents.base import LearningFailedError
+from prefrl.agents.dqn import LEARNING_RATES
+from prefrl.run.checkpoint import load_checkpoint
+from prefrl.run.evaluate import Evaluation
+from prefrl.run.folder import RunFolder
+from prefrl.run.logger import read_progress
+from prefrl.run.loop import Loop, learn
+
+ENV = "prefrl/Delivery-v0"
+CONFIG: dict[str, Any] = {
+    "hidden": (8,), "batch_size": 8, "bins": 11, "quantiles": 4, "learning_starts": 40, "train_freq": 8,
+    "target_update_interval": 30, "buffer_size": 160, "epsilon_timesteps": 200, "v_min": -400.0,
+    "v_max": 400.0, "max_clamped_fraction": 1.0, "learning_rate": 0.01,
+}  # fmt: skip
+
+
+def on_device(**config: Any) -> DQN:
+    env = prefrl.envs.make_device(ENV, 8, device="cpu", max_episode_steps=12)
+    return DQN(env, DQNConfig(**{**CONFIG, **config}), device="cpu", seed=1)
+
+
+def vector(**config: Any) -> DQN:
+    env = gym.make_vec(ENV, num_envs=8, max_episode_steps=12)
+    return DQN(env, DQNConfig(**{**CONFIG, **config}), device="cpu", seed=1)
+
+
+def scalar(**config: Any) -> DQN:
+    return DQN(gym.make(ENV, max_episode_steps=12), DQNConfig(**{**CONFIG, **config}), device="cpu", seed=1)
+
+
+def cart_pole(**config: Any) -> DQN:
+    return DQN(gym.make("CartPole-v1"), DQNConfig(**{**CONFIG, **config}), device="cpu", seed=1)
+
+
+def new_folder(path: Path) -> RunFolder:
+    return RunFolder.create(path, {"recipe": "test", "config": {}}, quiet=True)
+
+
+def crash_at(timestep: int) -> Callable[..., bool]:
+    def callback(local: dict[str, Any], _: Any) -> bool:
+        if local["self"].agent.num_timesteps >= timestep:
+            raise RuntimeError("crash")
+        return True
+
+    return callback
+
+
+def assert_same(ours: Any, theirs: Any) -> None:
+    if isinstance(ours, dict):
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            assert_same(ours[key], theirs[key])
+    elif isinstance(ours, list):
+        assert len(ours) == len(theirs)
+        for one, other in zip(ours, theirs, strict=True):
+            assert_same(one, other)
+    else:
+        assert torch.equal(ours, theirs) if isinstance(ours, torch.Tensor) else ours == theirs
+
+
+def untimed(folder: RunFolder) -> list[dict[str, str]]:
+    rows = read_progress(folder.progress_path)
+    return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
+
+
+def evaluation(every: int = 70) -> Evaluation:
+    return Evaluation(gym.make_vec(ENV, 3, max_episode_steps=9), every=every, seed=4)
+
+
+# Going on ----------------------------------------------------------------------------------------------
+
+CASES: list[tuple[Callable[..., DQN], dict[str, Any]]] = [
+    *((on_device, {"loss": loss}) for loss in LEARNING_RATES),
+    (on_device, {"n_step": 3, "tau": 0.3, "dueling": True, "double": False}),
+    (vector, {"n_step": 2}),
+    (scalar, {"loss": "mse", "n_step": 3}),
+]
+
+
+@pytest.mark.parametrize(("make", "config"), CASES)
+def test_resumed_equals_uninterrupted(
+    make: Callable[..., DQN], config: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = {"total_timesteps": 320, "log_every": 50, "checkpoint_every": 64}
+    whole_folder, folder = new_folder(tmp_path / "whole"), new_folder(tmp_path / "crashed")
+    whole = make(**config)
+    Loop(whole, **settings, folder=whole_folder, evaluation=evaluation()).run()
+    for crash in (90, 250):  # after the checkpoints at 64, and at 192 with a wrapped ring
+        with pytest.raises(RuntimeError, match="crash"):
+            Loop(make(**config), **settings, folder=folder, resume=True, evaluation=evaluation(),
+                 callback=crash_at(crash)).run()  # fmt: skip
+    agent = make(**config)
+    loop = Loop(agent, **settings, folder=folder, resume=True, evaluation=evaluation())
+    loop.run()
+    ours, theirs = (load_checkpoint(each.checkpoint_path) for each in (folder, whole_folder))
+    for key in ("agent", "stepper", "metrics", "num_timesteps", "target", "evaluations"):
+        assert_same(ours[key], theirs[key])
+    assert_same(agent.state_dict(), whole.state_dict())
+    assert untimed(folder) == untimed(whole_folder)
+    assert len(loop.evaluations) == 5  # at 70, 140, 210 and 280, or the step after, and at the end
+    assert int(ours["agent"]["optimizer"]["state"][0]["step"]) > 30
+
+
+def test_n_step_returns_do_not_reach_from_one_call_of_learn_into_the_next() -> None:
+    """A new call starts new episodes: what came before is cut there."""
+    agent = cart_pole(n_step=3, learning_starts=10_000)
+    agent.learn(5)
+    agent.learn(5)
+    assert agent.replay is not None
+    batch = agent.replay.sample(400, torch.Generator().manual_seed(0))
+    storage = agent.replay.state_dict()["storage"]
+    first = storage["next_obs"][:5, 0]  # no pole falls in 5 steps
+    in_first = (batch.obs[:, None] == storage["obs"][:5, 0]).all(-1).any(-1)
+    assert in_first.any()
+    ends = (batch.next_obs[in_first][:, None] == first).all(-1).any(-1)
+    assert ends.all()
+
+
+# Evaluations -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [on_device, vector])
+def test_evaluations_leave_no_trace_in_the_run(make: Callable[..., DQN]) -> None:
+    plain, evaluated = make(), make()
+    learn(plain, 240)
+    loop = Loop(evaluated, 240, evaluation=evaluation(40))
+    loop.run()
+    assert len(loop.evaluations) == 6
+    assert_same(evaluated.state_dict(), plain.state_dict())
+
+
+# What stops a run --------------------------------------------------------------------------------------
+
+
+def test_too_narrow_a_support_stops_the_run_and_keeps_its_state(tmp_path: Path) -> None:
+    agent = on_device(v_min=-2.0, v_max=2.0, max_clamped_fraction=0.01)
+    folder = new_folder(tmp_path / "run")
+    message = r"of the targets lay outside the support \[-2, 2\].*at timestep \d+; .*failed\.pt"
+    with pytest.raises(LearningFailedError, match=message):
+        learn(agent, 4000, folder=folder, log_every=80)
+    assert agent.num_timesteps < 400
+    failed = load_checkpoint(folder.path / "failed.pt")
+    assert failed["num_timesteps"] == agent.num_timesteps
+    assert_same(failed["agent"], agent.state_dict())
+    assert not folder.checkpoint_path.exists()
+
+
+@pytest.fixture
+def denormals() -> Iterator[None]:
+    """The recipe flushes denormal numbers to zero, for the whole process."""
+    yield
+    torch.set_flush_denormal(False)
+
+
+@pytest.mark.usefixtures("denormals")
+def test_the_command_line_says_so_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    arguments = ["train", "dqn", "--env-id", ENV, "--num-envs", "8", "--total-timesteps", "4000", "--quiet",
+                 "--learning-starts", "40", "--v-min", "-2", "--v-max", "2",
+                 "--hidden", "8", "--batch-size", "8", "--device", "cpu", "--log-every", "80",
+                 "--out", str(out)]  # fmt: skip
+    assert cli.main(arguments) == 1
+    assert "of the targets lay outside the support [-2, 2]" in capsys.readouterr().err
+    assert (out / "failed.pt").exists()
+    assert not (out / "agent.pt").exists()
+    result = out / "result.json"
+    assert not result.exists() or "final_return" not in json.loads(result.read_text())
+
+
+@pytest.mark.parametrize("loss", LEARNING_RATES)
+def test_rewards_that_are_not_numbers_stop_the_run(loss: str) -> None:
+    env = gym.wrappers.TransformReward(gym.make("CartPole-v1"), lambda reward: math.nan)
+    config = DQNConfig(**{**CONFIG, "learning_starts": 0, "train_freq": 1}, loss=loss)
+    with pytest.raises(FloatingPointError, match=r"(rewards?|rollout/ep_rew_mean|train/\w+) .*nan"):
+        DQN(env, config, device="cpu").learn(200)
+
+
+class NaNRewards(gym.vector.VectorWrapper):  # type: ignore[type-arg]
+    """An environment on the device whose rewards are no numbers."""
+
+    def step(self, actions: Any) -> Any:
+        obs, rewards, *rest = self.env.step(actions)
+        return obs, rewards * math.nan, *rest
+
+
+def test_such_rewards_stop_it_on_the_device_too() -> None:
+    env = NaNRewards(prefrl.envs.make_device(ENV, 8, device="cpu", max_episode_steps=12))
+    with pytest.raises(FloatingPointError, match=r"(rewards?|rollout/ep_rew_mean|train/\w+) .*nan"):
+        DQN(env, DQNConfig(**CONFIG), device="cpu").learn(400)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", LEARNING_RATES)
+def test_the_compiled_gradient_is_the_same(loss: str) -> None:
+    settings = {**CONFIG, "loss": loss, "n_step": 2, "dueling": True}
+    agents = [
+        DQN(gym.make("CartPole-v1"), DQNConfig(**settings, compile=c), device="cpu") for c in (False, True)
+    ]
+    for agent in agents:
+        agent.learn(300)
+    eager, compiled = (
+        torch.cat([p.detach().flatten() for p in agent.network.parameters()]) for agent in agents
+    )
+    fresh = DQN(gym.make("CartPole-v1"), DQNConfig(**settings), device="cpu")
+    start = torch.cat([p.detach().flatten() for p in fresh.network.parameters()])
+    assert (eager - start).abs().max() > 1e-2
+    torch.testing.assert_close(compiled, eager, rtol=1e-3, atol=1e-4)
+    assert agents[0].clamped_fraction == agents[1].clamped_fraction
