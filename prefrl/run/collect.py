@@ -105,6 +105,9 @@ class _Recorder:
         self.generator = seeded_generator(seed, "uniform actions of a data set")
         self.steps: list[Transitions] = []
 
+    def restarted(self) -> None:
+        """Take note of a reset: there is one, before the first step."""
+
     def _check_bounded(self) -> None:
         space = self.action_space
         if isinstance(space, gym.spaces.Box) and not (

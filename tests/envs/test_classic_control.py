@@ -223,8 +223,9 @@ def test_compiled_steps_are_the_eager_ones(env_id, mode):
     compare_with_eager(env_id, mode)
 
 
+@pytest.mark.slow
 def test_compiled_cart_pole_steps_are_the_eager_ones():
-    """One of many; the others are slow, since each compiles for half a minute."""
+    """The state of the world too, after a continuation."""
     env = compare_with_eager("prefrl/CartPole-v0", "SameStep")
     saved = copy.deepcopy(env.state_dict())
     expected = env.step(torch.zeros(5, dtype=torch.int64))[0].clone()

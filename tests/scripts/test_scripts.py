@@ -138,6 +138,7 @@ MINATAR_FLAGS = (
 
 
 @pytest.mark.skipif(importlib.util.find_spec("minatar") is None, reason="needs the extra minatar")
+@pytest.mark.slow
 def test_minatar(tmp_path):
     out = tmp_path / "run"
     result = result_of(out, run("reproduce_minatar.py", *MINATAR_FLAGS, "--out", out))
@@ -177,6 +178,7 @@ def test_minatar_tunes_and_goes_on(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in out.rglob("agent.pt")} == before
 
 
+@pytest.mark.slow
 def test_noisy_cartpole(tmp_path):
     out = tmp_path / "run"
     flags = ("--losses", "mse", "hl_gauss", "--etas", 0, 1, "--seeds", 0, "--updates", 20, "--episodes", 2,
