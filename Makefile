@@ -16,9 +16,10 @@ help: ## list the targets
 demo: $(VENV)/.core ## watch two preference models learn a reward from the same comparisons
 	@$(VENV_PYTHON) scripts/demo.py $(ARGS)
 
-# One thread: the tests' networks are small, and more threads only get in each other's way.
+# One thread: the tests' networks are small, and more threads only get in each other's way. Two processes, each
+# with whole files, since some files have costly fixtures.
 test: $(VENV)/.dev ## run the fast tests (ARGS="..." goes to pytest)
-	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.dev ## run the slow tests
 	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -m slow $(ARGS)
