@@ -64,6 +64,38 @@ def make_generator(device: torch.device, seed: int) -> torch.Generator:
     return generator.manual_seed(int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0] >> 1))
 
 
+STATE_SIZES = {16, 5056}
+"""Bytes of a generator's state on CUDA and on the CPU."""
+
+
+def restore_generator(generator: torch.Generator, state: torch.Tensor) -> None:
+    """Continue a generator from a saved state, if that is of its kind of device.
+
+    States of generators on the CPU and on CUDA cannot be told into each other: after a change of device the
+    generator stays as it was seeded, and the run is as random as before, but no longer the same.
+    """
+    other_device = (
+        state.dtype is torch.uint8 and {state.numel(), generator.get_state().numel()} == STATE_SIZES
+    )
+    if not other_device:
+        generator.set_state(state.cpu())
+
+
+def check_kinds(config: Any) -> None:
+    """Raise TypeError for a field of a settings dataclass that holds the wrong kind of value.
+
+    Looks at fields annotated ``bool``, ``int`` and ``float``, the latter two also with ``| None``.
+    """
+    allowed: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (int, float)}
+    for field in dataclasses.fields(config):
+        kind, _, optional = str(field.type).partition(" | ")
+        value = getattr(config, field.name)
+        if kind not in allowed or (value is None and optional == "None"):
+            continue
+        if not isinstance(value, allowed[kind]) or (isinstance(value, bool) and kind != "bool"):
+            raise TypeError(f"{field.name} is {value!r}; it must be of type {kind}")
+
+
 class Spaces:
     """Stands in for an environment where only its spaces are known (an agent loaded without one)."""
 

@@ -65,7 +65,7 @@ from prefrl.nn.flat import FlatParameters
 from prefrl.nn.heads import CategoricalHead, QuantileHead, ScalarHead
 from prefrl.nn.torsos import ConvTorso, MLPTorso
 
-from .base import Agent, LearningFailedError, make_generator
+from .base import Agent, LearningFailedError, check_kinds, make_generator, restore_generator
 
 Loss = Literal["mse", "huber", "hl_gauss", "two_hot", "c51", "quantile", "mse_softmax"]
 
@@ -78,10 +78,10 @@ LEARNING_RATES: dict[str, float] = {
     "quantile": 1e-3,
     "mse_softmax": 1e-3,
 }
-"""Adam's step size for each loss where none is given; chosen on CartPole-v1, see docs/results.md."""
+"""Adam's step size for each loss where none is given; chosen on CartPole-v1 among 2.5e-4, 1e-3 and 2e-3."""
 
-CLASSIFICATION = ("hl_gauss", "two_hot", "c51")
-"""Losses that clamp targets to the support."""
+ON_A_SUPPORT = ("hl_gauss", "two_hot", "c51", "mse_softmax")
+"""Losses whose values are means over a support, and cannot leave it."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class DQNConfig:
     """Gradient steps per round."""
 
     target_update_interval: int = 500
-    """Timesteps between two updates of the target network."""
+    """Timesteps between two updates of the target network (one at most per step of all environments)."""
 
     tau: float = 1.0
     """How far it then moves to the network: 1 copies it, less is Polyak averaging."""
@@ -179,7 +179,7 @@ class DQNConfig:
     """Where the quantile Huber loss becomes linear; 0 is the plain quantile loss."""
 
     max_clamped_fraction: float = 0.01
-    """Share of clamped targets above which the run is stopped; 1 never stops it."""
+    """Share of clamped targets, of all so far, above which a run is stopped; 1 never stops it."""
 
     cql_alpha: float = 0.0
     """Weight of conservative Q-learning's regulariser (data sets only)."""
@@ -191,6 +191,10 @@ class DQNConfig:
     """Compile the gradient: faster steps after up to half a minute; on the CPU it takes a C++ compiler."""
 
     def __post_init__(self) -> None:
+        check_kinds(self)
+        given: Any = self.hidden  # a list, where it comes from JSON
+        if not isinstance(given, (tuple, list)) or not all(type(size) is int for size in given):
+            raise TypeError(f"hidden is {given!r}; it must be a tuple of whole numbers")
         object.__setattr__(self, "hidden", tuple(self.hidden))
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
@@ -294,11 +298,12 @@ class DQN(Agent):
             :class:`prefrl.agents.base.Spaces`.
         config: settings.
         dataset: learn from these transitions instead of stepping ``env``; one timestep is then one gradient
-            step.
+            step. Files of agents hold no data: a loaded agent acts, or steps an environment.
         device: torch device, or "auto".
         seed: seeds network, exploration and replay.
 
     Raises:
+        TypeError: if ``dataset`` is none.
         ValueError: if a space is of another kind, or the data set's spaces are not the environment's, or its
             returns lie outside the support.
     """
@@ -349,6 +354,8 @@ class DQN(Agent):
     def epsilon(self) -> float:
         """Probability of a uniform action at the present timestep."""
         config = self.config
+        if not self.steps_env:  # nothing is explored, and timesteps are gradient steps
+            return float(config.epsilon_end)
         if self.num_timesteps < config.learning_starts:
             return 1.0
         done = min(1.0, self.num_timesteps / max(1, config.epsilon_timesteps))
@@ -416,8 +423,10 @@ class DQN(Agent):
 
     def _can_sample(self) -> bool:
         """Whether the replay has enough to learn from: after :meth:`Agent.load` it starts anew."""
-        enough = min(self.config.batch_size, self.config.learning_starts)
-        return self.replay is not None and len(self.replay) >= enough
+        if self.replay is None:
+            return False
+        enough = min(self.config.batch_size, self.config.learning_starts, self.replay.capacity)
+        return bool(len(self.replay) >= enough)
 
     def _gradient_step(self) -> dict[str, Tensor]:
         assert self.replay is not None
@@ -507,6 +516,8 @@ class DQN(Agent):
         metrics = {"train/target": y.mean()}
         if kind == "huber":
             return F.smooth_l1_loss(taken, y, reduction="none"), metrics
+        if kind == "mse_softmax":
+            metrics |= self._counted(self._is_outside(y), batch)
         return F.mse_loss(head.values(taken), y, reduction="none"), metrics
 
     def _classified(
@@ -515,13 +526,14 @@ class DQN(Agent):
         """Return the cross-entropies [B] of logits to labels [B, m], and metrics."""
         losses = cross_entropy(taken, labels)
         divergence = losses.detach() - entropy(labels)  # the labels' entropy cannot be learned away
+        metrics = {"train/target": (labels @ self._support).mean(), "train/kl": divergence.mean()}
+        return losses, metrics | self._counted(outside, batch)
+
+    @staticmethod
+    def _counted(outside: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Return how many targets lay beyond the support, and of how many, [2]; and their share."""
         clamped = torch.stack([(outside * batch.weights).sum(), batch.weights.sum()])
-        return losses, {
-            "clamped": clamped,
-            "train/target": (labels @ self._support).mean(),
-            "train/kl": divergence.mean(),
-            "train/clamped_fraction": clamped[0] / clamped[1].clamp(min=1.0),
-        }
+        return {"clamped": clamped, "train/clamped_fraction": clamped[0] / clamped[1].clamp(min=1.0)}
 
     def _is_outside(self, targets: Tensor) -> Tensor:
         """Return 1 for targets beyond the support, else 0, shaped like them."""
@@ -578,7 +590,7 @@ class DQN(Agent):
         self.network.load_state_dict(state["network"])
         self.target.load_state_dict(state["target"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self._generator.set_state(state["generator"].cpu())
+        restore_generator(self._generator, state["generator"])
         self._clamped.copy_(state["clamped"])
         self._learned_at = int(state["learned_at"])
         if state["replay"] is not None:
@@ -591,9 +603,13 @@ class DQN(Agent):
 
     def _check_dataset(self, dataset: TransitionDataset) -> None:
         """Raise ValueError for data of another environment, or of returns that the support cannot hold."""
+        if not isinstance(dataset, TransitionDataset):
+            raise TypeError(f"dataset is a {type(dataset).__name__}; it must be a TransitionDataset")
+        if len(dataset) < self.config.n_step:
+            raise ValueError(f"the dataset has {len(dataset)} transitions; n_step is {self.config.n_step}")
         dataset.check_matches(self.observation_space, self.action_space)
         config = self.config
-        if config.loss in CLASSIFICATION and config.max_clamped_fraction < 1.0:
+        if config.loss in ON_A_SUPPORT and config.max_clamped_fraction < 1.0:
             returns = dataset.returns(config.gamma)
             low, high = float(returns.min()), float(returns.max())
             if low < config.v_min or high > config.v_max:

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from prefrl.data import Transitions
 
-from .base import Agent, make_generator
+from .base import Agent, make_generator, restore_generator
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class QLearning(Agent):
                 raise ValueError(f"the table {name} is {given}; this agent's is {list(table.shape)}")
         self.q.copy_(state["q"])
         self.visits.copy_(state["visits"])
-        self._generator.set_state(state["generator"].cpu())
+        restore_generator(self._generator, state["generator"])
 
 
 def _discrete(name: str, space: gym.Space[Any]) -> tuple[int, int]:

@@ -50,7 +50,7 @@ from prefrl.tabular import (
     scaled_return,
 )
 
-from .base import Agent, Spaces, make_generator
+from .base import Agent, Spaces, make_generator, restore_generator
 
 
 @dataclass(frozen=True)
@@ -501,7 +501,7 @@ class RegretAgent(Agent):
             name: value.to(self.device) for name, value in state["reward_parameters"].items()
         }
         self.train_cross_entropy = state["train_cross_entropy"]
-        self._generator.set_state(state["generator"].cpu())
+        restore_generator(self._generator, state["generator"])
         if self.fit is not None and state["fit"] is not None:
             self.fit.load_state_dict(state["fit"])
         self._planned = True

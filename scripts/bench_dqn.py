@@ -57,7 +57,7 @@ class Bench:
     """Layers of both networks, where speed is measured."""
 
     num_envs: int = 256
-    """On-device environments; their gradient steps are batched, at as many samples per timestep."""
+    """On-device environments: one gradient step on as many batches at once, as many samples per timestep."""
 
     env_rows: int = 1_024
     """Rows of the vector environments that are compared without an agent."""
@@ -113,7 +113,7 @@ class Bench:
         """Return a function that measures SB3's seconds per timestep: one gradient step per timestep."""
         model = sb3.DQN("MlpPolicy", gym.make("CartPole-v1"), policy_kwargs={"net_arch": list(self.hidden)},
                         batch_size=64, train_freq=1, gradient_steps=1, buffer_size=50_000,
-                        learning_starts=WARM_UP // 2, seed=0)  # fmt: skip
+                        learning_starts=WARM_UP // 2, exploration_initial_eps=0.05, seed=0)  # fmt: skip
         model.learn(WARM_UP)
 
         def measure() -> float:
@@ -136,10 +136,11 @@ class Bench:
             buffer_size=50_000,
             learning_starts=WARM_UP // 2,
             target_update_interval=10_000,
+            epsilon_start=0.05,
             compile=compiled,
         )
         agent = DQN(env, config, device="cpu")
-        agent.learn(max(WARM_UP, 80 * rows))  # until the replay holds a batch, and what is compiled is
+        agent.learn(max(WARM_UP, 80 * rows))  # what is compiled is so by then
         timesteps = -(-self.timesteps // rows) * rows
 
         def measure() -> float:

@@ -94,6 +94,11 @@ class ReplayBuffer:
         replay.added = len(dataset)
         return replay
 
+    @property
+    def capacity(self) -> int:
+        """Transitions that it can hold: whole steps of all environments."""
+        return self.steps * self.num_envs
+
     def __len__(self) -> int:
         return min(self.added, self.steps) * self.num_envs
 

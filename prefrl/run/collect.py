@@ -60,6 +60,7 @@ def collect_transitions(
         ValueError: if an argument lies outside its range, the agent has other spaces than the environment,
             uniform actions are asked for in an unbounded action space, or the environment or agent gives
             what no data set takes (NaN, actions outside the space).
+        FloatingPointError: if a reward on the host is NaN or infinite.
         TypeError: if a space is neither Discrete nor Box.
     """
     if isinstance(num_transitions, bool) or not isinstance(num_transitions, int) or num_transitions < 1:

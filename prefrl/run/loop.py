@@ -71,7 +71,9 @@ def learn(
         checkpoint_every: timesteps between two checkpoints (None: only one, at the end).
 
     Raises:
-        FloatingPointError: if a metric is NaN or infinite; ``failed.pt`` in the folder then holds the state.
+        FloatingPointError: if a reward or a metric is NaN or infinite, or (``LearningFailedError``) the agent
+            says that going on is no use. Except for a reward on the host, which is refused before it does
+            harm, ``failed.pt`` in the folder then holds the state.
         KeyboardInterrupt: on Ctrl-C, after the step under way is complete and a checkpoint is written.
         ValueError: if a number of timesteps is not positive, or the agent has no environment to step.
     """

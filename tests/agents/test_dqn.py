@@ -14,7 +14,7 @@ from stable_baselines3.common.monitor import Monitor
 
 import prefrl.envs
 from prefrl.agents import DQN, DQNConfig
-from prefrl.agents.base import Spaces
+from prefrl.agents.base import Spaces, restore_generator
 from prefrl.agents.dqn import LEARNING_RATES
 from prefrl.data import Transitions
 from prefrl.nn.torsos import ConvTorso, MLPTorso
@@ -281,6 +281,42 @@ def test_settings_that_only_show_later() -> None:
     with pytest.raises(ValueError, match="buffer_size is 63; it must hold a batch of 64"):
         DQNConfig(buffer_size=63)
     assert DQNConfig(hidden=[3, 4]).hidden == (3, 4)  # as from JSON
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 64.5}, "batch_size is 64.5; it must be of type int"),
+        ({"n_step": True}, "n_step is True; it must be of type int"),
+        ({"gamma": "0.9"}, "gamma is '0.9'; it must be of type float"),
+        ({"dueling": "no"}, "dueling is 'no'; it must be of type bool"),
+        ({"hidden": 128}, "hidden is 128; it must be a tuple of whole numbers"),
+        ({"hidden": (128, 1.5)}, "hidden is"),
+    ],
+)
+def test_settings_of_another_kind(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        DQNConfig(**settings)
+
+
+def test_a_generator_of_another_device_is_left_as_it_was_seeded() -> None:
+    generator = torch.Generator().manual_seed(3)
+    expected = torch.rand(3, generator=torch.Generator().manual_seed(3))
+    restore_generator(generator, torch.zeros(16, dtype=torch.uint8))  # as CUDA's
+    assert torch.equal(torch.rand(3, generator=generator), expected)
+    later = generator.get_state()
+    first = torch.rand(3, generator=generator)
+    restore_generator(generator, later)
+    assert torch.equal(torch.rand(3, generator=generator), first)
+
+
+def test_a_replay_smaller_than_asked_still_teaches() -> None:
+    """Three rows do not divide 64: the ring holds 63, which must do for a batch."""
+    agent = DQN(gym.make_vec("CartPole-v1", 3), DQNConfig(batch_size=64, buffer_size=64, learning_starts=64),
+                device="cpu")  # fmt: skip
+    before = [parameter.clone() for parameter in agent.network.parameters()]
+    agent.learn(120)
+    assert any(not torch.equal(a, b) for a, b in zip(before, agent.network.parameters(), strict=True))
 
 
 def test_pictures_of_bytes_are_scaled() -> None:

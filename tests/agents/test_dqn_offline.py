@@ -182,7 +182,7 @@ def test_data_of_another_environment_are_refused() -> None:
         DQN(spaces, dataset=named, device="cpu")
 
 
-@pytest.mark.parametrize("loss", ["hl_gauss", "two_hot", "c51"])
+@pytest.mark.parametrize("loss", ["hl_gauss", "two_hot", "c51", "mse_softmax"])
 def test_returns_that_the_support_cannot_hold_are_refused(loss: str) -> None:
     data = data_of(CHAIN)  # their returns at gamma 0.9 go from -2 to 4.6
     for low, high in ((-2.5, 4.5), (-1.5, 5.0)):
@@ -192,10 +192,10 @@ def test_returns_that_the_support_cannot_hold_are_refused(loss: str) -> None:
             DQN(Spaces(data.observation_space, data.action_space), DQNConfig(**settings), dataset=data,
                 device="cpu")  # fmt: skip
         learned(data, 1, **{**settings, "max_clamped_fraction": 1.0})  # who allows it gets it
-        learned(data, 1, **{**settings, "loss": "mse_softmax"})
+        learned(data, 1, **{**settings, "loss": "mse"})
     learned(data, 1, loss=loss, v_min=-2.5, v_max=5.0)
 
 
 def test_data_shorter_than_a_return_are_refused() -> None:
-    with pytest.raises(ValueError, match="n_step 6"):
+    with pytest.raises(ValueError, match="the dataset has 5 transitions; n_step is 6"):
         learned(data_of(CHAIN), 1, n_step=6)

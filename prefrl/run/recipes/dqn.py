@@ -26,7 +26,7 @@ from .shared import (
 
 @dataclass(frozen=True)
 class TrainDQN:
-    """Deep Q-learning with one of seven losses: HL-Gauss, Two-Hot, C51, quantile, squared, Huber."""
+    """Deep Q-learning with one of seven losses: HL-Gauss, Two-Hot, C51, quantile, squared, Huber, ..."""
 
     env_id: str = "CartPole-v1"
     """Environment with Discrete actions; prefrl's own are stepped on the device."""
@@ -78,6 +78,10 @@ class TrainDQN:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; it must not be negative")
+        if self.agent.cql_alpha or self.agent.target_policy != "greedy":
+            raise ValueError(f"cql_alpha is {self.agent.cql_alpha} and target_policy "
+                             f"{self.agent.target_policy!r}; they are for data sets, in Python: see "
+                             "docs/dqn.md")  # fmt: skip
         parse_env_args(self.env_args)
         resolve_device(self.device)
 
