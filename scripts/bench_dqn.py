@@ -112,7 +112,8 @@ class Bench:
     def _theirs(self) -> Callable[[], float]:
         """Return a function that measures SB3's seconds per timestep: one gradient step per timestep."""
         model = sb3.DQN("MlpPolicy", gym.make("CartPole-v1"), policy_kwargs={"net_arch": list(self.hidden)},
-                        learning_rate=1e-3, batch_size=64, train_freq=1, gradient_steps=1, buffer_size=50_000,
+                        learning_rate=1e-3, batch_size=64, train_freq=1, gradient_steps=1,
+                        buffer_size=50_000,
                         learning_starts=WARM_UP // 2, exploration_initial_eps=0.05, seed=0)  # fmt: skip
         model.learn(WARM_UP)
 
