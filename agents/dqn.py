@@ -78,7 +78,7 @@ LEARNING_RATES: dict[str, float] = {
     "quantile": 1e-3,
     "mse_softmax": 1e-3,
 }
-"""Adam's step size for each loss where none is given; from a few runs of one seed on CartPole-v1, not tuned evenly."""
+"""Adam's step size where none is given; from a few runs of one seed on CartPole-v1, not tuned evenly."""
 
 ON_A_SUPPORT = ("hl_gauss", "two_hot", "c51", "mse_softmax")
 """Losses whose values are means over a support, and cannot leave it."""
