@@ -61,7 +61,7 @@ from prefrl.functional.value_distributions import (
     resolve_sigma,
     two_hot_probs,
 )
-from prefrl.nn.flat import FlatParameters
+from prefrl.nn.flat import FlatParameters, adam_state, adam_step_, clip_factor
 from prefrl.nn.heads import CategoricalHead, QuantileHead, ScalarHead
 from prefrl.nn.torsos import ConvTorso, MLPTorso
 
@@ -188,7 +188,7 @@ class DQNConfig:
     """Action of the next state: the best one, or the one taken there (data sets only)."""
 
     compile: bool = False
-    """Compile the gradient: faster steps after up to half a minute; on the CPU it takes a C++ compiler."""
+    """Compile the gradient step: faster after up to half a minute; on the CPU it takes a C++ compiler."""
 
     def __post_init__(self) -> None:
         check_kinds(self)
@@ -341,7 +341,8 @@ class DQN(Agent):
             self._clamped = torch.zeros(2, dtype=torch.float64)
         self._sigma = resolve_sigma(config.bin_width, sigma=config.sigma, sigma_ratio=config.sigma_ratio)
         self._learned_at = 0
-        self._compiled: Callable[[Tensor, Batch], tuple[Tensor, dict[str, Tensor]]] | None = None
+        self._compiled: Callable[..., dict[str, Tensor]] | None = None
+        self._compiled_for: ReplayBuffer | None = None
         self.steps_env = dataset is None
         self.replay: ReplayBuffer | None = None
         if dataset is not None:
@@ -375,7 +376,7 @@ class DQN(Agent):
             noise = torch.rand(2, len(obs), generator=generator, device=generator.device).to(self.device)
             uniform = (noise[0] * self.num_actions).long()
             best = torch.where(noise[1] < self.epsilon, uniform, best)
-        return best + self._first_action
+        return best + self._first_action if self._first_action else best
 
     def observe(self, transitions: Transitions) -> None:
         """Keep one step of the environments.
@@ -430,37 +431,54 @@ class DQN(Agent):
 
     def _gradient_step(self) -> dict[str, Tensor]:
         assert self.replay is not None
-        batch = self.replay.sample(self.config.batch_size, self._generator)
-        metrics = self._compiled_gradient(batch) if self.config.compile else self._gradient(batch)
+        drawn = self.replay.draw(self.config.batch_size, self._generator)
+        if self.config.compile:
+            metrics = self._compiled_step(*drawn)
+        else:
+            metrics = self._eager_step(self.replay.batch(self.replay.storage, *drawn))
         if "clamped" in metrics:
             self._clamped += metrics.pop("clamped")
+        return metrics
+
+    def _eager_step(self, batch: Batch) -> dict[str, Tensor]:
+        """Take Adam's step for a batch; return metrics."""
+        self._weights.gradient.zero_()
+        loss, metrics = self._loss(batch, self.network)
+        loss.backward()  # type: ignore[no-untyped-call]
         self._weights.clip_gradient(self.config.max_grad_norm)
         self.optimizer.step()
         return metrics
 
-    def _gradient(self, batch: Batch) -> dict[str, Tensor]:
-        """Put the gradient of a batch's loss where the optimiser finds it; return metrics."""
-        self._weights.gradient.zero_()
-        loss, metrics = self._loss(batch, self.network)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return metrics
-
-    def _compiled_gradient(self, batch: Batch) -> dict[str, Tensor]:
-        """Do the same by one compiled function of the weights and the batch."""
+    def _compiled_step(self, index: Tensor, newest: Tensor) -> dict[str, Tensor]:
+        """Do the same for the places of a batch, by one compiled function."""
+        assert self.replay is not None
         if self._compiled is None:
-
-            def gradient(weights: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-                def loss(weights: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-                    named = self._weights.named(weights)
-                    return self._loss(batch, lambda obs: functional_call(self.network, named, (obs,)))
-
-                found: tuple[Tensor, dict[str, Tensor]] = grad(loss, has_aux=True)(weights)
-                return found
-
-            self._compiled = torch.compile(gradient, fullgraph=True, dynamic=False)
-        gradient_, metrics = self._compiled(self._weights.vector.detach(), batch)
-        self._weights.gradient.copy_(gradient_)
+            self._compiled = torch.compile(self._functional_step, fullgraph=True, dynamic=False)
+        adam = adam_state(self.optimizer, self._weights.vector)
+        # To check again whether the compiled function still fits takes a tenth of a small update. Settings
+        # and networks are fixed, so it does for as long as the replay is the same.
+        with torch.compiler.set_stance(skip_guard_eval_unsafe=self._compiled_for is self.replay):
+            metrics = self._compiled(self._weights.vector.detach(), adam, self.replay.storage, index, newest)
+        self._compiled_for = self.replay
         return metrics
+
+    def _functional_step(
+        self, weights: Tensor, adam: dict[str, Tensor], storage: dict[str, Tensor], index: Tensor,
+        newest: Tensor,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Do the same as a function of tensors."""
+        assert self.replay is not None
+        batch = self.replay.batch(storage, index, newest)
+
+        def loss(weights: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            named = self._weights.named(weights)
+            return self._loss(batch, lambda obs: functional_call(self.network, named, (obs,)))
+
+        gradient, metrics = grad(loss, has_aux=True)(weights)
+        gradient = gradient * clip_factor(gradient, self.config.max_grad_norm)
+        group = self.optimizer.param_groups[0]
+        adam_step_(weights, gradient, adam, lr=group["lr"], betas=group["betas"], eps=group["eps"])
+        return dict(metrics)
 
     def _loss(self, batch: Batch, network: Callable[[Tensor], Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch for a network (or a function that stands for it), and metrics."""

@@ -69,7 +69,8 @@ class ReplayBuffer:
         self.n_step = n_step
         self.added = 0
         """Steps added since the start, of all environments together."""
-        self._storage: dict[str, Tensor] = {}
+        self.storage: dict[str, Tensor] = {}
+        """[steps, num_envs, ...] what is kept, by name; empty before the first step."""
 
     @classmethod
     def from_dataset(
@@ -90,7 +91,7 @@ class ReplayBuffer:
         fields = _fields(steps)
         fields["next_actions"] = dataset.next_actions
         fields["next_known"] = (dataset.has_next_action | dataset.terminations).to(torch.float32)
-        replay._storage = {name: value.to(device)[:, None] for name, value in fields.items()}
+        replay.storage = {name: value.to(device)[:, None] for name, value in fields.items()}
         replay.added = len(dataset)
         return replay
 
@@ -112,43 +113,55 @@ class ReplayBuffer:
         if rows_given != self.num_envs:
             raise ValueError(f"the step has {rows_given} rows; this replay takes {self.num_envs}")
         step = _fields(transitions)
-        if not self._storage:
-            self._storage = {
+        if not self.storage:
+            self.storage = {
                 name: torch.zeros((self.steps, *value.shape), dtype=value.dtype, device=value.device)
                 for name, value in step.items()
             }
         position = self.added % self.steps
-        rows = [stored[position] for stored in self._storage.values()]
+        rows = [stored[position] for stored in self.storage.values()]
         torch._foreach_copy_(rows, list(step.values()))
         self.added += 1
 
     def cut(self) -> None:
         """Let the newest step end its episodes: the next one that is added does not follow it."""
         if self.added:
-            self._storage["truncations"][(self.added - 1) % self.steps] = True
+            self.storage["truncations"][(self.added - 1) % self.steps] = True
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
         """Draw transitions uniformly, with replacement.
 
         Args:
             batch_size: B.
-            generator: draws the indices, on its own device.
+            generator: draws the places, on its own device.
 
         Raises:
             ValueError: if the replay is empty.
         """
+        return self.batch(self.storage, *self.draw(batch_size, generator))
+
+    def draw(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw the places [B] of a batch, and tell which step is the newest, [].
+
+        With :meth:`batch` this is :meth:`sample` in two parts: the second one is a pure function of tensors,
+        which a compiled update may hold.
+        """
         if not self.added:
             raise ValueError("the replay is empty; add() comes before sample()")
         drawn = torch.randint(len(self), (batch_size,), generator=generator, device=generator.device)
-        index = drawn.to(self._storage["rewards"].device)
+        index = drawn.to(self.storage["rewards"].device)
+        return index, torch.full((), (self.added - 1) % self.steps, device=index.device)
+
+    def batch(self, storage: Mapping[str, Tensor], index: Tensor, newest: Tensor) -> Batch:
+        """Return the transitions at places [B] of :attr:`storage`; see :meth:`draw`."""
 
         def at(name: str, place: Tensor) -> Tensor:
-            return self._storage[name].flatten(0, 1).index_select(0, place)
+            return storage[name].flatten(0, 1).index_select(0, place)
 
         returns, power, last = at("rewards", index), self.gamma, index
         if self.n_step > 1:
-            returns, power, last = self._follow(index, at)
-        known = (name for name in ("next_actions", "next_known") if name in self._storage)
+            returns, power, last = self._follow(index, newest, at)
+        known = (name for name in ("next_actions", "next_known") if name in storage)
         return Batch(
             obs=at("obs", index),
             actions=at("actions", index),
@@ -159,10 +172,11 @@ class ReplayBuffer:
             **{name: at(name, last) for name in known},
         )
 
-    def _follow(self, index: Tensor, at: Callable[[str, Tensor], Tensor]) -> tuple[Tensor, Any, Tensor]:
+    def _follow(
+        self, index: Tensor, newest: Tensor, at: Callable[[str, Tensor], Tensor]
+    ) -> tuple[Tensor, Any, Tensor]:
         """Return sums of rewards, gamma^K and the places of the last steps, all [B], of n-step returns."""
         # Age 0 is the newest step; a return that would reach beyond it is cut there.
-        newest = (self.added - 1) % self.steps
         step, row = index // self.num_envs, index % self.num_envs
         age = (newest - step) % self.steps
         last, returns = index, at("rewards", index)
@@ -181,7 +195,7 @@ class ReplayBuffer:
         filled = min(self.added, self.steps)
         return {
             "added": self.added,
-            "storage": {name: value[:filled].clone() for name, value in self._storage.items()},
+            "storage": {name: value[:filled].clone() for name, value in self.storage.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
@@ -197,11 +211,11 @@ class ReplayBuffer:
                 raise ValueError(f"replay of {name} holds {list(value.shape[:2])} steps and environments; "
                                  f"this one expects {[filled, self.num_envs]}")  # fmt: skip
         self.added = added
-        self._storage = {}
+        self.storage = {}
         for name, value in stored.items():
             whole = torch.zeros((self.steps, *value.shape[1:]), dtype=value.dtype, device=device)
             whole[:filled] = value.to(device)
-            self._storage[name] = whole
+            self.storage[name] = whole
 
 
 def _fields(step: Transitions) -> dict[str, Tensor]:

@@ -1,9 +1,10 @@
-"""The parameters of a network as one vector."""
+"""The parameters of a network as one vector, and Adam's step on it."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 
 class FlatParameters:
@@ -56,8 +57,7 @@ class FlatParameters:
     @torch.no_grad()
     def clip_gradient(self, max_norm: float) -> None:
         """Cut the gradient's Euclidean norm to ``max_norm``, as ``torch.nn.utils.clip_grad_norm_`` does."""
-        gradient = self.gradient
-        gradient *= (max_norm / (torch.linalg.vector_norm(gradient) + 1e-6)).clamp(max=1.0)
+        self.gradient.mul_(clip_factor(self.gradient, max_norm))
 
     @torch.no_grad()
     def follow(self, other: FlatParameters, tau: float) -> None:
@@ -66,3 +66,43 @@ class FlatParameters:
             self.vector.copy_(other.vector)
         else:
             self.vector.lerp_(other.vector, tau)
+
+
+def clip_factor(gradient: Tensor, max_norm: float) -> Tensor:
+    """Return what a gradient [P] is multiplied with to cut its Euclidean norm to ``max_norm``, at most 1."""
+    norm: Tensor = torch.linalg.vector_norm(gradient)
+    return (max_norm / (norm + 1e-6)).clamp(max=1.0)
+
+
+def adam_state(optimizer: torch.optim.Adam, vector: Tensor) -> dict[str, Tensor]:
+    """Return Adam's state of a parameter [P], the one it starts with before its first step.
+
+    The optimiser itself makes it in the first step only, which is too late for a compiled function of it.
+    """
+    state: dict[str, Tensor] = optimizer.state[vector]
+    if not state:
+        state["step"] = torch.zeros((), device=vector.device)
+        state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(vector.detach()) for _ in range(2))
+    return state
+
+
+def adam_step_(
+    vector: Tensor, gradient: Tensor, state: dict[str, Tensor], *, lr: float, betas: tuple[float, float],
+    eps: float,
+) -> None:  # fmt: skip
+    """Take in place the step that ``torch.optim.Adam`` would, as a function that ``torch.compile`` can fuse.
+
+    Only inside of a compiled function: with counts of steps that are tensors, torch has it there alone on
+    every device.
+
+    Args:
+        vector: [P] values.
+        gradient: [P].
+        state: of :func:`adam_state`.
+        lr: step size.
+        betas: decay of the averages of gradients and of their squares.
+        eps: added to the root of the latter.
+    """
+    adam([vector], [gradient], [state["exp_avg"]], [state["exp_avg_sq"]], [], [state["step"]],
+         foreach=False, capturable=True, amsgrad=False, beta1=betas[0], beta2=betas[1], lr=lr,
+         weight_decay=0.0, eps=eps, maximize=False)  # fmt: skip

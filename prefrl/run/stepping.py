@@ -102,7 +102,9 @@ class Stepper:
         }
 
     def _tensor(self, values: Any) -> Tensor:
-        return torch.as_tensor(values, device=self.agent.device)
+        # from_numpy: six times a step, as_tensor's search for what it was given is felt
+        tensor: Tensor = values if isinstance(values, Tensor) else torch.from_numpy(values)
+        return tensor.to(self.agent.device)
 
     def state_dict(self) -> dict[str, Any] | None:
         """Return everything a bit-equal continuation needs; None for environments that cannot tell theirs."""
