@@ -257,6 +257,28 @@ def dqn_offline_case(**settings: Any) -> Case:
     return make
 
 
+def compiled(case: Case) -> Case:
+    """A case whose agent compiles its gradient step; here the function to be compiled runs as it stands.
+
+    (torch compiles nothing while operations are watched as they are here. Adam, as it is when compiled, asks
+    whether it is.)
+    """
+
+    def make(mode: FakeTensorMode) -> Step:
+        step = case(mode)
+
+        def uncompiled() -> dict[str, Tensor]:
+            with (
+                mock.patch.object(torch, "compile", lambda function, **_: function),
+                mock.patch.object(torch.compiler, "is_compiling", return_value=True),
+            ):
+                return step()
+
+        return uncompiled
+
+    return make
+
+
 class AsksTheDevice(QLearning):
     """Wrong: it waits for the device in every update."""
 
@@ -312,6 +334,13 @@ CASES: dict[str, Case] = {
     "DQN, Polyak": dqn_case(tau=0.1),
     "DQN, many gradient steps": dqn_case(gradient_steps=3),
     "DQN, scalar with everything": dqn_case(loss="mse", n_step=3, dueling=True, tau=0.1),
+    **{
+        f"DQN, {loss}, compiled": compiled(dqn_case(loss=loss, n_step=2, compile=True))
+        for loss in dqn.LEARNING_RATES
+    },
+    "DQN, conservative SARSA, compiled": compiled(
+        dqn_offline_case(cql_alpha=0.5, target_policy="sarsa", compile=True)
+    ),
     "DQN, convolution": dqn_picture_case(),
     "DQN, convolution and quantiles": dqn_picture_case(loss="quantile", n_step=2),
     "DQN, offline": dqn_offline_case(),

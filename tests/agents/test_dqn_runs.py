@@ -1,5 +1,6 @@
 """Runs of deep Q-learning: going on after a crash, what stops them, evaluations that leave no trace."""
 
+import functools
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -204,20 +205,52 @@ def test_such_rewards_stop_it_on_the_device_too() -> None:
         DQN(env, DQNConfig(**CONFIG), device="cpu").learn(400)
 
 
+def weights(agent: DQN) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in agent.network.parameters()])
+
+
+def test_compiled_agents_of_one_process_do_not_take_each_others_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    kinds: list[dict[str, Any]] = [
+        {"loss": "mse"},
+        {"loss": "huber"},
+        {"loss": "huber", "max_grad_norm": 0.1},
+    ]
+    eager, compiled = ([on_device(**kind, compile=c) for kind in kinds] for c in (False, True))
+    for _ in range(3):  # in turns, so that a function which has been found to fit meets the others'
+        for agent in (*eager, *compiled):
+            agent.learn(80)
+    for one, other in zip(eager, compiled, strict=True):
+        torch.testing.assert_close(weights(other), weights(one), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(weights(eager[0]), weights(eager[1]), atol=1e-3)
+    assert not torch.allclose(weights(eager[1]), weights(eager[2]), atol=1e-3)
+
+
+def test_a_compiled_run_goes_on_after_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    whole = on_device(compile=True)
+    learn(whole, 400, folder=new_folder(tmp_path / "whole"), checkpoint_every=80)
+    folder = new_folder(tmp_path / "broken")
+    with pytest.raises(RuntimeError, match="crash"):
+        learn(on_device(compile=True), 400, folder=folder, checkpoint_every=80, callback=crash_at(232))
+    resumed = on_device(compile=True)
+    learn(resumed, 400, folder=folder, checkpoint_every=80, resume=True)
+    assert torch.equal(weights(resumed), weights(whole))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", LEARNING_RATES)
-def test_the_compiled_gradient_is_the_same(loss: str) -> None:
+def test_the_compiled_step_is_the_same(loss: str) -> None:
     settings = {**CONFIG, "loss": loss, "n_step": 2, "dueling": True}
     agents = [
         DQN(gym.make("CartPole-v1"), DQNConfig(**settings, compile=c), device="cpu") for c in (False, True)
     ]
     for agent in agents:
         agent.learn(300)
-    eager, compiled = (
-        torch.cat([p.detach().flatten() for p in agent.network.parameters()]) for agent in agents
-    )
-    fresh = DQN(gym.make("CartPole-v1"), DQNConfig(**settings), device="cpu")
-    start = torch.cat([p.detach().flatten() for p in fresh.network.parameters()])
+    eager, compiled = (weights(agent) for agent in agents)
+    start = weights(DQN(gym.make("CartPole-v1"), DQNConfig(**settings), device="cpu"))
     assert (eager - start).abs().max() > 1e-2
     torch.testing.assert_close(compiled, eager, rtol=1e-3, atol=1e-4)
     assert agents[0].clamped_fraction == agents[1].clamped_fraction

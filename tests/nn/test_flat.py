@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from prefrl.nn.flat import FlatParameters
+from prefrl.nn.flat import FlatParameters, adam_state, adam_step_, clip_factor
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -132,3 +132,26 @@ def test_state_dicts_pass_through_and_keep_the_views() -> None:
 def test_parameters_of_several_kinds_or_none_are_refused(module: nn.Module) -> None:
     with pytest.raises(ValueError, match=rf"{type(module).__name__} are of kinds .*of one dtype, on one"):
         FlatParameters(module)
+
+
+def test_adam_takes_the_steps_of_torchs() -> None:
+    module, plain = network(), network()
+    flat, twin = FlatParameters(module), FlatParameters(plain)
+    settings: dict[str, Any] = {"lr": 1e-2, "betas": (0.8, 0.99), "eps": 1e-4}
+    optimizer, reference = (torch.optim.Adam([each.vector], fused=True, **settings) for each in (flat, twin))
+    compiled = torch.compile(adam_step_, backend="eager", fullgraph=True)
+    for seed in range(5):
+        for each, net in ((flat, module), (twin, plain)):
+            each.gradient.zero_()
+            loss_of(net, seed).backward()
+        compiled(flat.vector.detach(), flat.gradient, adam_state(optimizer, flat.vector), **settings)
+        reference.step()
+        torch.testing.assert_close(flat.vector, twin.vector, rtol=1e-6, atol=1e-7)
+    for name, value in adam_state(reference, twin.vector).items():  # and one can go on from the other's state
+        torch.testing.assert_close(adam_state(optimizer, flat.vector)[name], value, rtol=1e-6, atol=1e-7)
+
+
+def test_the_factor_cuts_the_norm_and_no_more() -> None:
+    long, short = torch.full((4,), 3.0), torch.full((4,), 0.3)
+    assert torch.linalg.vector_norm(long * clip_factor(long, 1.5)).item() == pytest.approx(1.5, rel=1e-5)
+    assert clip_factor(short, 1.5).item() == 1.0
