@@ -117,6 +117,9 @@ class MinAtarStudy:
     final_episodes: int = 100
     """Episodes of the evaluation after it."""
 
+    compile: bool = False
+    """Compile the gradient steps: runs take a quarter less time; on the CPU it takes a C++ compiler."""
+
     def __post_init__(self) -> None:
         check_positive(self, "jobs", "frames", "tune_frames", "eval_episodes", "final_episodes")
         _check_chosen("games", self.games, GAMES)
@@ -198,6 +201,7 @@ class MinAtarStudy:
                 v_min=self.v_min,
                 v_max=self.v_max,
                 bins=self.bins,
+                compile=self.compile,
             ),
         )
 
