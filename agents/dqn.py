@@ -61,6 +61,7 @@ from prefrl.functional.value_distributions import (
     resolve_sigma,
     two_hot_probs,
 )
+from prefrl.nn.compiling import CompiledMethod
 from prefrl.nn.flat import FlatParameters, adam_state, adam_step_, clip_factor
 from prefrl.nn.heads import CategoricalHead, QuantileHead, ScalarHead
 from prefrl.nn.torsos import ConvTorso, MLPTorso
@@ -341,8 +342,7 @@ class DQN(Agent):
             self._clamped = torch.zeros(2, dtype=torch.float64)
         self._sigma = resolve_sigma(config.bin_width, sigma=config.sigma, sigma_ratio=config.sigma_ratio)
         self._learned_at = 0
-        self._compiled: Callable[..., dict[str, Tensor]] | None = None
-        self._compiled_for: ReplayBuffer | None = None
+        self._compiled: CompiledMethod | None = None
         self.steps_env = dataset is None
         self.replay: ReplayBuffer | None = None
         if dataset is not None:
@@ -431,11 +431,14 @@ class DQN(Agent):
 
     def _gradient_step(self) -> dict[str, Tensor]:
         assert self.replay is not None
-        drawn = self.replay.draw(self.config.batch_size, self._generator)
+        storage, drawn = self.replay.storage, self.replay.draw(self.config.batch_size, self._generator)
+        metrics: dict[str, Tensor]
         if self.config.compile:
-            metrics = self._compiled_step(*drawn)
+            self._compiled = self._compiled or CompiledMethod(self._functional_step)
+            weights = self._weights.vector
+            metrics = self._compiled(weights.detach(), adam_state(self.optimizer, weights), storage, *drawn)
         else:
-            metrics = self._eager_step(self.replay.batch(self.replay.storage, *drawn))
+            metrics = self._eager_step(self.replay.batch(storage, *drawn))
         if "clamped" in metrics:
             self._clamped += metrics.pop("clamped")
         return metrics
@@ -447,19 +450,6 @@ class DQN(Agent):
         loss.backward()  # type: ignore[no-untyped-call]
         self._weights.clip_gradient(self.config.max_grad_norm)
         self.optimizer.step()
-        return metrics
-
-    def _compiled_step(self, index: Tensor, newest: Tensor) -> dict[str, Tensor]:
-        """Do the same for the places of a batch, by one compiled function."""
-        assert self.replay is not None
-        if self._compiled is None:
-            self._compiled = torch.compile(self._functional_step, fullgraph=True, dynamic=False)
-        adam = adam_state(self.optimizer, self._weights.vector)
-        # To check again whether the compiled function still fits takes a tenth of a small update. Settings
-        # and networks are fixed, so it does for as long as the replay is the same.
-        with torch.compiler.set_stance(skip_guard_eval_unsafe=self._compiled_for is self.replay):
-            metrics = self._compiled(self._weights.vector.detach(), adam, self.replay.storage, index, newest)
-        self._compiled_for = self.replay
         return metrics
 
     def _functional_step(
@@ -611,6 +601,7 @@ class DQN(Agent):
         restore_generator(self._generator, state["generator"])
         self._clamped.copy_(state["clamped"])
         self._learned_at = int(state["learned_at"])
+        self._compiled = None  # the replay is another one from now on
         if state["replay"] is not None:
             self.replay = self._empty_replay(int(state["num_envs"]))
             self.replay.load_state_dict(state["replay"], self.device)

@@ -3,6 +3,11 @@
 Each comparison runs both sides back to back in one process, several times; ratios are taken within a
 repetition, and their median, minimum and maximum are reported. Denormal numbers are flushed to zero for both
 sides, which helps both.
+
+"device" steps 256 environments together and learns from as many samples per timestep as SB3 does, in one
+gradient step on 256 batches at once. "one_batch" takes one gradient step on a single batch per step of the
+256 environments instead: as often as SB3 per step of its environment, but 256 times less per timestep.
+"products" are the matrix products of a gradient step and nothing else: no implementation is faster.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +32,16 @@ from rich.table import Table
 from stable_baselines3.common.evaluation import evaluate_policy
 
 import prefrl.envs
+from prefrl.agents.base import Spaces
 from prefrl.agents.dqn import DQN, DQNConfig
 from prefrl.cli import FLAGS, execute
+from prefrl.data import TransitionDataset
 from prefrl.functional.statistics import bootstrap_interval, interquartile_mean
-from prefrl.run.collect import collect_transitions
 from prefrl.run.folder import RunFolder
 from prefrl.run.study import check_positive, run_study
+
+BATCH = 64
+"""Samples of a batch, of both sides."""
 
 WARM_UP = 500
 """Timesteps before the clock starts: learning is under way by then."""
@@ -44,10 +54,10 @@ class Bench:
     out: Path = Path("runs/bench_dqn")
     """Run folder, new or empty."""
 
-    repeats: int = 5
+    repeats: int = 9
     """Repetitions of each comparison."""
 
-    timesteps: int = 2_000
+    timesteps: int = 1_000
     """Timesteps of one repetition, of either side."""
 
     threads: tuple[int, ...] = (1, 2)
@@ -86,11 +96,16 @@ class Bench:
             theirs = self._theirs()
             for name, compiled in (("steps", False), ("compiled_steps", True)):
                 result[f"{name}_over_sb3_{key}"] = self._ratios(theirs, self._ours(compiled=compiled))
-                result[f"device_{name}_over_sb3_{key}"] = self._ratios(
-                    theirs, self._ours(on_device=True, compiled=compiled)
-                )
+                device = self._ours(self.num_envs, batches=self.num_envs, compiled=compiled)
+                result[f"device_{name}_over_sb3_{key}"] = self._ratios(theirs, device)
+            one_batch = self._ours(self.num_envs, batches=1)
+            result[f"device_one_batch_steps_over_sb3_{key}"] = self._ratios(theirs, one_batch)
+            for name, batches in (("", 1), ("device_", self.num_envs)):
+                result[f"{name}products_over_sb3_{key}"] = self._ratios(theirs, self._products(batches))
         torch.set_num_threads(1)
-        result["hl_gauss_over_huber_update_seconds"] = self._heads()
+        for network in ("mlp", "conv"):
+            for name, compiled in (("", False), ("_compiled", True)):
+                result[f"hl_gauss_over_huber_{network}_update_seconds{name}"] = self._heads(network, compiled)
         result.update(self._environments())
         result["curves"] = self._curves()
         show(result)
@@ -112,7 +127,7 @@ class Bench:
     def _theirs(self) -> Callable[[], float]:
         """Return a function that measures SB3's seconds per timestep: one gradient step per timestep."""
         model = sb3.DQN("MlpPolicy", gym.make("CartPole-v1"), policy_kwargs={"net_arch": list(self.hidden)},
-                        learning_rate=1e-3, batch_size=64, train_freq=1, gradient_steps=1,
+                        learning_rate=1e-3, batch_size=BATCH, train_freq=1, gradient_steps=1,
                         buffer_size=50_000,
                         learning_starts=WARM_UP // 2, exploration_initial_eps=0.05, seed=0)  # fmt: skip
         model.learn(WARM_UP)
@@ -122,18 +137,23 @@ class Bench:
 
         return measure
 
-    def _ours(self, *, on_device: bool = False, compiled: bool = False) -> Callable[[], float]:
-        """Return a function that measures prefrl's, at as many sampled transitions per timestep."""
-        rows = self.num_envs if on_device else 1
+    def _ours(self, rows: int = 1, *, batches: int = 1, compiled: bool = False) -> Callable[[], float]:
+        """Return a function that measures prefrl's, with a gradient step for every step of its environments.
+
+        Args:
+            rows: environments; from 2 on they are on the device.
+            batches: how many batches of SB3's size a gradient step is taken on.
+            compiled: compile it.
+        """
         env: Any = gym.make("CartPole-v1")
-        if on_device:
+        if rows > 1:
             env = prefrl.envs.make_device("prefrl/CartPole-v0", rows)
         config = DQNConfig(
             loss="huber",
             double=False,
             learning_rate=1e-3,
             hidden=self.hidden,
-            batch_size=64 * rows,
+            batch_size=BATCH * batches,
             train_freq=rows,
             buffer_size=50_000,
             learning_starts=WARM_UP // 2,
@@ -150,19 +170,40 @@ class Bench:
 
         return measure
 
-    def _heads(self) -> dict[str, float]:
+    def _products(self, batches: int) -> Callable[[], float]:
+        """Return a function that measures the matrix products of a gradient step, in seconds per batch."""
+        sizes = [4, *self.hidden, 2]
+        layers = [
+            (torch.randn(BATCH * batches, a), torch.randn(a, b), torch.randn(BATCH * batches, b))
+            for a, b in pairwise(sizes)
+        ]
+
+        def work() -> None:
+            for number, (inputs, weights, outputs) in enumerate(layers):
+                inputs @ weights, inputs @ weights  # of the network and of its target
+                inputs.T @ outputs
+                if number:  # nobody asks for the gradient of the observations
+                    outputs @ weights.T
+
+        count = max(1, self.timesteps // batches)
+        return lambda: timed(lambda: [work() for _ in range(count)]) / (count * batches)
+
+    def _heads(self, network: str, compiled: bool) -> dict[str, float]:
         """Return seconds of a gradient step with HL-Gauss' 51 bins over those with one number per action."""
-        env = gym.make("CartPole-v1")
-        dataset = collect_transitions(DQN(env, device="cpu"), env, 5_000, epsilon=1.0)
+        shape, actions = ((4,), 2) if network == "mlp" else ((10, 10, 4), 6)  # CartPole's, MinAtar's
+        spaces = Spaces(gym.spaces.Box(-1.0, 1.0, shape), gym.spaces.Discrete(actions))
+        never = torch.zeros(5_000, dtype=torch.bool)
+        dataset = TransitionDataset.from_transitions(
+            torch.rand(len(never), *shape), torch.randint(actions, never.shape), torch.rand(never.shape),
+            torch.rand(len(never), *shape), never, never,
+            observation_space=spaces.single_observation_space, action_space=spaces.single_action_space,
+        )  # fmt: skip
 
         def seconds(loss: str) -> Callable[[], float]:
-            config = DQNConfig(loss=loss, hidden=self.hidden, bins=51)  # type: ignore[arg-type]
-            agent = DQN(env, config, dataset=dataset, device="cpu")
-
-            def measure() -> float:
-                return timed(lambda: [agent.update() for _ in range(500)]) / 500
-
-            return measure
+            config = DQNConfig(loss=loss, network=network, hidden=self.hidden, bins=51,  # type: ignore[arg-type]
+                               double=False, max_clamped_fraction=1.0, compile=compiled)  # fmt: skip
+            agent = DQN(spaces, config, dataset=dataset, device="cpu")
+            return lambda: timed(lambda: [agent.update() for _ in range(500)]) / 500
 
         return self._ratios(seconds("hl_gauss"), seconds("huber"))
 

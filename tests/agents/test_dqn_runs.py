@@ -218,6 +218,7 @@ def test_compiled_agents_of_one_process_do_not_take_each_others_steps(
         {"loss": "huber"},
         {"loss": "huber", "max_grad_norm": 0.1},
     ]
+    kinds += [{"gamma": 0.9 + 0.01 * number} for number in range(8)]  # past what torch keeps of one function
     eager, compiled = ([on_device(**kind, compile=c) for kind in kinds] for c in (False, True))
     for _ in range(3):  # in turns, so that a function which has been found to fit meets the others'
         for agent in (*eager, *compiled):
