@@ -26,7 +26,7 @@ def test_the_code_runs_in_an_empty_folder(block, tmp_path):
 
 
 def test_there_is_code_on_every_page():
-    assert len(BLOCKS) == 12
+    assert len(BLOCKS) == 11
 
 
 @pytest.mark.parametrize(
