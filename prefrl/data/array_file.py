@@ -29,8 +29,8 @@ from .npy import DTYPES, MAX_AXES, ArrayHeader, check_size, read_header, read_nu
 MAX_EXPANDED_BYTES = 1 << 30
 """A compressed file's arrays may take this much memory, 1 GiB; uncompressed ones as much as the file."""
 
-MAX_SCHEMA_BYTES = 1 << 24
-"""Longest JSON document, 16 MiB: it may hold the bounds of an image space."""
+MAX_EMPTY_AXIS = 1 << 20
+"""Longest axis of an array without numbers, whose size nothing else bounds."""
 
 # What zipfile raises, from Python 3.10 to 3.13, for bytes that are not what they should be; see _zip as well.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
@@ -50,6 +50,14 @@ class ArrayFormat:
     """Names of the arrays."""
     keys: tuple[str, ...]
     """Keys of the JSON document that this format adds."""
+    optional: frozenset[str] = frozenset()
+    """Arrays that may be missing."""
+    max_schema_bytes: int = 1 << 20
+    """Longest JSON document."""
+    may_be_empty: bool = False
+    """Whether the count may be 0."""
+    has_infinity: bool = False
+    """Whether infinite numbers may stand in the JSON document."""
 
 
 def write_arrays(
@@ -63,7 +71,7 @@ def write_arrays(
     Args:
         path: the file; ``.npz`` by convention.
         form: what kind of file it is.
-        tensors: the format's arrays, each [count, ...], on the CPU.
+        tensors: the format's arrays, each [count, ...], those that may be missing or not.
         entries: values of the format's own keys, as JSON takes them.
 
     Raises:
@@ -73,8 +81,9 @@ def write_arrays(
     """
     arrays: dict[str, Any] = {}
     for name in form.arrays:
-        _check_storable(name, tensors[name])
-        arrays[name] = np.ascontiguousarray(tensors[name].numpy(force=True))
+        if name in tensors or name not in form.optional:
+            check_storable(form, name, tensors[name])
+            arrays[name] = np.ascontiguousarray(tensors[name].numpy(force=True))
     schema = {
         "format": form.name,
         "version": form.version,
@@ -82,11 +91,11 @@ def write_arrays(
         "arrays": {name: _describe(array.dtype, array.shape) for name, array in arrays.items()},
         **entries,
     }
-    document = json.dumps(schema).encode()
-    if len(document) > MAX_SCHEMA_BYTES:
+    document = json.dumps(schema, allow_nan=form.has_infinity).encode()
+    if len(document) > form.max_schema_bytes:
         raise ValueError(
-            f"what describes the {form.kind} takes {len(document)} bytes as JSON; "
-            f"at most {MAX_SCHEMA_BYTES} are allowed"
+            f"{' and '.join(form.keys)} take {len(document)} bytes as JSON; "
+            f"at most {form.max_schema_bytes} are allowed"
         )
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, schema=np.frombuffer(document, np.uint8), **arrays)
@@ -168,13 +177,6 @@ def _list_members(archive: zipfile.ZipFile, form: ArrayFormat) -> dict[str, zipf
         members[name] = info
     if "schema" not in members:
         raise ValueError(f"there is no array 'schema', so this is no {form.kind}")
-    present, wanted = members.keys() - {"schema"}, set(form.arrays)
-    if missing := sorted(wanted - present):
-        raise ValueError(f"the array {missing[0]!r} is missing")
-    if unknown := sorted(present - wanted):
-        raise ValueError(
-            f"the array {reprlib.repr(unknown[0])} is unknown; allowed are {', '.join(form.arrays)}"
-        )
     return members
 
 
@@ -185,10 +187,10 @@ def _read_schema(
     with _zip(archive.open, members["schema"]) as member:
         header = _named("schema", read_header, member)
     _named("schema", check_size, header, members["schema"].file_size)
-    if header.dtype != np.uint8 or len(header.shape) != 1 or header.nbytes > MAX_SCHEMA_BYTES:
+    if header.dtype != np.uint8 or len(header.shape) != 1 or header.nbytes > form.max_schema_bytes:
         raise ValueError(
             f"schema is {header.dtype.name} {list(header.shape)}; it must be the uint8 bytes of a JSON "
-            f"document, at most {MAX_SCHEMA_BYTES}"
+            f"document, at most {form.max_schema_bytes}"
         )
     with _zip(archive.open, members["schema"]) as member:
         document = _named("schema", read_numbers, member, header).tobytes()
@@ -196,7 +198,7 @@ def _read_schema(
         schema = json.loads(
             document.decode(),
             object_pairs_hook=_unique_keys,
-            parse_constant=_infinity,
+            parse_constant=_infinity if form.has_infinity else _refuse,
             parse_float=_finite,
         )
     except (ValueError, RecursionError) as error:
@@ -218,8 +220,9 @@ def _check_schema(schema: Mapping[str, Any], form: ArrayFormat) -> None:
     if schema.keys() != keys:
         raise ValueError(f"schema has the keys {reprlib.repr(sorted(schema))}; they must be {sorted(keys)}")
     count = schema["count"]
-    if type(count) is not int or count < 1:
-        raise ValueError(f"schema.count is {reprlib.repr(count)}; it must be at least 1")
+    least = 0 if form.may_be_empty else 1
+    if type(count) is not int or count < least:
+        raise ValueError(f"schema.count is {reprlib.repr(count)}; it must be at least {least}")
     if not isinstance(schema["arrays"], dict):
         raise ValueError(f"schema.arrays is {reprlib.repr(schema['arrays'])}; it must be a JSON object")
 
@@ -231,13 +234,20 @@ def _read_headers(
     form: ArrayFormat,
 ) -> dict[str, ArrayHeader]:
     """Return the headers of all arrays once they agree with the schema and with the bytes that are there."""
-    if schema["arrays"].keys() != set(form.arrays):
+    present = members.keys() - {"schema"}
+    if missing := sorted(set(form.arrays) - form.optional - present):
+        raise ValueError(f"the array {missing[0]!r} is missing")
+    if unknown := sorted(present - set(form.arrays)):
+        raise ValueError(
+            f"the array {reprlib.repr(unknown[0])} is unknown; allowed are {', '.join(form.arrays)}"
+        )
+    if schema["arrays"].keys() != present:
         raise ValueError(
             f"schema.arrays describes {reprlib.repr(sorted(schema['arrays']))}; "
-            f"the file holds {sorted(form.arrays)}"
+            f"the file holds {sorted(present)}"
         )
     headers = {}
-    for name in form.arrays:
+    for name in sorted(present):
         with _zip(archive.open, members[name]) as member:
             header = _named(name, read_header, member)
         _named(name, check_size, header, members[name].file_size)
@@ -249,23 +259,33 @@ def _read_headers(
                 f"{name} has shape {list(header.shape)}; schema.count is {schema['count']}, "
                 "which must be its first number"
             )
-        _check_axes(name, header.shape)
+        _check_axes(form, name, header.shape)
         headers[name] = header
     return headers
 
 
-def _check_storable(name: str, value: Tensor) -> None:
+def check_storable(form: ArrayFormat, name: str, value: Tensor) -> None:
+    """Raise ValueError for a tensor that a file of this format cannot hold."""
+    if value.layout != torch.strided or value.is_meta:
+        raise ValueError(
+            f"{name} is a {value.layout} tensor on {value.device}; it must be a dense one with values"
+        )
     if str(value.dtype).removeprefix("torch.") not in DTYPES:
         raise ValueError(f"{name} has dtype {value.dtype}; allowed are {', '.join(DTYPES)}")
     if value.ndim > MAX_AXES:
         raise ValueError(f"{name} has {value.ndim} axes; at most {MAX_AXES} are allowed")
-    _check_axes(name, tuple(value.shape))
+    _check_axes(form, name, tuple(value.shape))
 
 
-def _check_axes(name: str, shape: tuple[int, ...]) -> None:
+def _check_axes(form: ArrayFormat, name: str, shape: tuple[int, ...]) -> None:
     """Refuse shapes that promise much and cost nothing: no byte of the file stands behind them."""
-    if 0 in shape:
+    if 0 in shape and not form.may_be_empty:
         raise ValueError(f"{name} has shape {list(shape)}; every axis must be at least 1")
+    if 0 in shape[1:] or (0 in shape and max(shape) > MAX_EMPTY_AXIS):
+        raise ValueError(
+            f"{name} has shape {list(shape)}; axes after the first must be at least 1, "
+            f"and at most {MAX_EMPTY_AXIS} where the first is 0"
+        )
 
 
 def _describe(dtype: np.dtype[Any], shape: tuple[int, ...]) -> dict[str, Any]:
@@ -297,8 +317,12 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _infinity(constant: str) -> float:
     if constant == "NaN":
-        raise ValueError("NaN is no JSON number")
+        _refuse(constant)
     return float(constant)
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON number")
 
 
 def _finite(text: str) -> float:

@@ -22,6 +22,8 @@ FORMAT = ArrayFormat(
     kind="transition file",
     arrays=("obs", "actions", "rewards", "next_obs", "terminations", "truncations", "has_next_action"),
     keys=("env_id", "observation_space", "action_space"),
+    max_schema_bytes=1 << 24,  # it may hold the bounds of an image space
+    has_infinity=True,  # and those of other spaces
 )
 """Files of :func:`save_transitions`. Next actions are not stored: they are the next rows' actions."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prefrl.data import Preferences, load_preferences, preference_files, save_preferences
+from prefrl.data import Preferences, array_file, load_preferences, save_preferences
 
 Make = Callable[..., Preferences]
 Refused = Callable[[bytes], str]
@@ -304,8 +304,8 @@ def test_offset_beyond_all_files(archive: Any, refused: Refused) -> None:
 def test_compressed_files_expand_to_a_limit(
     make_preferences: Make, archive: Any, refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert preference_files.MAX_EXPANDED_BYTES == 2**30
-    monkeypatch.setattr(preference_files, "MAX_EXPANDED_BYTES", 10_000)
+    assert array_file.MAX_EXPANDED_BYTES == 2**30
+    monkeypatch.setattr(array_file, "MAX_EXPANDED_BYTES", 10_000)
     save_preferences(tmp_path / "big.npz", make_preferences(100, obs_shape=(50,)))
     assert len(load_preferences(tmp_path / "big.npz")) == 100  # not compressed: no limit
     text = refused(type(archive).read(tmp_path / "big.npz").zip(zipfile.ZIP_DEFLATED))
