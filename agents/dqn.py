@@ -24,7 +24,7 @@ with a* = argmax_a Q(s_{t+K}, a) (double Q-learning, van Hasselt et al. 2016, ar
 Cross-entropies need a support [v_min, v_max] that holds every target: beyond it they are clamped. How many
 are is counted, and a run stops where it is more than a share that is set.
 
-With a data set, the agent learns from it alone: nothing is stepped, one timestep is one gradient step, and
+With a data set, the agent learns from it alone: nothing is stepped, one timestep is one gradient step. And
 
     cql_alpha * (logsumexp_a Q(s, a) - Q(s, a_t))
 
@@ -35,6 +35,7 @@ arXiv 2006.04779, equation 4), on decoded values whatever the loss.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -99,13 +100,13 @@ class DQNConfig:
     """Steps of a return."""
 
     double: bool = True
-    """Choose the next action by the network rather than by the target network."""
+    """Whether the network, rather than the target network, chooses the next action."""
 
     dueling: bool = False
     """A stream for the state's value beside that of the actions' advantages (Wang et al. 2016)."""
 
     learning_rate: float | None = None
-    """Adam's step size (default: that of the loss in LEARNING_RATES)."""
+    """Adam's step size (default: 2e-3 for hl_gauss, two_hot and c51, 1e-3 for the others)."""
 
     adam_eps: float = 1e-8
     """Adam's epsilon; the paper's classification agents take 3.125e-4, its squared loss 1.5e-4."""
@@ -183,10 +184,10 @@ class DQNConfig:
     """Share of clamped targets, of all so far, above which a run is stopped; 1 never stops it."""
 
     cql_alpha: float = 0.0
-    """Weight of conservative Q-learning's regulariser (data sets only)."""
+    """Weight of conservative Q-learning's regulariser, for data sets above all."""
 
     target_policy: Literal["greedy", "sarsa"] = "greedy"
-    """Action of the next state: the best one, or the one taken there (data sets only)."""
+    """Action of the next state: the best one, or the one taken there (sarsa: data sets only)."""
 
     compile: bool = False
     """Compile the gradient step: faster after up to half a minute; on the CPU it takes a C++ compiler."""
@@ -259,6 +260,9 @@ class QNetwork(nn.Module):
         elif not isinstance(observation_space, gym.spaces.Box) or not shape:
             raise ValueError(f"observation_space is {observation_space}; DQN takes Discrete and Box spaces")
         torso: MLPTorso | ConvTorso
+        if config.network == "auto" and len(shape) == 3 and shape[0] < shape[2]:
+            raise ValueError(f"observations are {shape}, with the channels first as it seems; transpose them "
+                             "to (height, width, channels), or choose network 'conv' or 'mlp'")  # fmt: skip
         if config.network == "conv" or (config.network == "auto" and len(shape) == 3):
             torso = ConvTorso(shape, config.conv_filters, config.conv_features)
         else:
@@ -299,7 +303,8 @@ class DQN(Agent):
             :class:`prefrl.agents.base.Spaces`.
         config: settings.
         dataset: learn from these transitions instead of stepping ``env``; one timestep is then one gradient
-            step. Files of agents hold no data: a loaded agent acts, or steps an environment.
+            step. Files of agents hold no data: a loaded agent acts, or goes on in an environment (but
+            not with SARSA targets), exploring at ``epsilon_end``.
         device: torch device, or "auto".
         seed: seeds network, exploration and replay.
 
@@ -344,6 +349,7 @@ class DQN(Agent):
         self._learned_at = 0
         self._compiled: CompiledMethod | None = None
         self.steps_env = dataset is None
+        self._from_dataset = dataset is not None
         self.replay: ReplayBuffer | None = None
         if dataset is not None:
             self._check_dataset(dataset)
@@ -355,7 +361,7 @@ class DQN(Agent):
     def epsilon(self) -> float:
         """Probability of a uniform action at the present timestep."""
         config = self.config
-        if not self.steps_env:  # nothing is explored, and timesteps are gradient steps
+        if self._from_dataset:  # it knows something already, and its timesteps were gradient steps
             return float(config.epsilon_end)
         if self.num_timesteps < config.learning_starts:
             return 1.0
@@ -382,13 +388,12 @@ class DQN(Agent):
         """Keep one step of the environments.
 
         Raises:
-            ValueError: with settings that only a data set can serve.
+            ValueError: with SARSA targets, for which the replay knows no next actions.
         """
-        config = self.config
         if self.replay is None:
-            if config.cql_alpha or config.target_policy == "sarsa":
-                raise ValueError(f"cql_alpha is {config.cql_alpha}, target_policy {config.target_policy!r}; "
-                                 "without a dataset they must be 0 and 'greedy'")  # fmt: skip
+            if self.config.target_policy != "greedy":
+                raise ValueError(f"target_policy is {self.config.target_policy!r}; without a dataset it must "
+                                 "be 'greedy'")  # fmt: skip
             self.replay = self._empty_replay(len(transitions.rewards))
         self.replay.add(transitions)
 
@@ -436,7 +441,9 @@ class DQN(Agent):
         if self.config.compile:
             self._compiled = self._compiled or CompiledMethod(self._functional_step)
             weights = self._weights.vector
-            metrics = self._compiled(weights.detach(), adam_state(self.optimizer, weights), storage, *drawn)
+            lr = torch.full((), self.optimizer.param_groups[0]["lr"], device=self.device)
+            adam = adam_state(self.optimizer, weights)
+            metrics = self._compiled(weights.detach(), adam, lr, storage, *drawn)
         else:
             metrics = self._eager_step(self.replay.batch(storage, *drawn))
         if "clamped" in metrics:
@@ -453,7 +460,7 @@ class DQN(Agent):
         return metrics
 
     def _functional_step(
-        self, weights: Tensor, adam: dict[str, Tensor], storage: dict[str, Tensor], index: Tensor,
+        self, weights: Tensor, adam: dict[str, Tensor], lr: Tensor, storage: dict[str, Tensor], index: Tensor,
         newest: Tensor,
     ) -> dict[str, Tensor]:  # fmt: skip
         """Do the same as a function of tensors."""
@@ -467,7 +474,7 @@ class DQN(Agent):
         gradient, metrics = grad(loss, has_aux=True)(weights)
         gradient = gradient * clip_factor(gradient, self.config.max_grad_norm)
         group = self.optimizer.param_groups[0]
-        adam_step_(weights, gradient, adam, lr=group["lr"], betas=group["betas"], eps=group["eps"])
+        adam_step_(weights, gradient, adam, lr=lr, betas=group["betas"], eps=group["eps"])
         return dict(metrics)
 
     def _loss(self, batch: Batch, network: Callable[[Tensor], Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -585,6 +592,7 @@ class DQN(Agent):
             "generator": self._generator.get_state(),
             "clamped": self._clamped,
             "learned_at": self._learned_at,
+            "from_dataset": self._from_dataset,
             "num_envs": None if replay is None else replay.num_envs,
             "replay": None if replay is None else replay.state_dict(),
         }
@@ -601,6 +609,7 @@ class DQN(Agent):
         restore_generator(self._generator, state["generator"])
         self._clamped.copy_(state["clamped"])
         self._learned_at = int(state["learned_at"])
+        self._from_dataset = bool(state["from_dataset"]) or not self.steps_env
         self._compiled = None  # the replay is another one from now on
         if state["replay"] is not None:
             self.replay = self._empty_replay(int(state["num_envs"]))
@@ -617,6 +626,10 @@ class DQN(Agent):
         if len(dataset) < self.config.n_step:
             raise ValueError(f"the dataset has {len(dataset)} transitions; n_step is {self.config.n_step}")
         dataset.check_matches(self.observation_space, self.action_space)
+        spec = getattr(self.env, "spec", None)
+        if spec is not None and dataset.env_id not in (None, spec.id):
+            warnings.warn(f"the dataset is from {dataset.env_id}, and the environment is {spec.id}; their "
+                          "spaces are the same", stacklevel=3)  # fmt: skip
         config = self.config
         if config.loss in ON_A_SUPPORT and config.max_clamped_fraction < 1.0:
             returns = dataset.returns(config.gamma)

@@ -102,7 +102,8 @@ class _Compiled:
         self._result: Any = None
 
     def __call__(self, *args: Any) -> Any:
-        leaves = _leaves(args)
+        # The program takes for granted that they lie in memory as at the first call.
+        leaves = [leaf.contiguous() for leaf in _leaves(args)]
         if self._program is None:
             self._compile(args, leaves)
         return _like(self._result, iter(self._program(leaves)))

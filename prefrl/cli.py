@@ -50,6 +50,14 @@ class ListCommand:
             env = gym.make(env_id)
             spaces = (str(env.observation_space), str(env.action_space))
             environments.add_row(env_id, *spaces, str(family.max_episode_steps), summary(type(env.unwrapped)))
+        for env_id in prefrl.envs.MINATAR_IDS:
+            try:
+                env = gym.make(env_id)
+                spaces = (str(env.observation_space), str(env.action_space))
+                steps = str(env.spec.max_episode_steps) if env.spec else ""
+                environments.add_row(env_id, *spaces, steps, summary(type(env.unwrapped)))
+            except ImportError as error:
+                environments.add_row(env_id, "", "", "", str(error))
         for table in (agents, environments):
             table.columns[0].no_wrap = True
             Console().print(table)

@@ -192,11 +192,11 @@ class Bench:
         """Return seconds of a gradient step with HL-Gauss' 51 bins over those with one number per action."""
         shape, actions = ((4,), 2) if network == "mlp" else ((10, 10, 4), 6)  # CartPole's, MinAtar's
         spaces = Spaces(gym.spaces.Box(-1.0, 1.0, shape), gym.spaces.Discrete(actions))
-        never = torch.zeros(5_000, dtype=torch.bool)
+        states, never = torch.rand(5_001, *shape), torch.zeros(5_000, dtype=torch.bool)
         dataset = TransitionDataset.from_transitions(
-            torch.rand(len(never), *shape), torch.randint(actions, never.shape), torch.rand(never.shape),
-            torch.rand(len(never), *shape), never, never,
-            observation_space=spaces.single_observation_space, action_space=spaces.single_action_space,
+            states[:-1], torch.randint(actions, never.shape), torch.rand(never.shape), states[1:],
+            never, never, observation_space=spaces.single_observation_space,
+            action_space=spaces.single_action_space,
         )  # fmt: skip
 
         def seconds(loss: str) -> Callable[[], float]:

@@ -133,6 +133,10 @@ class MinAtarStudy:
             raise ValueError(f"rates has {len(self.rates)} step sizes for {len(self.losses)} losses")
         if self.tune_seed in self.seeds:
             raise ValueError(f"tune_seed is {self.tune_seed}; it must not be one of seeds, {self.seeds}")
+        if min(*self.seeds, self.tune_seed) < 0:
+            raise ValueError(f"seeds is {self.seeds} and tune_seed {self.tune_seed}; none may be negative")
+        if not 0.0 <= self.sticky_action_prob <= 1.0:
+            raise ValueError(f"sticky_action_prob is {self.sticky_action_prob}; it must lie in [0, 1]")
         for loss in self.losses:
             for rate in self.rates or self.tried_rates:
                 self._recipe(self.games[0], loss, rate, self.tune_seed, self.frames)

@@ -248,7 +248,7 @@ def categorical_projection(probs: Tensor, locations: Tensor, atoms: Tensor) -> T
     index = below.long().clamp_(0, atoms.shape[0] - 2)
     projected = probs.new_zeros(*probs.shape[:-1], atoms.shape[0])
     projected.scatter_add_(-1, index, probs - above_mass)
-    return projected.scatter_add_(-1, index.add_(1), above_mass)
+    return projected.scatter_add_(-1, index + 1, above_mass)
 
 
 # Losses and decoders -----------------------------------------------------------------------------------

@@ -87,22 +87,21 @@ def adam_state(optimizer: torch.optim.Adam, vector: Tensor) -> dict[str, Tensor]
 
 
 def adam_step_(
-    vector: Tensor, gradient: Tensor, state: dict[str, Tensor], *, lr: float, betas: tuple[float, float],
+    vector: Tensor, gradient: Tensor, state: dict[str, Tensor], *, lr: Tensor, betas: tuple[float, float],
     eps: float,
 ) -> None:  # fmt: skip
     """Take in place the step that ``torch.optim.Adam`` would, as a function that ``torch.compile`` can fuse.
 
-    Only inside of a compiled function: with counts of steps that are tensors, torch has it there alone on
-    every device.
+    Where it is not compiled it waits for the device.
 
     Args:
         vector: [P] values.
         gradient: [P].
         state: of :func:`adam_state`.
-        lr: step size.
+        lr: step size, []; a tensor, so that another one needs no other function.
         betas: decay of the averages of gradients and of their squares.
         eps: added to the root of the latter.
     """
     adam([vector], [gradient], [state["exp_avg"]], [state["exp_avg_sq"]], [], [state["step"]],
-         foreach=False, capturable=True, amsgrad=False, beta1=betas[0], beta2=betas[1], lr=lr,
-         weight_decay=0.0, eps=eps, maximize=False)  # fmt: skip
+         foreach=False, capturable=torch.compiler.is_compiling(), amsgrad=False, beta1=betas[0],
+         beta2=betas[1], lr=lr, weight_decay=0.0, eps=eps, maximize=False)  # fmt: skip

@@ -326,10 +326,16 @@ def test_pictures_of_bytes_are_scaled() -> None:
     torch.testing.assert_close(agent.network(picture), agent.network.head(agent.network.torso(picture / 255)))
 
 
-@pytest.mark.parametrize("config", [{"cql_alpha": 0.1}, {"target_policy": "sarsa"}])
-def test_what_needs_a_data_set_is_refused_without_one(config: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="without a dataset they must be 0 and 'greedy'"):
-        DQN(gym.make("CartPole-v1"), DQNConfig(**config), device="cpu").learn(10)
+def test_sarsa_targets_are_refused_without_a_data_set() -> None:
+    with pytest.raises(ValueError, match="without a dataset it must be 'greedy'"):
+        DQN(gym.make("CartPole-v1"), DQNConfig(target_policy="sarsa"), device="cpu").learn(10)
+
+
+def test_pictures_with_their_channels_first_are_refused() -> None:
+    spaces = Spaces(gym.spaces.Box(0, 255, (4, 84, 84), np.uint8), gym.spaces.Discrete(2))
+    with pytest.raises(ValueError, match=r"channels first as it seems.*transpose"):
+        DQN(spaces, device="cpu")
+    assert DQN(spaces, DQNConfig(network="mlp", hidden=(4,)), device="cpu").network.torso.features == 4
 
 
 # Stable-Baselines3 and files ---------------------------------------------------------------------------

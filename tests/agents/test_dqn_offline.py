@@ -170,6 +170,19 @@ def test_a_saved_agent_needs_no_data_to_predict(tmp_path: Path) -> None:
     assert loaded.predict(1, deterministic=True)[0] == agent.predict(1, deterministic=True)[0]
 
 
+def test_a_loaded_agent_goes_on_in_an_environment(tmp_path: Path) -> None:
+    """Conservatively or not; it explores as little as it ever will, since it knows something already."""
+    env, data, _ = grid()
+    agent = learned(data, 20, cql_alpha=0.5, learning_starts=1_000, epsilon_end=0.125)
+    agent.save(tmp_path / "agent.pt")
+    loaded = DQN.load(tmp_path / "agent.pt", env=env, device="cpu")
+    assert agent.epsilon == loaded.epsilon == 0.125
+    before = q_of(loaded)
+    loaded.learn(1_100)
+    assert loaded.epsilon == 0.125
+    assert (q_of(loaded) != before).any()
+
+
 # What is refused ---------------------------------------------------------------------------------------
 
 
@@ -177,6 +190,8 @@ def test_data_of_another_environment_are_refused() -> None:
     with pytest.raises(ValueError, match=r"a dataset from another environment.*Discrete\(3\).*Box\("):
         DQN(gym.make("CartPole-v1"), dataset=data_of(CHAIN), device="cpu")
     named = dataclasses.replace(data_of(CHAIN), env_id="test/Chain-v0")
+    with pytest.warns(UserWarning, match="from test/Chain-v0, and the environment is prefrl/RandomGrid-v0"):
+        DQN(grid()[0], dataset=dataclasses.replace(grid()[1], env_id="test/Chain-v0"), device="cpu")
     spaces = Spaces(gym.spaces.Discrete(3), gym.spaces.Discrete(2, start=1))
     with pytest.raises(ValueError, match=r"another environment \(test/Chain-v0\)"):
         DQN(spaces, dataset=named, device="cpu")

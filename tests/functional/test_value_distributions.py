@@ -356,3 +356,13 @@ def test_arguments_are_left_alone() -> None:
     quantile_huber_loss(probs, moved)
     for before, after in zip(given_before, (edges, centers, targets, probs, moved), strict=True):
         assert torch.equal(before, after)
+
+
+def test_the_projection_can_be_differentiated() -> None:
+    places, probs = torch.linspace(-1, 1, 5, dtype=torch.float64), torch.rand(3, 4, dtype=torch.float64)
+    locations = torch.tensor([-1.3, -0.2, 0.1, 0.9], dtype=torch.float64).expand(3, 4)
+
+    def project(probs: torch.Tensor, locations: torch.Tensor) -> torch.Tensor:
+        return categorical_projection(probs, locations, places)
+
+    assert torch.autograd.gradcheck(project, (probs.requires_grad_(), locations.clone().requires_grad_()))

@@ -144,7 +144,8 @@ def test_adam_takes_the_steps_of_torchs() -> None:
         for each, net in ((flat, module), (twin, plain)):
             each.gradient.zero_()
             loss_of(net, seed).backward()
-        compiled(flat.vector.detach(), flat.gradient, adam_state(optimizer, flat.vector), **settings)
+        given = {**settings, "lr": torch.tensor(settings["lr"])}
+        compiled(flat.vector.detach(), flat.gradient, adam_state(optimizer, flat.vector), **given)
         reference.step()
         torch.testing.assert_close(flat.vector, twin.vector, rtol=1e-6, atol=1e-7)
     for name, value in adam_state(reference, twin.vector).items():  # and one can go on from the other's state

@@ -153,7 +153,7 @@ def test_an_id_with_its_module_is_stepped_on_the_device(monkeypatch: pytest.Monk
         raise RuntimeError("first line\nsecond line")
 
     monkeypatch.setattr(prefrl.envs, "make_device", fails)
-    with pytest.raises(ValueError, match=r"env_args .* do not suit prefrl/Delivery-v0: first line$"):
+    with pytest.raises(ValueError, match=r"prefrl/Delivery-v0 cannot be made: first line$"):
         make_training_env("prefrl/Delivery-v0", (), 2, "cpu")
 
 

@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import gymnasium as gym
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prefrl.agents import DQN, DQNConfig, QLearningConfig
+from prefrl.data import save_transitions
+from prefrl.run.collect import collect_transitions
 from prefrl.run.folder import RunFolder
 from prefrl.run.recipes import RECIPES, load_recipe, recipe_from_json, recipe_name, recipe_to_json
 from prefrl.run.recipes.dqn import TrainDQN
@@ -138,6 +141,7 @@ def test_q_learning_refuses_wrong_settings(settings: dict[str, Any], message: st
         ({"seed": -1}, "seed is -1; it must not be negative"),
         ({"device": "abacus"}, "device is 'abacus'"),
         ({"env_args": ("3",)}, "each must be NAME=VALUE"),
+        ({"agent": DQNConfig(target_policy="sarsa")}, "target_policy is 'sarsa'; without a dataset"),
     ],
 )  # fmt: skip
 def test_dqn_refuses_wrong_settings(settings: dict[str, Any], message: str) -> None:
@@ -172,3 +176,27 @@ def test_dqn_trains_evaluates_and_saves(env_id: str, tmp_path: Path) -> None:
     obs = torch.as_tensor(env.reset(seed=0)[0])[None]
     assert torch.equal(agent.q_values(obs), saved.q_values(obs))
     assert agent.num_timesteps == 200
+
+
+def test_dqn_learns_from_a_file(tmp_path: Path) -> None:
+    env_id = "prefrl/RandomGrid-v0"
+    path = tmp_path / "data.npz"
+    save_transitions(path, collect_transitions(None, gym.make(env_id), 300, epsilon=1.0))
+    config = DQNConfig(hidden=(8,), batch_size=8, target_policy="sarsa", v_min=-400, v_max=400)
+    recipe = TrainDQN(env_id=env_id, dataset=path, total_timesteps=20, eval_episodes=2, final_episodes=2,
+                      device="cpu", agent=config)  # fmt: skip
+    assert recipe_from_json(TrainDQN, json.loads(json.dumps(recipe_to_json(recipe)))) == recipe
+    folder = RunFolder.create(tmp_path / "run", {"recipe": "dqn", "config": {}}, quiet=True)
+    try:
+        result = recipe.run(folder, resume=False, progress_bar=False)
+    finally:
+        torch.set_flush_denormal(False)
+    assert result["num_timesteps"] == 20
+    assert len(result["eval_returns"]) == 20
+    agent, _ = recipe.evaluation(folder)
+    step = agent.optimizer.state_dict()["state"][0]["step"]
+    assert (int(step), agent.epsilon) == (20, config.epsilon_end)
+    with pytest.raises(FileNotFoundError, match=r"there is no transition file .*missing\.npz"):
+        dataclasses.replace(recipe, dataset=tmp_path / "missing.npz").run(
+            folder, resume=False, progress_bar=False
+        )

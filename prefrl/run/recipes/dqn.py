@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 import gymnasium as gym
@@ -10,6 +11,7 @@ from tyro.conf import arg
 
 from prefrl.agents.base import resolve_device
 from prefrl.agents.dqn import DQN, DQNConfig
+from prefrl.data import TransitionDataset, load_transitions
 from prefrl.run.evaluate import Evaluation, evaluate_rows
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
@@ -36,6 +38,9 @@ class TrainDQN:
 
     num_envs: int = 8
     """Environments stepped together."""
+
+    dataset: Path | None = None
+    """File of transitions to learn from alone: a timestep is then a gradient step, env_id for evaluations."""
 
     total_timesteps: int = 100_000
     """Timesteps to train for; a step of n environments is n."""
@@ -78,10 +83,9 @@ class TrainDQN:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; it must not be negative")
-        if self.agent.cql_alpha or self.agent.target_policy != "greedy":
-            raise ValueError(f"cql_alpha is {self.agent.cql_alpha} and target_policy "
-                             f"{self.agent.target_policy!r}; they are for data sets, in Python: see "
-                             "docs/dqn.md")  # fmt: skip
+        if self.agent.target_policy != "greedy" and self.dataset is None:
+            raise ValueError(f"target_policy is {self.agent.target_policy!r}; without a dataset it must be "
+                             "'greedy'")  # fmt: skip
         parse_env_args(self.env_args)
         resolve_device(self.device)
 
@@ -96,7 +100,11 @@ class TrainDQN:
             every=self.eval_every or max(1, self.total_timesteps // 20),
             seed=self.seed,
         )
-        agent = self._agent(make_training_env(self.env_id, self.env_args, self.num_envs, self.device))
+        if self.dataset is None:
+            env = make_training_env(self.env_id, self.env_args, self.num_envs, self.device)
+            agent = self._agent(env)
+        else:
+            agent = self._agent(make_scalar_env(self.env_id, self.env_args), load_transitions(self.dataset))
         loop = Loop(
             agent,
             self.total_timesteps,
@@ -130,5 +138,5 @@ class TrainDQN:
         restore(agent, folder)
         return agent, env
 
-    def _agent(self, env: Any) -> DQN:
-        return DQN(env, self.agent, device=self.device, seed=self.seed)
+    def _agent(self, env: Any, dataset: TransitionDataset | None = None) -> DQN:
+        return DQN(env, self.agent, dataset=dataset, device=self.device, seed=self.seed)

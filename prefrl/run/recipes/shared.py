@@ -75,7 +75,8 @@ def make_evaluation_env(env_id: str, env_args: tuple[str, ...], episodes: int) -
 
 def _unsuitable(env_id: str, env_args: tuple[str, ...], error: Exception) -> ValueError:
     reason = str(error).split("\n", 1)[0]
-    return ValueError(f"env_args {list(env_args)} do not suit {env_id}: {reason}")
+    problem = f"env_args {list(env_args)} do not suit {env_id}" if env_args else f"{env_id} cannot be made"
+    return ValueError(f"{problem}: {reason}")
 
 
 @contextmanager
