@@ -102,6 +102,7 @@ def adam_step_(
         betas: decay of the averages of gradients and of their squares.
         eps: added to the root of the latter.
     """
+    lr = lr.clamp(min=1e-20)  # which torch divides by here
     adam([vector], [gradient], [state["exp_avg"]], [state["exp_avg_sq"]], [], [state["step"]],
          foreach=False, capturable=torch.compiler.is_compiling(), amsgrad=False, beta1=betas[0],
          beta2=betas[1], lr=lr, weight_decay=0.0, eps=eps, maximize=False)  # fmt: skip

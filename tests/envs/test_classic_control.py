@@ -232,6 +232,12 @@ def test_compiled_cart_pole_steps_are_the_eager_ones():
     env.step(torch.ones(5, dtype=torch.int64))
     env.load_state_dict(saved)
     assert torch.equal(env.step(torch.zeros(5, dtype=torch.int64))[0], expected), "goes on bit by bit"
+    plan = torch.arange(10).reshape(5, 2) % 3 % 2  # a column of it does not lie in one piece of memory
+    taken = plan[:, 1].contiguous()
+    env.load_state_dict(saved)
+    expected = env.step(taken)[0].clone()
+    env.load_state_dict(saved)
+    assert torch.equal(env.step(plan[:, 1])[0], expected)
     copied = copy.deepcopy(env)
     assert copied._advance._program is None, "a copy compiles its own"
 

@@ -130,6 +130,18 @@ def test_bench_foundation_on_little_work(tmp_path):
     assert result["peak_memory_mib"] > 50
 
 
+@pytest.mark.slow
+def test_bench_dqn_on_little_work(tmp_path):
+    out = tmp_path / "run"
+    flags = ("--repeats", 1, "--timesteps", 32, "--threads", 1, "--hidden", 8, "--num-envs", 4,
+             "--env-rows", 4, "--curve-timesteps", 100, "--curve-seeds", 2, "--out", out)  # fmt: skip
+    result = result_of(out, run("bench_dqn.py", *flags))
+    curves = result.pop("curves")
+    assert {len(values) for values in curves["final_returns"].values()} == {2}
+    assert {"steps_over_sb3_1_threads", "device_products_over_sb3_1_threads"} <= set(result)
+    assert all(0.0 < numbers["min"] <= numbers["median"] <= numbers["max"] for numbers in result.values())
+
+
 MINATAR_FLAGS = (
     "--games", "Breakout", "--losses", "mse", "hl_gauss", "--seeds", 0, "--frames", 400,
     "--rates", 1e-4, 1e-3, "--learning-starts", 80, "--epsilon-frames", 200, "--buffer-size", 400,
