@@ -403,7 +403,9 @@ def draw(result: dict[str, Any]) -> Figure:
     axes.set_title(f"{ENV_ID}, offline, {len(each[0]['values'])} seeds", loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
-    legend = axes.legend(title="interquartile mean,\n95% bootstrap interval", frameon=False)
+    legend = figure.legend(
+        title="interquartile mean,\n95% bootstrap interval", frameon=False, loc="outside right upper"
+    )
     legend.get_title().set_fontsize(7.5)
     return figure
 
