@@ -436,16 +436,18 @@ class DQN(Agent):
 
     def _gradient_step(self) -> dict[str, Tensor]:
         assert self.replay is not None
-        storage, drawn = self.replay.storage, self.replay.draw(self.config.batch_size, self._generator)
+        size, generator = self.config.batch_size, self._generator
         metrics: dict[str, Tensor]
         if self.config.compile:
             self._compiled = self._compiled or CompiledMethod(self._functional_step)
             weights = self._weights.vector
             lr = torch.full((), self.optimizer.param_groups[0]["lr"], device=self.device)
-            adam = adam_state(self.optimizer, weights)
-            metrics = self._compiled(weights.detach(), adam, lr, storage, *drawn)
+            adam, replay = adam_state(self.optimizer, weights), self.replay
+            metrics = self._compiled(
+                weights.detach(), adam, lr, replay.storage, *replay.draw(size, generator)
+            )
         else:
-            metrics = self._eager_step(self.replay.batch(storage, *drawn))
+            metrics = self._eager_step(self.replay.sample(size, generator))
         if "clamped" in metrics:
             self._clamped += metrics.pop("clamped")
         return metrics
