@@ -422,7 +422,8 @@ class DQN(Agent):
                 metrics[name] = metrics[name] + value if name in metrics else value
         if now // config.target_update_interval > before // config.target_update_interval:
             self._target_weights.follow(self._weights, config.tau)
-        metrics = {name: value / steps for name, value in metrics.items()}
+        if steps > 1:
+            metrics = {name: value / steps for name, value in metrics.items()}
         if self.steps_env:
             metrics["rollout/exploration_rate"] = torch.full((), self.epsilon, device=self.device)
         return metrics
