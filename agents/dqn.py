@@ -612,7 +612,7 @@ class DQN(Agent):
         restore_generator(self._generator, state["generator"])
         self._clamped.copy_(state["clamped"])
         self._learned_at = int(state["learned_at"])
-        self._from_dataset = bool(state["from_dataset"]) or not self.steps_env
+        self._from_dataset = bool(state.get("from_dataset", False)) or not self.steps_env
         self._compiled = None  # the replay is another one from now on
         if state["replay"] is not None:
             self.replay = self._empty_replay(int(state["num_envs"]))

@@ -238,6 +238,9 @@ def test_evaluate_run(tmp_path: Path) -> None:
     assert evaluation["episodes"] == 5
     assert evaluation["num_timesteps"] == 6400
     (tmp_path / "run" / "checkpoint.pt").unlink()
+    again = json.loads(evaluate_run(tmp_path / "run", episodes=5, seed=3).read_text())
+    assert again == evaluation  # by agent.pt
+    (tmp_path / "run" / "agent.pt").unlink()
     with pytest.raises(FileNotFoundError, match="holds no checkpoint yet"):
         evaluate_run(tmp_path / "run")
 

@@ -171,11 +171,13 @@ def test_dqn_trains_evaluates_and_saves(env_id: str, tmp_path: Path) -> None:
     assert len(result["eval_returns"]) == 2
     assert result["num_timesteps"] == 200
     assert result["steps_per_second"] >= 200 / result["seconds"]
-    agent, env = recipe.evaluation(folder)
-    saved = DQN.load(folder.path / "agent.pt", device="cpu")
-    obs = torch.as_tensor(env.reset(seed=0)[0])[None]
-    assert torch.equal(agent.q_values(obs), saved.q_values(obs))
-    assert agent.num_timesteps == 200
+    for _ in range(2):
+        agent, env = recipe.evaluation(folder)
+        saved = DQN.load(folder.path / "agent.pt", device="cpu")
+        obs = torch.as_tensor(env.reset(seed=0)[0])[None]
+        assert torch.equal(agent.q_values(obs), saved.q_values(obs))
+        assert agent.num_timesteps == 200
+        folder.checkpoint_path.unlink(missing_ok=True)  # who wants the room it takes can still evaluate
 
 
 def test_dqn_learns_from_a_file(tmp_path: Path) -> None:

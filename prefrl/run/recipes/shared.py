@@ -11,7 +11,7 @@ import gymnasium as gym
 import torch
 
 import prefrl.envs
-from prefrl.agents.base import Agent, resolve_device, taking_over
+from prefrl.agents.base import Agent, read_agent_file, resolve_device, taking_over
 from prefrl.run.folder import RunFolder
 
 PYTHON_VALUES = {"True": True, "False": False, "None": None}
@@ -97,13 +97,19 @@ def small_networks() -> Iterator[None]:
 
 
 def restore(agent: Agent, folder: RunFolder) -> None:
-    """Put an agent in the state of a run's checkpoint.
+    """Put an agent in the state of a run's checkpoint or, where that was deleted, of its ``agent.pt``.
 
     Raises:
-        FileNotFoundError: if there is no checkpoint yet.
+        FileNotFoundError: if there is neither yet.
         ValueError: if it is damaged, or another agent's.
     """
-    checkpoint = folder.load_checkpoint()
+    checkpoint, saved = folder.load_checkpoint(), folder.path / "agent.pt"
+    if checkpoint is None and saved.exists():
+        header, state = read_agent_file(saved)
+        with taking_over(saved, f"state of this run's {type(agent).__name__}"):
+            agent.num_timesteps = header["num_timesteps"]
+            agent.load_state_dict(state)
+        return
     if checkpoint is None:
         raise FileNotFoundError(f"{folder.path} holds no checkpoint yet; run `prefrl resume {folder.path}`")
     with taking_over(folder.checkpoint_path, f"state of this run's {type(agent).__name__}"):
