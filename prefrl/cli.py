@@ -46,18 +46,17 @@ class ListCommand:
             agents.add_row(f"prefrl train {name}", summary(load_recipe(name)))
         columns = ("id", "observations", "actions", "steps", "what it is")
         environments = Table(*columns, title="Environments", title_justify="left")
-        for env_id, family in prefrl.envs.REGISTRY.items():
-            env = gym.make(env_id)
-            spaces = (str(env.observation_space), str(env.action_space))
-            environments.add_row(env_id, *spaces, str(family.max_episode_steps), summary(type(env.unwrapped)))
-        for env_id in prefrl.envs.MINATAR_IDS:
+        for env_id in (*prefrl.envs.REGISTRY, *prefrl.envs.MINATAR_IDS):
             try:
                 env = gym.make(env_id)
-                spaces = (str(env.observation_space), str(env.action_space))
-                steps = str(env.spec.max_episode_steps) if env.spec else ""
-                environments.add_row(env_id, *spaces, steps, summary(type(env.unwrapped)))
-            except ImportError as error:
+            except ImportError as error:  # MinAtar is an extra
                 environments.add_row(env_id, "", "", "", str(error))
+                continue
+            assert env.spec is not None
+            spaces = (str(env.observation_space), str(env.action_space))
+            environments.add_row(
+                env_id, *spaces, str(env.spec.max_episode_steps), summary(type(env.unwrapped))
+            )
         for table in (agents, environments):
             table.columns[0].no_wrap = True
             Console().print(table)

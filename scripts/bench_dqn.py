@@ -7,7 +7,7 @@ sides, which helps both.
 "device" steps 256 environments together and learns from as many samples per timestep as SB3 does, in one
 gradient step on 256 batches at once. "one_batch" takes one gradient step on a single batch per step of the
 256 environments instead: as often as SB3 per step of its environment, but 256 times less per timestep.
-"products" are the matrix products of a gradient step and nothing else: no implementation is faster.
+"products" are the matrix products of such a gradient step, all of them, and nothing else.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -33,7 +33,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 import prefrl.envs
 from prefrl.agents.base import Spaces
-from prefrl.agents.dqn import DQN, DQNConfig
+from prefrl.agents.dqn import DQN, DQNConfig, Loss
 from prefrl.cli import FLAGS, execute
 from prefrl.data import TransitionDataset
 from prefrl.functional.statistics import bootstrap_interval, interquartile_mean
@@ -103,7 +103,8 @@ class Bench:
             for name, batches in (("", 1), ("device_", self.num_envs)):
                 result[f"{name}products_over_sb3_{key}"] = self._ratios(theirs, self._products(batches))
         torch.set_num_threads(1)
-        for network in ("mlp", "conv"):
+        networks: tuple[Literal["mlp", "conv"], ...] = ("mlp", "conv")
+        for network in networks:
             for name, compiled in (("", False), ("_compiled", True)):
                 result[f"hl_gauss_over_huber_{network}_update_seconds{name}"] = self._heads(network, compiled)
         result.update(self._environments())
@@ -188,7 +189,7 @@ class Bench:
         count = max(1, self.timesteps // batches)
         return lambda: timed(lambda: [work() for _ in range(count)]) / (count * batches)
 
-    def _heads(self, network: str, compiled: bool) -> dict[str, float]:
+    def _heads(self, network: Literal["mlp", "conv"], compiled: bool) -> dict[str, float]:
         """Return seconds of a gradient step with HL-Gauss' 51 bins over those with one number per action."""
         shape, actions = ((4,), 2) if network == "mlp" else ((10, 10, 4), 6)  # CartPole's, MinAtar's
         spaces = Spaces(gym.spaces.Box(-1.0, 1.0, shape), gym.spaces.Discrete(actions))
@@ -199,9 +200,9 @@ class Bench:
             action_space=spaces.single_action_space,
         )  # fmt: skip
 
-        def seconds(loss: str) -> Callable[[], float]:
-            config = DQNConfig(loss=loss, network=network, hidden=self.hidden, bins=51,  # type: ignore[arg-type]
-                               double=False, max_clamped_fraction=1.0, compile=compiled)  # fmt: skip
+        def seconds(loss: Loss) -> Callable[[], float]:
+            config = DQNConfig(loss=loss, network=network, hidden=self.hidden, bins=51, double=False,
+                               max_clamped_fraction=1.0, compile=compiled)  # fmt: skip
             agent = DQN(spaces, config, dataset=dataset, device="cpu")
             return lambda: timed(lambda: [agent.update() for _ in range(500)]) / 500
 
