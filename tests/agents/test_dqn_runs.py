@@ -246,7 +246,8 @@ def test_a_compiled_run_goes_on_after_a_crash(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", LEARNING_RATES)
 def test_the_compiled_step_is_the_same(loss: str) -> None:
-    settings = {**CONFIG, "loss": loss, "n_step": 2, "dueling": True}
+    # With a small epsilon Adam makes whole steps of gradients that are nothing but rounding.
+    settings = {**CONFIG, "loss": loss, "n_step": 2, "dueling": True, "adam_eps": 1e-3}
     agents = [
         DQN(gym.make("CartPole-v1"), DQNConfig(**settings, compile=c), device="cpu") for c in (False, True)
     ]
@@ -268,7 +269,7 @@ def test_the_compiled_step_is_the_same_for_pictures_and_from_a_data_set() -> Non
         observation_space=spaces.single_observation_space, action_space=spaces.single_action_space,
     )  # fmt: skip
     settings = {**CONFIG, "cql_alpha": 0.3, "target_policy": "sarsa", "loss": "hl_gauss"}
-    settings |= {"adam_eps": 1e-2}  # or Adam makes whole steps of gradients that are nothing but rounding
+    settings |= {"adam_eps": 1e-2}  # as above
     agents = [
         DQN(spaces, DQNConfig(**settings, compile=c), dataset=data, device="cpu").learn(40)
         for c in (False, True)
