@@ -127,6 +127,9 @@ class Agent(ABC):
     steps_env: bool = True
     """Whether the loop steps an environment for this agent."""
 
+    info_keys: ClassVar[tuple[str, ...]] = ()
+    """What the agent needs of the environment's infos; the loop hands it over in the transitions."""
+
     logger: Any = None
     """The SB3 logger of the run in progress; the loop sets it, callbacks read it."""
 
@@ -147,8 +150,8 @@ class Agent(ABC):
     # Inside face -----------------------------------------------------------------------------------------
 
     @abstractmethod
-    def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
-        """Return actions [n, ...] for observations [n, ...], both on the device."""
+    def act(self, obs: Any, *, deterministic: bool = False) -> Tensor:
+        """Return actions [n, ...] for observations [n, ...] (or a dict of them), both on the device."""
 
     @abstractmethod
     def observe(self, transitions: Transitions) -> None:

@@ -24,7 +24,7 @@ class _Family(NamedTuple):
 
     module: str
     name: str
-    max_episode_steps: int
+    max_episode_steps: int | None = None
 
 
 REGISTRY = {
@@ -35,6 +35,13 @@ REGISTRY = {
     "prefrl/MountainCar-v0": _Family("prefrl.envs.mountain_car", "MountainCar", 200),
     "prefrl/MountainCarContinuous-v0": _Family("prefrl.envs.mountain_car", "MountainCarContinuous", 999),
     "prefrl/Pendulum-v0": _Family("prefrl.envs.pendulum", "Pendulum", 200),
+    # These terminate by themselves, after as many requests as they are told.
+    "prefrl/MultiSecretary-v0": _Family("prefrl.envs.online_knapsack", "MultiSecretary"),
+    "prefrl/NetworkRevenue-v0": _Family("prefrl.envs.online_knapsack", "NetworkRevenue"),
+    "prefrl/AdversarialKnapsack-v0": _Family("prefrl.envs.online_knapsack", "AdversarialKnapsack"),
+    "prefrl/SecondPriceBudget-v0": _Family("prefrl.envs.second_price", "SecondPriceBudget"),
+    "prefrl/EntropyMatching-v0": _Family("prefrl.envs.entropy_matching", "EntropyMatching"),
+    "prefrl/AssortmentMNL-v0": _Family("prefrl.envs.assortment", "AssortmentMNL"),
 }
 """Registered ids and where they live."""
 

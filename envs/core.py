@@ -54,15 +54,22 @@ class Dynamics(ABC):
         """Return start states; ``options`` are those of ``reset`` (unknown ones raise ValueError)."""
 
     @abstractmethod
-    def observe(self, state: State) -> Array:
+    def observe(self, state: State) -> Any:
         """Return observations ``[n, ...]`` of the single observation space, in memory of their own.
 
-        Callers may write into what they get, so it must not be an array of the state.
+        They are one array, or for a Dict space a dict of arrays. Callers may write into what they get, so it must not be an array of the state.
         """
 
     @abstractmethod
     def step(self, state: State, actions: Array, noise: Noise) -> tuple[State, Array, Array]:
         """Return ``(next_state, rewards [n], terminated [n])``; nothing given is written to."""
+
+    def info(self, state: State) -> dict[str, Array]:
+        """Return what faces report in ``info``: arrays [n, ...], zeros at a start; by default nothing.
+
+        It belongs to the step that led to ``state``, which must remember it.
+        """
+        return {}
 
     def observation(self, *columns: Array) -> Array:
         """Return arrays ``[n]`` side by side as observations ``[n, len(columns)]``, for :meth:`observe`.
@@ -184,11 +191,15 @@ class ScalarEnv(gym.Env[Any, Any]):
         """Start an episode; see ``gymnasium.Env.reset``."""
         super().reset(seed=seed)
         self._rng.generator = self.np_random
+        self._before_start()
         self._state = self.dynamics.initial(self.dynamics.reset_noise(self._rng, 1), options)
         self._last_action = None
         if self.render_mode == "human":
             self.render()
-        return self._observation(), {}
+        return self._observation(), self._info()
+
+    def _before_start(self) -> None:
+        """Take note that an episode is about to draw its start; for faces that offer more."""
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Advance by one step; see ``gymnasium.Env.step``.
@@ -205,7 +216,7 @@ class ScalarEnv(gym.Env[Any, Any]):
         self._last_action = actions[0]
         if self.render_mode == "human":
             self.render()
-        return self._observation(), float(rewards[0]), bool(terminated[0]), False, {}
+        return self._observation(), float(rewards[0]), bool(terminated[0]), False, self._info()
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything a bit-equal continuation needs: state and generator (wrappers have their own)."""
@@ -239,8 +250,19 @@ class ScalarEnv(gym.Env[Any, Any]):
 
     def _observation(self) -> Any:
         assert self._state is not None
-        obs = self.dynamics.observe(self._state)[0]
-        return int(obs) if self._integer_obs else obs
+        obs = self.dynamics.observe(self._state)
+        if isinstance(obs, dict):
+            return {name: values[0] for name, values in obs.items()}
+        return int(obs[0]) if self._integer_obs else obs[0]
+
+    def _info(self) -> dict[str, Any]:
+        """Return the dynamics' report on the only row; numbers as Python's own."""
+        assert self._state is not None
+        report = self.dynamics.info(self._state)
+        return {
+            name: values[0].item() if values.ndim == 1 else values[0].copy()
+            for name, values in report.items()
+        }
 
     def render(self) -> Any:
         """Return the picture [height, width, 3] ("rgb_array"), or show it ("human")."""
@@ -290,7 +312,8 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
     - NEXT_STEP (Gymnasium's default): its next step ignores the action and carries the new episode's first
       observation; that row is no transition, see ``prefrl.data.transition_mask``.
     - SAME_STEP: it restarts at once. The true successors stand in ``infos["final_obs"]`` (of every row;
-      ``infos["_final_obs"]`` says which rows ended).
+      ``infos["_final_obs"]`` says which rows ended), and likewise what the dynamics report in
+      ``infos["final_info"]``.
     - DISABLED: it must be reset by ``reset(options={"reset_mask": mask})`` before the next step; on a device
       this is not checked.
 
@@ -355,6 +378,8 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
         seeds = check_seed(seed, self.num_envs)
         if seeds is not None:
             self._rng = self.dynamics.backend.random(seeds)
+        if mask is None:
+            self._before_start()
         start = self.dynamics.initial(self._reset_noise(), options)
         if mask is None:
             xp, device = self.dynamics.xp, self.dynamics.backend.device
@@ -366,7 +391,10 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
             self._state, self._elapsed, self._done = rows
         self._last_actions = None
         assert self._state is not None
-        return self.dynamics.observe(self._state), {}
+        return self.dynamics.observe(self._state), self.dynamics.info(self._state)
+
+    def _before_start(self) -> None:
+        """Take note that all rows are about to draw their starts; for faces that offer more."""
 
     def _check_mask(self, mask: Any) -> Array:
         if mask is None:
@@ -440,11 +468,18 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
         dynamics, infos = self.dynamics, {}
         after, rewards, terminated, truncated = self._move(before, actions, noise)
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
-            infos = {"final_obs": dynamics.observe(after.state), "_final_obs": after.done}
+            infos = self._final(after)
         if start_noise is not None:
             ended = after.done if self.autoreset_mode is AutoresetMode.SAME_STEP else before.done
             after = self._restart(after, ended, dynamics.initial(start_noise))
+        infos = {**dynamics.info(after.state), **infos}
         return after, (dynamics.observe(after.state), rewards, terminated, truncated, infos)
+
+    def _final(self, rows: _Rows) -> dict[str, Any]:
+        """Return what SAME_STEP says of all rows before some restart, and which do."""
+        infos = {"final_obs": self.dynamics.observe(rows.state), "_final_obs": rows.done}
+        report = self.dynamics.info(rows.state)
+        return {**infos, "final_info": report, "_final_info": rows.done} if report else infos
 
     def _advance_where_needed(self, before: _Rows, actions: Array, noise: Noise) -> _Step:
         """:meth:`_advance_all` on the host, where starts are drawn only when some row needs one."""
@@ -454,9 +489,10 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
         if self.autoreset_mode is AutoresetMode.NEXT_STEP:
             ended = before.done
         elif self.autoreset_mode is AutoresetMode.SAME_STEP and bool(ended.any()):
-            infos = {"final_obs": dynamics.observe(after.state), "_final_obs": ended}
+            infos = self._final(after)
         if self.autoreset_mode is not AutoresetMode.DISABLED and bool(ended.any()):
             after = self._restart(after, ended, dynamics.initial(self._reset_noise()))
+        infos = {**dynamics.info(after.state), **infos}
         return after, (dynamics.observe(after.state), rewards, terminated, truncated, infos)
 
     def render(self) -> tuple[Any, ...] | None:

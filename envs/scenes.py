@@ -1,12 +1,13 @@
-"""Pictures of the classic control problems."""
+"""Pictures of the classic control problems, and of budgets."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .drawing import FINISH, FINISH_EDGE, GRASS, GRASS_EDGE, INK, WHITE, Colour, Image
+from .drawing import BARRIER, FINISH, FINISH_EDGE, GRASS, GRASS_EDGE, INK, WHITE, Colour, Image
 from .shapes import Canvas, Point
 
 PAPER: Colour = (247, 248, 250)
@@ -188,4 +189,38 @@ def draw_acrobot(theta1: float, theta2: float, torque: int) -> Image:
         canvas.disc(*joint, 4.0, WHITE)
     if torque:
         _arc_arrow(canvas, elbow, 36.0, angle - math.pi / 2.0, torque * 2.2)
+    return canvas.image()
+
+
+def draw_budgets(remaining: NDArray[np.float64], time: float, served: bool, rejected: bool) -> Image:
+    """Draw a bar per budget, the share that even spending would leave, and how the last request fared.
+
+    Args:
+        remaining: [m] share of each budget that is left; of more than 16 budgets, 16 from all over are drawn.
+        time: share of the requests that are gone.
+        served: whether the last request consumed anything: a green dot, else a grey one.
+        rejected: whether a budget did not suffice for it: a red dot.
+
+    Returns:
+        A picture [400, 600, rgb].
+    """
+    canvas = Canvas(600, 400, PAPER)
+    shown = remaining[np.linspace(0, len(remaining) - 1, min(len(remaining), 16)).astype(int)]
+    left, right, top, bottom = 40.0, 500.0, 50.0, 350.0
+    pitch = (right - left) / len(shown)
+    width = min(0.7 * pitch, 90.0)
+    for index, share in enumerate(shown):
+        middle = left + (index + 0.5) * pitch
+        x0, x1 = middle - width / 2.0, middle + width / 2.0
+        canvas.polygon([(x0, top), (x1, top), (x1, bottom), (x0, bottom)], SHADE, 4.0)
+        level = bottom - float(share) * (bottom - top)
+        if share > 0.0:
+            canvas.polygon([(x0, level), (x1, level), (x1, bottom), (x0, bottom)], BODY)
+    even = bottom - (1.0 - time) * (bottom - top)
+    canvas.stroke([(left - 12.0, even), (right + 12.0, even)], 3.0, ARROW)
+    canvas.disc(552.0, 200.0, 22.0, BARRIER if rejected else FINISH if served else STEEL)
+    canvas.polygon([(left, 380.0), (right, 380.0), (right, 386.0), (left, 386.0)], SHADE, 2.0)
+    if time > 0.0:
+        gone = left + time * (right - left)
+        canvas.polygon([(left, 380.0), (gone, 380.0), (gone, 386.0), (left, 386.0)], STEEL, 2.0)
     return canvas.image()

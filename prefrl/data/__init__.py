@@ -7,7 +7,7 @@ from .minari import load_minari
 from .preference_files import load_preferences, save_preferences
 from .seeding import seeded_generator
 from .segments import Preferences, Segments, concatenate_segments, split_preferences
-from .transitions import Transitions, successor_obs, transition_mask
+from .transitions import Transitions, map_obs, step_infos, successor_obs, transition_mask
 
 __all__ = [
     "Preferences",
@@ -21,10 +21,12 @@ __all__ = [
     "load_minari",
     "load_preferences",
     "load_transitions",
+    "map_obs",
     "save_preferences",
     "save_transitions",
     "seeded_generator",
     "split_preferences",
+    "step_infos",
     "successor_obs",
     "transition_mask",
 ]

@@ -1,4 +1,4 @@
-"""Discrete and Box spaces as JSON."""
+"""Spaces as JSON: Discrete, Box, MultiBinary, and Dict of these."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .npy import DTYPES
 
 
 def space_to_json(space: gym.Space[Any]) -> dict[str, Any]:
-    """Describe a Discrete or Box space in JSON (bounds may be infinite, which Python writes ``Infinity``).
+    """Describe a space in JSON (bounds may be infinite, which Python writes ``Infinity``).
 
     Raises:
-        ValueError: for any other kind of space.
+        ValueError: for a space that is neither Discrete, Box, MultiBinary [n], nor a Dict of such.
     """
     if isinstance(space, gym.spaces.Discrete):
         return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
@@ -28,7 +28,11 @@ def space_to_json(space: gym.Space[Any]) -> dict[str, Any]:
             "high": space.high.tolist(),
             "dtype": str(space.dtype),
         }
-    raise ValueError(f"{space} is not supported; allowed are Discrete and Box spaces")
+    if isinstance(space, gym.spaces.MultiBinary) and isinstance(space.n, (int, np.integer)):
+        return {"kind": "MultiBinary", "n": int(space.n)}
+    if isinstance(space, gym.spaces.Dict):
+        return {"kind": "Dict", "spaces": {name: space_to_json(part) for name, part in space.items()}}
+    raise ValueError(f"{space} is not supported; allowed are Discrete, Box, MultiBinary and Dict spaces")
 
 
 def space_from_json(description: Mapping[str, Any]) -> gym.Space[Any]:
@@ -43,12 +47,19 @@ def space_from_json(description: Mapping[str, Any]) -> gym.Space[Any]:
             return _discrete(description)
         if kind == "Box":
             return _box(description)
-    except (KeyError, TypeError, OverflowError, ValueError) as error:
+        if kind == "MultiBinary":
+            return gym.spaces.MultiBinary(_discrete({"n": description["n"], "start": 0}).n)
+        if kind == "Dict":
+            return gym.spaces.Dict(
+                {str(name): space_from_json(part) for name, part in description["spaces"].items()}
+            )
+    except (KeyError, TypeError, AttributeError, OverflowError, ValueError) as error:
         raise ValueError(f"{reprlib.repr(description)} describes no {kind} space: {error}") from error
-    raise ValueError(f"{reprlib.repr(description)} describes no space; allowed are Discrete and Box")
+    raise ValueError(f"{reprlib.repr(description)} describes no space; allowed are Discrete, Box, "
+                     "MultiBinary and Dict")  # fmt: skip
 
 
-def _discrete(description: Mapping[str, Any]) -> gym.Space[Any]:
+def _discrete(description: Mapping[str, Any]) -> gym.spaces.Discrete:
     n, start = description["n"], description["start"]
     if type(n) is not int or type(start) is not int or not 1 <= n < 1 << 62 or abs(start) >= 1 << 62:
         raise ValueError("n must be a whole number of at least 1, start a whole number")

@@ -88,6 +88,7 @@ class _Recorder:
     """Stands where the loop has its agent: acts like one, and keeps what it is shown."""
 
     num_timesteps = 0
+    info_keys = ()
 
     def __init__(self, agent: Policy | None, env: Any, epsilon: float, seed: int) -> None:
         self.agent, self.env, self.epsilon, self.seed = agent, env, epsilon, seed

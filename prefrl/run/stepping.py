@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prefrl.agents.base import Agent
-from prefrl.data import Transitions, successor_obs, transition_mask
+from prefrl.data import Transitions, map_obs, step_infos, successor_obs, transition_mask
 
 EPISODE_WINDOW = 100
 """Episodes that ``rollout/ep_rew_mean`` and ``rollout/ep_len_mean`` are the means of, as in SB3."""
@@ -55,22 +55,21 @@ class Stepper:
     def _start(self) -> None:
         sequence = np.random.SeedSequence([self.agent.seed, self.agent.num_timesteps])
         self.obs, _ = self.env.reset(seed=int(sequence.generate_state(1)[0]))
-        self.on_device = isinstance(self.obs, Tensor)
-        self.ended = self._zeros() != 0
-        self.episodes: Episodes = (
-            DeviceEpisodes(self.num_envs, self.obs.device) if self.on_device else HostEpisodes(self.num_envs)
-        )
-
-    def _zeros(self) -> Any:
-        return (
-            torch.zeros(self.num_envs, device=self.obs.device) if self.on_device else np.zeros(self.num_envs)
-        )
+        part = next(iter(self.obs.values())) if isinstance(self.obs, dict) else self.obs
+        self.on_device = isinstance(part, Tensor)
+        self.episodes: Episodes
+        if self.on_device:
+            self.ended: Any = torch.zeros(self.num_envs, dtype=torch.bool, device=part.device)
+            self.episodes = DeviceEpisodes(self.num_envs, part.device)
+        else:
+            self.ended = np.zeros(self.num_envs, dtype=np.bool_)
+            self.episodes = HostEpisodes(self.num_envs)
 
     def step(self) -> dict[str, Any]:
         """Step every row once; return what callbacks may look at, under SB3's names."""
         if self.mode is AutoresetMode.DISABLED and (self.on_device or self.ended.any()):
             self.obs, _ = self.env.reset(options={"reset_mask": self.ended})
-        obs = self._tensor(self.obs)
+        obs = map_obs(self._tensor, self.obs)
         with torch.no_grad():
             actions = self.agent.act(obs)
         taken = actions if self.on_device else actions.cpu().numpy()
@@ -84,10 +83,11 @@ class Stepper:
             obs=obs,
             actions=actions,
             rewards=self._tensor(rewards),
-            next_obs=self._tensor(successor_obs(self.mode, next_obs, infos)),
+            next_obs=map_obs(self._tensor, successor_obs(self.mode, next_obs, infos)),
             terminations=self._tensor(terminations),
             truncations=self._tensor(truncations),
             mask=self._tensor(mask),
+            infos=self._infos(infos) if self.agent.info_keys else {},
         )
         self.agent.observe(transitions)
         self.obs, self.ended = next_obs, terminations | truncations
@@ -100,6 +100,13 @@ class Stepper:
             "infos": infos,
             "transitions": transitions,
         }
+
+    def _infos(self, infos: Mapping[str, Any]) -> dict[str, Tensor]:
+        keys = self.agent.info_keys
+        if isinstance(self.env, OneRow):
+            found = step_infos(keys, infos.get("final_info", infos))
+            return {key: self._tensor(np.array([value])) for key, value in found.items()}
+        return {key: self._tensor(value) for key, value in step_infos(keys, infos).items()}
 
     def _tensor(self, values: Any) -> Tensor:
         # from_numpy: six times a step, as_tensor's search for what it was given is felt
@@ -125,11 +132,12 @@ class Stepper:
             return
         self._start()
         self.env.unwrapped.load_state_dict(state["env"])
-        self.obs, self.ended = self._like_obs(state["obs"]), self._like_obs(state["ended"])
+        self.obs, self.ended = map_obs(self._stored, state["obs"]), self._stored(state["ended"])
         self.episodes.load_state_dict(state["episodes"])
 
-    def _like_obs(self, values: Tensor) -> Any:
-        return values.to(self.obs.device) if self.on_device else values.numpy()
+    def _stored(self, values: Tensor) -> Any:
+        """Return values of a checkpoint where the environment has its own."""
+        return values.to(self.ended.device) if self.on_device else values.numpy()
 
 
 class OneRow(gym.vector.VectorEnv[Any, Any, Any]):
@@ -168,7 +176,9 @@ class OneRow(gym.vector.VectorEnv[Any, Any, Any]):
         flags = np.array([[terminated], [truncated]], dtype=np.bool_)
         return self._row(obs), np.array([reward], dtype=np.float64), flags[0], flags[1], infos
 
-    def _row(self, obs: Any) -> NDArray[Any]:
+    def _row(self, obs: Any) -> Any:
+        if isinstance(obs, dict):
+            return {name: np.array([values]) for name, values in obs.items()}
         return np.array([obs], dtype=self.observation_space.dtype)
 
     def close_extras(self, **kwargs: Any) -> None:

@@ -1,0 +1,335 @@
+"""What agents share that answer requests by prices: streams of requests, each with prices of its own.
+
+A policy of dual prices answers request t with x in argmax f_t(x) - mu_t . b_t(x), and then changes the prices
+by a rule that looks at what the answer was meant to consume. Dual mirror descent is one rule, the baselines of
+``prefrl.agents.allocation_baselines`` are others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import array_api_compat
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from prefrl.data import Transitions, map_obs
+from prefrl.envs.allocation_problems import Allocation, SingleChoice, problem_from_json
+
+Array = Any
+"""A numpy array or a tensor."""
+
+
+class PriceRule(Protocol):
+    """How prices change from request to request. Arrays are numpy's or torch's, and of their kind."""
+
+    memory_rows: int
+    """How many vectors [m] the rule wants remembered for each stream; zeros at the start."""
+
+    def initial_price(self) -> NDArray[np.float64]:
+        """Return the prices [m] of the first request."""
+
+    def next_price(
+        self, mu: Array, consumption: Array, t: Array, remaining: Array, memory: Array
+    ) -> tuple[Array, Array]:
+        """Return the prices of the next request, and what to remember.
+
+        Args:
+            mu: the prices [..., m] of the last request.
+            consumption: what its answer was meant to consume [..., m].
+            t: number of the next request [...], from 1 on.
+            remaining: share of each budget that is left [..., m].
+            memory: [..., memory_rows, m].
+        """
+
+
+def allocation_of(env: Any) -> Allocation:
+    """Return problem, horizon and budgets of an allocation environment, wrapped or not.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    allocation = getattr(getattr(env, "unwrapped", env), "allocation", None)
+    if not isinstance(allocation, Allocation):
+        raise ValueError(f"{env} is no allocation environment; give one of prefrl's, such as "
+                         "prefrl/MultiSecretary-v0, or allocation=")  # fmt: skip
+    return allocation
+
+
+def allocation_to_json(allocation: Allocation) -> str:
+    """Describe an allocation in JSON."""
+    problem = allocation.problem.to_json()
+    return json.dumps({"problem": problem, "horizon": allocation.horizon, "rho": list(allocation.rho)})
+
+
+def allocation_from_json(text: str) -> Allocation:
+    """Return the allocation that :func:`allocation_to_json` described; ValueError if it is none."""
+    content = json.loads(text)
+    return Allocation(
+        problem_from_json(content["problem"]), int(content["horizon"]), tuple(content["rho"])
+    )
+
+
+class PriceStreams:
+    """Prices of n streams of requests, and the account of what they earned and spent.
+
+    A stream begins where the observation's ``time`` is 0.
+
+    Args:
+        allocation: what the requests ask, how many there are, and the budgets.
+        rule: how prices change.
+    """
+
+    def __init__(self, allocation: Allocation, rule: PriceRule) -> None:
+        self.allocation, self.rule = allocation, rule
+        self._initial = rule.initial_price()
+        self.state: dict[str, Array] = {}
+        """Named arrays [n, ...]; empty before the first request."""
+
+    def begin(self, obs: Mapping[str, Array]) -> None:
+        """Give the streams that begin their first prices."""
+        time, request = obs["time"], obs["request"]
+        xp, device = array_api_compat.array_namespace(time), array_api_compat.device(time)
+        n, m = len(time), len(self._initial)
+        start = {
+            "mu": xp.asarray(self._initial, dtype=request.dtype, device=device) * xp.ones_like(time),
+            "memory": xp.zeros((n, self.rule.memory_rows, m), dtype=request.dtype, device=device),
+            "rewards": xp.zeros(n, dtype=xp.float64, device=device),
+            "spent": xp.zeros((n, m), dtype=xp.float64, device=device),
+            "tail_price": xp.zeros((n, m), dtype=xp.float64, device=device),
+            "tail_count": xp.zeros(n, dtype=xp.int64, device=device),
+        }
+        if len(self.state.get("mu", ())) != n:
+            self.state = start
+            return
+        first = time[:, 0] == 0
+        for name, values in start.items():
+            where = first.reshape((-1,) + (1,) * (values.ndim - 1))
+            self.state[name] = xp.where(where, values, self.state[name])
+
+    def answer(self, obs: Mapping[str, Array]) -> tuple[Array, Array | None]:
+        """Return the best answers [n, ...] to requests, and what they are expected to consume [n, m].
+
+        The latter is None where the request does not tell.
+        """
+        problem = self.allocation.problem
+        actions = problem.best_response(obs["request"], self.state["mu"])
+        return actions, problem.expected_consumption(obs["request"], actions)
+
+    def advance(self, consumption: Array, obs: Mapping[str, Array], mask: Array | None = None) -> None:
+        """Change the prices after an answer.
+
+        Args:
+            consumption: what it was meant to consume [n, m].
+            obs: the observation after it.
+            mask: [n] bool, the streams that got a request at all; None: all.
+        """
+        xp = array_api_compat.array_namespace(obs["time"])
+        state, horizon = self.state, self.allocation.horizon
+        t = xp.astype(xp.round(obs["time"][:, 0] * horizon), xp.int64)
+        mask = t == t if mask is None else mask
+        late = mask & (2 * t > horizon)  # the request that was answered lies in the second half
+        state["tail_price"] = state["tail_price"] + late[:, None] * state["mu"]
+        state["tail_count"] = state["tail_count"] + late
+        mu, memory = self.rule.next_price(
+            state["mu"], consumption, t, obs["remaining"], state["memory"]
+        )
+        state["mu"] = xp.where(mask[:, None], mu, state["mu"])
+        state["memory"] = xp.where(mask[:, None, None], memory, state["memory"])
+
+    def account(self, rewards: Array, consumption: Array, mask: Array) -> None:
+        """Take in what an answer earned [n] and consumed [n, m]."""
+        self.state["rewards"] = self.state["rewards"] + rewards * mask
+        self.state["spent"] = self.state["spent"] + consumption * mask[:, None]
+
+    def tail_price(self) -> Array:
+        """Return the mean price [n, m] over the second half of the horizon, as far as it has come."""
+        return self.state["tail_price"] / self.state["tail_count"].clip(min=1)[:, None]
+
+
+class PriceServer:
+    """Serves requests one by one, or n at once, with prices that it keeps: ``predict`` of the agents.
+
+    Works in NumPy: for one small request torch's calls would take longer than the decision.
+
+    Args:
+        allocation: see :class:`PriceStreams`.
+        rule: see :class:`PriceStreams`.
+    """
+
+    def __init__(self, allocation: Allocation, rule: PriceRule) -> None:
+        self.streams = PriceStreams(allocation, rule)
+        self._budget = np.array(allocation.rho) * allocation.horizon
+        self._width = allocation.problem.num_seen
+        self._fast = isinstance(allocation.problem, SingleChoice) and rule.memory_rows == 0
+        self._pending: dict[str, NDArray[np.float64]] = {}  # of the last answer: its consumption, if known
+        self._horizon = allocation.horizon
+
+    def serve(self, observation: Mapping[str, Any], episode_start: Any) -> Any:
+        """Return the answer to one observation, or answers [n, ...] to n.
+
+        Raises:
+            ValueError: if the observation is none of an allocation environment's, or not finite: nothing is
+                then changed.
+        """
+        try:
+            request, time, remaining = (observation[name] for name in ("request", "time", "remaining"))
+            if self._fast and request.ndim == 1 and episode_start is None:
+                return self._serve_one(request, time, remaining)
+        except (KeyError, TypeError, IndexError, AttributeError):
+            pass
+        return self._serve_rows(observation, episode_start)
+
+    def _serve_one(self, request: Any, time: Any, remaining: Any) -> Any:
+        """Serve one single choice: what :meth:`_serve_rows` does, without its arrays of one row."""
+        m = len(self._budget)
+        if request.shape != (self._width,) or remaining.shape != (m,) or time.shape != (1,):
+            raise TypeError
+        moment = float(time[0])
+        # A sum is finite where its parts are.
+        if not 0.0 <= moment <= 1.0 or not np.isfinite(request.dot(request) + remaining.dot(remaining)):
+            raise TypeError
+        streams, problem = self.streams, self.streams.allocation.problem
+        state = streams.state
+        assert isinstance(problem, SingleChoice)
+        if moment == 0.0 or len(state.get("mu", ())) != 1:
+            self._pending = {}
+            rows = {"time": time[None], "request": request[None]}
+            streams.begin(map_obs(lambda values: np.asarray(values, np.float64), rows))
+            state = streams.state
+        mu = state["mu"][0]
+        if self._pending:
+            mu, _ = streams.rule.next_price(
+                mu, self._pending["consumption"][0], round(moment * self._horizon), remaining, None
+            )
+            state["mu"][0] = mu
+        action, consumption = problem.serve(request, mu)
+        self._pending = {"consumption": consumption[None]}
+        return np.int64(action)
+
+    def _serve_rows(self, observation: Any, episode_start: Any) -> Any:
+        obs, single = self._checked(observation)
+        rows = len(obs["time"])
+        if episode_start is not None:
+            started = np.broadcast_to(np.asarray(episode_start, dtype=bool), (rows,))
+            obs["time"] = np.where(started[:, None], 0.0, obs["time"])
+        streams = self.streams
+        if len(streams.state.get("mu", ())) == rows and self._pending:
+            consumption = self._pending.get("consumption")
+            if consumption is None:  # of an auction only the payment tells, and of that only the budget
+                consumption = (self._pending["remaining"] - obs["remaining"]) * self._budget
+            streams.advance(consumption, obs, obs["time"][:, 0] > 0.0)
+        streams.begin(obs)
+        actions, consumption = streams.answer(obs)
+        self._pending = (
+            {"remaining": obs["remaining"]} if consumption is None else {"consumption": consumption}
+        )
+        return actions[0] if single else actions
+
+    def _checked(self, observation: Any) -> tuple[dict[str, NDArray[np.float64]], bool]:
+        widths = {"request": self._width, "remaining": len(self._budget), "time": 1}
+        if not isinstance(observation, Mapping) or set(observation) != set(widths):
+            raise ValueError(f"observation is {observation!r}; it must be a dict of request, remaining, time")
+        obs = {}
+        for name, width in widths.items():
+            try:
+                values = np.asarray(observation[name], dtype=np.float64)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"observation: {name} is no array of numbers: {error}") from error
+            if values.ndim not in (1, 2) or values.shape[-1] != width:
+                raise ValueError(f"observation: {name} has shape {values.shape}; it must be ({width},) or "
+                                 f"(n, {width})")  # fmt: skip
+            if not np.isfinite(values).all():
+                raise ValueError(f"observation: {name} is {values}; it must be finite")
+            obs[name] = values
+        if ((obs["time"] < 0.0) | (obs["time"] > 1.0)).any():
+            raise ValueError(f"observation: time is {obs['time']}; it must lie in [0, 1]")
+        single = obs["time"].ndim == 1
+        obs = {name: np.atleast_2d(values) for name, values in obs.items()}
+        if len({len(values) for values in obs.values()}) != 1:
+            raise ValueError("observation: request, remaining and time have different numbers of rows")
+        return obs, single
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the prices that are kept, and what the last answer left to be learned from."""
+        return {"state": dict(self.streams.state), "pending": dict(self._pending)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a checkpoint's copy of :meth:`state_dict`."""
+        self.streams.state = {name: np.array(values) for name, values in state["state"].items()}
+        self._pending = {name: np.array(values) for name, values in state["pending"].items()}
+
+
+class Pricing:
+    """The two faces of a policy of dual prices: streams that the loop steps, and requests that come by hand.
+
+    Args:
+        allocation: see :class:`PriceStreams`.
+        rule: see :class:`PriceStreams`.
+        device: where the streams of the loop live.
+    """
+
+    def __init__(self, allocation: Allocation, rule: PriceRule, device: torch.device) -> None:
+        self.allocation = allocation
+        self.streams = PriceStreams(allocation, rule)
+        self.server = PriceServer(allocation, rule)
+        self.device = device
+        self._consumption: Tensor | None = None
+        self._transitions: Transitions | None = None
+
+    def act(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """Return the best answers [n, ...] at the present prices."""
+        self.streams.begin(obs)
+        actions, self._consumption = self.streams.answer(obs)
+        return actions
+
+    def observe(self, transitions: Transitions) -> None:
+        """Take in one step of the environments."""
+        self._transitions = transitions
+
+    def update(self) -> dict[str, Tensor]:
+        """Change the prices after the last observed step, once; return the mean price."""
+        step, self._transitions = self._transitions, None
+        if step is None:
+            return {}
+        intended = self._consumption
+        if intended is None:
+            intended = step.infos["intended_consumption"]
+        self.streams.account(step.rewards, step.infos["consumption"], step.mask)
+        self.streams.advance(intended, step.next_obs, step.mask)
+        return {
+            "train/price": self.streams.state["mu"].mean(),
+            "train/intended_consumption": intended.mean(),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything a bit-equal continuation needs."""
+        return {
+            "allocation": allocation_to_json(self.allocation),
+            "streams": dict(self.streams.state),
+            "server": self.server.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned; ValueError for that of another allocation."""
+        saved = allocation_from_json(state["allocation"])
+        if saved != self.allocation:
+            raise ValueError(f"its state is for {saved}, not for {self.allocation}")
+        self.streams.state = {name: values.to(self.device) for name, values in state["streams"].items()}
+        self.server.load_state_dict(state["server"])
+
+
+INFO_KEYS = ("consumption", "intended_consumption")
+"""What :class:`Pricing` needs of the environment's infos."""
+
+
+def action_array(actions: Any, space: gym.Space[Any]) -> Any:
+    """Return answers in the action space's type; of boxes, within their bounds."""
+    if isinstance(space, gym.spaces.Box):
+        return np.clip(actions, space.low, space.high).astype(space.dtype)
+    return actions.astype(space.dtype)
