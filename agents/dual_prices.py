@@ -8,6 +8,7 @@ by a rule that looks at what the answer was meant to consume. Dual mirror descen
 from __future__ import annotations
 
 import json
+from math import isfinite
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -166,6 +167,7 @@ class PriceServer:
         self.streams = PriceStreams(allocation, rule)
         self._budget = np.array(allocation.rho) * allocation.horizon
         self._width = allocation.problem.num_seen
+        self._shape = (self._width,)
         self._fast = isinstance(allocation.problem, SingleChoice) and rule.memory_rows == 0
         self._pending: dict[str, NDArray[np.float64]] = {}  # of the last answer: its consumption, if known
         self._horizon = allocation.horizon
@@ -187,12 +189,11 @@ class PriceServer:
 
     def _serve_one(self, request: Any, time: Any, remaining: Any) -> Any:
         """Serve one single choice: what :meth:`_serve_rows` does, without its arrays of one row."""
-        m = len(self._budget)
-        if request.shape != (self._width,) or remaining.shape != (m,) or time.shape != (1,):
+        if request.shape != self._shape or time.shape != (1,):
             raise TypeError
-        moment = float(time[0])
-        # A sum is finite where its parts are.
-        if not 0.0 <= moment <= 1.0 or not np.isfinite(request.dot(request) + remaining.dot(remaining)):
+        moment = time.item()
+        # The sum of squares is finite where all are. What is wrong the slow way finds out, and says.
+        if not 0.0 <= moment <= 1.0 or not isfinite(request.dot(request)):
             raise TypeError
         streams, problem = self.streams, self.streams.allocation.problem
         state = streams.state
@@ -204,12 +205,11 @@ class PriceServer:
             state = streams.state
         mu = state["mu"][0]
         if self._pending:
-            mu, _ = streams.rule.next_price(
-                mu, self._pending["consumption"][0], round(moment * self._horizon), remaining, None
-            )
+            t = round(moment * self._horizon)
+            mu = streams.rule.next_price(mu, self._pending["consumption"][0], t, remaining, None)[0]
             state["mu"][0] = mu
         action, consumption = problem.serve(request, mu)
-        self._pending = {"consumption": consumption[None]}
+        self._pending["consumption"] = consumption[None]
         return np.int64(action)
 
     def _serve_rows(self, observation: Any, episode_start: Any) -> Any:

@@ -31,6 +31,9 @@ DEFAULT_HORIZON = 1000
 FLUID_SAMPLE, FLUID_SEED = 5000, 0
 """Size and seed of the sample that stands for the law of requests where the fluid problem has no closed form."""
 
+FLUID_PRICES = 2001
+"""Prices in the table of :meth:`AllocationDynamics.fluid_price`."""
+
 
 class AllocationDynamics(Dynamics):
     """Online allocation as batched dynamics; families give the problem and the law of requests.
@@ -124,9 +127,13 @@ class AllocationDynamics(Dynamics):
     def law(self, noise: Noise) -> Array:
         """Return single requests [n, columns], in the backend's float."""
 
-    def fluid_closed_form(self, rho: NDArray[np.float64]) -> Optimum | None:
-        """Return the fluid optimum of the law for a budget per request [m], where it is known."""
+    def known_price(self, rho: Array) -> Array | None:
+        """Return the fluid optimum's prices for budgets per request [..., m], where they are known."""
         return None
+
+    def known_value(self, mu: NDArray[np.float64]) -> float:
+        """Return the fluid optimum's value per request at :meth:`known_price`."""
+        raise NotImplementedError(f"{type(self).__name__} has a known price, but no known value")
 
     def _law_noise(self, rng: Random, n: int) -> Noise:
         if self._requests is None:
@@ -273,12 +280,48 @@ class AllocationDynamics(Dynamics):
             rho: budget per request [m]; None: the environment's.
         """
         rho = self.rho if rho is None else rho
-        known = self.fluid_closed_form(rho) if self.stream.input_model in ("iid", "ergodic") else None
+        known = self.known_price(rho) if self._stationary else None
         if known is not None:
-            return known
+            return Optimum(self.known_value(known), known)
         sample = self._fluid_sample
         found = dual_minimum(self.problem, sample, rho * len(sample))
         return Optimum(found.value / len(sample), found.mu)
+
+    @property
+    def _stationary(self) -> bool:
+        """Whether requests always follow the law."""
+        return self.stream.input_model in ("iid", "ergodic")
+
+    def fluid_price(self, rho: Array) -> Array:
+        """Return the fluid optimum's prices [n, m] for budgets per request [n, m], not negative.
+
+        In closed form where that is known, from a table over :data:`FLUID_PRICES` prices where there is one
+        resource, else by an optimisation for each row, on the host.
+        """
+        known = self.known_price(rho) if self._stationary else None
+        if known is not None:
+            return known
+        xp = self.xp
+        if self.problem.num_resources == 1:
+            prices, consumption = self._price_table
+            # The first price at which no more is consumed than there is.
+            index = xp.sum(xp.astype(consumption > rho, xp.int64), axis=1)
+            return prices[index.clip(max=len(prices) - 1)][:, None]
+        sample = self._fluid_sample
+        rows = to_host(rho).clip(min=1e-9)
+        found = [dual_minimum(self.problem, sample, row * len(sample), tolerance=1e-4).mu for row in rows]
+        return self.backend.asarray(np.stack(found), dtype=rho.dtype)
+
+    @cached_property
+    def _price_table(self) -> tuple[Array, Array]:
+        """Prices [FLUID_PRICES] of one resource, from 0 on, and what requests consume at each on average."""
+        sample = self._fluid_sample
+        prices = np.linspace(0.0, self.problem.reward_bound / self.rho[0], FLUID_PRICES)
+        consumption = [
+            -self.problem.bound_terms(sample, np.full((len(sample), 1), price))[1].mean() for price in prices
+        ]
+        dtype = self.backend.float_dtype
+        return self.backend.asarray(prices, dtype=dtype), self.backend.asarray(consumption, dtype=dtype)
 
     @cached_property
     def _fluid_sample(self) -> NDArray[np.float64]:
@@ -368,6 +411,10 @@ class AllocationFace:
     def fluid_optimum(self) -> Optimum:
         """Return value per request and prices of the fluid problem; see :class:`AllocationDynamics`."""
         return self.dynamics.fluid_optimum()  # type: ignore[no-any-return]
+
+    def fluid_price(self, rho: Array) -> Array:
+        """Return the fluid optimum's prices [n, m] for budgets per request [n, m]."""
+        return self.dynamics.fluid_price(rho)
 
     def state_dict(self) -> dict[str, Any]:
         """See the faces' own; the start of the stream of requests is kept too."""

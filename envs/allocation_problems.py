@@ -194,9 +194,10 @@ class SingleChoice(AllocationProblem):
     def serve(self, seen: NDArray[np.float64], mu: NDArray[np.float64]) -> tuple[int, NDArray[np.float64]]:
         """Return best answer and its consumption [m] for one request [num_seen], at a fraction of the price."""
         d = self.d
+        seen = seen.astype(np.float64)
         consumption = seen[d:].reshape(self.m, d)
-        gains = seen[:d] - mu @ consumption
-        best = int(gains.argmax())
+        gains = seen[:d] - mu.dot(consumption)
+        best = gains.argmax()
         if gains[best] > 0.0:
             return best + 1, consumption[:, best]
         return 0, np.zeros(self.m)

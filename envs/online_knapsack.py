@@ -13,7 +13,6 @@ from .allocation import DEFAULT_HORIZON, AllocationDynamics, AllocationEnv, Allo
 from .allocation_problems import SingleChoice
 from .backend import Array, Backend, Noise, Random
 from .core import check_count
-from .hindsight import Optimum
 from .request_streams import StreamArgs
 
 
@@ -40,10 +39,13 @@ class MultiSecretaryDynamics(AllocationDynamics):
         """See :class:`AllocationDynamics`."""
         return self.xp.stack([noise["ability"], self.xp.ones_like(noise["ability"])], axis=1)
 
-    def fluid_closed_form(self, rho: NDArray[np.float64]) -> Optimum | None:
+    def known_price(self, rho: Array) -> Array | None:
         """See :class:`AllocationDynamics`: take the best share rho, those above 1 - rho."""
-        mu = np.maximum(1.0 - rho, 0.0)
-        return Optimum(float(0.5 * (1.0 - mu[0] ** 2)), mu)
+        return (1.0 - rho).clip(min=0.0)
+
+    def known_value(self, mu: NDArray[np.float64]) -> float:
+        """See :class:`AllocationDynamics`."""
+        return float(0.5 * (1.0 - mu[0] ** 2))
 
 
 class MultiSecretaryEnv(AllocationEnv):

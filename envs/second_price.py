@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Unpack
@@ -11,7 +9,6 @@ from typing_extensions import Unpack
 from .allocation import AllocationDynamics, AllocationEnv, AllocationVectorEnv
 from .allocation_problems import SecondPriceBid
 from .backend import Array, Backend, Noise, Random
-from .hindsight import Optimum
 from .request_streams import StreamArgs
 
 
@@ -38,10 +35,14 @@ class SecondPriceBudgetDynamics(AllocationDynamics):
         """See :class:`AllocationDynamics`."""
         return self.xp.stack([noise["value"], noise["rival_bid"]], axis=1)
 
-    def fluid_closed_form(self, rho: NDArray[np.float64]) -> Optimum | None:
+    def known_price(self, rho: Array) -> Array | None:
         """See :class:`AllocationDynamics`: at the price mu the payment is 1 / (6 (1 + mu)^2) per auction."""
-        shade = max(math.sqrt(1.0 / (6.0 * float(rho[0]))), 1.0)  # 1 + mu
-        return Optimum((1.0 / shade - 0.5 / shade**2) / 3.0, np.array([shade - 1.0]))
+        return ((6.0 * rho.clip(min=1e-12)) ** -0.5 - 1.0).clip(min=0.0)
+
+    def known_value(self, mu: NDArray[np.float64]) -> float:
+        """See :class:`AllocationDynamics`."""
+        shade = 1.0 + mu[0]
+        return float((1.0 / shade - 0.5 / shade**2) / 3.0)
 
 
 class SecondPriceBudgetEnv(AllocationEnv):

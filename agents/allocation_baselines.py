@@ -1,0 +1,255 @@
+"""What online allocation is compared with: four other ways to set prices.
+
+Each answers a request as dual mirror descent does, by x in argmax f(x) - mu . b(x), and differs in its prices:
+
+- ``greedy``: 0; it serves whatever pays, as long as the budget lasts.
+- ``static``: the fluid optimum's prices, always; it knows the law of requests, but never looks at the budget.
+- ``resolving``: the fluid optimum's prices for what is left, rho_t = G_t / (T - t): certainty equivalence. It
+  knows the law, and solves the fluid problem again and again.
+- ``pid``: a controller on the rate of spending, which needs no law. With e_t = b_t(x_t) - rho the prices are
+
+      mu_{t+1} = max(mu_t + eta (k_i e_t + k_p (e_t - e_{t-1}) + k_d (e_t - 2 e_{t-1} + e_{t-2})), 0)
+
+  the velocity form, in which the cut at 0 winds nothing up. k_i = 1, k_p = k_d = 0 is dual mirror descent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from prefrl.data import Transitions
+from prefrl.envs.allocation_problems import Allocation
+from prefrl.functional.mirror_descent import euclidean_step
+
+from .base import Agent, Spaces, check_kinds
+from .dual_prices import INFO_KEYS, Array, PriceRule, PriceStreams, Pricing, action_array, allocation_of
+
+Kind = Literal["greedy", "static", "resolving", "pid"]
+"""Baselines by name."""
+
+
+@dataclass(frozen=True)
+class AllocationBaselineConfig:
+    """Settings of :class:`AllocationBaseline`."""
+
+    kind: Kind = "resolving"
+    """How prices are set; see the module's text."""
+
+    resolve_every: int | None = None
+    """Of resolving: requests between two solutions; None: 1 with one resource, else a 20th of the horizon."""
+
+    integral_gain: float = 1.0
+    """k_i of pid."""
+
+    proportional_gain: float = 1.0
+    """k_p of pid."""
+
+    derivative_gain: float = 0.0
+    """k_d of pid."""
+
+    step_scale: float = 1.0
+    """c of pid's eta = c / sqrt(T), positive."""
+
+    def __post_init__(self) -> None:
+        check_kinds(self)
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"kind is {self.kind!r}; allowed are {', '.join(get_args(Kind))}")
+        if self.resolve_every is not None and self.resolve_every < 1:
+            raise ValueError(f"resolve_every is {self.resolve_every}; it must be at least 1")
+        for name in ("integral_gain", "proportional_gain", "derivative_gain"):
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be finite and not negative")
+        if not 0.0 < self.step_scale < float("inf"):
+            raise ValueError(f"step_scale is {self.step_scale}; it must be positive and finite")
+
+
+@dataclass(frozen=True)
+class ConstantPrice:
+    """Prices that do not change: those of greedy and static."""
+
+    price: NDArray[np.float64]
+    """[m] prices."""
+    memory_rows: int = 0
+    """See :class:`prefrl.agents.dual_prices.PriceRule`."""
+
+    def initial_price(self) -> NDArray[np.float64]:
+        """See :class:`prefrl.agents.dual_prices.PriceRule`."""
+        return self.price
+
+    def next_price(
+        self, mu: Array, consumption: Array, t: Array, remaining: Array, memory: Array
+    ) -> tuple[Array, Array]:
+        """See :class:`prefrl.agents.dual_prices.PriceRule`."""
+        return mu, memory
+
+
+class Resolving:
+    """The fluid optimum's prices for what is left.
+
+    Args:
+        allocation: problem, horizon and budgets.
+        fluid_price: prices [n, m] for budgets per request [n, m], arrays of the environment.
+        to_env: makes arrays of the environment.
+        every: requests between two solutions.
+    """
+
+    memory_rows = 0
+
+    def __init__(
+        self,
+        allocation: Allocation,
+        fluid_price: Callable[[Array], Array],
+        to_env: Callable[[Array], Array],
+        every: int,
+    ) -> None:
+        self.horizon, self.every = allocation.horizon, every
+        self.rho = np.array(allocation.rho)
+        self.fluid_price, self.to_env = fluid_price, to_env
+
+    def initial_price(self) -> NDArray[np.float64]:
+        """See :class:`prefrl.agents.dual_prices.PriceRule`."""
+        price = self.fluid_price(self.to_env(self.rho[None]))[0]
+        return np.asarray(price.cpu() if isinstance(price, Tensor) else price, dtype=np.float64)
+
+    def next_price(
+        self, mu: Array, consumption: Array, t: Array, remaining: Array, memory: Array
+    ) -> tuple[Array, Array]:
+        """See :class:`prefrl.agents.dual_prices.PriceRule`."""
+        left = (self.horizon - t).clip(min=1)[:, None]
+        rho = torch.as_tensor(self.rho).to(mu) if isinstance(mu, Tensor) else self.rho
+        rate = remaining * rho * self.horizon / left
+        due = (t % self.every == 0)[:, None]
+        if self.every > 1:  # each solution is an optimisation on the host: only where one is due
+            rows = due[:, 0]
+            if not bool(rows.any()):
+                return mu, memory
+            price = mu * 1.0
+            solved = self.fluid_price(self.to_env(rate[rows]))
+            price[rows] = solved.to(mu) if isinstance(mu, Tensor) else np.asarray(solved, dtype=mu.dtype)
+            return price, memory
+        price = self.fluid_price(self.to_env(rate))
+        return (price.to(mu) if isinstance(mu, Tensor) else np.asarray(price, dtype=mu.dtype)), memory
+
+
+class PID:
+    """A controller on the rate of spending; see the module's text.
+
+    Args:
+        allocation: problem, horizon and budgets.
+        config: settings.
+    """
+
+    memory_rows = 2
+    """The last two errors."""
+
+    def __init__(self, allocation: Allocation, config: AllocationBaselineConfig) -> None:
+        self.config = config
+        self.rho = np.array(allocation.rho)
+        self.step_size = config.step_scale / allocation.horizon**0.5
+
+    def initial_price(self) -> NDArray[np.float64]:
+        """See :class:`prefrl.agents.dual_prices.PriceRule`."""
+        return np.zeros_like(self.rho)
+
+    def next_price(
+        self, mu: Array, consumption: Array, t: Array, remaining: Array, memory: Array
+    ) -> tuple[Array, Array]:
+        """See :class:`prefrl.agents.dual_prices.PriceRule`."""
+        config = self.config
+        rho = torch.as_tensor(self.rho).to(mu) if isinstance(mu, Tensor) else self.rho
+        error, before, earlier = consumption - rho, memory[..., 0, :], memory[..., 1, :]
+        change = (
+            config.integral_gain * error
+            + config.proportional_gain * (error - before)
+            + config.derivative_gain * (error - 2.0 * before + earlier)
+        )
+        stack = torch.stack if isinstance(mu, Tensor) else np.stack
+        return euclidean_step(mu, -change, self.step_size), stack([error, before], -2)
+
+
+class AllocationBaseline(Agent):
+    """Greedy, static prices, re-solving or PID pacing; see the module's text.
+
+    Args:
+        env: an allocation environment of prefrl; its law of requests is what static and resolving know.
+        config: settings.
+        device: torch device, or "auto".
+        seed: seeds the environment; the agent draws nothing.
+
+    Raises:
+        ValueError: if there is no allocation environment.
+    """
+
+    config_class: ClassVar[type[AllocationBaselineConfig]] = AllocationBaselineConfig
+    info_keys = INFO_KEYS
+
+    def __init__(
+        self,
+        env: Any,
+        config: AllocationBaselineConfig | None = None,
+        *,
+        device: torch.device | str = "auto",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(env, config or AllocationBaselineConfig(), device=device, seed=seed)
+        if isinstance(env, Spaces):
+            raise ValueError("a baseline knows the law of requests from its environment; give one: "
+                             "load(path, env=...)")  # fmt: skip
+        allocation = allocation_of(env)
+        self.pricing = Pricing(allocation, self._rule(allocation, env.unwrapped), self.device)
+
+    def _rule(self, allocation: Allocation, env: Any) -> PriceRule:
+        config, m = self.config, len(allocation.rho)
+        if config.kind == "greedy":
+            return ConstantPrice(np.zeros(m))
+        if config.kind == "static":
+            return ConstantPrice(env.fluid_optimum().mu)
+        if config.kind == "pid":
+            return PID(allocation, config)
+        every = config.resolve_every or (1 if m == 1 else max(1, allocation.horizon // 20))
+        return Resolving(allocation, env.fluid_price, env.dynamics.backend.asarray, every)
+
+    @property
+    def streams(self) -> PriceStreams:
+        """Prices of the streams that the loop steps, and the account of what they earned and spent."""
+        return self.pricing.streams
+
+    def act(self, obs: Any, *, deterministic: bool = False) -> Tensor:
+        """Return the best answers [n, ...] to requests at the present prices."""
+        return self.pricing.act(obs)
+
+    def observe(self, transitions: Transitions) -> None:
+        """Take in one step of the environments; :meth:`update` changes the prices."""
+        self.pricing.observe(transitions)
+
+    def update(self) -> dict[str, Tensor]:
+        """Change the prices after the last observed step, once; see :meth:`Agent.update`."""
+        return self.pricing.update()
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[Any, Any]:
+        """Answer one request, or n of as many streams; see ``DualMirrorDescent.predict``."""
+        actions = self.pricing.server.serve(observation, episode_start)
+        if isinstance(actions, np.ndarray):
+            actions = action_array(actions, self.action_space)
+        return actions, state
+
+    def result(self) -> dict[str, Any]:
+        """See :meth:`Agent.result`: the price [m] of the second half of the horizon, its mean over streams."""
+        return {"final_dual": self.streams.tail_price().mean(0).tolist()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :meth:`Agent.state_dict`."""
+        return self.pricing.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`Agent.load_state_dict`."""
+        self.pricing.load_state_dict(state)
