@@ -11,8 +11,12 @@ from typing import Any
 
 _PUBLIC = {
     "Agent": "base",
+    "AllocationBaseline": "allocation_baselines",
+    "AllocationBaselineConfig": "allocation_baselines",
     "DQN": "dqn",
     "DQNConfig": "dqn",
+    "DualMirrorDescent": "dual_mirror_descent",
+    "DualMirrorDescentConfig": "dual_mirror_descent",
     "QLearning": "q_learning",
     "QLearningConfig": "q_learning",
     "RegretAgent": "regret",

@@ -1,6 +1,7 @@
 """What online allocation is compared with: four other ways to set prices.
 
-Each answers a request as dual mirror descent does, by x in argmax f(x) - mu . b(x), and differs in its prices:
+Each answers a request as dual mirror descent does, by x in argmax f(x) - mu . b(x), and differs in its
+prices:
 
 - ``greedy``: 0; it serves whatever pays, as long as the budget lasts.
 - ``static``: the fluid optimum's prices, always; it knows the law of requests, but never looks at the budget.
@@ -76,7 +77,7 @@ class ConstantPrice:
 
     price: NDArray[np.float64]
     """[m] prices."""
-    memory_rows: int = 0
+    memory_rows: ClassVar[int] = 0
     """See :class:`prefrl.agents.dual_prices.PriceRule`."""
 
     def initial_price(self) -> NDArray[np.float64]:
@@ -100,7 +101,7 @@ class Resolving:
         every: requests between two solutions.
     """
 
-    memory_rows = 0
+    memory_rows: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -146,7 +147,7 @@ class PID:
         config: settings.
     """
 
-    memory_rows = 2
+    memory_rows: ClassVar[int] = 2
     """The last two errors."""
 
     def __init__(self, allocation: Allocation, config: AllocationBaselineConfig) -> None:
@@ -243,7 +244,7 @@ class AllocationBaseline(Agent):
         return actions, state
 
     def result(self) -> dict[str, Any]:
-        """See :meth:`Agent.result`: the price [m] of the second half of the horizon, its mean over streams."""
+        """See :meth:`Agent.result`: the mean price [m] over streams, in the second half of the horizon."""
         return {"final_dual": self.streams.tail_price().mean(0).tolist()}
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,20 +4,21 @@ T requests come one after the other, and the budgets are rho T. Each request t i
 
     x_t in argmax_x  f_t(x) - mu_t . b_t(x)                    (the null answer, f = b = 0, is always allowed)
 
-which prices what the answer consumes at mu_t. If the budgets do not suffice, nothing is served (the environment
-sees to that). Then the prices move against the subgradient of the dual, g_t = rho - b_t(x_t): a resource that is
-spent faster than rho becomes dearer, one that is spent more slowly cheaper,
+which prices what the answer consumes at mu_t. If the budgets do not suffice, nothing is served (the
+environment sees to that). Then the prices move against the subgradient of the dual, g_t = rho - b_t(x_t): a
+resource that is spent faster than rho becomes dearer, one that is spent more slowly cheaper,
 
     mu_{t+1} = argmin_{mu >= 0}  <g_t, mu> + V_h(mu, mu_t) / eta
 
-with the Bregman divergence V_h of a reference function h (``prefrl.functional.mirror_descent``). The gradient is
-that of the answer that was meant, also where it could not be served. With eta of order 1 / sqrt(T) the regret
-against the best in hindsight is O(sqrt(T)) for independent, periodic and ergodic requests alike, and under an
-adversary the policy is max(1, sup b_j / rho_j)-competitive, without knowing which it is.
+with the Bregman divergence V_h of a reference function h (``prefrl.functional.mirror_descent``). The gradient
+is that of the answer that was meant, also where it could not be served. With eta of order 1 / sqrt(T) the
+regret against the best in hindsight is O(sqrt(T)) for independent, periodic and ergodic requests alike, and
+under an adversary the policy is max(1, sup b_j / rho_j)-competitive, without knowing which it is.
 
 With ``fairness`` the objective has T times r(a) = fairness min_j a_j / rho_j added, a the average consumption
 (Balseiro, Lu, Mirrokni 2021, arXiv 2007.00514): prices may then be negative, down to a bound, so that what is
-used little is pushed. With ``earliest_horizon`` the horizon may end early, and the target rho falls with time.
+used little is pushed. With ``earliest_horizon`` the horizon may end early, and the target rho falls with
+time.
 
 A timestep is one request of one stream. All streams of a vector environment are priced by themselves.
 """
@@ -67,7 +68,7 @@ class DualMirrorDescentConfig:
     """Settings of :class:`DualMirrorDescent`."""
 
     reference: Reference = "euclidean"
-    """Reference function: squared Euclidean norm of mu or of rho mu, entropy, or entropy of rho mu, projected."""
+    """Reference function: squared norm of mu or of rho mu, or entropy of mu or, projected, of rho mu."""
 
     step_scale: float = 1.0
     """c of the step size eta = c / sqrt(T), positive; 1 in the authors' experiments."""
@@ -101,8 +102,10 @@ class DualMirrorDescentConfig:
         lowest = 0.0 if "entropy" in self.reference else -1.0
         for price in self.initial_price:
             if not (np.isfinite(price) and price >= 0.0 and price > lowest):
-                raise ValueError(f"initial_price has {price}; with reference {self.reference!r} prices must be "
-                                 f"finite and {'positive' if lowest == 0.0 else 'not negative'}")  # fmt: skip
+                allowed = "positive" if lowest == 0.0 else "not negative"
+                raise ValueError(
+                    f"initial_price has {price}; with reference {self.reference!r} it must be {allowed}"
+                )
         if self.earliest_horizon is not None and self.earliest_horizon < 1:
             raise ValueError(f"earliest_horizon is {self.earliest_horizon}; it must be at least 1")
 
@@ -120,7 +123,7 @@ class MirrorDescentRule:
         ValueError: if the settings do not suit the allocation.
     """
 
-    memory_rows = 0
+    memory_rows: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -147,19 +150,24 @@ class MirrorDescentRule:
         shape = (self.horizon, len(self.rho))
         if given is not None:
             if earliest is not None:
-                raise ValueError("earliest_horizon and target_rates are both given; one of them sets the rates")
+                raise ValueError(
+                    "earliest_horizon and target_rates are both given; one of them sets the rates"
+                )
             rates = np.asarray(given, dtype=np.float64)
             rates = rates[:, None] if rates.ndim == 1 else rates
             if rates.shape not in (shape, (shape[0], 1)):
-                raise ValueError(f"target_rates has shape {np.shape(given)}; it must be [T] or [T, m], with T and "
-                                 f"m {shape}")  # fmt: skip
+                raise ValueError(
+                    f"target_rates has shape {np.shape(given)}; it must be {shape[:1]} or {shape}"
+                )
             if not (np.isfinite(rates).all() and (rates >= 0.0).all()):
                 raise ValueError("target_rates must be finite and not negative")
             return np.array(np.broadcast_to(rates, shape))
         if earliest is None:
             return None
         if earliest > self.horizon:
-            raise ValueError(f"earliest_horizon is {earliest}; it must not lie after the horizon, {self.horizon}")
+            raise ValueError(
+                f"earliest_horizon is {earliest}; it must not lie after the horizon, {self.horizon}"
+            )
         return self.rho * horizon_window_rates(float(self.horizon), earliest, self.horizon)[:, None]
 
     def initial_price(self) -> NDArray[np.float64]:
@@ -170,7 +178,7 @@ class MirrorDescentRule:
         if self.reference is None and self.config.reference == "entropy":
             return np.full(m, 1.0 / m**0.5)
         if self.reference is None and self.config.reference == "projected_entropy":
-            return self.rho / m**0.5
+            return np.asarray(self.rho / m**0.5)
         return np.zeros(m)
 
     def next_price(
@@ -182,6 +190,7 @@ class MirrorDescentRule:
         return self._step(mu, gradient, rho), memory
 
     def _step(self, mu: Array, gradient: Array, rho: Array) -> Array:
+        """Return the mirror-descent step against the gradient."""
         config, eta = self.config, self.step_size
         if self.reference is not None:
             return self.reference(mu, gradient, eta)
@@ -225,7 +234,8 @@ class DualMirrorDescent(Agent):
             :class:`prefrl.agents.base.Spaces`.
         config: settings.
         allocation: problem, horizon and budgets; None: the environment's.
-        reference: a reference function of your own, as its step (mu [..., m], g [..., m], eta) -> mu [..., m],
+        reference: a reference function of your own, as its step (mu [..., m], g [..., m], eta) -> mu [...,
+        m],
             instead of ``config.reference``. It gets tensors in the loop, and NumPy arrays from ``predict``.
         target_rates: what to consume at each request, [T] or [T, m], instead of rho: for requests that are
             known to come in waves. They should sum to at most the budgets.
@@ -300,7 +310,8 @@ class DualMirrorDescent(Agent):
             deterministic: makes no difference.
 
         Raises:
-            ValueError: if the observation is none of such an environment's, or not finite: nothing then changes.
+            ValueError: if the observation is none of such an environment's, or not finite: nothing then
+            changes.
         """
         actions = self.pricing.server.serve(observation, episode_start)
         if isinstance(actions, np.ndarray):
@@ -308,7 +319,7 @@ class DualMirrorDescent(Agent):
         return actions, state
 
     def result(self) -> dict[str, Any]:
-        """See :meth:`Agent.result`: the price [m] of the second half of the horizon, its mean over streams."""
+        """See :meth:`Agent.result`: the mean price [m] over streams, in the second half of the horizon."""
         return {"final_dual": self.streams.tail_price().mean(0).tolist()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -324,11 +335,16 @@ class DualMirrorDescent(Agent):
         """See :meth:`Agent.load_state_dict`.
 
         Raises:
-            ValueError: if it is the state of an agent with another allocation, or with a reference function of
+            ValueError: if it is the state of an agent with another allocation, or with a reference function
+            of
                 its own where this agent has none (then make one with it, and give that the state).
         """
         if state["own_reference"] != (self._reference is not None):
-            has = "a reference function of its own" if state["own_reference"] else "a built-in reference function"
+            has = (
+                "a reference function of its own"
+                if state["own_reference"]
+                else "a built-in reference function"
+            )
             raise ValueError(f"the saved agent had {has}; make this one with the same, and load its state")
         if state["target_rates"] is not None:
             self._target_rates = np.array(state["target_rates"])

@@ -1,16 +1,16 @@
 """What agents share that answer requests by prices: streams of requests, each with prices of its own.
 
 A policy of dual prices answers request t with x in argmax f_t(x) - mu_t . b_t(x), and then changes the prices
-by a rule that looks at what the answer was meant to consume. Dual mirror descent is one rule, the baselines of
-``prefrl.agents.allocation_baselines`` are others.
+by a rule that looks at what the answer was meant to consume. Dual mirror descent is one rule, the baselines
+of ``prefrl.agents.allocation_baselines`` are others.
 """
 
 from __future__ import annotations
 
 import json
-from math import isfinite
 from collections.abc import Mapping
-from typing import Any, Protocol
+from math import isfinite
+from typing import Any, ClassVar, Protocol
 
 import array_api_compat
 import gymnasium as gym
@@ -29,7 +29,7 @@ Array = Any
 class PriceRule(Protocol):
     """How prices change from request to request. Arrays are numpy's or torch's, and of their kind."""
 
-    memory_rows: int
+    memory_rows: ClassVar[int]
     """How many vectors [m] the rule wants remembered for each stream; zeros at the start."""
 
     def initial_price(self) -> NDArray[np.float64]:
@@ -71,9 +71,7 @@ def allocation_to_json(allocation: Allocation) -> str:
 def allocation_from_json(text: str) -> Allocation:
     """Return the allocation that :func:`allocation_to_json` described; ValueError if it is none."""
     content = json.loads(text)
-    return Allocation(
-        problem_from_json(content["problem"]), int(content["horizon"]), tuple(content["rho"])
-    )
+    return Allocation(problem_from_json(content["problem"]), int(content["horizon"]), tuple(content["rho"]))
 
 
 class PriceStreams:
@@ -137,9 +135,7 @@ class PriceStreams:
         late = mask & (2 * t > horizon)  # the request that was answered lies in the second half
         state["tail_price"] = state["tail_price"] + late[:, None] * state["mu"]
         state["tail_count"] = state["tail_count"] + late
-        mu, memory = self.rule.next_price(
-            state["mu"], consumption, t, obs["remaining"], state["memory"]
-        )
+        mu, memory = self.rule.next_price(state["mu"], consumption, t, obs["remaining"], state["memory"])
         state["mu"] = xp.where(mask[:, None], mu, state["mu"])
         state["memory"] = xp.where(mask[:, None, None], memory, state["memory"])
 
@@ -285,6 +281,7 @@ class Pricing:
     def act(self, obs: Mapping[str, Tensor]) -> Tensor:
         """Return the best answers [n, ...] at the present prices."""
         self.streams.begin(obs)
+        actions: Tensor
         actions, self._consumption = self.streams.answer(obs)
         return actions
 

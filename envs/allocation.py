@@ -29,7 +29,7 @@ DEFAULT_HORIZON = 1000
 """Requests of an episode, where neither a horizon nor requests are given."""
 
 FLUID_SAMPLE, FLUID_SEED = 5000, 0
-"""Size and seed of the sample that stands for the law of requests where the fluid problem has no closed form."""
+"""Size and seed of the sample that stands for the law of requests, where there is no closed form."""
 
 FLUID_PRICES = 2001
 """Prices in the table of :meth:`AllocationDynamics.fluid_price`."""
@@ -62,7 +62,7 @@ class AllocationDynamics(Dynamics):
         self,
         problem: AllocationProblem,
         horizon: int | None,
-        rho: float | Sequence[float],
+        rho: float | Sequence[float] | NDArray[np.float64],
         *,
         stop_when_empty: bool = False,
         input_model: InputModel = "iid",
@@ -78,11 +78,10 @@ class AllocationDynamics(Dynamics):
             check_count("horizon", horizon)
         if requests is not None:
             if input_model not in ("iid", "replay"):
-                raise ValueError(f"requests are replayed as they are; input_model {input_model!r} does not go "
-                                 "with them")  # fmt: skip
+                raise ValueError(f"input_model is {input_model!r}, but requests are replayed as they are")
             input_model = "replay"
             requests = check_requests(requests, problem, horizon)
-            horizon = len(requests)
+            problem, horizon = problem.fitted(requests), len(requests)
         if not isinstance(stop_when_empty, (bool, np.bool_)):
             raise ValueError(f"stop_when_empty is {stop_when_empty!r}; it must be True or False")
         self.problem = problem
@@ -105,11 +104,12 @@ class AllocationDynamics(Dynamics):
             }
         )
         self.single_action_space = problem.action_space
-        xp, device = self.xp, self.backend.device
-        self._budget = xp.asarray(self.budget, dtype=xp.float64, device=device)
+        xp, device = self.xp, self.backend.device  # made there: under fake tensors one number cannot be moved
+        parts = [xp.full((1,), value, dtype=xp.float64, device=device) for value in self.budget.tolist()]
+        self._budget = xp.concat(parts)
         self._requests = None
         if requests is not None:
-            self._requests = xp.asarray(np.array(requests), dtype=self.backend.float_dtype, device=device)
+            self._requests = self.backend.asarray(np.array(requests), dtype=self.backend.float_dtype)
 
     def _check_budget(self) -> None:
         least, requests = self.problem.least_consumption, self.stream.requests
@@ -234,7 +234,7 @@ class AllocationDynamics(Dynamics):
         }
 
     def draw(self, state: State, index: int, last_action: Any) -> NDArray[np.uint8]:
-        """See :meth:`Dynamics.draw`: the budgets, the line of even spending, and a dot for the last request."""
+        """See :meth:`Dynamics.draw`: budgets, the line of even spending, and a dot for the last request."""
         from .scenes import draw_budgets
 
         spent, consumption = (to_host(state[name][index]) for name in ("spent", "consumption"))
@@ -264,9 +264,7 @@ class AllocationDynamics(Dynamics):
                 if restarts:
                     self.reset_noise(rng, n)
                 t = state["t"] + 1
-                drawn = self.stream.drawn(
-                    state.get("drawn", state["request"]), self._fresh(noise, t), noise
-                )
+                drawn = self.stream.drawn(state.get("drawn", state["request"]), self._fresh(noise, t), noise)
                 state = {**self._emitted(drawn, t), "t": t}
         return np.stack(stream)
 
@@ -356,7 +354,7 @@ def check_rho(rho: Any, num_resources: int) -> NDArray[np.float64]:
 
 
 class AllocationFace:
-    """What every face of an allocation environment offers beside stepping (mixin; needs ``self.dynamics``)."""
+    """What every face of an allocation environment offers beside stepping (mixin over a face)."""
 
     dynamics: Any
     _rng: Any
@@ -474,7 +472,7 @@ class AllocationVectorEnv(AllocationFace, BatchedEnv):
 
 
 class DualPriceAction(gym.Wrapper[Any, Any, Any, Any]):
-    """Lets a policy set prices instead of answering requests: an action is mu [m], the answer is the best one.
+    """Lets a policy set prices instead of answering requests: an action is mu [m].
 
     The best answer to the request at hand maximises f(x) - mu . b(x). An optimal price of a resource never
     exceeds f-bar / rho, which is where the action space ends.

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import array_api_compat
@@ -53,6 +53,15 @@ class AllocationProblem(ABC):
     @abstractmethod
     def num_reward_columns(self) -> int:
         """How many of the columns, from the first, say what answers pay: those that input models scale."""
+
+    @property
+    def unit_columns(self) -> tuple[str, ...]:
+        """Those of the columns whose numbers lie in [0, 1)."""
+        return ()
+
+    @abstractmethod
+    def fitted(self, requests: NDArray[np.float64]) -> AllocationProblem:
+        """Return the same problem with the bounds of given requests [T, columns]."""
 
     @property
     @abstractmethod
@@ -156,6 +165,16 @@ class SingleChoice(AllocationProblem):
         """See :class:`AllocationProblem`."""
         return self.d
 
+    def fitted(self, requests: NDArray[np.float64]) -> AllocationProblem:
+        """See :class:`AllocationProblem`."""
+        rewards, consumption = requests[:, : self.d], requests[:, self.d :]
+        return replace(
+            self,
+            reward_bound=float(rewards.max()),
+            largest_consumption=float(consumption.max()),
+            smallest_consumption=0.0,
+        )
+
     @property
     def consumption_bound(self) -> float:
         """See :class:`AllocationProblem`."""
@@ -192,7 +211,7 @@ class SingleChoice(AllocationProblem):
         return (best + 1) * (xp.max(gains, axis=1) > 0)
 
     def serve(self, seen: NDArray[np.float64], mu: NDArray[np.float64]) -> tuple[int, NDArray[np.float64]]:
-        """Return best answer and its consumption [m] for one request [num_seen], at a fraction of the price."""
+        """Return best answer and its consumption [m] for one request [num_seen], faster than for many."""
         d = self.d
         seen = seen.astype(np.float64)
         consumption = seen[d:].reshape(self.m, d)
@@ -233,8 +252,9 @@ class SecondPriceBid(AllocationProblem):
     """Bid in a second-price auction out of one budget.
 
     A request holds the own value v (seen) and the highest rival bid (not seen, not even afterwards). A bid of
-    at least the rival's wins, gains v - rival and pays the rival's bid. The best bid is v / (1 + mu), whatever
-    the rival's: v - rival - mu rival >= 0 exactly where the rival bids at most that (Balseiro and Gur 2019).
+    at least the rival's wins, gains v - rival and pays the rival's bid. The best bid is v / (1 + mu),
+    whatever the rival's: v - rival - mu rival >= 0 exactly where the rival bids at most that (Balseiro and
+    Gur 2019).
     """
 
     @property
@@ -256,6 +276,10 @@ class SecondPriceBid(AllocationProblem):
     def num_reward_columns(self) -> int:
         """See :class:`AllocationProblem`: the value."""
         return 1
+
+    def fitted(self, requests: NDArray[np.float64]) -> AllocationProblem:
+        """See :class:`AllocationProblem`."""
+        return replace(self, reward_bound=float(requests.max()))
 
     @property
     def consumption_bound(self) -> float:
@@ -330,6 +354,10 @@ class EntropyMatch(AllocationProblem):
         """See :class:`AllocationProblem`."""
         return 1.0
 
+    def fitted(self, requests: NDArray[np.float64]) -> AllocationProblem:
+        """See :class:`AllocationProblem`."""
+        return replace(self, reward_bound=float(requests.max()) + self.lam * largest_entropy(self.d))
+
     @property
     def quality_bound(self) -> float:
         """Largest quality: the reward bound, less the largest entropy bonus."""
@@ -380,8 +408,8 @@ class AssortmentOffer(AllocationProblem):
     A request holds prices r [d], attractions v [d], and a number u in [0, 1), not seen, that decides: of the
     set S the customer buys j with probability v_j / (1 + sum_S v) (multinomial logit), u falling into the
     intervals of these lengths one after the other, j by j. With prices on stock, the best set contains the
-    products whose margin r_j - mu_j exceeds the best expected margin over sets; that is attained by one of the
-    d sets of the largest margins (Talluri and van Ryzin 2004). What is out of stock is not offered.
+    products whose margin r_j - mu_j exceeds the best expected margin over sets; that is attained by one of
+    the d sets of the largest margins (Talluri and van Ryzin 2004). What is out of stock is not offered.
     """
 
     d: int
@@ -397,7 +425,7 @@ class AssortmentOffer(AllocationProblem):
     @property
     def columns(self) -> tuple[str, ...]:
         """See :class:`AllocationProblem`."""
-        return tuple(f"{name}_{j}" for name in ("price", "attraction") for j in range(self.d)) + ("choice",)
+        return (*(f"{name}_{j}" for name in ("price", "attraction") for j in range(self.d)), "choice")
 
     @property
     def num_seen(self) -> int:
@@ -408,6 +436,16 @@ class AssortmentOffer(AllocationProblem):
     def num_reward_columns(self) -> int:
         """See :class:`AllocationProblem`: the prices."""
         return self.d
+
+    @property
+    def unit_columns(self) -> tuple[str, ...]:
+        """See :class:`AllocationProblem`: the draw."""
+        return ("choice",)
+
+    def fitted(self, requests: NDArray[np.float64]) -> AllocationProblem:
+        """See :class:`AllocationProblem`."""
+        prices, attractions = requests[:, : self.d], requests[:, self.d : 2 * self.d]
+        return replace(self, reward_bound=float(prices.max()), attraction_bound=float(attractions.max()))
 
     @property
     def consumption_bound(self) -> float:

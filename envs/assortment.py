@@ -41,9 +41,8 @@ class AssortmentMNLDynamics(AllocationDynamics):
         """[segments, d] attractions of the products to the segments, which are equally likely."""
         problem = AssortmentOffer(reward_bound=1.0, d=d, attraction_bound=ATTRACTION_BOUND)
         super().__init__(problem, horizon, rho, stop_when_empty=stop_when_empty, backend=backend, **stream)
-        like = {"dtype": self.backend.float_dtype, "device": self.backend.device}
-        self._prices = self.xp.asarray(self.prices, **like)
-        self._attractions = self.xp.asarray(self.attractions, **like)
+        self._prices = self.backend.asarray(self.prices, dtype=self.backend.float_dtype)
+        self._attractions = self.backend.asarray(self.attractions, dtype=self.backend.float_dtype)
 
     def law_noise(self, rng: Random, n: int) -> Noise:
         """See :class:`AllocationDynamics`."""
@@ -86,8 +85,8 @@ class AssortmentMNLEnv(AllocationEnv):
     ## Arguments
     `horizon` (int, 1000): T. `d` (int, 5): products. `rho` (float or list of d, 0.17): stock per customer.
     `segments` (int, 4). `instance_seed` (int, 0): draws prices and attractions. `stop_when_empty` (bool,
-    False); `input_model` and what goes with it, `requests` (columns `price_j`, `attraction_j` and `choice`, the
-    number in [0, 1) that decides), `render_mode`: see `prefrl/MultiSecretary-v0`.
+    False); `input_model` and what goes with it, `requests` (columns `price_j`, `attraction_j` and `choice`,
+    the number in [0, 1) that decides), `render_mode`: see `prefrl/MultiSecretary-v0`.
 
     ## Ground truth
     `requests()`, `hindsight_optimum()` (the segments of all customers known, their choices not: the linear

@@ -57,7 +57,8 @@ class Dynamics(ABC):
     def observe(self, state: State) -> Any:
         """Return observations ``[n, ...]`` of the single observation space, in memory of their own.
 
-        They are one array, or for a Dict space a dict of arrays. Callers may write into what they get, so it must not be an array of the state.
+        They are one array, or for a Dict space a dict of arrays. Callers may write into what they get, so it
+        must not be an array of the state.
         """
 
     @abstractmethod

@@ -48,9 +48,7 @@ class EntropyMatchingDynamics(AllocationDynamics):
         problem = EntropyMatch(reward_bound=QUALITY_BOUND + lam * largest_entropy(d), d=d, lam=float(lam))
         super().__init__(problem, horizon, drawn if rho is None else rho, stop_when_empty=stop_when_empty,
                          backend=backend, **stream)  # fmt: skip
-        self._type_means = self.xp.asarray(
-            self.type_means, dtype=self.backend.float_dtype, device=self.backend.device
-        )
+        self._type_means = self.backend.asarray(self.type_means, dtype=self.backend.float_dtype)
 
     def law_noise(self, rng: Random, n: int) -> Noise:
         """See :class:`AllocationDynamics`."""
@@ -69,8 +67,8 @@ class EntropyMatchingEnv(AllocationEnv):
     ## Description
     An impression has a quality for each of d advertisers, each of whom has bought rho_j T impressions. A
     fraction x_j of it goes to advertiser j. The proportional matching of Balseiro, Lu and Mirrokni (2023);
-    their data are not public domain, so the qualities are a log-normal mixture of our own: an impression is of
-    one of some types, and log q_j is normal around the type's mean, itself drawn from N(0, 1/2).
+    their data are not public domain, so the qualities are a log-normal mixture of our own: an impression is
+    of one of some types, and log q_j is normal around the type's mean, itself drawn from N(0, 1/2).
 
     ## Action Space
     `Box(0, 1, (d,), float32)`: the fractions. What sums to more than 1 is divided by its sum.
@@ -91,13 +89,14 @@ class EntropyMatchingEnv(AllocationEnv):
 
     ## Arguments
     `horizon` (int, 1000): T. `d` (int, 5): advertisers. `lam` (float, 0.1): weight of the entropy, positive.
-    `rho` (float or list of d, None): budgets per impression; None draws them, 0.9 in sum. `types` (int, 10) and
-    `sd` (float, 0.3) of the log-quality within a type; `instance_seed` (int, 0) draws the means and rho.
+    `rho` (float or list of d, None): budgets per impression; None draws them, 0.9 in sum. `types` (int, 10)
+    and `sd` (float, 0.3) of the log-quality within a type; `instance_seed` (int, 0) draws the means and rho.
     `stop_when_empty` (bool, False); `input_model` and what goes with it, `requests` (columns `quality_j`),
     `render_mode`: see `prefrl/MultiSecretary-v0`.
 
     ## Ground truth
-    `requests()`, `hindsight_optimum()` (the concave program's dual, to a relative 1e-6) and `fluid_optimum()`.
+    `requests()`, `hindsight_optimum()` (the concave program's dual, to a relative 1e-6) and
+    `fluid_optimum()`.
 
     ## Version History
     - v0: first version.

@@ -17,7 +17,7 @@ from .request_streams import StreamArgs
 
 
 class MultiSecretaryDynamics(AllocationDynamics):
-    """Candidates of uniform ability, and places for a share ``rho`` of them; see :class:`MultiSecretaryEnv`."""
+    """Candidates of uniform ability, and places for a share of them; see :class:`MultiSecretaryEnv`."""
 
     def __init__(
         self,
@@ -127,8 +127,8 @@ class NetworkRevenueDynamics(AllocationDynamics):
         problem = SingleChoice(reward_bound=10.0, m=m, d=d)
         super().__init__(problem, horizon, drawn if rho is None else rho, stop_when_empty=stop_when_empty,
                          backend=backend, **stream)  # fmt: skip
-        like = {"dtype": self.backend.float_dtype, "device": self.backend.device}
-        self._p, self._theta = (self.xp.asarray(values, **like) for values in (self.p, self.theta))
+        asarray, dtype = self.backend.asarray, self.backend.float_dtype
+        self._p, self._theta = asarray(self.p, dtype=dtype), asarray(self.theta, dtype=dtype)
 
     def law_noise(self, rng: Random, n: int) -> Noise:
         """See :class:`AllocationDynamics`."""
@@ -157,8 +157,8 @@ class NetworkRevenueEnv(AllocationEnv):
     ## Description
     Each request offers d products; a product needs some of m resources, a unit of each, and pays. The law is
     that of the numerical experiments of Balseiro, Lu and Mirrokni (2023): resource i is needed with
-    probability p_i = (1 + Beta(3, 1)) / 2, and a product pays what its resources are worth, sum_i theta_i with
-    theta = |N(0, I)| on the unit sphere, plus a normal error, cut to [0, 10].
+    probability p_i = (1 + Beta(3, 1)) / 2, and a product pays what its resources are worth, sum_i theta_i
+    with theta = |N(0, I)| on the unit sphere, plus a normal error, cut to [0, 10].
 
     ## Action Space
     `Discrete(d + 1)`: 0 serves nobody, j + 1 sells product j.

@@ -131,15 +131,17 @@ class RequestStream:
         return xp.concat([rewards, requests[:, k:]], axis=1)
 
 
-def check_requests(requests: Requests, problem: AllocationProblem, horizon: int | None) -> NDArray[np.float64]:
+def check_requests(
+    requests: Requests, problem: AllocationProblem, horizon: int | None
+) -> NDArray[np.float64]:
     """Return requests [T, columns] from an array or a file, for :attr:`RequestStream.requests`.
 
     A CSV file has a header with the problem's ``columns``, in any order, and a row per request; an .npz file
     has an array per column, [T], or one array ``requests`` [T, columns].
 
     Raises:
-        ValueError: if columns are missing or unknown, numbers are not finite or outside the column's bounds,
-            or there are fewer or more requests than the horizon.
+        ValueError: if columns are missing or unknown, numbers are not finite or negative, nothing pays
+            anything, or there are fewer or more requests than the horizon.
         FileNotFoundError: if there is no such file.
     """
     place = "requests"
@@ -163,14 +165,15 @@ def check_requests(requests: Requests, problem: AllocationProblem, horizon: int 
         relation = "shorter" if horizon < len(table) else "longer"
         raise ValueError(f"the horizon, {horizon}, is {relation} than {place}, which has {len(table)} "
                          "requests: a horizon must serve all of them")  # fmt: skip
-    low, high = problem.column_bounds()
-    wrong = ~((table >= low) & (table <= high))  # NaN is wrong too
+    below = np.array([1.0 if name in problem.unit_columns else np.inf for name in problem.columns])
+    wrong = ~((table >= 0.0) & (table < below))  # NaN is wrong too
     if wrong.any():
         row, column = (int(i) for i in np.argwhere(wrong)[0])
-        raise ValueError(
-            f"{place}: {problem.columns[column]} of request {row} is {table[row, column]}; it must lie "
-            f"in [{low[column]:g}, {high[column]:g}]"
-        )
+        allowed = "lie in [0, 1)" if below[column] == 1.0 else "be finite and not negative"
+        what = f"{problem.columns[column]} of request {row}"
+        raise ValueError(f"{place}: {what} is {table[row, column]}; it must {allowed}")
+    if not table[:, : problem.num_reward_columns].any():
+        raise ValueError(f"{place}: no request pays anything")
     table.flags.writeable = False
     return table
 
@@ -194,8 +197,8 @@ def _read_csv(path: Path, columns: tuple[str, ...]) -> NDArray[np.float64]:
             try:
                 table[index, column] = float(row[place])
             except ValueError:
-                raise ValueError(f"{path}: {columns[column]} of request {index} is {row[place]!r}; it must be "
-                                 "a number") from None  # fmt: skip
+                what = f"{columns[column]} of request {index}"
+                raise ValueError(f"{path}: {what} is {row[place]!r}; it must be a number") from None
     return table
 
 

@@ -49,21 +49,22 @@ class SecondPriceBudgetEnv(AllocationEnv):
     """Bid in T second-price auctions with a budget, never knowing the rival's bid beforehand.
 
     ## Description
-    In every auction the own value v is seen and the highest rival bid is not; both are uniform in [0, 1]. A bid
-    of at least the rival's wins and pays the rival's bid. The problem of adaptive pacing (Balseiro and Gur
-    2019, "Learning in repeated auctions with budgets"), an instance of online allocation with one resource.
+    In every auction the own value v is seen and the highest rival bid is not; both are uniform in [0, 1]. A
+    bid of at least the rival's wins and pays the rival's bid. The problem of adaptive pacing (Balseiro and
+    Gur 2019, "Learning in repeated auctions with budgets"), an instance of online allocation with one
+    resource.
 
     ## Action Space
     `Box(0, 1, (1,), float32)`: the bid.
 
     ## Observation Space
-    `Dict`: `request` (1), the value; `remaining` (1) and `time` (1), the shares of the budget that is left and
-    of the auctions gone. What was paid shows in `remaining` and in `info["consumption"]` after the auction;
-    the bid of a rival who won is never shown.
+    `Dict`: `request` (1), the value; `remaining` (1) and `time` (1), the shares of the budget that is left
+    and of the auctions gone. What was paid shows in `remaining` and in `info["consumption"]` after the
+    auction; the bid of a rival who won is never shown.
 
     ## Rewards
-    Value less payment where the bid wins. Where the budget does not cover the payment the auction is lost, and
-    `info["rejected"]` is True.
+    Value less payment where the bid wins. Where the budget does not cover the payment the auction is lost,
+    and `info["rejected"]` is True.
 
     ## Starting State
     The budget is whole.

@@ -10,8 +10,12 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "AllocationBaseline": "prefrl.agents.allocation_baselines",
+    "AllocationBaselineConfig": "prefrl.agents.allocation_baselines",
     "DQN": "prefrl.agents.dqn",
     "DQNConfig": "prefrl.agents.dqn",
+    "DualMirrorDescent": "prefrl.agents.dual_mirror_descent",
+    "DualMirrorDescentConfig": "prefrl.agents.dual_mirror_descent",
     "QLearning": "prefrl.agents.q_learning",
     "QLearningConfig": "prefrl.agents.q_learning",
     "RegretAgent": "prefrl.agents.regret",

@@ -193,14 +193,42 @@ def parse(arguments: Sequence[str]) -> Any:
     return tyro.cli(commands, prog="prefrl", description=about, args=arguments)
 
 
+def gather_env_flags(arguments: Sequence[str]) -> list[str]:
+    """Return command-line arguments with ``--env.NAME VALUE`` as entries NAME=VALUE of ``--env-args``.
+
+    Raises:
+        ValueError: if a flag has no name or no value.
+    """
+    rest, pairs = [], []
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        if not argument.startswith("--env."):
+            rest.append(argument)
+            continue
+        name, equals, value = argument.removeprefix("--env.").partition("=")
+        if not equals:
+            if not waiting or waiting[0].startswith("--"):
+                raise ValueError(f"{argument} has no value; give --env.NAME VALUE")
+            value = waiting.pop(0)
+        pairs.append(f"{name.replace('-', '_')}={value}")
+    if not pairs:
+        return rest
+    place = rest.index("--env-args") + 1 if "--env-args" in rest else len(rest)
+    return rest[:place] + ([] if "--env-args" in rest else ["--env-args"]) + pairs + rest[place:]
+
+
 def parse_train(recipe: str, arguments: Sequence[str], *, prog: str) -> TrainCommand[Any]:
-    """Return the command that trains a recipe with the settings given as flags."""
+    """Return the command that trains a recipe with the settings given as flags.
+
+    Arguments of the environment may also be given one by one, as ``--env.NAME VALUE``.
+    """
     recipe_class = load_recipe(recipe)
     command: TrainCommand[Any] = tyro.cli(
         TrainCommand[recipe_class],  # type: ignore[valid-type]
         prog=prog,
         description=(recipe_class.__doc__ or "").strip(),
-        args=arguments,
+        args=gather_env_flags(arguments),
         config=FLAGS,
     )
     return command

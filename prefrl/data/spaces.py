@@ -48,7 +48,7 @@ def space_from_json(description: Mapping[str, Any]) -> gym.Space[Any]:
         if kind == "Box":
             return _box(description)
         if kind == "MultiBinary":
-            return gym.spaces.MultiBinary(_discrete({"n": description["n"], "start": 0}).n)
+            return gym.spaces.MultiBinary(int(_discrete({"n": description["n"], "start": 0}).n))
         if kind == "Dict":
             return gym.spaces.Dict(
                 {str(name): space_from_json(part) for name, part in description["spaces"].items()}

@@ -40,7 +40,9 @@ class Transitions:
 
 def map_obs(function: Callable[[Any], Any], obs: Any) -> Any:
     """Apply a function to observations, or to each array of a dict of them."""
-    return {name: function(values) for name, values in obs.items()} if isinstance(obs, dict) else function(obs)
+    return (
+        {name: function(values) for name, values in obs.items()} if isinstance(obs, dict) else function(obs)
+    )
 
 
 def transition_mask(autoreset_mode: AutoresetMode | str, previous_done: Any) -> Any:

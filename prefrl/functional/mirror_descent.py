@@ -5,8 +5,8 @@ are
 
     mu+ = argmin_{mu' >= 0} <g, mu'> + V_h(mu', mu) / eta
 
-which each function below gives in closed form for one h. All take arrays [..., m] of numpy or torch: a service
-that decides one request at a time needs NumPy's speed on small arrays.
+which each function below gives in closed form for one h. All take arrays [..., m] of numpy or torch: a
+service that decides one request at a time needs NumPy's speed on small arrays.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def projected_entropy_step(
     """
     y = rho * mu * _exp(-step_size * (gradient / rho))
     total = y.sum(-1)[..., None]
-    return y * (reward_bound / _at_least(total, reward_bound)) / rho
+    scaled: Array = y * (reward_bound / _at_least(total, reward_bound)) / rho
+    return scaled
 
 
 def fairness_projection(mu: Tensor, weight: float, rho: Tensor) -> Tensor:
@@ -80,8 +81,8 @@ def fairness_projection(mu: Tensor, weight: float, rho: Tensor) -> Tensor:
 
     With the regulariser r(a) = weight min_j a_j / rho_j (max-min fairness of consumption; Balseiro, Lu,
     Mirrokni 2021, arXiv 2007.00514) prices may be negative: sup_{a <= rho} r(a) + mu . a is finite, and
-    attained at a = rho, exactly for mu in this set. The negative parts become max(-mu_j - theta rho_j, 0), with
-    theta from sorting, as in the projection on a simplex (Held, Wolfe, Crowder 1974).
+    attained at a = rho, exactly for mu in this set. The negative parts become max(-mu_j - theta rho_j, 0),
+    with theta from sorting, as in the projection on a simplex (Held, Wolfe, Crowder 1974).
 
     Args:
         mu: points [..., m].
@@ -124,4 +125,4 @@ def horizon_window_rates(budget: float, earliest: int, latest: int) -> NDArray[n
     if not 1 <= earliest <= latest:
         raise ValueError(f"earliest is {earliest} and latest {latest}; 1 <= earliest <= latest must hold")
     shape = 1.0 / np.maximum(np.arange(1, latest + 1), earliest)
-    return budget * shape / shape.sum()
+    return np.asarray(budget * shape / shape.sum())

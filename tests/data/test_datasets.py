@@ -446,7 +446,7 @@ def test_spaces_through_json(space):
 
 
 def test_other_spaces_are_refused():
-    with pytest.raises(ValueError, match="allowed are Discrete and Box"):
+    with pytest.raises(ValueError, match="allowed are Discrete, Box, MultiBinary and Dict"):
         space_to_json(gym.spaces.MultiDiscrete([2, 3]))
 
 

@@ -52,6 +52,7 @@ def test_normal_noise_has_the_right_moments():
 
 FAKE_DEVICE = """
 import torch
+from torch.utils._pytree import tree_leaves
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
@@ -77,7 +78,7 @@ with FakeTensorMode():
             actions = torch.zeros(env.action_space.shape, dtype=torch.int64, device="gpu")
             for _ in range(3):
                 *arrays, infos = env.step(actions)
-                assert {a.device.type for a in [*arrays, *infos.values()]} == {"gpu"}, env_id
+                assert {a.device.type for a in tree_leaves([arrays, infos])} == {"gpu"}, env_id
             env.reset(options={"reset_mask": arrays[2] | arrays[3]})
             env.load_state_dict(env.state_dict())
             env.step(actions)

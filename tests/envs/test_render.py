@@ -12,6 +12,8 @@ def random_actions(space, rng, rows):
     """Random actions [rows, ...] of a single action space."""
     if isinstance(space, gym.spaces.Discrete):
         return rng.integers(space.n, size=rows)
+    if isinstance(space, gym.spaces.MultiBinary):
+        return rng.integers(2, size=(rows, space.n), dtype=np.int8)
     return rng.uniform(space.low, space.high, (rows, *space.shape)).astype(space.dtype)
 
 
@@ -27,9 +29,17 @@ every_family = pytest.mark.parametrize(
     ("env_id", "kwargs"),
     [*((env_id, {}) for env_id in prefrl.envs.REGISTRY), ("prefrl/RandomGrid-v0", {"stochastic": True})],
 )
+picturesque = pytest.mark.parametrize(
+    ("env_id", "kwargs"),
+    [
+        *((env_id, {}) for env_id, family in prefrl.envs.REGISTRY.items() if family.max_episode_steps),
+        ("prefrl/RandomGrid-v0", {"stochastic": True}),
+    ],
+)
+"""Families whose pictures show the whole observation."""
 
 
-@every_family
+@picturesque
 @pytest.mark.parametrize("make", [make_vector, make_device])
 def test_vector_render_returns_one_frame_per_row(env_id, kwargs, make):
     env = make(env_id, render_mode="rgb_array", **kwargs)

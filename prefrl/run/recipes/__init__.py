@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from prefrl.run.folder import RunFolder
 
 RECIPES = {
+    "dual_mirror_descent": "prefrl.run.recipes.dual_mirror_descent:TrainDualMirrorDescent",
     "dqn": "prefrl.run.recipes.dqn:TrainDQN",
     "q_learning": "prefrl.run.recipes.q_learning:TrainQLearning",
     "regret": "prefrl.run.recipes.regret:TrainRegret",

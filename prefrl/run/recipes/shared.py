@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,9 @@ PYTHON_VALUES = {"True": True, "False": False, "None": None}
 
 
 def parse_env_args(arguments: tuple[str, ...]) -> dict[str, Any]:
-    """Return ``("layout_seed=3", "stochastic=true")`` as a dict; values are JSON, or else strings.
+    """Return ``("layout_seed=3", "stochastic=true")`` as a dict.
+
+    Values are JSON, or Python's numbers and lists (``.5``, ``(1, 2)``), or else strings.
 
     Raises:
         ValueError: if an argument is not of the form NAME=VALUE.
@@ -32,7 +35,10 @@ def parse_env_args(arguments: tuple[str, ...]) -> dict[str, Any]:
         try:
             parsed[name] = PYTHON_VALUES[text] if text in PYTHON_VALUES else json.loads(text)
         except ValueError:
-            parsed[name] = text
+            try:
+                parsed[name] = ast.literal_eval(text)
+            except (ValueError, SyntaxError):
+                parsed[name] = text
     return parsed
 
 
@@ -44,8 +50,21 @@ def make_scalar_env(env_id: str, env_args: tuple[str, ...]) -> gym.Env[Any, Any]
         raise _unsuitable(env_id, env_args, error) from error
 
 
-def make_training_env(env_id: str, env_args: tuple[str, ...], num_envs: int, device: str) -> Any:
+def make_training_env(
+    env_id: str,
+    env_args: tuple[str, ...],
+    num_envs: int,
+    device: str,
+    float_dtype: torch.dtype | None = None,
+) -> Any:
     """Return ``num_envs`` environments: prefrl's own on the device, others on the host.
+
+    Args:
+        env_id: which.
+        env_args: their arguments.
+        num_envs: how many.
+        device: where prefrl's own live.
+        float_dtype: float type of prefrl's own; None: float32.
 
     Raises:
         ValueError: if the arguments are not the environment's.
@@ -55,7 +74,9 @@ def make_training_env(env_id: str, env_args: tuple[str, ...], num_envs: int, dev
         if num_envs == 1 and prefrl.envs.bare_id(env_id) not in prefrl.envs.REGISTRY:
             return gym.make(env_id, **args)
         if prefrl.envs.bare_id(env_id) in prefrl.envs.REGISTRY:
-            return prefrl.envs.make_device(env_id, num_envs, device=resolve_device(device), **args)
+            return prefrl.envs.make_device(
+                env_id, num_envs, device=resolve_device(device), float_dtype=float_dtype, **args
+            )
         return gym.make_vec(env_id, num_envs, **args)
     except (TypeError, RuntimeError) as error:
         raise _unsuitable(env_id, env_args, error) from error

@@ -1,0 +1,102 @@
+"""How well a policy of dual prices did over a horizon, beside the best in hindsight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prefrl.agents.allocation_baselines import AllocationBaseline
+from prefrl.agents.dual_mirror_descent import DualMirrorDescent
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class AllocationOutcome:
+    """What n replications of one horizon came to."""
+
+    rewards: Floats
+    """[n] rewards collected."""
+    hindsight: Floats
+    """[n] hindsight optima of the same requests."""
+    spent: Floats
+    """[n, m] what was consumed, as the policy counted it."""
+    budget: Floats
+    """[m] budgets."""
+    price: Floats
+    """[n, m] mean prices over the second half of the horizon."""
+
+    @property
+    def regret(self) -> Floats:
+        """[n] hindsight optimum less reward."""
+        return self.hindsight - self.rewards
+
+    def summary(self) -> dict[str, Any]:
+        """Return the entries of ``result.json``."""
+        n = len(self.rewards)
+        stderr = float(self.regret.std(ddof=1) / n**0.5) if n > 1 else None
+        reward, hindsight = float(self.rewards.mean()), float(self.hindsight.mean())
+        return {
+            "reward_mean": reward,
+            "hindsight_mean": hindsight,
+            "regret_mean": float(self.regret.mean()),
+            "regret_stderr": stderr,
+            "competitive_ratio": hindsight / reward if reward > 0.0 else None,
+            "final_dual": self.price.mean(0).tolist(),
+            "smallest_share_spent": float((self.spent / self.budget).min(1).mean()),
+            "overspend_max": float(np.maximum(self.spent - self.budget, 0.0).max()),
+        }
+
+
+def allocation_outcome(agent: DualMirrorDescent | AllocationBaseline, env: Any) -> AllocationOutcome:
+    """Return what a policy came to that has just been trained for a horizon in an on-device environment."""
+    state = agent.streams.state
+    return AllocationOutcome(
+        rewards=state["rewards"].cpu().numpy(),
+        hindsight=env.unwrapped.hindsight_optimum(),
+        spent=state["spent"].cpu().numpy(),
+        budget=env.unwrapped.budget,
+        price=agent.streams.tail_price().cpu().numpy(),
+    )
+
+
+@dataclass(frozen=True)
+class Slope:
+    """Exponent of a power law."""
+
+    value: float
+    """Least squares over the logarithms."""
+    interval: tuple[float, float]
+    """Bootstrap interval, 95 %."""
+
+
+def regret_slope(horizons: Sequence[int], regrets: Sequence[Floats], *, seed: int = 0) -> Slope | None:
+    """Return the exponent with which the mean regret grows with the horizon.
+
+    Args:
+        horizons: H horizons.
+        regrets: H arrays of regrets, one per replication.
+        seed: seeds the bootstrap, which draws replications anew for each horizon, 2,000 times.
+
+    Returns:
+        The slope; None where there are fewer than two horizons or a mean regret is not positive.
+    """
+    means = np.array([values.mean() for values in regrets])
+    if len(horizons) < 2 or (means <= 0.0).any():
+        return None
+    logs = np.log(np.array(horizons, dtype=np.float64))
+    rng = np.random.default_rng(seed)
+    drawn = np.stack([rng.choice(values, (2000, len(values))).mean(1) for values in regrets], axis=1)
+    slopes = _slopes(logs, np.log(np.maximum(drawn, 1e-12)))
+    low, high = np.quantile(slopes, [0.025, 0.975])
+    return Slope(float(_slopes(logs, np.log(means)[None])[0]), (float(low), float(high)))
+
+
+def _slopes(x: Floats, y: Floats) -> Floats:
+    """Return least-squares slopes of rows of y [b, H] over x [H]."""
+    centred = x - x.mean()
+    return np.asarray(y @ centred / (centred @ centred))
