@@ -102,6 +102,7 @@ class PriceStreams:
             "spent": xp.zeros((n, m), dtype=xp.float64, device=device),
             "tail_price": xp.zeros((n, m), dtype=xp.float64, device=device),
             "tail_count": xp.zeros(n, dtype=xp.int64, device=device),
+            "depletion": xp.zeros(n, dtype=xp.int64, device=device),
         }
         if len(self.state.get("mu", ())) != n:
             self.state = start
@@ -139,10 +140,12 @@ class PriceStreams:
         state["mu"] = xp.where(mask[:, None], mu, state["mu"])
         state["memory"] = xp.where(mask[:, None, None], memory, state["memory"])
 
-    def account(self, rewards: Array, consumption: Array, mask: Array) -> None:
-        """Take in what an answer earned [n] and consumed [n, m]."""
-        self.state["rewards"] = self.state["rewards"] + rewards * mask
-        self.state["spent"] = self.state["spent"] + consumption * mask[:, None]
+    def account(self, rewards: Tensor, infos: Mapping[str, Tensor], mask: Tensor) -> None:
+        """Take in what an answer earned [n], and what the environment reports of it."""
+        state = self.state
+        state["rewards"] = state["rewards"] + rewards * mask
+        state["spent"] = state["spent"] + infos["consumption"] * mask[:, None]
+        state["depletion"] = torch.where(mask, infos["depletion"], state["depletion"])
 
     def tail_price(self) -> Array:
         """Return the mean price [n, m] over the second half of the horizon, as far as it has come."""
@@ -297,7 +300,7 @@ class Pricing:
         intended = self._consumption
         if intended is None:
             intended = step.infos["intended_consumption"]
-        self.streams.account(step.rewards, step.infos["consumption"], step.mask)
+        self.streams.account(step.rewards, step.infos, step.mask)
         self.streams.advance(intended, step.next_obs, step.mask)
         return {
             "train/price": self.streams.state["mu"].mean(),
@@ -321,7 +324,7 @@ class Pricing:
         self.server.load_state_dict(state["server"])
 
 
-INFO_KEYS = ("consumption", "intended_consumption")
+INFO_KEYS = ("consumption", "intended_consumption", "depletion")
 """What :class:`Pricing` needs of the environment's infos."""
 
 

@@ -27,6 +27,8 @@ class AllocationOutcome:
     """[n, m] what was consumed, as the policy counted it."""
     budget: Floats
     """[m] budgets."""
+    depletion: NDArray[np.int64]
+    """[n] requests served before a budget ran low, less than any answer may consume; T where none did."""
     price: Floats
     """[n, m] mean prices over the second half of the horizon."""
 
@@ -60,6 +62,7 @@ def allocation_outcome(agent: DualMirrorDescent | AllocationBaseline, env: Any) 
         hindsight=env.unwrapped.hindsight_optimum(),
         spent=state["spent"].cpu().numpy(),
         budget=env.unwrapped.budget,
+        depletion=state["depletion"].cpu().numpy(),
         price=agent.streams.tail_price().cpu().numpy(),
     )
 
