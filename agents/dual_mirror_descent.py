@@ -88,6 +88,7 @@ class DualMirrorDescentConfig:
 
     def __post_init__(self) -> None:
         check_kinds(self)
+        object.__setattr__(self, "initial_price", tuple(self.initial_price))  # a file holds a list
         if self.reference not in get_args(Reference):
             raise ValueError(f"reference is {self.reference!r}; allowed are {', '.join(get_args(Reference))}")
         for name in ("step_scale", "step_size"):
@@ -347,7 +348,7 @@ class DualMirrorDescent(Agent):
             )
             raise ValueError(f"the saved agent had {has}; make this one with the same, and load its state")
         if state["target_rates"] is not None:
-            self._target_rates = np.array(state["target_rates"])
+            self._target_rates = torch.as_tensor(state["target_rates"]).numpy()
         known = None if self._pricing is None else self._pricing.allocation
         self._price(known or allocation_from_json(state["allocation"]))
         self.pricing.load_state_dict(state)

@@ -232,7 +232,7 @@ class PriceServer:
 
     def _checked(self, observation: Any) -> tuple[dict[str, NDArray[np.float64]], bool]:
         widths = {"request": self._width, "remaining": len(self._budget), "time": 1}
-        if not isinstance(observation, Mapping) or set(observation) != set(widths):
+        if not isinstance(observation, Mapping) or not set(observation) >= set(widths):
             raise ValueError(f"observation is {observation!r}; it must be a dict of request, remaining, time")
         obs = {}
         for name, width in widths.items():
@@ -260,8 +260,13 @@ class PriceServer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a checkpoint's copy of :meth:`state_dict`."""
-        self.streams.state = {name: np.array(values) for name, values in state["state"].items()}
-        self._pending = {name: np.array(values) for name, values in state["pending"].items()}
+        self.streams.state = {name: _array(values) for name, values in state["state"].items()}
+        self._pending = {name: _array(values) for name, values in state["pending"].items()}
+
+
+def _array(values: Any) -> NDArray[Any]:
+    """Return a copy of an array, or of a checkpoint's tensor, in NumPy."""
+    return np.array(values.numpy() if isinstance(values, Tensor) else values)
 
 
 class Pricing:

@@ -145,11 +145,14 @@ def check_actions(dynamics: Dynamics, actions: Any, space: gym.Space[Any], name:
         raise ValueError(f"{name} has shape {tuple(actions.shape)}; this environment takes {space.shape}")
     whole = np.issubdtype(space.dtype, np.integer)
     wanted = xp.int64 if whole else backend.float_dtype
-    allowed = "integral" if whole else ("integral", "real floating")
+    allowed: Any = "integral" if whole else ("integral", "real floating")
+    if isinstance(dynamics.single_action_space, gym.spaces.MultiBinary):
+        allowed = ("bool", "integral", "real floating")  # SB3's policies give zeros and ones as floats
     if actions.dtype != wanted and not xp.isdtype(actions.dtype, allowed):
         kind = "whole numbers" if whole else "numbers"
         raise ValueError(f"{name} has dtype {actions.dtype}; this environment takes {kind}")
-    if not backend.on_device and not space.contains(actions.astype(space.dtype)):
+    cast = None if backend.on_device else actions.astype(space.dtype)
+    if cast is not None and not (space.contains(cast) and (not whole or (cast == actions).all())):
         raise ValueError(f"{name} must lie in {space}; got {actions}")
     return actions if actions.dtype == wanted else xp.astype(actions, wanted, copy=False)
 

@@ -1,8 +1,8 @@
 """How regret grows with the horizon in online allocation, for any environment, input model and policy.
 
 Regret is the hindsight optimum of the same requests less the reward, in the mean over replications. Its slope
-is that of log regret over log T, by least squares, with a 95 % bootstrap interval over replications. With --all
-every input model is measured and, beside regrets, the competitive ratio under the adversary over alpha.
+is that of log regret over log T, by least squares, with a 95 % bootstrap interval over replications. With
+--all every input model is measured and, beside regrets, the competitive ratio under the adversary over alpha.
 
 The same command goes on with a study that was stopped.
 """
@@ -234,7 +234,7 @@ def make_policy(
 
 
 def run_ppo(study: RegretStudy, env_args: tuple[str, ...], rows: int, *, seed: int) -> tuple[Floats, Floats]:
-    """Train SB3's PPO to set the prices, with its own settings; return rewards and hindsight optima [rows]."""
+    """Train SB3's PPO to set prices, with its own settings; return rewards and hindsight optima [rows]."""
     env = DualPriceAction(make_scalar_env(study.env_id, env_args))
     scaled: gym.Env[Any, Any] = RescaleAction(env, np.float32(-1.0), np.float32(1.0))
     model = PPO("MultiInputPolicy", scaled, seed=seed, device="cpu")

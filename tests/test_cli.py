@@ -46,6 +46,29 @@ def finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"]])
+@pytest.mark.parametrize(
+    ("given", "gathered"),
+    [
+        ([], []),
+        (["--seed", "1"], ["--seed", "1"]),
+        (["--env.rho", "0.3", "--seed", "1"], ["--seed", "1", "--env-args", "rho=0.3"]),
+        (["--env.input-model=drift", "--env.rho", "-1"], ["--env-args", "input_model=drift", "rho=-1"]),
+        (
+            ["--env.m", "2", "--env-args", "d=3", "--seed", "1"],
+            ["--env-args", "m=2", "d=3", "--seed", "1"],
+        ),
+    ],
+)
+def test_flags_of_the_environment_are_gathered(given, gathered):
+    assert cli.gather_env_flags(given) == gathered
+
+
+@pytest.mark.parametrize("given", [["--env.rho"], ["--env.rho", "--seed", "1"]])
+def test_a_flag_of_the_environment_needs_a_value(given):
+    with pytest.raises(ValueError, match=r"--env.rho has no value"):
+        cli.gather_env_flags(given)
+
+
 def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*arguments) == 0
     printed = capsys.readouterr().out

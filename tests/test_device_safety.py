@@ -40,8 +40,10 @@ from torch.utils._pytree import tree_leaves
 import prefrl.agents
 import prefrl.envs
 from prefrl.agents import base, dqn, q_learning, regret
+from prefrl.agents.allocation_baselines import AllocationBaseline, AllocationBaselineConfig
 from prefrl.agents.base import Agent, Spaces, make_generator
 from prefrl.agents.dqn import DQN, DQNConfig
+from prefrl.agents.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig
 from prefrl.agents.q_learning import QLearning, QLearningConfig
 from prefrl.agents.regret import RegretAgent, RegretConfig, RewardFit
 from prefrl.data import Preferences, TransitionDataset, Transitions
@@ -95,6 +97,32 @@ def q_learning_case(kind: type[QLearning] = QLearning, lottery: bool = False, mo
         else:
             env = DeliveryVectorEnv(16, **settings)
         agent = kind(env, QLearningConfig(), device=DEVICE)
+        stepper = Stepper(agent)
+        stepper.reset()
+
+        def step() -> dict[str, Tensor]:
+            stepper.step()
+            return agent.update()
+
+        return step
+
+    return make
+
+
+def allocation_case(
+    env_id: str = "prefrl/NetworkRevenue-v0", mode: str = "SameStep", kind: str | None = None, **config: Any
+) -> Case:
+    """A policy of dual prices in an environment on the accelerator."""
+
+    def make(_: FakeTensorMode) -> Step:
+        place: dict[str, Any] = {"device": DEVICE, "generator_device": "cpu", "autoreset_mode": mode}
+        env = prefrl.envs.make_device(env_id, 16, horizon=8, **place)
+        agent: DualMirrorDescent | AllocationBaseline
+        if kind is None:
+            agent = DualMirrorDescent(env, DualMirrorDescentConfig(**config), device=DEVICE)
+        else:
+            settings: Any = {"kind": kind, **config}
+            agent = AllocationBaseline(env, AllocationBaselineConfig(**settings), device=DEVICE)
         stepper = Stepper(agent)
         stepper.reset()
 
@@ -347,6 +375,16 @@ CASES: dict[str, Case] = {
     "DQN, conservative": dqn_offline_case(cql_alpha=0.5, n_step=2),
     "DQN, SARSA": dqn_offline_case(target_policy="sarsa", n_step=2),
     "DQN, conservative SARSA by C51": dqn_offline_case(loss="c51", cql_alpha=0.5, target_policy="sarsa"),
+    "DualMirrorDescent, Euclidean": allocation_case(),
+    "DualMirrorDescent, scaled": allocation_case(reference="scaled_euclidean", mode="NextStep"),
+    "DualMirrorDescent, entropy": allocation_case(reference="entropy", mode="Disabled"),
+    "DualMirrorDescent, projected": allocation_case(reference="projected_entropy"),
+    "DualMirrorDescent, fair": allocation_case(fairness=1.0),
+    "DualMirrorDescent, uncertain horizon": allocation_case(earliest_horizon=3),
+    "DualMirrorDescent, matching": allocation_case("prefrl/EntropyMatching-v0"),
+    "DualMirrorDescent, assortments": allocation_case("prefrl/AssortmentMNL-v0"),
+    "AllocationBaseline, greedy": allocation_case(kind="greedy"),
+    "AllocationBaseline, PID": allocation_case(kind="pid"),
     "RegretAgent, deterministic": regret_case(regret_form="deterministic"),
     "RegretAgent, action": regret_case(regret_form="action"),
     "RegretAgent, lottery": regret_case(lottery=True),

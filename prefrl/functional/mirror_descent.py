@@ -71,7 +71,7 @@ def projected_entropy_step(
         reward_bound: f-bar.
     """
     y = rho * mu * _exp(-step_size * (gradient / rho))
-    total = y.sum(-1)[..., None]
+    total = y.sum(-1, keepdim=True) if isinstance(y, Tensor) else np.add.reduce(y, -1, keepdims=True)
     scaled: Array = y * (reward_bound / _at_least(total, reward_bound)) / rho
     return scaled
 

@@ -1,7 +1,6 @@
 import copy
 
 import gymnasium as gym
-import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3 import DQN
