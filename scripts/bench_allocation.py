@@ -43,6 +43,8 @@ M, D = 5, 10
 
 REFERENCES: tuple[Reference, ...] = ("euclidean", "scaled_euclidean", "entropy", "projected_entropy")
 
+BATCHED, COMPILED = "batched_requests_per_second", "batched_compiled_requests_per_second"
+
 Observations = list[dict[str, NDArray[np.float32]]]
 
 
@@ -74,6 +76,9 @@ class Bench:
     hindsight_requests: int = 1_000
     """Requests of the linear program."""
 
+    skip_compiled: bool = False
+    """Leave out the compiled environment, which takes half a minute to make."""
+
     def __post_init__(self) -> None:
         check_positive(self, "repeats", "streams", "horizon", "single_requests", "resources",
         "resource_streams",
@@ -87,8 +92,8 @@ class Bench:
         """Return medians, minima and maxima."""
         torch.set_num_threads(1)
         result = {
-            "batched_requests_per_second": self._batched(compiled=False),
-            "batched_compiled_requests_per_second": self._batched(compiled=True),
+            BATCHED: self._batched(compiled=False),
+            **({} if self.skip_compiled else {COMPILED: self._batched(compiled=True)}),
             **self._single(),
             **self._resources(),
             **self._hindsight(),
@@ -199,12 +204,12 @@ def show(result: dict[str, Any]) -> None:
     """Print the numbers as a table."""
     table = Table("what", "median", "min", "max", title="dual mirror descent, one thread")
 
-    def add(name: str, of: dict[str, float], unit: str = "") -> None:
-        table.add_row(name, *(f"{of[key]:,.4g}{unit}" for key in ("median", "min", "max")))
+    def add(name: str, of: dict[str, float]) -> None:
+        table.add_row(name, *(f"{of[key]:,.4g}" for key in ("median", "min", "max")))
 
-    for name in ("batched", "batched_compiled"):
-        million = {key: value / 1e6 for key, value in result[f"{name}_requests_per_second"].items()}
-        add(f"{name.replace('_', ', ')}: million requests per second", million)
+    for name, key in (("batched", BATCHED), ("batched, compiled", COMPILED)):
+        if key in result:
+            add(f"{name}: million requests per second", {k: v / 1e6 for k, v in result[key].items()})
     for reference, of in result["single_microseconds"].items():
         add(f"single, {reference}: microseconds per request", of)
     add("plain NumPy loop: microseconds per request", result["plain_loop_microseconds"])

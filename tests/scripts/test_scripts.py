@@ -142,6 +142,97 @@ def test_bench_dqn_on_little_work(tmp_path):
     assert all(0.0 < numbers["min"] <= numbers["median"] <= numbers["max"] for numbers in result.values())
 
 
+def test_bench_allocation_on_little_work(tmp_path):
+    out = tmp_path / "run"
+    flags = ("--repeats", 2, "--streams", 8, "--horizon", 20, "--single-requests", 30, "--resources", 1, 3,
+             "--resource-streams", 2, "--hindsight-requests", 20, "--skip-compiled", "--out", out)  # fmt: skip
+    result = result_of(out, run("bench_allocation.py", *flags))
+    assert set(result["single_microseconds"]) == {
+        "euclidean", "scaled_euclidean", "entropy", "projected_entropy"
+    }  # fmt: skip
+    spreads = [
+        result["batched_requests_per_second"], result["single_over_plain_loop"],
+        result["hindsight_seconds"], *result["microseconds_by_resources"].values(),
+    ]  # fmt: skip
+    assert all(0.0 < of["min"] <= of["median"] <= of["max"] for of in spreads)
+    assert set(result["growth_by_resources"]) == {"3/1"}
+
+
+def test_train_dual_mirror_descent(tmp_path):
+    out = tmp_path / "run"
+    flags = ("--env-id", "prefrl/NetworkRevenue-v0", "--horizon", 100, "--replications", 3, "--reference",
+             "projected_entropy", "--env.m", 2, "--env.d=3", "--seed", 1)  # fmt: skip
+    result = result_of(out, run("train_dual_mirror_descent.py", *flags, "--quiet", "--out", out))
+    assert {
+        "reward_mean", "hindsight_mean", "regret_mean", "regret_stderr", "competitive_ratio", "final_dual",
+        "fluid_dual", "overspend_max", "microseconds_per_request", "seconds",
+    } <= set(result)  # fmt: skip
+    assert len(result["final_dual"]) == len(result["fluid_dual"]) == 2
+    assert result["overspend_max"] == 0.0
+    config = json.loads((out / "config.json").read_text())["config"]
+    assert config["env_args"] == ["m=2", "d=3"]
+
+
+def test_a_file_of_requests_is_served(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [f"{reward:.3f},{use:.3f}" for reward, use in rng.random((40, 2)) * [300.0, 5.0]]
+    (tmp_path / "requests.csv").write_text("\n".join(["reward_0,consumption_0_0", *rows]))
+    out = tmp_path / "run"
+    flags = ("--env.requests", tmp_path / "requests.csv", "--replications", 1, "--quiet", "--out", out)
+    result = result_of(out, run("train_dual_mirror_descent.py", *flags))
+    assert result["horizon"] == result["num_timesteps"] == 40
+    assert result["regret_stderr"] is None
+    assert 0.0 < result["reward_mean"] < result["hindsight_mean"]
+    refused = run("train_dual_mirror_descent.py", *flags[:-1], tmp_path / "other", "--horizon", 39)
+    assert refused.returncode == 2
+    assert "the horizon, 39, is shorter than" in refused.stderr
+    assert not (tmp_path / "other").exists()
+
+
+def test_regret(tmp_path):
+    out = tmp_path / "run"
+    flags = ("--env-id", "prefrl/MultiSecretary-v0", "--horizons", "30,60,120,240", "--replications", 6,
+             "--policies", "euclidean", "resolving", "--env.rho", 0.4, "--out", out)  # fmt: skip
+    result = result_of(out, run("reproduce_regret.py", *flags))
+    assert result["horizons"] == [30, 60, 120, 240]
+    assert len(result["regret"]) == 4
+    assert all(regret > 0.0 for regret in result["regret"])
+    low, high = result["slope_interval"]
+    assert low <= result["slope"] <= high
+    assert set(result["input_models"]["iid"]) == {"euclidean", "resolving"}
+    assert result["input_models"]["iid"]["resolving"]["regret"][-1] < result["regret"][-1]
+    assert (out / "regret.png").stat().st_size > 10_000
+    assert (out / "depletion.png").stat().st_size > 10_000
+    # The same command goes on with what is missing.
+    (out / "result.json").unlink()
+    part = out / "parts" / "iid-euclidean-120.json"
+    before = part.read_text()
+    part.unlink()
+    kept = (out / "parts" / "iid-euclidean-60.json").stat().st_mtime_ns
+    again = result_of(out, run("reproduce_regret.py", *flags))
+    assert again["regret"] == result["regret"]
+    assert part.read_text() == before
+    assert (out / "parts" / "iid-euclidean-60.json").stat().st_mtime_ns == kept
+
+
+@pytest.mark.slow
+def test_regret_of_every_input_model_and_of_ppo(tmp_path):
+    flags = ("--horizons", "20,40", "--replications", 4)
+    out = tmp_path / "all"
+    result = result_of(out, run("reproduce_regret.py", *flags, "--all", "--out", out))
+    assert set(result["input_models"]) == {"iid", "periodic", "ergodic", "corrupted", "drift"}
+    ratios = result["competitive_ratios"]
+    for alpha, ratio, limit in zip(ratios["alpha"], ratios["euclidean"], ratios["limit"], strict=True):
+        assert ratio <= alpha + 1e-9
+        assert ratio == pytest.approx(limit, rel=0.02)
+    assert ratios["greedy"][1:] == pytest.approx([1.0 / ratios["eps"]] * 4)
+    assert (out / "competitive_ratio.png").stat().st_size > 10_000
+    out = tmp_path / "ppo"
+    flags += ("--env-id", "prefrl/NetworkRevenue-v0", "--instances", 2, "--policies", "ppo", "euclidean")
+    result = result_of(out, run("reproduce_regret.py", *flags, "--ppo-timesteps", 100, "--out", out))
+    assert len(result["regret"]) == 2
+
+
 MINATAR_FLAGS = (
     "--games", "Breakout", "--losses", "mse", "hl_gauss", "--seeds", 0, "--frames", 400,
     "--rates", 1e-4, 1e-3, "--learning-starts", 80, "--epsilon-frames", 200, "--buffer-size", 400,
@@ -232,10 +323,16 @@ def test_noisy_cartpole(tmp_path):
         ("reproduce_minatar.py", ("--tune-seed", 1), "tune_seed"),
         ("reproduce_noisy_cartpole.py", ("--etas", 0.1, 1.0), "etas"),
         ("reproduce_noisy_cartpole.py", ("--seeds", 0, 1_000), "seeds"),
+        ("reproduce_regret.py", ("--replications", 0), "replications"),
+        ("reproduce_regret.py", ("--horizons", "100,x"), "horizons"),
+        ("reproduce_regret.py", ("--horizons", "100,100"), "horizons"),
+        ("reproduce_regret.py", ("--policies",), "policies"),
+        ("reproduce_regret.py", ("--replications", 5, "--instances", 2), "replications"),
+        ("bench_allocation.py", ("--streams", 0), "streams"),
     ],
 )
 def test_a_wrong_number_is_refused_before_anything_is_made(tmp_path, script, flags, name):
     done = run(script, *flags, "--out", tmp_path / "run")
     assert done.returncode == 2
-    assert f"{name} is " in done.stderr
+    assert f"{name} is " in done.stderr or f"{name} has " in done.stderr
     assert not (tmp_path / "run").exists()
