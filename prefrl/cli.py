@@ -53,10 +53,9 @@ class ListCommand:
                 environments.add_row(env_id, "", "", "", str(error))
                 continue
             assert env.spec is not None
-            spaces = (str(env.observation_space), str(env.action_space))
-            environments.add_row(
-                env_id, *spaces, str(env.spec.max_episode_steps), summary(type(env.unwrapped))
-            )
+            spaces = (brief(env.observation_space), brief(env.action_space))
+            limit = env.spec.max_episode_steps
+            environments.add_row(env_id, *spaces, str(limit or "own"), summary(type(env.unwrapped)))
         for table in (agents, environments):
             table.columns[0].no_wrap = True
             Console().print(table)
@@ -126,6 +125,11 @@ class EvaluateCommand:
         from prefrl.run.launch import evaluate_run
 
         evaluate_run(self.folder, episodes=self.episodes, seed=self.seed)
+
+
+def brief(space: gym.Space[Any]) -> str:
+    """Return a space in a few words: of a Dict the names."""
+    return f"Dict: {', '.join(space)}" if isinstance(space, gym.spaces.Dict) else str(space)
 
 
 def summary(thing: Any) -> str:

@@ -145,7 +145,7 @@ def test_bench_dqn_on_little_work(tmp_path):
 def test_bench_allocation_on_little_work(tmp_path):
     out = tmp_path / "run"
     flags = ("--repeats", 2, "--streams", 8, "--horizon", 20, "--single-requests", 30, "--resources", 1, 3,
-             "--resource-streams", 2, "--hindsight-requests", 20, "--skip-compiled", "--out", out)  # fmt: skip
+             "--resource-streams", 2, "--hindsight-requests", 9, "--skip-compiled", "--out", out)  # fmt: skip
     result = result_of(out, run("bench_allocation.py", *flags))
     assert set(result["single_microseconds"]) == {
         "euclidean", "scaled_euclidean", "entropy", "projected_entropy"
