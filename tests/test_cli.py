@@ -45,7 +45,6 @@ def finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     return tmp_path / "run"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["-h"]])
 @pytest.mark.parametrize(
     ("given", "gathered"),
     [
@@ -59,16 +58,17 @@ def finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
         ),
     ],
 )
-def test_flags_of_the_environment_are_gathered(given, gathered):
+def test_flags_of_the_environment_are_gathered(given: list[str], gathered: list[str]) -> None:
     assert cli.gather_env_flags(given) == gathered
 
 
 @pytest.mark.parametrize("given", [["--env.rho"], ["--env.rho", "--seed", "1"]])
-def test_a_flag_of_the_environment_needs_a_value(given):
+def test_a_flag_of_the_environment_needs_a_value(given: list[str]) -> None:
     with pytest.raises(ValueError, match=r"--env.rho has no value"):
         cli.gather_env_flags(given)
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"]])
 def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*arguments) == 0
     printed = capsys.readouterr().out
