@@ -463,3 +463,31 @@ def test_every_autoreset_mode_serves_the_same():
     assert torch.equal(outcomes[0], outcomes[2])
     assert outcomes[0][28].any()
     assert torch.equal(outcomes[0][30:60], outcomes[0][:30]), "each horizon starts afresh"
+
+
+@pytest.mark.parametrize("env_id", ["prefrl/SecondPriceBudget-v0", REVENUE])
+def test_it_learns_alike_in_every_face(env_id):
+    """A scalar environment, Gymnasium's own vectors of it, ours, and the on-device one; same requests."""
+    requests = {"prefrl/SecondPriceBudget-v0": 2, REVENUE: 6}[env_id]
+    table = np.random.default_rng(0).random((40, requests))
+    settings = {"requests": table, "rho": 0.2, **({"m": 1, "d": 3} if env_id == REVENUE else {})}
+    sync = {
+        "vectorization_mode": "sync",
+        "vector_kwargs": {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP},
+    }
+    faces = [
+        gym.make(env_id, **settings),
+        gym.make_vec(env_id, 1, **sync, **settings),
+        gym.make_vec(env_id, 1, **settings),
+        prefrl.envs.make_device(env_id, 1, float_dtype=torch.float64, **settings),
+    ]
+    found = []
+    for env in faces:
+        agent = DualMirrorDescent(env, allocation=faces[0].unwrapped.allocation, device="cpu")
+        agent.learn(40)
+        state = agent.streams.state
+        found.append([*state["rewards"].tolist(), *state["spent"][0].tolist(), *state["mu"][0].tolist()])
+        assert (state["spent"].numpy() <= 0.2 * 40 + 1e-5).all()
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], rtol=1e-5, atol=1e-5)
+    assert found[0][0] > 0.0

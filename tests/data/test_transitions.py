@@ -8,7 +8,7 @@ from gymnasium.vector import AutoresetMode
 
 import prefrl.envs
 import prefrl.envs.random_grid
-from prefrl.data import successor_obs, transition_mask
+from prefrl.data import step_infos, successor_obs, transition_mask
 
 NEXT, SAME, DISABLED = AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED
 ROWS, LIMIT = 8, 12
@@ -148,3 +148,38 @@ def test_unknown_modes_are_refused():
             transition_mask(mode, np.array([True]))
         with pytest.raises(ValueError, match="AutoresetMode"):
             successor_obs(mode, np.array([1]), {})
+
+
+# Dict observations, and infos ----------------------------------------
+
+
+def test_successors_of_dict_observations():
+    """Gymnasium's own final observations are an object array of dicts, ours a dict of arrays."""
+    next_obs = {"a": np.array([[1.0], [2.0]]), "b": np.array([10, 20])}
+    ended = np.array([False, True])
+    theirs = np.array([None, {"a": np.array([9.0]), "b": 90}], dtype=object)
+    ours = {"a": np.array([[8.0], [9.0]]), "b": np.array([80, 90])}
+    tensors = {name: torch.as_tensor(values) for name, values in ours.items()}
+    for obs, final, flags in (
+        (next_obs, theirs, ended),
+        (next_obs, ours, ended),
+        ({name: torch.as_tensor(part) for name, part in next_obs.items()}, tensors, torch.as_tensor(ended)),
+    ):
+        found = successor_obs("SameStep", obs, {"final_obs": final, "_final_obs": flags})
+        assert {name: part.tolist() for name, part in found.items()} == {"a": [[1.0], [9.0]], "b": [10, 90]}
+    assert next_obs["a"].tolist() == [[1.0], [2.0]], "what was given is not written to"
+    assert successor_obs("NextStep", next_obs, {"final_obs": ours, "_final_obs": ended}) is next_obs
+
+
+def test_infos_of_a_step_are_those_before_a_restart():
+    infos = {"used": np.array([0.0, 0.0, 3.0]), "_used": np.ones(3, dtype=bool), "other": 1}
+    final = {"used": np.array([1.0, 2.0, 0.0])}
+    ended = np.array([True, True, False])
+    assert step_infos((), infos) == {}
+    np.testing.assert_array_equal(step_infos(("used",), infos)["used"], [0.0, 0.0, 3.0])
+    merged = step_infos(("used",), {**infos, "final_info": final, "_final_info": ended})["used"]
+    np.testing.assert_array_equal(merged, [1.0, 2.0, 3.0])
+    alone = step_infos(("used",), {"final_info": final, "_final_info": np.ones(3, dtype=bool)})
+    np.testing.assert_array_equal(alone["used"], [1.0, 2.0, 0.0])
+    with pytest.raises(ValueError, match=r"info has no 'spent'; it has \['_used', 'other', 'used'\]"):
+        step_infos(("spent",), infos)
