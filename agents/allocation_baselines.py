@@ -5,8 +5,10 @@ prices:
 
 - ``greedy``: 0; it serves whatever pays, as long as the budget lasts.
 - ``static``: the fluid optimum's prices, always; it knows the law of requests, but never looks at the budget.
+  (Where the law has atoms, many requests may gain exactly nothing at these prices; all of them are left.)
 - ``resolving``: the fluid optimum's prices for what is left, rho_t = G_t / (T - t): certainty equivalence. It
-  knows the law, and solves the fluid problem again and again.
+  knows the law, and solves the fluid problem again and again. Where the law changes with time, it takes that
+  of the whole horizon for the rest.
 - ``pid``: a controller on the rate of spending, which needs no law. With e_t = b_t(x_t) - rho the prices are
 
       mu_{t+1} = max(mu_t + eta (k_i e_t + k_p (e_t - e_{t-1}) + k_d (e_t - 2 e_{t-1} + e_{t-2})), 0)
@@ -30,7 +32,7 @@ from prefrl.envs.allocation_problems import Allocation
 from prefrl.functional.mirror_descent import euclidean_step
 
 from .base import Agent, Spaces, check_kinds
-from .dual_prices import INFO_KEYS, Array, PriceRule, PriceStreams, Pricing, action_array, allocation_of
+from .dual_prices import INFO_KEYS, Array, PriceRule, PriceStreams, Pricing, allocation_of
 
 Kind = Literal["greedy", "static", "resolving", "pid"]
 """Baselines by name."""
@@ -79,6 +81,8 @@ class ConstantPrice:
     """[m] prices."""
     memory_rows: ClassVar[int] = 0
     """See :class:`prefrl.agents.dual_prices.PriceRule`."""
+    one_stream: ClassVar[bool] = True
+    """See :class:`prefrl.agents.dual_prices.PriceRule`."""
 
     def initial_price(self) -> NDArray[np.float64]:
         """See :class:`prefrl.agents.dual_prices.PriceRule`."""
@@ -102,6 +106,7 @@ class Resolving:
     """
 
     memory_rows: ClassVar[int] = 0
+    one_stream: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -127,7 +132,7 @@ class Resolving:
         rho = torch.as_tensor(self.rho).to(mu) if isinstance(mu, Tensor) else self.rho
         rate = remaining * rho * self.horizon / left
         due = (t % self.every == 0)[:, None]
-        if self.every > 1:  # each solution is an optimisation on the host: only where one is due
+        if self.every > 1:  # each solution is an optimisation on the host: only where one is due, and waiting
             rows = due[:, 0]
             if not bool(rows.any()):
                 return mu, memory
@@ -147,6 +152,7 @@ class PID:
         config: settings.
     """
 
+    one_stream: ClassVar[bool] = False
     memory_rows: ClassVar[int] = 2
     """The last two errors."""
 
@@ -230,6 +236,10 @@ class AllocationBaseline(Agent):
         """Take in one step of the environments; :meth:`update` changes the prices."""
         self.pricing.observe(transitions)
 
+    def restarted(self) -> None:
+        """See :meth:`Agent.restarted`: all streams begin."""
+        self.pricing.restart()
+
     def update(self) -> dict[str, Tensor]:
         """Change the prices after the last observed step, once; see :meth:`Agent.update`."""
         return self.pricing.update()
@@ -238,14 +248,11 @@ class AllocationBaseline(Agent):
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[Any, Any]:
         """Answer one request, or n of as many streams; see ``DualMirrorDescent.predict``."""
-        actions = self.pricing.server.serve(observation, episode_start)
-        if isinstance(actions, np.ndarray):
-            actions = action_array(actions, self.action_space)
-        return actions, state
+        return self.pricing.server.serve(observation, episode_start), state
 
     def result(self) -> dict[str, Any]:
         """See :meth:`Agent.result`: the mean price [m] over streams, in the second half of the horizon."""
-        return {"final_dual": self.streams.tail_price().mean(0).tolist()}
+        return {"final_dual": self.streams.final_dual()}
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Agent.state_dict`."""

@@ -260,7 +260,10 @@ class Agent(ABC):
             spaces = Spaces(*(space_from_json(header[f"{kind}_space"]) for kind in ("observation", "action")))
         with taking_over(path, f"settings of a {name}"):
             config = cls.config_class(**header["config"])
-        agent = cls(spaces if env is None else env, config, device=device, seed=header["seed"])
+        with taking_over(path, f"state of a {name}"):
+            agent = cls._rebuilt(
+                spaces if env is None else env, config, state, device=device, seed=header["seed"]
+            )
         given = (agent.observation_space, agent.action_space)
         if given != (spaces.single_observation_space, spaces.single_action_space):
             raise ValueError(f"{path} was trained on {spaces.single_observation_space} and "
@@ -269,6 +272,13 @@ class Agent(ABC):
         with taking_over(path, f"state of a {name} in these spaces"):
             agent.load_state_dict(state)
         return agent
+
+    @classmethod
+    def _rebuilt(
+        cls: type[AgentType], env: Any, config: Any, state: Mapping[str, Any], **settings: Any
+    ) -> AgentType:
+        """Return the agent that :meth:`load` is to fill; ``state`` is for what the constructor must know."""
+        return cls(env, config, **settings)
 
     # What SB3's callbacks ask of a model ------------------------------------------------------------------
 

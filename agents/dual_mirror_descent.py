@@ -51,7 +51,6 @@ from .dual_prices import (
     Array,
     PriceStreams,
     Pricing,
-    action_array,
     allocation_from_json,
     allocation_of,
 )
@@ -125,6 +124,7 @@ class MirrorDescentRule:
     """
 
     memory_rows: ClassVar[int] = 0
+    one_stream: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -143,6 +143,10 @@ class MirrorDescentRule:
             raise ValueError(f"initial_price has {len(config.initial_price)} entries; give one, or {m}")
         if config.fairness > 0.0 and (m == 1 or reference is not None):
             raise ValueError("fairness is between several resources, with one of the built-in references")
+        changing = target_rates is not None or config.earliest_horizon is not None
+        if changing and (config.fairness > 0.0 or config.reference == "projected_entropy"):
+            raise ValueError("target_rates and earliest_horizon go neither with fairness nor with "
+                             "projected_entropy, whose bounds of prices are for a constant rho")  # fmt: skip
         self.rates = self._rates(config.earliest_horizon, target_rates)
         self._tensors: dict[Any, tuple[Tensor, Tensor | None]] = {}
 
@@ -235,9 +239,9 @@ class DualMirrorDescent(Agent):
             :class:`prefrl.agents.base.Spaces`.
         config: settings.
         allocation: problem, horizon and budgets; None: the environment's.
-        reference: a reference function of your own, as its step (mu [..., m], g [..., m], eta) -> mu [...,
-        m],
-            instead of ``config.reference``. It gets tensors in the loop, and NumPy arrays from ``predict``.
+        reference: a reference function of your own instead of ``config.reference``, as its step
+            (mu [..., m], g [..., m], eta) -> mu [..., m]. It gets tensors in the loop, and NumPy arrays from
+            ``predict``.
         target_rates: what to consume at each request, [T] or [T, m], instead of rho: for requests that are
             known to come in waves. They should sum to at most the budgets.
         device: torch device, or "auto".
@@ -267,6 +271,15 @@ class DualMirrorDescent(Agent):
         if allocation is not None or not isinstance(env, Spaces):
             self._price(allocation or allocation_of(env))
 
+    @classmethod
+    def _rebuilt(cls, env: Any, config: Any, state: Mapping[str, Any], **settings: Any) -> DualMirrorDescent:
+        """See :meth:`Agent._rebuilt`: where the environment does not know the allocation, the file does."""
+        try:
+            allocation = allocation_of(env)
+        except ValueError:
+            allocation = allocation_from_json(state["allocation"])
+        return cls(env, config, allocation=allocation, **settings)
+
     def _price(self, allocation: Allocation) -> None:
         rule = MirrorDescentRule(allocation, self.config, self._reference, self._target_rates)
         self._pricing = Pricing(allocation, rule, self.device)
@@ -291,6 +304,10 @@ class DualMirrorDescent(Agent):
         """Take in one step of the environments; :meth:`update` moves the prices."""
         self.pricing.observe(transitions)
 
+    def restarted(self) -> None:
+        """See :meth:`Agent.restarted`: all streams begin."""
+        self.pricing.restart()
+
     def update(self) -> dict[str, Tensor]:
         """Move the prices after the last observed step, once; see :meth:`Agent.update`."""
         return self.pricing.update()
@@ -314,14 +331,11 @@ class DualMirrorDescent(Agent):
             ValueError: if the observation is none of such an environment's, or not finite: nothing then
             changes.
         """
-        actions = self.pricing.server.serve(observation, episode_start)
-        if isinstance(actions, np.ndarray):
-            actions = action_array(actions, self.action_space)
-        return actions, state
+        return self.pricing.server.serve(observation, episode_start), state
 
     def result(self) -> dict[str, Any]:
         """See :meth:`Agent.result`: the mean price [m] over streams, in the second half of the horizon."""
-        return {"final_dual": self.streams.tail_price().mean(0).tolist()}
+        return {"final_dual": self.streams.final_dual()}
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Agent.state_dict`."""
@@ -337,18 +351,14 @@ class DualMirrorDescent(Agent):
 
         Raises:
             ValueError: if it is the state of an agent with another allocation, or with a reference function
-            of
-                its own where this agent has none (then make one with it, and give that the state).
+                of its own where this agent has none (then make one with it, and give that the state).
         """
         if state["own_reference"] != (self._reference is not None):
-            has = (
-                "a reference function of its own"
-                if state["own_reference"]
-                else "a built-in reference function"
-            )
+            kind = "of its own" if state["own_reference"] else "that is built in"
+            has = f"a reference function {kind}"
             raise ValueError(f"the saved agent had {has}; make this one with the same, and load its state")
-        if state["target_rates"] is not None:
-            self._target_rates = torch.as_tensor(state["target_rates"]).numpy()
+        rates = state["target_rates"]
+        self._target_rates = None if rates is None else torch.as_tensor(rates).numpy()
         known = None if self._pricing is None else self._pricing.allocation
         self._price(known or allocation_from_json(state["allocation"]))
         self.pricing.load_state_dict(state)

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prefrl.data import Transitions, map_obs
+from prefrl.data import Transitions
 from prefrl.envs.allocation_problems import Allocation, SingleChoice, problem_from_json
 
 Array = Any
@@ -31,6 +31,9 @@ class PriceRule(Protocol):
 
     memory_rows: ClassVar[int]
     """How many vectors [m] the rule wants remembered for each stream; zeros at the start."""
+
+    one_stream: ClassVar[bool]
+    """Whether ``next_price`` also takes one stream's vectors [m], with a number ``t``."""
 
     def initial_price(self) -> NDArray[np.float64]:
         """Return the prices [m] of the first request."""
@@ -55,7 +58,8 @@ def allocation_of(env: Any) -> Allocation:
     Raises:
         ValueError: if it is none.
     """
-    allocation = getattr(getattr(env, "unwrapped", env), "allocation", None)
+    first = env.envs[0] if isinstance(env, gym.vector.SyncVectorEnv) else env
+    allocation = getattr(getattr(first, "unwrapped", first), "allocation", None)
     if not isinstance(allocation, Allocation):
         raise ValueError(f"{env} is no allocation environment; give one of prefrl's, such as "
                          "prefrl/MultiSecretary-v0, or allocation=")  # fmt: skip
@@ -89,6 +93,12 @@ class PriceStreams:
         self._initial = rule.initial_price()
         self.state: dict[str, Array] = {}
         """Named arrays [n, ...]; empty before the first request."""
+        self.horizons: Array = 0
+        """[n] horizons begun since :meth:`restart`; the account is that of the last one."""
+
+    def restart(self) -> None:
+        """Forget everything: the environment was reset."""
+        self.state, self.horizons = {}, 0
 
     def begin(self, obs: Mapping[str, Array]) -> None:
         """Give the streams that begin their first prices."""
@@ -103,11 +113,15 @@ class PriceStreams:
             "tail_price": xp.zeros((n, m), dtype=xp.float64, device=device),
             "tail_count": xp.zeros(n, dtype=xp.int64, device=device),
             "depletion": xp.zeros(n, dtype=xp.int64, device=device),
+            "served": xp.zeros(n, dtype=xp.int64, device=device),
         }
         if len(self.state.get("mu", ())) != n:
             self.state = start
+            self.horizons = xp.ones(n, dtype=xp.int64, device=device)
             return
         first = time[:, 0] == 0
+        # Of a stream that served no request since it began, nothing is lost.
+        self.horizons = self.horizons + (first & (self.state["served"] > 0))
         for name, values in start.items():
             where = first.reshape((-1,) + (1,) * (values.ndim - 1))
             self.state[name] = xp.where(where, values, self.state[name])
@@ -146,10 +160,21 @@ class PriceStreams:
         state["rewards"] = state["rewards"] + rewards * mask
         state["spent"] = state["spent"] + infos["consumption"] * mask[:, None]
         state["depletion"] = torch.where(mask, infos["depletion"], state["depletion"])
+        state["served"] = state["served"] + mask
 
     def tail_price(self) -> Array:
-        """Return the mean price [n, m] over the second half of the horizon, as far as it has come."""
-        return self.state["tail_price"] / self.state["tail_count"].clip(min=1)[:, None]
+        """Return the mean price [n, m] over the second half of the horizon, as far as it has come.
+
+        NaN where it has not come that far.
+        """
+        return self.state["tail_price"] / self.state["tail_count"][:, None]
+
+    def final_dual(self) -> list[float] | None:
+        """Return the mean of :meth:`tail_price` over streams [m]; None where there is none yet."""
+        if not self.state or not bool((self.state["tail_count"] > 0).all()):
+            return None
+        mean: list[float] = self.tail_price().mean(0).tolist()
+        return mean
 
 
 class PriceServer:
@@ -164,52 +189,61 @@ class PriceServer:
 
     def __init__(self, allocation: Allocation, rule: PriceRule) -> None:
         self.streams = PriceStreams(allocation, rule)
-        self._budget = np.array(allocation.rho) * allocation.horizon
+        self._budget = allocation.budget
         self._width = allocation.problem.num_seen
         self._shape = (self._width,)
-        self._fast = isinstance(allocation.problem, SingleChoice) and rule.memory_rows == 0
+        self._fast = isinstance(allocation.problem, SingleChoice) and rule.one_stream
         self._pending: dict[str, NDArray[np.float64]] = {}  # of the last answer: its consumption, if known
         self._horizon = allocation.horizon
 
     def serve(self, observation: Mapping[str, Any], episode_start: Any) -> Any:
-        """Return the answer to one observation, or answers [n, ...] to n.
+        """Return the answer to one observation, or answers [n, ...] to n, as the action space has them.
 
         Raises:
             ValueError: if the observation is none of an allocation environment's, or not finite: nothing is
                 then changed.
+            FloatingPointError: if prices have become infinite or NaN.
         """
-        try:
-            request, time, remaining = (observation[name] for name in ("request", "time", "remaining"))
-            if self._fast and request.ndim == 1 and episode_start is None:
-                return self._serve_one(request, time, remaining)
-        except (KeyError, TypeError, IndexError, AttributeError):
-            pass
+        if self._fast and episode_start is None and type(observation) is dict:
+            request, remaining = observation.get("request"), observation.get("remaining")
+            time = observation.get("time")
+            # The sum of squares is finite where all are. What is wrong _serve_rows finds out, and says.
+            if (
+                type(request) is type(remaining) is type(time) is np.ndarray
+                and request.shape == self._shape
+                and remaining.shape == self._budget.shape
+                and time.shape == (1,)
+                and 0.0 <= (moment := time.item()) <= 1.0
+                and isfinite(request.dot(request))
+                and isfinite(remaining.dot(remaining))
+            ):
+                return self._serve_one(request, remaining, moment)
         return self._serve_rows(observation, episode_start)
 
-    def _serve_one(self, request: Any, time: Any, remaining: Any) -> Any:
+    def _serve_one(self, request: NDArray[Any], remaining: NDArray[Any], moment: float) -> np.int64:
         """Serve one single choice: what :meth:`_serve_rows` does, without its arrays of one row."""
-        if request.shape != self._shape or time.shape != (1,):
-            raise TypeError
-        moment = time.item()
-        # The sum of squares is finite where all are. What is wrong the slow way finds out, and says.
-        if not 0.0 <= moment <= 1.0 or not isfinite(request.dot(request)):
-            raise TypeError
         streams, problem = self.streams, self.streams.allocation.problem
-        state = streams.state
         assert isinstance(problem, SingleChoice)
-        if moment == 0.0 or len(state.get("mu", ())) != 1:
+        if moment == 0.0 or len(streams.state.get("mu", ())) != 1:
             self._pending = {}
-            rows = {"time": time[None], "request": request[None]}
-            streams.begin(map_obs(lambda values: np.asarray(values, np.float64), rows))
-            state = streams.state
+            streams.begin({"time": np.array([[moment]]), "request": request[None].astype(np.float64)})
+        state = streams.state
         mu = state["mu"][0]
         if self._pending:
             t = round(moment * self._horizon)
             mu = streams.rule.next_price(mu, self._pending["consumption"][0], t, remaining, None)[0]
+            if not isfinite(mu.dot(mu)):
+                self._refuse_infinite(mu)
             state["mu"][0] = mu
         action, consumption = problem.serve(request, mu)
         self._pending["consumption"] = consumption[None]
         return np.int64(action)
+
+    @staticmethod
+    def _refuse_infinite(mu: NDArray[np.float64]) -> None:
+        if not isfinite(mu.sum()):
+            raise FloatingPointError(f"the prices have become {mu}; smaller steps, or consumption in larger "
+                                     "units, keep them finite")  # fmt: skip
 
     def _serve_rows(self, observation: Any, episode_start: Any) -> Any:
         obs, single = self._checked(observation)
@@ -223,11 +257,16 @@ class PriceServer:
             if consumption is None:  # of an auction only the payment tells, and of that only the budget
                 consumption = (self._pending["remaining"] - obs["remaining"]) * self._budget
             streams.advance(consumption, obs, obs["time"][:, 0] > 0.0)
+            self._refuse_infinite(streams.state["mu"])
         streams.begin(obs)
         actions, consumption = streams.answer(obs)
         self._pending = (
             {"remaining": obs["remaining"]} if consumption is None else {"consumption": consumption}
         )
+        space = streams.allocation.problem.action_space
+        if isinstance(space, gym.spaces.Box):
+            actions = np.clip(actions, space.low, space.high)
+        actions = actions.astype(space.dtype)
         return actions[0] if single else actions
 
     def _checked(self, observation: Any) -> tuple[dict[str, NDArray[np.float64]], bool]:
@@ -256,7 +295,11 @@ class PriceServer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the prices that are kept, and what the last answer left to be learned from."""
-        return {"state": dict(self.streams.state), "pending": dict(self._pending)}
+        state, pending = self.streams.state, self._pending
+        return {
+            "state": {name: _array(values) for name, values in state.items()},
+            "pending": {name: _array(values) for name, values in pending.items()},
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a checkpoint's copy of :meth:`state_dict`."""
@@ -312,11 +355,17 @@ class Pricing:
             "train/intended_consumption": intended.mean(),
         }
 
+    def restart(self) -> None:
+        """Forget the streams of the loop: the environment was reset. Those of ``predict`` go on."""
+        self.streams.restart()
+        self._consumption = self._transitions = None
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything a bit-equal continuation needs."""
         return {
             "allocation": allocation_to_json(self.allocation),
             "streams": dict(self.streams.state),
+            "horizons": self.streams.horizons,
             "server": self.server.state_dict(),
         }
 
@@ -326,15 +375,10 @@ class Pricing:
         if saved != self.allocation:
             raise ValueError(f"its state is for {saved}, not for {self.allocation}")
         self.streams.state = {name: values.to(self.device) for name, values in state["streams"].items()}
+        horizons = state["horizons"]
+        self.streams.horizons = horizons.to(self.device) if isinstance(horizons, Tensor) else horizons
         self.server.load_state_dict(state["server"])
 
 
 INFO_KEYS = ("consumption", "intended_consumption", "depletion")
 """What :class:`Pricing` needs of the environment's infos."""
-
-
-def action_array(actions: Any, space: gym.Space[Any]) -> Any:
-    """Return answers in the action space's type; of boxes, within their bounds."""
-    if isinstance(space, gym.spaces.Box):
-        return np.clip(actions, space.low, space.high).astype(space.dtype)
-    return actions.astype(space.dtype)

@@ -31,6 +31,9 @@ DEFAULT_HORIZON = 1000
 FLUID_SAMPLE, FLUID_SEED = 5000, 0
 """Size and seed of the sample that stands for the law of requests, where there is no closed form."""
 
+FLUID_NUMBERS = 1_000_000
+"""Numbers that the requests of the sample may have, all together."""
+
 FLUID_PRICES = 2001
 """Prices in the table of :meth:`AllocationDynamics.fluid_price`."""
 
@@ -44,8 +47,8 @@ class AllocationDynamics(Dynamics):
         problem: what a request asks.
         horizon: number T of requests; None: as many as ``requests`` has, or :data:`DEFAULT_HORIZON`.
         rho: budget per request, one number for all resources or one for each; the budget is rho T.
-        stop_when_empty: terminate where nothing is left of any resource; else after T requests only, which
-            keeps regrets comparable.
+        stop_when_empty: terminate where of every budget less is left than an answer may consume; else after
+            T requests only, which keeps regrets comparable.
         input_model: how requests hang together; see :class:`RequestStream`, also for what follows.
         period: of ``periodic``.
         persistence: of ``ergodic``.
@@ -92,7 +95,7 @@ class AllocationDynamics(Dynamics):
         )
         self.rho = check_rho(rho, problem.num_resources)
         self.allocation = Allocation(problem, horizon, tuple(self.rho.tolist()))
-        self.budget = self.rho * horizon
+        self.budget = self.allocation.budget
         """[m] the whole budget."""
         self._check_budget()
         low, high = (bound[: problem.num_seen].astype(np.float32) for bound in problem.column_bounds())
@@ -203,24 +206,23 @@ class AllocationDynamics(Dynamics):
         feasible = xp.all(after <= self._budget, axis=1)
         spent = xp.where(feasible[:, None], after, spent)
         t = state["t"] + 1
-        low = xp.any(self._budget - spent < problem.consumption_bound, axis=1)
-        unchanged = state["depletion"] < self.horizon
+        low = self._budget - spent < problem.consumption_bound
+        depleted = state["depletion"] < self.horizon
         drawn = self.stream.drawn(state.get("drawn", request), self._fresh(noise, t), noise)
         next_state = {
             **self._emitted(drawn, t),
             "t": t,
             "spent": spent,
-            "depletion": xp.where(low & ~unchanged, t, state["depletion"]),
-            "consumption": consumption * feasible[:, None],
+            "depletion": xp.where(xp.any(low, axis=1) & ~depleted, t, state["depletion"]),
+            "consumption": xp.where(feasible[:, None], consumption, xp.zeros_like(consumption)),
             "intended": intended,
             "rejected": reduced | ~feasible,
             "f_max": problem.best_reward(request),
         }
         terminated = t >= self.horizon
         if self.stop_when_empty:
-            left = self._budget - spent
-            terminated = terminated | xp.all((left <= 0.0) | (left < problem.least_consumption), axis=1)
-        return next_state, rewards * feasible, terminated
+            terminated = terminated | xp.all(low, axis=1)
+        return next_state, xp.where(feasible, rewards, xp.zeros_like(rewards)), terminated
 
     def info(self, state: State) -> dict[str, Array]:
         """See :meth:`Dynamics.info`."""
@@ -278,7 +280,7 @@ class AllocationDynamics(Dynamics):
             rho: budget per request [m]; None: the environment's.
         """
         rho = self.rho if rho is None else rho
-        known = self.known_price(rho) if self._stationary else None
+        known = self.known_price(rho) if self.stationary else None
         if known is not None:
             return Optimum(self.known_value(known), known)
         sample = self._fluid_sample
@@ -286,7 +288,7 @@ class AllocationDynamics(Dynamics):
         return Optimum(found.value / len(sample), found.mu)
 
     @property
-    def _stationary(self) -> bool:
+    def stationary(self) -> bool:
         """Whether requests always follow the law."""
         return self.stream.input_model in ("iid", "ergodic")
 
@@ -294,9 +296,10 @@ class AllocationDynamics(Dynamics):
         """Return the fluid optimum's prices [n, m] for budgets per request [n, m], not negative.
 
         In closed form where that is known, from a table over :data:`FLUID_PRICES` prices where there is one
-        resource, else by an optimisation for each row, on the host.
+        resource, else by an optimisation for each row, on the host, over a fifth of the sample. Where the law
+        changes with time it is that of the whole horizon.
         """
-        known = self.known_price(rho) if self._stationary else None
+        known = self.known_price(rho) if self.stationary else None
         if known is not None:
             return known
         xp = self.xp
@@ -305,7 +308,7 @@ class AllocationDynamics(Dynamics):
             # The first price at which no more is consumed than there is.
             index = xp.sum(xp.astype(consumption > rho, xp.int64), axis=1)
             return prices[index.clip(max=len(prices) - 1)][:, None]
-        sample = self._fluid_sample
+        sample = self._fluid_sample[::5]
         rows = to_host(rho).clip(min=1e-9)
         found = [dual_minimum(self.problem, sample, row * len(sample), tolerance=1e-4).mu for row in rows]
         return self.backend.asarray(np.stack(found), dtype=rho.dtype)
@@ -314,21 +317,28 @@ class AllocationDynamics(Dynamics):
     def _price_table(self) -> tuple[Array, Array]:
         """Prices [FLUID_PRICES] of one resource, from 0 on, and what requests consume at each on average."""
         sample = self._fluid_sample
-        prices = np.linspace(0.0, self.problem.reward_bound / self.rho[0], FLUID_PRICES)
-        consumption = [
-            -self.problem.bound_terms(sample, np.full((len(sample), 1), price))[1].mean() for price in prices
-        ]
+
+        def consumed(price: float) -> float:
+            return -float(self.problem.bound_terms(sample, np.full((len(sample), 1), price))[1].mean())
+
+        low, high = 0.0, self.problem.reward_bound / self.rho[0]
+        for _ in range(40):  # where the last request is priced out
+            middle = (low + high) / 2.0
+            low, high = (middle, high) if consumed(middle) > 0.0 else (low, middle)
+        prices = np.linspace(0.0, high, FLUID_PRICES)
+        consumption = [consumed(price) for price in prices]
         dtype = self.backend.float_dtype
         return self.backend.asarray(prices, dtype=dtype), self.backend.asarray(consumption, dtype=dtype)
 
     @cached_property
     def _fluid_sample(self) -> NDArray[np.float64]:
-        """Requests [FLUID_SAMPLE, columns] from all over the horizon."""
+        """Requests [FLUID_SAMPLE, columns] from all over the horizon; fewer where they are long."""
         if self.stream.requests is not None:
             return self.stream.requests
-        noise = self.law_noise(self.backend.random(FLUID_SEED), FLUID_SAMPLE)
+        count = min(FLUID_SAMPLE, max(200, FLUID_NUMBERS // len(self.problem.columns)))
+        noise = self.law_noise(self.backend.random(FLUID_SEED), count)
         # Multiples of the golden ratio: evenly over the horizon, and in step with no period.
-        t = np.floor(np.arange(FLUID_SAMPLE) * ((math.sqrt(5.0) - 1.0) / 2.0) % 1.0 * self.horizon)
+        t = np.floor(np.arange(count) * ((math.sqrt(5.0) - 1.0) / 2.0) % 1.0 * self.horizon)
         times = self.backend.asarray(t, dtype=self.backend.float_dtype)
         return to_host(self.stream.scaled(self.law(noise), times, self.xp))
 
@@ -342,6 +352,8 @@ def to_host(values: Array) -> NDArray[np.float64]:
 def check_rho(rho: Any, num_resources: int) -> NDArray[np.float64]:
     """Return the budgets per request [m]; ValueError unless they are positive and finite."""
     try:
+        if isinstance(rho, (bool, np.bool_)):
+            raise TypeError("a truth value is no budget")
         values = np.asarray(rho, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"rho is {rho!r}; it must be a number, or one for each resource") from error
@@ -370,8 +382,8 @@ class AllocationFace:
         """[m] whole budget of an episode."""
         return self.dynamics.budget.copy()  # type: ignore[no-any-return]
 
-    def _before_start(self) -> None:
-        self._start_rng = self._rng.get_state()
+    def _before_start(self, *, every_row: bool) -> None:
+        self._start_rng = self._rng.get_state() if every_row else None
 
     def requests(self) -> NDArray[np.float64]:
         """Return all requests of the episodes that the last ``reset`` of all rows began, also those to come.
@@ -379,16 +391,22 @@ class AllocationFace:
         [T, columns], with hidden columns and in float64; [T, n, columns] for n rows.
 
         Raises:
-            gymnasium.error.ResetNeeded: before the first reset.
+            gymnasium.error.ResetNeeded: before the first reset, and after one of some rows only.
+            ValueError: where rows on the host restart before the horizon, which shifts the others' requests.
         """
         if self._start_rng is None:
-            raise gym.error.ResetNeeded("call reset() before requests()")
+            raise gym.error.ResetNeeded("call reset() of all rows before requests()")
         dynamics = self.dynamics
+        mode = getattr(self, "autoreset_mode", AutoresetMode.DISABLED)
+        rows, limit = getattr(self, "num_envs", None), getattr(self, "max_episode_steps", None)
+        restarts = mode is not AutoresetMode.DISABLED
+        early = dynamics.stop_when_empty or (limit is not None and limit < dynamics.horizon)
+        if restarts and early and not dynamics.backend.on_device:
+            raise ValueError("rows may restart before the horizon, by stop_when_empty or max_episode_steps; "
+                             "then the requests to come cannot be told")  # fmt: skip
         rng = dynamics.backend.random(0)
         rng.set_state(self._start_rng)
-        mode = getattr(self, "autoreset_mode", AutoresetMode.DISABLED)
-        rows = getattr(self, "num_envs", None)
-        restarts = dynamics.backend.on_device and mode is not AutoresetMode.DISABLED
+        restarts = restarts and dynamics.backend.on_device
         stream = dynamics.replayed(rng, rows or 1, restarts)
         return stream if rows else stream[:, 0]  # type: ignore[no-any-return]
 
@@ -416,12 +434,14 @@ class AllocationFace:
 
     def state_dict(self) -> dict[str, Any]:
         """See the faces' own; the start of the stream of requests is kept too."""
-        return {**super().state_dict(), "start_rng": self._start_rng}  # type: ignore[misc]
+        start = None if self._start_rng is None else dict(self._start_rng)
+        return {**super().state_dict(), "start_rng": start}  # type: ignore[misc]
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See the faces' own."""
         super().load_state_dict(state)  # type: ignore[misc]
-        self._start_rng = dict(state["start_rng"])
+        start = state["start_rng"]
+        self._start_rng = None if start is None else dict(start)
 
 
 class AllocationEnv(AllocationFace, ScalarEnv):
@@ -436,6 +456,17 @@ class AllocationEnv(AllocationFace, ScalarEnv):
 
     def __init__(self, render_mode: str | None = None, **settings: Any) -> None:
         super().__init__(self.dynamics_class(**settings), render_mode)
+
+    @property
+    def request(self) -> NDArray[np.float64]:
+        """Seen part [num_seen] of the request that waits for an answer.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset.
+        """
+        if self._state is None:
+            raise gym.error.ResetNeeded("call reset() before request")
+        return self._state["request"][0, : self.allocation.problem.num_seen].copy()  # type: ignore[no-any-return]
 
 
 class AllocationVectorEnv(AllocationFace, BatchedEnv):
@@ -469,48 +500,3 @@ class AllocationVectorEnv(AllocationFace, BatchedEnv):
             autoreset_mode=autoreset_mode,
             render_mode=render_mode,
         )
-
-
-class DualPriceAction(gym.Wrapper[Any, Any, Any, Any]):
-    """Lets a policy set prices instead of answering requests: an action is mu [m].
-
-    The best answer to the request at hand maximises f(x) - mu . b(x). An optimal price of a resource never
-    exceeds f-bar / rho, which is where the action space ends.
-
-    Args:
-        env: a scalar allocation environment, wrapped or not.
-
-    Raises:
-        TypeError: if it is none.
-    """
-
-    def __init__(self, env: gym.Env[Any, Any]) -> None:
-        super().__init__(env)
-        if not isinstance(env.unwrapped, AllocationEnv):
-            raise TypeError(f"DualPriceAction prices the resources of allocation environments; {env} is none")
-        allocation = env.unwrapped.allocation
-        high = allocation.problem.reward_bound / np.array(allocation.rho)
-        self.action_space = gym.spaces.Box(np.zeros_like(high, np.float32), high.astype(np.float32))
-        self._problem = allocation.problem
-        self._request: NDArray[np.float64] | None = None
-
-    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """See ``gymnasium.Env.reset``."""
-        obs, info = self.env.reset(**kwargs)
-        self._request = obs["request"]
-        return obs, info
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """See ``gymnasium.Env.step``; ValueError for prices outside the action space."""
-        if self._request is None:
-            raise gym.error.ResetNeeded("call reset() before step()")
-        mu = np.asarray(action, dtype=np.float64)
-        if mu.shape != self.action_space.shape or not (mu >= 0.0).all():
-            raise ValueError(f"action is {action}; it must hold prices, not negative, in {self.action_space}")
-        answer = self._problem.best_response(self._request[None].astype(np.float64), mu[None])[0]
-        space = self.env.action_space
-        if isinstance(space, gym.spaces.Box):
-            answer = np.clip(answer, space.low, space.high).astype(np.float32)
-        obs, reward, terminated, truncated, info = self.env.step(answer)
-        self._request = obs["request"]
-        return obs, reward, terminated, truncated, {**info, "answer": answer}

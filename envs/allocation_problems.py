@@ -120,7 +120,10 @@ class AllocationProblem(ABC):
         return rewards - (mu * consumption).sum(-1), -consumption
 
     def best_reward(self, requests: Array) -> Array:
-        """Return the most [n] that an answer to each request pays: f*(0)."""
+        """Return the most [n] that an answer to each request pays, as far as its seen part tells: f*(0).
+
+        Where chance decides after the answer, in expectation.
+        """
         return self.bound_terms(requests, requests[:, : self.num_resources] * 0.0)[0]
 
     def servable(self, requests: NDArray[np.float64], budget: NDArray[np.float64]) -> bool:
@@ -315,6 +318,10 @@ class SecondPriceBid(AllocationProblem):
     def expected_consumption(self, seen: Array, actions: Array) -> Array | None:
         """See :class:`AllocationProblem`: nobody knows before the auction."""
         return None
+
+    def best_reward(self, requests: Array) -> Array:
+        """See :class:`AllocationProblem`: the value, if the rival bids nothing."""
+        return requests[:, 0] * 1.0
 
     def servable(self, requests: NDArray[np.float64], budget: NDArray[np.float64]) -> bool:
         """See :class:`AllocationProblem`."""
@@ -540,4 +547,11 @@ class Allocation:
     horizon: int
     """Number T of requests."""
     rho: tuple[float, ...]
-    """[m] budget per request; rho T is the whole budget."""
+    """[m] budget per request."""
+
+    @property
+    def budget(self) -> NDArray[np.float64]:
+        """[m] whole budget rho T; a whole number where it is one but for rounding, as in 0.29 * 100."""
+        product = np.array(self.rho) * self.horizon
+        whole = np.rint(product)
+        return np.where(np.abs(product - whole) <= 1e-9 * np.maximum(whole, 1.0), whole, product)

@@ -110,6 +110,13 @@ def check_count(name: str, value: Any) -> int:
     return int(value)
 
 
+def check_number(name: str, value: Any) -> float:
+    """Return ``value``; raise ValueError unless it is a real number, NaN and infinity included."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise ValueError(f"{name} is {value!r}; it must be a number")
+    return float(value)
+
+
 def check_seed(seed: Any, num_envs: int) -> int | list[int] | None:
     """Return the seed, or the seeds given for ``num_envs`` rows (None if there are none).
 
@@ -195,14 +202,14 @@ class ScalarEnv(gym.Env[Any, Any]):
         """Start an episode; see ``gymnasium.Env.reset``."""
         super().reset(seed=seed)
         self._rng.generator = self.np_random
-        self._before_start()
+        self._before_start(every_row=True)
         self._state = self.dynamics.initial(self.dynamics.reset_noise(self._rng, 1), options)
         self._last_action = None
         if self.render_mode == "human":
             self.render()
         return self._observation(), self._info()
 
-    def _before_start(self) -> None:
+    def _before_start(self, *, every_row: bool) -> None:
         """Take note that an episode is about to draw its start; for faces that offer more."""
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -382,8 +389,9 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
         seeds = check_seed(seed, self.num_envs)
         if seeds is not None:
             self._rng = self.dynamics.backend.random(seeds)
-        if mask is None:
-            self._before_start()
+        if mask is not None and not self.dynamics.backend.on_device and bool(mask.all()):
+            mask = None
+        self._before_start(every_row=mask is None)
         start = self.dynamics.initial(self._reset_noise(), options)
         if mask is None:
             xp, device = self.dynamics.xp, self.dynamics.backend.device
@@ -397,8 +405,8 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
         assert self._state is not None
         return self.dynamics.observe(self._state), self.dynamics.info(self._state)
 
-    def _before_start(self) -> None:
-        """Take note that all rows are about to draw their starts; for faces that offer more."""
+    def _before_start(self, *, every_row: bool) -> None:
+        """Take note that all rows, or some, are about to draw their starts; for faces that offer more."""
 
     def _check_mask(self, mask: Any) -> Array:
         if mask is None:

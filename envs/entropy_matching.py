@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 from .allocation import AllocationDynamics, AllocationEnv, AllocationVectorEnv
 from .allocation_problems import EntropyMatch, largest_entropy
 from .backend import Array, Backend, Noise, Random
-from .core import check_count
+from .core import check_count, check_number
 from .online_knapsack import check_instance_seed
 from .request_streams import StreamArgs
 
@@ -36,9 +36,9 @@ class EntropyMatchingDynamics(AllocationDynamics):
         **stream: Unpack[StreamArgs],
     ) -> None:
         d, types = check_count("d", d), check_count("types", types)
-        if not (isinstance(lam, (int, float)) and 0.0 < lam < np.inf):
+        if not 0.0 < check_number("lam", lam) < np.inf:
             raise ValueError(f"lam is {lam!r}; it must be a positive, finite number")
-        if not (isinstance(sd, (int, float)) and 0.0 <= sd < np.inf):
+        if not 0.0 <= check_number("sd", sd) < np.inf:
             raise ValueError(f"sd is {sd!r}; it must be a finite number, not negative")
         rng = np.random.default_rng(check_instance_seed(instance_seed))
         self.type_means = rng.normal(0.0, 0.5, (types, d))
@@ -85,7 +85,8 @@ class EntropyMatchingEnv(AllocationEnv):
     All budgets are whole.
 
     ## Episode End
-    Terminates after T impressions; with `stop_when_empty`, as soon as all budgets are spent to the last.
+    Terminates after T impressions; with `stop_when_empty`, as soon as less than an impression is
+    left of every budget.
 
     ## Arguments
     `horizon` (int, 1000): T. `d` (int, 5): advertisers. `lam` (float, 0.1): weight of the entropy, positive.

@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 from .allocation import DEFAULT_HORIZON, AllocationDynamics, AllocationEnv, AllocationVectorEnv
 from .allocation_problems import SingleChoice
 from .backend import Array, Backend, Noise, Random
-from .core import check_count
+from .core import check_count, check_number
 from .request_streams import StreamArgs
 
 
@@ -114,7 +114,7 @@ class NetworkRevenueDynamics(AllocationDynamics):
         **stream: Unpack[StreamArgs],
     ) -> None:
         m, d = check_count("m", m), check_count("d", d)
-        if not (isinstance(sd, (int, float)) and 0.0 <= sd < np.inf):
+        if not 0.0 <= check_number("sd", sd) < np.inf:
             raise ValueError(f"sd is {sd!r}; it must be a finite number, not negative")
         rng = np.random.default_rng(check_instance_seed(instance_seed))
         self.p = (1.0 + rng.beta(3.0, 1.0, m)) / 2.0
@@ -124,7 +124,7 @@ class NetworkRevenueDynamics(AllocationDynamics):
         """[m] what a resource is worth on average."""
         drawn = rng.uniform(0.25, 0.75, m) * self.p
         self.sd = float(sd)
-        problem = SingleChoice(reward_bound=10.0, m=m, d=d)
+        problem = SingleChoice(reward_bound=10.0, m=m, d=d, smallest_consumption=1.0)
         super().__init__(problem, horizon, drawn if rho is None else rho, stop_when_empty=stop_when_empty,
                          backend=backend, **stream)  # fmt: skip
         asarray, dtype = self.backend.asarray, self.backend.float_dtype
@@ -175,7 +175,8 @@ class NetworkRevenueEnv(AllocationEnv):
     All budgets are whole.
 
     ## Episode End
-    Terminates after T requests; with `stop_when_empty`, as soon as nothing is left of any resource.
+    Terminates after T requests; with `stop_when_empty`, as soon as less than a unit is left of every
+    resource.
 
     ## Arguments
     `horizon` (int, 1000): T. `m` (int, 5): resources. `d` (int, 5): products. `rho` (float or list of m,
@@ -212,9 +213,9 @@ class AdversarialKnapsackDynamics(AllocationDynamics):
         stop_when_empty: bool = False,
         backend: Backend | None = None,
     ) -> None:
-        if not (isinstance(alpha, (int, float)) and 1.0 <= alpha < np.inf):
+        if not 1.0 <= check_number("alpha", alpha) < np.inf:
             raise ValueError(f"alpha is {alpha!r}; it must be a finite number of at least 1")
-        if not (isinstance(eps, (int, float)) and 0.0 < eps <= 1.0):
+        if not 0.0 < check_number("eps", eps) <= 1.0:
             raise ValueError(f"eps is {eps!r}; it must lie in (0, 1]")
         steps = check_count("horizon", DEFAULT_HORIZON if horizon is None else horizon)
         rewards = np.full(steps, float(eps))
@@ -263,7 +264,7 @@ class AdversarialKnapsackEnv(AllocationEnv):
     The budget is whole. Nothing is random.
 
     ## Episode End
-    Terminates after T requests; with `stop_when_empty`, as soon as the budget is spent.
+    Terminates after T requests; with `stop_when_empty`, as soon as less than a unit is left.
 
     ## Arguments
     `horizon` (int, 1000): T. `alpha` (float, 2): at least 1, the budget per request is 1 / alpha. `eps`

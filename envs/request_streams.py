@@ -6,6 +6,7 @@ import csv
 import math
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .allocation_problems import AllocationProblem
 from .backend import Array, Random
-from .core import check_count
+from .core import check_count, check_number
 
 InputModel = Literal["iid", "periodic", "ergodic", "corrupted", "drift", "replay"]
 """How the requests of a horizon hang together; see :class:`RequestStream`."""
@@ -85,11 +86,12 @@ class RequestStream:
         check_count("period", self.period)
         for name, value, below_one in (("persistence", self.persistence, True),
                                        ("drift_start", self.drift_start, False)):  # fmt: skip
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not 0.0 <= value <= 1.0 or (below_one and value == 1.0):
+            number = check_number(name, value)
+            if not 0.0 <= number <= 1.0 or (below_one and number == 1.0):
                 raise ValueError(f"{name} is {value!r}; it must lie in [0, 1{')' if below_one else ']'}")
         rounds = self.corrupted_rounds
-        if rounds is not None and not (type(rounds) is int and 0 <= rounds <= self.horizon):
+        whole = isinstance(rounds, (int, np.integer)) and not isinstance(rounds, bool)
+        if rounds is not None and not (whole and 0 <= rounds <= self.horizon):
             raise ValueError(f"corrupted_rounds is {rounds!r}; it must be a whole number from 0 to the "
                              f"horizon, {self.horizon}")  # fmt: skip
 
@@ -165,7 +167,8 @@ def check_requests(
         relation = "shorter" if horizon < len(table) else "longer"
         raise ValueError(f"the horizon, {horizon}, is {relation} than {place}, which has {len(table)} "
                          "requests: a horizon must serve all of them")  # fmt: skip
-    below = np.array([1.0 if name in problem.unit_columns else np.inf for name in problem.columns])
+    largest = float(np.finfo(np.float32).max)  # observations are float32
+    below = np.array([1.0 if name in problem.unit_columns else largest for name in problem.columns])
     wrong = ~((table >= 0.0) & (table < below))  # NaN is wrong too
     if wrong.any():
         row, column = (int(i) for i in np.argwhere(wrong)[0])
@@ -211,9 +214,11 @@ def _order(path: Path, names: list[str], columns: tuple[str, ...]) -> list[int]:
 
 def _read_npz(path: Path, columns: tuple[str, ...]) -> NDArray[np.float64]:
     try:
+        with zipfile.ZipFile(path) as archive:  # first, since numpy.load would open a .npy file too
+            archive.testzip()
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: np.asarray(file[name]) for name in file.files}
-    except (ValueError, EOFError, zipfile.BadZipFile, zipfile.error) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is no .npz file of numbers: {error}") from error
     for name, array in arrays.items():
         if array.dtype.kind not in "fiu":

@@ -70,7 +70,8 @@ class SecondPriceBudgetEnv(AllocationEnv):
     The budget is whole.
 
     ## Episode End
-    Terminates after T auctions; with `stop_when_empty`, as soon as the budget is spent to the last.
+    Terminates after T auctions; with `stop_when_empty`, as soon as less than 1 is left, the most
+    that an auction can cost.
 
     ## Arguments
     `horizon` (int, 1000): T. `rho` (float, 0.1): budget per auction. `stop_when_empty` (bool, False);

@@ -197,29 +197,36 @@ def parse(arguments: Sequence[str]) -> Any:
     return tyro.cli(commands, prog="prefrl", description=about, args=arguments)
 
 
+ENV_ARGS = "--env-args"
+
+
 def gather_env_flags(arguments: Sequence[str]) -> list[str]:
     """Return command-line arguments with ``--env.NAME VALUE`` as entries NAME=VALUE of ``--env-args``.
 
     Raises:
         ValueError: if a flag has no name or no value.
     """
-    rest, pairs = [], []
+    rest: list[str] = []
+    pairs: list[str] = []
     waiting = list(arguments)
     while waiting:
         argument = waiting.pop(0)
-        if not argument.startswith("--env."):
+        flag, equals, value = argument.partition("=")
+        if flag.replace("_", "-") == "--env-args":  # in any way of writing it, as in two words
+            rest += [ENV_ARGS, value] if equals else [ENV_ARGS]
+        elif not flag.startswith("--env."):
             rest.append(argument)
-            continue
-        name, equals, value = argument.removeprefix("--env.").partition("=")
-        if not equals:
-            if not waiting or waiting[0].startswith("--"):
+        else:
+            if not equals and (not waiting or waiting[0].startswith("--")):
                 raise ValueError(f"{argument} has no value; give --env.NAME VALUE")
-            value = waiting.pop(0)
-        pairs.append(f"{name.replace('-', '_')}={value}")
+            name = flag.removeprefix("--env.").replace("-", "_")
+            pairs.append(f"{name}={value if equals else waiting.pop(0)}")
     if not pairs:
         return rest
-    place = rest.index("--env-args") + 1 if "--env-args" in rest else len(rest)
-    return rest[:place] + ([] if "--env-args" in rest else ["--env-args"]) + pairs + rest[place:]
+    if ENV_ARGS not in rest:
+        return [*rest, ENV_ARGS, *pairs]
+    place = rest.index(ENV_ARGS) + 1
+    return [*rest[:place], *pairs, *rest[place:]]
 
 
 def parse_train(recipe: str, arguments: Sequence[str], *, prog: str) -> TrainCommand[Any]:

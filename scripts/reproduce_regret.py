@@ -32,8 +32,8 @@ from tyro.conf import arg
 from prefrl.agents.allocation_baselines import AllocationBaseline, AllocationBaselineConfig
 from prefrl.agents.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig, Reference
 from prefrl.cli import FLAGS, execute, gather_env_flags
-from prefrl.envs.allocation import DualPriceAction
-from prefrl.run.allocation import allocation_outcome, regret_slope
+from prefrl.envs.wrappers import DualPriceAction
+from prefrl.run.allocation import allocation_outcome, check_whole_horizons, regret_slope
 from prefrl.run.folder import RunFolder, read_json, write_json
 from prefrl.run.plot import PALETTE, save_figure
 from prefrl.run.recipes.shared import make_scalar_env, make_training_env, parse_env_args
@@ -108,18 +108,18 @@ class RegretStudy:
         if self.replications % self.instances:
             raise ValueError(f"replications is {self.replications}; it must be a multiple of instances")
         given = parse_env_args(self.env_args)
-        for name, flag in (("horizon", "--horizons"), ("instance_seed", "--instances")):
-            if name in given:
-                raise ValueError(f"env_args has {name}; give {flag} instead")
+        check_whole_horizons(given)
+        if "instance_seed" in given and self.instances > 1:
+            raise ValueError("env_args has instance_seed, and instances sets it too; give one of them")
         wrong = sorted(set(self.models) - {*INPUT_MODELS, ""})
         if wrong:
             raise ValueError(f"input_models has {wrong[0]!r}; allowed are {', '.join(INPUT_MODELS)}")
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """The horizons."""
+        """The horizons, from the shortest on."""
         try:
-            return tuple(int(text) for text in self.horizons.split(","))
+            return tuple(sorted(int(text) for text in self.horizons.split(",")))
         except ValueError:
             raise ValueError(
                 f"horizons is {self.horizons!r}; it must be whole numbers, as in 100,1000"
@@ -171,7 +171,7 @@ class RegretStudy:
                 for row, horizon in zip(rows, self.steps, strict=True)
             ],
             "slope": None if slope is None else slope.value,
-            "slope_interval": None if slope is None else list(slope.interval),
+            "slope_interval": None if slope is None or slope.interval is None else list(slope.interval),
             "slope_of_last": self._slope_of_last(regrets),
         }
 
@@ -189,13 +189,14 @@ class RegretStudy:
         depletion: list[int] = []
         for instance in range(self.instances):
             env_args = (*arguments, f"instance_seed={instance}") if self.instances > 1 else arguments
+            seed = int(np.random.SeedSequence([self.seed, horizon, instance]).generate_state(1)[0])
             if policy == "ppo":
-                rewards, best = run_ppo(self, env_args, rows, seed=self.seed + instance)
+                rewards, best = run_ppo(self, env_args, rows, seed=seed)
                 regrets += (best - rewards).tolist()
                 hindsight += best.tolist()
                 continue
             env = make_training_env(self.env_id, env_args, rows, self.device, torch.float64)
-            agent = make_policy(policy, env, self.initial_price, self.device, self.seed + instance)
+            agent = make_policy(policy, env, self.initial_price, self.device, seed)
             agent.learn(rows * horizon)
             outcome = allocation_outcome(agent, env)
             regrets += outcome.regret.tolist()

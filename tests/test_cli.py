@@ -51,6 +51,8 @@ def finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
         ([], []),
         (["--seed", "1"], ["--seed", "1"]),
         (["--env.rho", "0.3", "--seed", "1"], ["--seed", "1", "--env-args", "rho=0.3"]),
+        (["--env-args=a=1", "--env.b", "2"], ["--env-args", "b=2", "a=1"]),
+        (["--env_args", "a=1", "--env.b", "2"], ["--env-args", "b=2", "a=1"]),
         (["--env.input-model=drift", "--env.rho", "-1"], ["--env-args", "input_model=drift", "rho=-1"]),
         (
             ["--env.m", "2", "--env-args", "d=3", "--seed", "1"],

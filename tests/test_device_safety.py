@@ -40,7 +40,7 @@ from torch.utils._pytree import tree_leaves
 import prefrl.agents
 import prefrl.envs
 from prefrl.agents import base, dqn, q_learning, regret
-from prefrl.agents.allocation_baselines import AllocationBaseline, AllocationBaselineConfig
+from prefrl.agents.allocation_baselines import AllocationBaseline, AllocationBaselineConfig, Resolving
 from prefrl.agents.base import Agent, Spaces, make_generator
 from prefrl.agents.dqn import DQN, DQNConfig
 from prefrl.agents.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig
@@ -49,6 +49,7 @@ from prefrl.agents.regret import RegretAgent, RegretConfig, RewardFit
 from prefrl.data import Preferences, TransitionDataset, Transitions
 from prefrl.envs.delivery import DeliveryVectorEnv
 from prefrl.envs.device import TorchBackend
+from prefrl.envs.hindsight import Optimum
 from prefrl.envs.random_grid import RandomGridVectorEnv
 from prefrl.preferences import PartialReturn, ask_teacher
 from prefrl.run.stepping import Stepper
@@ -117,12 +118,16 @@ def allocation_case(
     def make(_: FakeTensorMode) -> Step:
         place: dict[str, Any] = {"device": DEVICE, "generator_device": "cpu", "autoreset_mode": mode}
         env = prefrl.envs.make_device(env_id, 16, horizon=8, **place)
+        # What these are on the host is a matter of the set-up, and of laws without a closed form.
+        env.fluid_optimum = lambda: Optimum(1.0, np.full(5, 0.5))
+        env.fluid_price = lambda rho: rho * 1.0
         agent: DualMirrorDescent | AllocationBaseline
         if kind is None:
             agent = DualMirrorDescent(env, DualMirrorDescentConfig(**config), device=DEVICE)
         else:
             settings: Any = {"kind": kind, **config}
-            agent = AllocationBaseline(env, AllocationBaselineConfig(**settings), device=DEVICE)
+            with mock.patch.object(Resolving, "initial_price", return_value=np.zeros(5)):
+                agent = AllocationBaseline(env, AllocationBaselineConfig(**settings), device=DEVICE)
         stepper = Stepper(agent)
         stepper.reset()
 
@@ -385,6 +390,8 @@ CASES: dict[str, Case] = {
     "DualMirrorDescent, assortments": allocation_case("prefrl/AssortmentMNL-v0"),
     "AllocationBaseline, greedy": allocation_case(kind="greedy"),
     "AllocationBaseline, PID": allocation_case(kind="pid"),
+    "AllocationBaseline, static": allocation_case(kind="static"),
+    "AllocationBaseline, re-solving": allocation_case(kind="resolving", resolve_every=1),
     "RegretAgent, deterministic": regret_case(regret_form="deterministic"),
     "RegretAgent, action": regret_case(regret_form="action"),
     "RegretAgent, lottery": regret_case(lottery=True),

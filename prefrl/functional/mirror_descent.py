@@ -70,10 +70,10 @@ def projected_entropy_step(
         rho: budget per request [m].
         reward_bound: f-bar.
     """
-    y = rho * mu * _exp(-step_size * (gradient / rho))
-    total = y.sum(-1, keepdim=True) if isinstance(y, Tensor) else np.add.reduce(y, -1, keepdims=True)
-    scaled: Array = y * (reward_bound / _at_least(total, reward_bound)) / rho
-    return scaled
+    exponent = -step_size * (gradient / rho)
+    top = _maximum(exponent)  # taken out, so that nothing overflows
+    y = rho * mu * _exp(exponent - top)
+    return y * _smaller(_exp(top), reward_bound / _total(y)) / rho
 
 
 def fairness_projection(mu: Tensor, weight: float, rho: Tensor) -> Tensor:
@@ -105,8 +105,22 @@ def _exp(values: Array) -> Array:
     return values.exp() if isinstance(values, Tensor) else np.exp(values)
 
 
-def _at_least(values: Array, bound: float) -> Array:
-    return values.clamp_min(bound) if isinstance(values, Tensor) else np.maximum(values, bound)
+def _maximum(values: Array) -> Array:
+    """Return the largest along the last axis, kept as one of length 1."""
+    if isinstance(values, Tensor):
+        return values.amax(-1, keepdim=True)
+    return np.asarray(np.maximum.reduce(values, -1, keepdims=True))
+
+
+def _total(values: Array) -> Array:
+    """Return the sum along the last axis, kept as one of length 1."""
+    if isinstance(values, Tensor):
+        return values.sum(-1, keepdim=True)
+    return np.asarray(np.add.reduce(values, -1, keepdims=True))
+
+
+def _smaller(left: Array, right: Array) -> Array:
+    return left.minimum(right) if isinstance(left, Tensor) else np.minimum(left, right)
 
 
 def horizon_window_rates(budget: float, earliest: int, latest: int) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from prefrl.agents.allocation_baselines import AllocationBaseline
 from prefrl.agents.dual_mirror_descent import DualMirrorDescent
+from prefrl.envs.allocation import AllocationVectorEnv
 
 Floats = NDArray[np.float64]
 
@@ -55,8 +56,17 @@ class AllocationOutcome:
 
 
 def allocation_outcome(agent: DualMirrorDescent | AllocationBaseline, env: Any) -> AllocationOutcome:
-    """Return what a policy came to that has just been trained for a horizon in an on-device environment."""
-    state = agent.streams.state
+    """Return what a policy came to that has just served one horizon in every row of a vector environment.
+
+    Raises:
+        ValueError: if it has served less or more than that since the environment was reset, as where rows
+            restart early.
+    """
+    state, horizon = agent.streams.state, agent.pricing.allocation.horizon
+    whole = bool((state["served"] == horizon).all()) and bool((agent.streams.horizons == 1).all())
+    if not isinstance(env.unwrapped, AllocationVectorEnv) or not whole:
+        raise ValueError(f"an outcome is that of one whole horizon, {horizon} requests, no more and no less, "
+                         "in every row of a vector environment")  # fmt: skip
     return AllocationOutcome(
         rewards=state["rewards"].cpu().numpy(),
         hindsight=env.unwrapped.hindsight_optimum(),
@@ -73,8 +83,8 @@ class Slope:
 
     value: float
     """Least squares over the logarithms."""
-    interval: tuple[float, float]
-    """Bootstrap interval, 95 %."""
+    interval: tuple[float, float] | None
+    """Bootstrap interval, 95 %; None where it cannot be told."""
 
 
 def regret_slope(horizons: Sequence[int], regrets: Sequence[Floats], *, seed: int = 0) -> Slope | None:
@@ -86,17 +96,33 @@ def regret_slope(horizons: Sequence[int], regrets: Sequence[Floats], *, seed: in
         seed: seeds the bootstrap, which draws replications anew for each horizon, 2,000 times.
 
     Returns:
-        The slope; None where there are fewer than two horizons or a mean regret is not positive.
+        The slope; None where there are fewer than two horizons or a mean regret is not positive. Its interval
+        is None where there is but one replication.
     """
     means = np.array([values.mean() for values in regrets])
     if len(horizons) < 2 or (means <= 0.0).any():
         return None
     logs = np.log(np.array(horizons, dtype=np.float64))
+    slope = float(_slopes(logs, np.log(means)[None])[0])
+    if min(len(values) for values in regrets) < 2:
+        return Slope(slope, None)
     rng = np.random.default_rng(seed)
     drawn = np.stack([rng.choice(values, (2000, len(values))).mean(1) for values in regrets], axis=1)
     slopes = _slopes(logs, np.log(np.maximum(drawn, 1e-12)))
     low, high = np.quantile(slopes, [0.025, 0.975])
-    return Slope(float(_slopes(logs, np.log(means)[None])[0]), (float(low), float(high)))
+    return Slope(slope, (float(low), float(high)))
+
+
+RESERVED = ("horizon", "stop_when_empty", "max_episode_steps", "autoreset_mode", "backend")
+"""Arguments of environments that a study of whole horizons sets itself."""
+
+
+def check_whole_horizons(env_args: Mapping[str, Any], reserved: Sequence[str] = RESERVED) -> None:
+    """Raise ValueError for arguments of an environment that do not go with whole horizons."""
+    for name in reserved:
+        if name in env_args:
+            hint = "it has a flag of its own" if name == "horizon" else "every horizon must be served whole"
+            raise ValueError(f"env_args has {name}; {hint}")
 
 
 def _slopes(x: Floats, y: Floats) -> Floats:

@@ -19,7 +19,7 @@ def run(kind, env_id=SECRETARY, horizon=1000, n=50, *, seed=0, config=None, **se
     agent = AllocationBaseline(
         env, AllocationBaselineConfig(kind=kind, **(config or {})), device="cpu", seed=seed
     )
-    agent.learn(n * horizon)
+    agent.learn(n * agent.pricing.allocation.horizon)
     return allocation_outcome(agent, env), agent
 
 
@@ -106,6 +106,8 @@ def test_resolving_several_resources_is_done_now_and_then():
     outcome, agent = run("resolving", REVENUE, horizon=60, n=2, m=2, d=3, config={"resolve_every": 20})
     rule = agent.pricing.streams.rule
     assert rule.every == 20
+    default = AllocationBaseline(agent.get_env(), AllocationBaselineConfig(kind="resolving"), device="cpu")
+    assert default.pricing.streams.rule.every == 3, "a 20th of the horizon"
     calls = []
     original = rule.fluid_price
     rule.fluid_price = lambda rates: calls.append(len(rates)) or original(rates)

@@ -65,7 +65,7 @@ def twin(requests, rho, reference, reward_bound):
             y = [rho[i] * mu[i] * math.exp(-eta * g[i] / rho[i]) for i in range(m)]
             scale = min(1.0, reward_bound / sum(y))
             mu = [y[i] * scale / rho[i] for i in range(m)]
-    return reward, prices
+    return reward, prices, left
 
 
 @pytest.mark.parametrize("reference", REFERENCES)
@@ -76,8 +76,11 @@ def test_a_plain_python_twin_does_the_same(reference, env_id, settings):
     env = agent.get_env()
     requests, allocation = env.requests(), env.allocation
     for row in range(n):
-        reward, prices = twin(requests[:, row], allocation.rho, reference, allocation.problem.reward_bound)
+        reward, prices, left = twin(
+            requests[:, row], allocation.rho, reference, allocation.problem.reward_bound
+        )
         assert outcome.rewards[row] == pytest.approx(reward, abs=1e-9)
+        np.testing.assert_allclose(outcome.budget - outcome.spent[row], left, atol=1e-9)
         np.testing.assert_allclose(outcome.price[row], np.mean(prices[horizon // 2 :], axis=0), atol=1e-9)
     assert outcome.rewards.std() > 0.0
 
@@ -191,8 +194,6 @@ def test_wrong_requests_are_refused_and_nothing_is_spent(changes, message):
         for _ in range(20):
             obs, *_ = env.step(agent.predict(obs)[0])
         before = agent.pricing.server.state_dict()
-        if "remaining" in changes and episode_start is None:
-            continue  # the quick way has no use for it
         with pytest.raises(ValueError, match=message):
             agent.predict({**obs, **changes}, episode_start=episode_start)
         after = agent.pricing.server.state_dict()
@@ -354,12 +355,12 @@ def secretary_regrets(horizons, n, **agent):
 
 
 def test_regret_grows_as_the_root_of_the_horizon():
-    """The multi-secretary to T = 3162; to 31,623 in the slow test below."""
-    horizons = (100, 316, 1000, 3162)
+    """The multi-secretary to T = 1000; to 31,623 in the slow test below."""
+    horizons = (100, 316, 1000)
     expected = {
-        "cold": (2.34, 4.35, 7.83, 13.8),
-        "warm": (0.84, 1.38, 2.58, 4.07),
-        "entropy": (1.59, 3.0, 5.74, 10.3),
+        "cold": (2.34, 4.35, 7.83),
+        "warm": (0.84, 1.38, 2.58),
+        "entropy": (1.59, 3.0, 5.74),
     }
     settings = {
         "cold": {},
@@ -383,12 +384,12 @@ def test_regret_grows_as_the_root_of_a_long_horizon(agent):
 
 @pytest.mark.parametrize("alpha", [2.0, 4.0, 8.0])
 def test_the_adversary_gets_no_more_than_alpha(alpha):
-    eps, horizon = 0.02, 10_000
+    eps, horizon = 0.02, 4_000
     outcome, _ = run("prefrl/AdversarialKnapsack-v0", horizon, 1, alpha=alpha, eps=eps)
     ratio = float(outcome.hindsight[0] / outcome.rewards[0])
     limit = 1.0 / (1.0 / alpha + (1.0 - 1.0 / alpha) * eps)
     assert ratio <= alpha
-    assert ratio == pytest.approx(limit, rel=0.02)
+    assert ratio == pytest.approx(limit, rel=0.03)
 
 
 @pytest.mark.slow
@@ -491,3 +492,106 @@ def test_it_learns_alike_in_every_face(env_id):
     for other in found[1:]:
         np.testing.assert_allclose(other, found[0], rtol=1e-5, atol=1e-5)
     assert found[0][0] > 0.0
+
+
+def test_the_gradient_is_that_of_the_answer_that_was_meant():
+    """An auction that is won but cannot be paid for raises the price all the same."""
+    table = np.array([[1.0, 0.6], [1.0, 0.6], [1.0, 0.6]])  # a budget of 0.9 pays for one
+    env = prefrl.envs.make_device(
+        "prefrl/SecondPriceBudget-v0", 1, requests=table, rho=0.3, float_dtype=torch.float64
+    )
+    agent = DualMirrorDescent(env, DualMirrorDescentConfig(step_size=0.1), device="cpu")
+    agent.learn(3)
+    assert float(agent.streams.state["rewards"][0]) == pytest.approx(0.4)
+    assert float(agent.streams.state["mu"][0, 0]) == pytest.approx(3 * 0.1 * 0.3)
+    replay = DualMirrorDescent(
+        gym.make(SECRETARY, requests=np.tile([1.0, 1.0], (3, 1)), rho=0.4),
+        DualMirrorDescentConfig(step_size=0.1), device="cpu",
+    )  # fmt: skip
+    replay.learn(3)  # a budget of 1.2: two of the three are rejected
+    assert float(replay.streams.state["mu"][0, 0]) == pytest.approx(3 * 0.1 * 0.6)
+
+
+def test_each_request_has_its_own_target_rate():
+    rates = np.array([0.9, 0.1, 0.5, 0.3])
+    env = gym.make(SECRETARY, horizon=4)
+    agent = DualMirrorDescent(env, DualMirrorDescentConfig(step_size=1.0), target_rates=rates, device="cpu")
+    rule = agent.pricing.streams.rule
+    for t in range(1, 5):
+        mu, _ = rule.next_price(np.array([2.0]), np.array([0.25]), t, None, None)
+        assert mu[0] == pytest.approx(2.0 - (rates[t - 1] - 0.25))
+        tensor, _ = rule.next_price(
+            torch.tensor([[2.0]]), torch.tensor([[0.25]]), torch.tensor([t]), None, None
+        )
+        assert tensor.item() == pytest.approx(mu[0], abs=1e-6)
+
+
+def test_a_fair_step_by_hand():
+    """From 0, used 0 of rho, eta 1: -1/2 and -1 in mu; bounded by sum rho_j max(-mu_j, 0) <= 1/2."""
+    env = gym.make(REVENUE, m=2, d=1, rho=[0.5, 1.0], horizon=4)
+
+    def step(**settings):
+        config = DualMirrorDescentConfig(step_size=1.0, **settings)
+        rule = DualMirrorDescent(env, config, device="cpu").pricing.streams.rule
+        return rule.next_price(np.zeros(2), np.zeros(2), 1, None, None)[0]
+
+    np.testing.assert_allclose(step(fairness=9.0), [-0.5, -1.0])
+    # theta: .5 (.5 - .5 theta) + 1 (1 - theta) = .5, theta = .6
+    np.testing.assert_allclose(step(fairness=0.5), [-0.2, -0.4])
+    # y = -eta g / rho = (-1, -1), and on the simplex (-1/4, -1/4): mu = y / rho
+    np.testing.assert_allclose(step(fairness=9.0, reference="scaled_euclidean"), [-2.0, -1.0])
+    np.testing.assert_allclose(step(fairness=0.5, reference="scaled_euclidean"), [-0.5, -0.25])
+
+
+def test_tensors_are_served_like_arrays():
+    env = gym.make(REVENUE, horizon=30, m=2, d=3)
+    arrays, tensors = (DualMirrorDescent(env, device="cpu") for _ in range(2))
+    obs, _ = env.reset(seed=0)
+    for _ in range(20):
+        action = arrays.predict(obs)[0]
+        assert tensors.predict({name: torch.as_tensor(part) for name, part in obs.items()})[0] == action
+        obs, *_ = env.step(action)
+    mu = [each.pricing.server.streams.state["mu"] for each in (arrays, tensors)]
+    np.testing.assert_allclose(*mu, rtol=1e-12)
+
+
+def test_prices_that_are_no_numbers_stop_the_service():
+    env = gym.make(REVENUE, horizon=30, m=2, d=3)
+    for rows in (False, True):
+        agent = DualMirrorDescent(env, reference=lambda mu, gradient, eta: mu * np.nan, device="cpu")
+        obs, _ = env.reset(seed=0)
+        flags = {"episode_start": np.array([False])} if rows else {}
+        agent.predict(obs, **flags)
+        obs, *_ = env.step(0)
+        with pytest.raises(FloatingPointError, match="the prices have become"):
+            agent.predict(obs, **flags)
+
+
+def test_a_file_knows_the_allocation_where_the_environment_does_not(tmp_path):
+    class Outside(gym.Env):
+        def __init__(self, env):
+            self.observation_space, self.action_space = env.observation_space, env.action_space
+
+    env = gym.make(REVENUE, horizon=30, m=2, d=3)
+    agent = DualMirrorDescent(env, device="cpu")
+    obs, _ = env.reset(seed=0)
+    agent.predict(obs)
+    agent.save(tmp_path / "agent.pt")
+    again = DualMirrorDescent.load(tmp_path / "agent.pt", env=Outside(env))
+    assert again.pricing.allocation == agent.pricing.allocation
+    with pytest.raises(ValueError, match="is no allocation environment"):
+        DualMirrorDescent(Outside(env), device="cpu")
+    plain = {**agent.state_dict(), "target_rates": None}
+    other = DualMirrorDescent(env, target_rates=np.full(30, 0.1), device="cpu")
+    other.load_state_dict(plain)
+    assert other.pricing.streams.rule.rates is None, "those of the file"
+
+
+def test_before_it_has_served_it_has_no_result():
+    env = prefrl.envs.make_device(SECRETARY, 2, horizon=20)
+    agent = DualMirrorDescent(env, device="cpu")
+    assert agent.result() == {"final_dual": None}
+    agent.learn(2 * 10)
+    assert agent.result() == {"final_dual": None}
+    agent.learn(2 * 15)
+    assert len(agent.result()["final_dual"]) == 1

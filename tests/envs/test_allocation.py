@@ -9,7 +9,7 @@ import torch
 from stable_baselines3 import PPO
 
 import prefrl.envs
-from prefrl.envs.allocation import DualPriceAction
+from prefrl.envs.wrappers import DualPriceAction
 
 FAMILIES = [env_id for env_id, family in prefrl.envs.REGISTRY.items() if not family.max_episode_steps]
 every_family = pytest.mark.parametrize("env_id", FAMILIES)
@@ -190,7 +190,7 @@ def test_prices_are_turned_into_the_best_answer(env_id):
     obs, _ = env.reset(seed=0)
     plain.reset(seed=0)
     problem = env.unwrapped.allocation.problem
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)  # not the environment's own numbers
     for _ in range(30):
         mu = (rng.random(env.action_space.shape) * 0.5 * env.action_space.high).astype(np.float32)
         best = problem.best_response(obs["request"][None].astype(np.float64), mu[None].astype(np.float64))[0]
@@ -207,8 +207,8 @@ def test_prices_that_are_none_are_refused():
     with pytest.raises(gym.error.ResetNeeded):
         env.step(np.zeros(1))
     env.reset(seed=0)
-    for action in (np.array([-0.1]), np.zeros(2), np.array([np.nan])):
-        with pytest.raises(ValueError, match="it must hold prices, not negative"):
+    for action in (np.array([-0.1]), np.zeros(2), np.array([np.nan]), np.array([2.1]), np.array([np.inf])):
+        with pytest.raises(ValueError, match=r"it must hold prices in Box\(0.0, 2.0"):
             env.step(action)
     with pytest.raises(TypeError, match="DualPriceAction prices the resources of allocation environments"):
         DualPriceAction(gym.make("prefrl/Delivery-v0"))
@@ -222,3 +222,100 @@ def test_ppo_trains_on_prices_and_on_answers():
         model = PPO("MultiInputPolicy", env, n_steps=64, batch_size=32, n_epochs=1, seed=0, device="cpu")
         model.learn(128)
         assert model.num_timesteps == 128
+
+
+def test_prices_are_set_below_any_wrapper_of_observations():
+    env = DualPriceAction(gym.wrappers.FlattenObservation(gym.make("prefrl/MultiSecretary-v0", horizon=5)))
+    env.reset(seed=0)
+    ability = env.unwrapped.request[0]
+    assert env.step(np.array([ability + 0.01]))[1] == 0.0
+    ability = env.unwrapped.request[0]
+    assert env.step(np.array([ability - 0.01]))[1] == ability
+
+
+@pytest.mark.parametrize(
+    ("rho", "horizon", "places"), [(0.29, 100, 29), (0.57, 100, 57), (1.0 / 49.0, 49, 1)]
+)
+def test_a_budget_that_is_whole_but_for_rounding_is_whole(rho, horizon, places):
+    env = gym.make("prefrl/MultiSecretary-v0", rho=rho, horizon=horizon)
+    assert env.unwrapped.budget.tolist() == [float(places)]
+    env.reset(seed=0)
+    assert sum(env.step(1)[1] > 0.0 for _ in range(horizon)) == places
+    assert gym.make("prefrl/MultiSecretary-v0", rho=0.255, horizon=10).unwrapped.budget[0] == pytest.approx(
+        2.55
+    )
+
+
+def test_the_rival_is_never_told():
+    env = gym.make("prefrl/SecondPriceBudget-v0", horizon=5)
+    env.reset(seed=0)
+    value, rival = env.unwrapped.requests()[0]
+    info = env.step(np.float32([0.0]))[4]
+    assert info["f_max"] == value
+    assert rival not in [number for part in info.values() for number in np.ravel(part)]
+    # a bid that equals the rival's wins
+    table = np.array([[0.5, 0.25], [0.5, 0.25]])
+    env = gym.make("prefrl/SecondPriceBudget-v0", requests=table, rho=1.0)
+    env.reset()
+    assert env.step(np.float32([0.25]))[1] == 0.25
+    assert env.step(np.float32([0.24]))[1] == 0.0
+
+
+def test_a_budget_too_small_for_any_product_is_refused():
+    with pytest.raises(ValueError, match="every request consumes more: nothing could be served"):
+        gym.make("prefrl/NetworkRevenue-v0", rho=1e-6, horizon=100)
+
+
+def test_numbers_of_numpy_will_do():
+    gym.make("prefrl/AdversarialKnapsack-v0", alpha=np.float32(2), eps=np.float64(0.5))
+    env = gym.make(
+        "prefrl/MultiSecretary-v0", corrupted_rounds=np.int64(5), input_model="corrupted", horizon=9
+    )
+    env.reset(seed=0)
+    assert (env.unwrapped.requests()[:, 0] == 1.0).sum() == 5
+    with pytest.raises(ValueError, match="rho is True"):
+        gym.make("prefrl/MultiSecretary-v0", rho=True)
+
+
+def test_answers_that_are_no_numbers_serve_nobody_on_a_device():
+    env = prefrl.envs.make_device("prefrl/EntropyMatching-v0", 2, seed=0)
+    answers = torch.full((2, 5), 0.1)
+    answers[0, 0] = torch.nan
+    _, rewards, _, _, infos = env.step(answers)
+    assert rewards[0] == 0.0
+    assert rewards[1] > 0.0
+    assert infos["rejected"].tolist() == [True, False]
+    assert not infos["consumption"][0].any()
+
+
+def test_requests_are_not_told_where_they_cannot_be():
+    settings = {"horizon": 10, "rho": 0.3}
+    masked = gym.make_vec("prefrl/MultiSecretary-v0", 3, autoreset_mode="Disabled", **settings)
+    masked.reset(seed=0)
+    masked.requests()
+    masked.reset(options={"reset_mask": np.array([True, False, False])})
+    with pytest.raises(gym.error.ResetNeeded, match="reset\\(\\) of all rows"):
+        masked.hindsight_optimum()
+    obs, _ = masked.reset(options={"reset_mask": np.ones(3, dtype=bool)})  # all rows after all
+    np.testing.assert_allclose(masked.requests()[0, :, 0], obs["request"][:, 0], rtol=1e-6)
+    for early in ({"stop_when_empty": True}, {"max_episode_steps": 5}):
+        env = gym.make_vec("prefrl/MultiSecretary-v0", 3, **early, **settings)
+        env.reset(seed=0)
+        with pytest.raises(ValueError, match="rows may restart before the horizon"):
+            env.requests()
+        device = prefrl.envs.make_device("prefrl/MultiSecretary-v0", 3, seed=0, **early, **settings)
+        told, seen = device.requests(), [device.reset(seed=0)[0]["request"]]
+        seen += [device.step(torch.ones(3, dtype=torch.int64))[0]["request"] for _ in range(9)]
+        first = np.array([part.numpy()[:, 0] for part in seen])[:3]
+        np.testing.assert_allclose(told[:3, :, 0], first, rtol=1e-6)
+
+
+def test_stop_when_empty_means_every_budget():
+    env = gym.make("prefrl/NetworkRevenue-v0", horizon=200, m=2, d=2, rho=[0.05, 0.5], stop_when_empty=True)
+    env.reset(seed=0)
+    for _ in range(200):
+        obs, _, terminated, _, info = env.step(1)
+        left = obs["remaining"] * env.unwrapped.budget
+        assert terminated == ((left < 1.0 - 1e-4).all() or info["t"] == 200)
+        if terminated:
+            break

@@ -135,6 +135,7 @@ def test_csv_and_npz_hold_the_same_requests(tmp_path):
         ("HEADER\n1,2,3,4\n1,2,x,4\n", "consumption_0_0 of request 1 is 'x'; it must be a number"),
         ("HEADER\n1,nan,3,4\n", "reward_1 of request 0 is nan; it must be finite and not negative"),
         ("HEADER\n1,inf,3,4\n", "reward_1 of request 0 is inf"),
+        ("HEADER\n1,1e39,3,4\n", "reward_1 of request 0 is 1e\\+39; it must be finite"),
         ("HEADER\n1,2,3,-4\n", "consumption_0_1 of request 0 is -4.0"),
         ("HEADER\n0,0,3,4\n", "no request pays anything"),
         ("HEADER\n", r"has shape \(0, 4\)"),
@@ -163,6 +164,16 @@ def test_bad_npz_files_are_refused(tmp_path):
     np.savez(tmp_path / "pickle.npz", requests=np.array([{}], dtype=object))
     with pytest.raises(ValueError, match=r"no \.npz file of numbers"):
         check_requests(tmp_path / "pickle.npz", CHOICE, None)
+    np.save(tmp_path / "array.npy", TABLE)
+    (tmp_path / "array.npy").rename(tmp_path / "array.npz")
+    with pytest.raises(ValueError, match=r"no \.npz file of numbers"):
+        check_requests(tmp_path / "array.npz", CHOICE, None)
+    np.savez_compressed(tmp_path / "cut.npz", requests=np.random.default_rng(0).random((500, 4)))
+    damaged = bytearray((tmp_path / "cut.npz").read_bytes())
+    damaged[300:400] = bytes(100)
+    (tmp_path / "cut.npz").write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"no \.npz file of numbers"):
+        check_requests(tmp_path / "cut.npz", CHOICE, None)
     (tmp_path / "text.npz").write_text("text")
     with pytest.raises(ValueError, match=r"no \.npz file of numbers"):
         check_requests(tmp_path / "text.npz", CHOICE, None)

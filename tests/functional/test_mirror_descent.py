@@ -76,6 +76,14 @@ def test_projected_entropy_satisfies_its_kkt_conditions():
         assert abs(multipliers[0] * (BOUND - y.sum())) < 1e-9
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_projection_does_not_overflow(dtype):
+    mu, g = torch.tensor([[0.5, 1.0]], dtype=dtype), torch.tensor([[-1.0, 0.5]], dtype=dtype)
+    rho = torch.tensor([1e-6, 0.5], dtype=dtype)
+    ours = projected_entropy_step(mu, g, 0.5, rho, BOUND)
+    torch.testing.assert_close(ours, torch.tensor([[1e6, 0.0]], dtype=dtype))
+
+
 @pytest.mark.parametrize("name", STEPS)
 def test_tensors_and_arrays_agree(name):
     for mu, g, rho in cases(20):

@@ -2,10 +2,13 @@
 
 import json
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
-from prefrl.run.allocation import AllocationOutcome, regret_slope
+import prefrl.envs
+from prefrl.agents.allocation_baselines import AllocationBaseline, AllocationBaselineConfig
+from prefrl.run.allocation import AllocationOutcome, Slope, allocation_outcome, regret_slope
 from prefrl.run.folder import RunFolder
 from prefrl.run.launch import evaluate_run, resume, train
 from prefrl.run.recipes.dual_mirror_descent import TrainDualMirrorDescent
@@ -47,7 +50,36 @@ def test_a_power_law_has_its_slope():
     assert noisy.interval[0] < 0.7 < noisy.interval[1]
     assert 0.01 < noisy.interval[1] - noisy.interval[0] < 0.2
     assert regret_slope((100,), [np.ones(3)]) is None
+    assert regret_slope((100, 400), [np.ones(1), np.full(1, 2.0)]) == Slope(pytest.approx(0.5), None)
     assert regret_slope((100, 200), [np.ones(3), np.full(3, -1.0)]) is None
+
+
+def test_an_outcome_is_that_of_one_whole_horizon():
+    env = prefrl.envs.make_device("prefrl/MultiSecretary-v0", 2, horizon=20, stop_when_empty=True, rho=0.2)
+    agent = AllocationBaseline(env, AllocationBaselineConfig(kind="greedy"), device="cpu")
+    agent.learn(2 * 20)  # rows restarted when they were empty
+    with pytest.raises(ValueError, match="one whole horizon, 20 requests, no more and no less"):
+        allocation_outcome(agent, env)
+    env = prefrl.envs.make_device("prefrl/MultiSecretary-v0", 2, horizon=20)
+    agent = AllocationBaseline(env, AllocationBaselineConfig(kind="greedy"), device="cpu")
+    for wrong in (2 * 10, 2 * 40):
+        agent.learn(wrong)
+        with pytest.raises(ValueError, match="no more and no less"):
+            allocation_outcome(agent, env)
+    agent.learn(2 * 20)  # which resets the environment, so that this is one horizon again
+    assert (allocation_outcome(agent, env).rewards > 0.0).all()
+    scalar = gym.make("prefrl/MultiSecretary-v0", horizon=20)
+    agent = AllocationBaseline(scalar, AllocationBaselineConfig(kind="greedy"), device="cpu").learn(20)
+    with pytest.raises(ValueError, match="in every row of a vector environment"):
+        allocation_outcome(agent, scalar)
+
+
+def test_the_fluid_price_is_told_where_the_law_stays_the_same(tmp_path):
+    told = {}
+    for model in ("iid", "ergodic", "periodic", "drift"):
+        recipe = TrainDualMirrorDescent(horizon=20, replications=2, env_args=(f"input_model={model}",))
+        told[model] = read(train("dual_mirror_descent", recipe, tmp_path / model, quiet=True))["fluid_dual"]
+    assert told == {"iid": [0.5], "ergodic": [0.5], "periodic": None, "drift": None}
 
 
 def read(path):
@@ -102,7 +134,13 @@ def test_an_interrupted_run_ends_as_the_other(tmp_path, monkeypatch):
         ({"horizon": 0}, "horizon is 0"),
         ({"replications": 0}, "replications is 0"),
         ({"seed": -1}, "seed is -1"),
-        ({"env_args": ("horizon=5",)}, "give --horizon instead"),
+        (
+            {"env_args": ("stop_when_empty=true",)},
+            "env_args has stop_when_empty; every horizon must be served",
+        ),
+        ({"env_args": ("max_episode_steps=9",)}, "env_args has max_episode_steps"),
+        ({"env_args": ("autoreset_mode=Disabled",)}, "env_args has autoreset_mode"),
+        ({"env_args": ("horizon=5",)}, "env_args has horizon; it has a flag of its own"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):

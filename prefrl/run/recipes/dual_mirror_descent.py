@@ -12,7 +12,7 @@ from tyro.conf import arg
 import prefrl.envs
 from prefrl.agents.base import resolve_device
 from prefrl.agents.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig
-from prefrl.run.allocation import allocation_outcome
+from prefrl.run.allocation import allocation_outcome, check_whole_horizons
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
 
@@ -66,8 +66,7 @@ class TrainDualMirrorDescent:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; it must not be negative")
-        if "horizon" in parse_env_args(self.env_args):
-            raise ValueError("env_args has a horizon; give --horizon instead")
+        check_whole_horizons(parse_env_args(self.env_args))
         resolve_device(self.device)
 
     def run(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
@@ -92,7 +91,7 @@ class TrainDualMirrorDescent:
         )
         loop.run()
         agent.save(folder.path / "agent.pt")
-        stationary = env.unwrapped.dynamics.stream.input_model in ("iid", "ergodic")
+        stationary = env.unwrapped.dynamics.stationary
         return {
             **allocation_outcome(agent, env).summary(),
             "fluid_dual": env.unwrapped.fluid_optimum().mu.tolist() if stationary else None,
