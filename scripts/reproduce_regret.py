@@ -10,7 +10,7 @@ The same command goes on with a study that was stopped.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -261,7 +261,7 @@ def draw(study: RegretStudy, result: dict[str, Any], folder: Path) -> None:
         draw_regret(axes, model, of)
     panels[0].set_ylabel("regret against the best in hindsight")
     handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=6, frameon=False, fontsize=9)
+    figure.legend(handles, names, loc="outside lower center", ncols=8, frameon=False, fontsize=9)
     figure.suptitle(f"{study.env_id}, mean and standard error over {study.replications} replications",
                     fontsize=11, x=0.01, ha="left")  # fmt: skip
     save_figure(figure, folder / "regret.png")
@@ -276,14 +276,20 @@ def tidy(axes: Axes) -> None:
     axes.grid(color="0.92", which="major")
 
 
+def styles(names: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield names with how to draw them: what lies on top of each other must be seen."""
+    for index, name in enumerate(names):
+        color, line = PALETTE[index % len(PALETTE)], ("-", "--", "-.")[index % 3]
+        yield name, {"color": color, "linestyle": line, "marker": "o", "markersize": 3, "linewidth": 1.5,
+                     "zorder": 3.0 - 0.1 * index}  # fmt: skip
+
+
 def draw_regret(axes: Axes, model: str, of: dict[str, Any]) -> None:
     """Draw the regrets of all policies under one input model, and a line of slope 1/2."""
-    for color, (policy, row) in zip(PALETTE, of.items(), strict=False):
-        slope = "" if row["slope"] is None else f" ({row['slope']:.2f})"
+    for policy, style in styles(of):
+        row = of[policy]
         errors = [error or 0.0 for error in row["regret_stderr"]]
-        axes.errorbar(row["horizons"], row["regret"], yerr=errors, color=color, linewidth=1.5, marker="o",
-                      markersize=3, label=policy)  # fmt: skip
-        axes.annotate(slope, (row["horizons"][-1], row["regret"][-1]), fontsize=8, color=color)
+        axes.errorbar(row["horizons"], row["regret"], yerr=errors, label=policy, **style)
     row = next(iter(of.values()))
     steps = np.array(row["horizons"], dtype=np.float64)
     axes.plot(
@@ -292,31 +298,35 @@ def draw_regret(axes: Axes, model: str, of: dict[str, Any]) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log" if min(min(r["regret"]) for r in of.values()) > 0 else "symlog")
     axes.set_xlabel("requests T")
-    axes.set_title(f"{model} (slopes in brackets)", loc="left", fontsize=10)
-    axes.margins(x=0.12)
+    slope = "" if row["slope"] is None else f", {next(iter(of))} slope {row['slope']:.2f}"
+    axes.set_title(f"{model}{slope}", loc="left", fontsize=10)
     tidy(axes)
 
 
 def draw_depletion(found: dict[str, Any], path: Path) -> None:
     """Draw how many requests were left when a budget first ran low."""
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    first_model, of = next(iter(found.items()))
+    first_policy = next(iter(of))
+    by_model = {model: rows[first_policy] for model, rows in found.items()}
+    sides = [(f"{first_model} requests, by policy", of)]
+    if len(found) > 1:
+        sides.append((f"{first_policy}, by input model", by_model))
+    figure = Figure(figsize=(0.5 + 4.6 * len(sides), 3.9), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    policy = next(iter(next(iter(found.values()))))
-    for color, (model, of) in zip(PALETTE, found.items(), strict=False):
-        row = of[policy]
-        left = row["left_at_depletion"]
-        if None not in left:
-            axes.plot(
-                row["horizons"], left, color=color, marker="o", markersize=3, linewidth=1.5, label=model
-            )
-    axes.set(xscale="log", xlabel="requests T")
-    axes.set_yscale("symlog", linthresh=1.0)
-    axes.set_ylabel("requests left when a budget first ran low")
-    axes.set_title(f"{policy}: depletion", loc="left", fontsize=11)
-    if axes.get_lines():
-        axes.legend(frameon=False, fontsize=9)
-    tidy(axes)
+    panels = figure.subplots(1, len(sides), squeeze=False)[0]
+    for axes, (title, rows) in zip(panels, sides, strict=True):
+        for name, style in styles(rows):
+            left = rows[name]["left_at_depletion"]
+            if None not in left:
+                axes.plot(rows[name]["horizons"], left, label=name, **style)
+        axes.set(xscale="log", xlabel="requests T")
+        axes.set_yscale("symlog", linthresh=1.0)
+        axes.set_ylim(bottom=0.0)
+        axes.set_title(title, loc="left", fontsize=10)
+        if axes.get_lines():
+            axes.legend(frameon=False, fontsize=8)
+        tidy(axes)
+    panels[0].set_ylabel("requests left when a budget first ran low")
     save_figure(figure, path)
 
 
@@ -325,8 +335,8 @@ def draw_ratios(ratios: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for color, policy in zip(PALETTE, RATIO_POLICIES, strict=False):
-        axes.plot(ratios["alpha"], ratios[policy], color=color, marker="o", markersize=4, label=policy)
+    for policy, style in styles(RATIO_POLICIES):
+        axes.plot(ratios["alpha"], ratios[policy], label=policy, **style)
     axes.plot(
         ratios["alpha"],
         ratios["limit"],
