@@ -260,10 +260,8 @@ class Agent(ABC):
             spaces = Spaces(*(space_from_json(header[f"{kind}_space"]) for kind in ("observation", "action")))
         with taking_over(path, f"settings of a {name}"):
             config = cls.config_class(**header["config"])
-        with taking_over(path, f"state of a {name}"):
-            agent = cls._rebuilt(
-                spaces if env is None else env, config, state, device=device, seed=header["seed"]
-            )
+        where = spaces if env is None else env
+        agent = cls._rebuilt(where, config, state, device=device, seed=header["seed"])
         given = (agent.observation_space, agent.action_space)
         if given != (spaces.single_observation_space, spaces.single_action_space):
             raise ValueError(f"{path} was trained on {spaces.single_observation_space} and "

@@ -12,8 +12,9 @@ resource that is spent faster than rho becomes dearer, one that is spent more sl
 
 with the Bregman divergence V_h of a reference function h (``prefrl.functional.mirror_descent``). The gradient
 is that of the answer that was meant, also where it could not be served. With eta of order 1 / sqrt(T) the
-regret against the best in hindsight is O(sqrt(T)) for independent, periodic and ergodic requests alike, and
-under an adversary the policy is max(1, sup b_j / rho_j)-competitive, without knowing which it is.
+regret against the best in hindsight is O(sqrt(T)) for independent, periodic and ergodic requests alike (up to
+factors of period and mixing time), and under an adversary the policy is max(1, sup b_j / rho_j)-competitive,
+without knowing which it is.
 
 With ``fairness`` the objective has T times r(a) = fairness min_j a_j / rho_j added, a the average consumption
 (Balseiro, Lu, Mirrokni 2021, arXiv 2007.00514): prices may then be negative, down to a bound, so that what is
@@ -277,7 +278,7 @@ class DualMirrorDescent(Agent):
         try:
             allocation = allocation_of(env)
         except ValueError:
-            allocation = allocation_from_json(state["allocation"])
+            allocation = allocation_from_json(str(state.get("allocation")))
         return cls(env, config, allocation=allocation, **settings)
 
     def _price(self, allocation: Allocation) -> None:

@@ -74,8 +74,12 @@ def allocation_to_json(allocation: Allocation) -> str:
 
 def allocation_from_json(text: str) -> Allocation:
     """Return the allocation that :func:`allocation_to_json` described; ValueError if it is none."""
-    content = json.loads(text)
-    return Allocation(problem_from_json(content["problem"]), int(content["horizon"]), tuple(content["rho"]))
+    try:
+        content = json.loads(text)
+        problem = problem_from_json(content["problem"])
+        return Allocation(problem, int(content["horizon"]), tuple(float(rho) for rho in content["rho"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{text!r} describes no allocation: {error}") from error
 
 
 class PriceStreams:
