@@ -27,12 +27,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prefrl.data import Transitions
 from prefrl.envs.allocation_problems import Allocation
 from prefrl.functional.mirror_descent import euclidean_step
 
 from .base import Agent, Spaces, check_kinds
-from .dual_prices import INFO_KEYS, Array, PriceRule, PriceStreams, Pricing, allocation_of
+from .dual_prices import Array, ByPrices, PriceRule, Pricing, allocation_of
 
 Kind = Literal["greedy", "static", "resolving", "pid"]
 """Baselines by name."""
@@ -181,7 +180,7 @@ class PID:
         return euclidean_step(mu, -change, self.step_size), stack([error, before], -2)
 
 
-class AllocationBaseline(Agent):
+class AllocationBaseline(ByPrices, Agent):
     """Greedy, static prices, re-solving or PID pacing; see the module's text.
 
     Args:
@@ -195,7 +194,6 @@ class AllocationBaseline(Agent):
     """
 
     config_class: ClassVar[type[AllocationBaselineConfig]] = AllocationBaselineConfig
-    info_keys = INFO_KEYS
 
     def __init__(
         self,
@@ -222,37 +220,6 @@ class AllocationBaseline(Agent):
             return PID(allocation, config)
         every = config.resolve_every or (1 if m == 1 else max(1, allocation.horizon // 20))
         return Resolving(allocation, env.fluid_price, env.dynamics.backend.asarray, every)
-
-    @property
-    def streams(self) -> PriceStreams:
-        """Prices of the streams that the loop steps, and the account of what they earned and spent."""
-        return self.pricing.streams
-
-    def act(self, obs: Any, *, deterministic: bool = False) -> Tensor:
-        """Return the best answers [n, ...] to requests at the present prices."""
-        return self.pricing.act(obs)
-
-    def observe(self, transitions: Transitions) -> None:
-        """Take in one step of the environments; :meth:`update` changes the prices."""
-        self.pricing.observe(transitions)
-
-    def restarted(self) -> None:
-        """See :meth:`Agent.restarted`: all streams begin."""
-        self.pricing.restart()
-
-    def update(self) -> dict[str, Tensor]:
-        """Change the prices after the last observed step, once; see :meth:`Agent.update`."""
-        return self.pricing.update()
-
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> tuple[Any, Any]:
-        """Answer one request, or n of as many streams; see ``DualMirrorDescent.predict``."""
-        return self.pricing.server.serve(observation, episode_start), state
-
-    def result(self) -> dict[str, Any]:
-        """See :meth:`Agent.result`: the mean price [m] over streams, in the second half of the horizon."""
-        return {"final_dual": self.streams.final_dual()}
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Agent.state_dict`."""

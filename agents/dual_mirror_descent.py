@@ -35,7 +35,6 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from prefrl.data import Transitions
 from prefrl.envs.allocation_problems import Allocation
 from prefrl.functional.mirror_descent import (
     entropy_step,
@@ -47,14 +46,7 @@ from prefrl.functional.mirror_descent import (
 )
 
 from .base import Agent, Spaces, check_kinds
-from .dual_prices import (
-    INFO_KEYS,
-    Array,
-    PriceStreams,
-    Pricing,
-    allocation_from_json,
-    allocation_of,
-)
+from .dual_prices import Array, ByPrices, Pricing, allocation_from_json, allocation_of
 
 Reference = Literal["euclidean", "scaled_euclidean", "entropy", "projected_entropy"]
 """Reference functions h; see ``prefrl.functional.mirror_descent``."""
@@ -232,7 +224,7 @@ class MirrorDescentRule:
         return self._tensors[key]
 
 
-class DualMirrorDescent(Agent):
+class DualMirrorDescent(ByPrices, Agent):
     """Dual mirror descent; see the module's text.
 
     Args:
@@ -253,7 +245,6 @@ class DualMirrorDescent(Agent):
     """
 
     config_class: ClassVar[type[DualMirrorDescentConfig]] = DualMirrorDescentConfig
-    info_keys = INFO_KEYS
 
     def __init__(
         self,
@@ -286,57 +277,11 @@ class DualMirrorDescent(Agent):
         self._pricing = Pricing(allocation, rule, self.device)
 
     @property
-    def pricing(self) -> Pricing:
+    def pricing(self) -> Pricing:  # type: ignore[override]  # where the mixin has an attribute
         """The prices, of the streams in the loop and of the requests that come by ``predict``."""
         if self._pricing is None:
             raise ValueError("the agent does not know its allocation yet; give an environment or allocation=")
         return self._pricing
-
-    @property
-    def streams(self) -> PriceStreams:
-        """Prices of the streams that the loop steps, and the account of what they earned and spent."""
-        return self.pricing.streams
-
-    def act(self, obs: Any, *, deterministic: bool = False) -> Tensor:
-        """Return the best answers [n, ...] to requests at the present prices."""
-        return self.pricing.act(obs)
-
-    def observe(self, transitions: Transitions) -> None:
-        """Take in one step of the environments; :meth:`update` moves the prices."""
-        self.pricing.observe(transitions)
-
-    def restarted(self) -> None:
-        """See :meth:`Agent.restarted`: all streams begin."""
-        self.pricing.restart()
-
-    def update(self) -> dict[str, Tensor]:
-        """Move the prices after the last observed step, once; see :meth:`Agent.update`."""
-        return self.pricing.update()
-
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> tuple[Any, Any]:
-        """Answer one request, or n of as many streams, and move the prices, which the agent keeps.
-
-        So it can stand in a service's loop. A stream begins where the observation's ``time`` is 0 or
-        ``episode_start`` is True, or where the number of streams is another than before. What an auction cost
-        is read off the budget that remains at the next call.
-
-        Args:
-            observation: dict of ``request``, ``remaining`` and ``time``, as the environment gives them.
-            state: returned as it is.
-            episode_start: [n] bool, which streams begin.
-            deterministic: makes no difference.
-
-        Raises:
-            ValueError: if the observation is none of such an environment's, or not finite: nothing then
-            changes.
-        """
-        return self.pricing.server.serve(observation, episode_start), state
-
-    def result(self) -> dict[str, Any]:
-        """See :meth:`Agent.result`: the mean price [m] over streams, in the second half of the horizon."""
-        return {"final_dual": self.streams.final_dual()}
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Agent.state_dict`."""

@@ -384,5 +384,54 @@ class Pricing:
         self.server.load_state_dict(state["server"])
 
 
-INFO_KEYS = ("consumption", "intended_consumption", "depletion")
-"""What :class:`Pricing` needs of the environment's infos."""
+class ByPrices:
+    """What the faces of agents that answer by prices have in common (mixin; needs ``self.pricing``)."""
+
+    info_keys: ClassVar[tuple[str, ...]] = ("consumption", "intended_consumption", "depletion")
+    pricing: Pricing
+
+    @property
+    def streams(self) -> PriceStreams:
+        """Prices of the streams that the loop steps, and the account of what they earned and spent."""
+        return self.pricing.streams
+
+    def act(self, obs: Any, *, deterministic: bool = False) -> Tensor:
+        """Return the best answers [n, ...] to requests at the present prices."""
+        return self.pricing.act(obs)
+
+    def observe(self, transitions: Transitions) -> None:
+        """Take in one step of the environments; :meth:`update` moves the prices."""
+        self.pricing.observe(transitions)
+
+    def restarted(self) -> None:
+        """Take note that the environment was reset: all streams begin."""
+        self.pricing.restart()
+
+    def update(self) -> dict[str, Tensor]:
+        """Move the prices after the last observed step, once; see ``Agent.update``."""
+        return self.pricing.update()
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[Any, Any]:
+        """Answer one request, or n of as many streams, and move the prices, which the agent keeps.
+
+        So it can stand in a service's loop. A stream begins where the observation's ``time`` is 0 or
+        ``episode_start`` is True, or where the number of streams is another than before. What an auction cost
+        is read off the budget that remains at the next call.
+
+        Args:
+            observation: dict of ``request``, ``remaining`` and ``time``, as the environment gives them.
+            state: returned as it is.
+            episode_start: [n] bool, which streams begin.
+            deterministic: makes no difference.
+
+        Raises:
+            ValueError: if the observation is none of such an environment's, or not finite: nothing changes.
+            FloatingPointError: if prices have become infinite or NaN.
+        """
+        return self.pricing.server.serve(observation, episode_start), state
+
+    def result(self) -> dict[str, Any]:
+        """Return the mean price [m] over streams in the second half of the horizon, as ``final_dual``."""
+        return {"final_dual": self.streams.final_dual()}
