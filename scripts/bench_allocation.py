@@ -158,8 +158,23 @@ class Bench:
         env.reset(seed=0)
         requests, budget = env.requests(), env.budget  # type: ignore[attr-defined]
         problem = env.allocation.problem  # type: ignore[attr-defined]
-        program = self._repeat(lambda: seconds(lambda: hindsight_values(problem, requests[:, None], budget)))
-        return {"hindsight_seconds": program, "hindsight_requests": self.hindsight_requests}
+        seen = requests[:, : problem.num_seen].astype(np.float32)
+        times = np.linspace(0.0, 1.0, len(seen), dtype=np.float32)[:, None]
+        left = np.ones(M, dtype=np.float32)
+        observations: Observations = [
+            {"request": request, "remaining": left, "time": time}
+            for request, time in zip(seen, times, strict=True)
+        ]
+        programs, ratios = [], []
+        for _ in range(self.repeats):
+            programs.append(seconds(lambda: hindsight_values(problem, requests[:, None], budget)))
+            agent = DualMirrorDescent(env, device="cpu")
+            ratios.append(programs[-1] / seconds(partial(serve, agent, observations)))
+        return {
+            "hindsight_seconds": spread(programs),
+            "hindsight_over_serving": spread(ratios),
+            "hindsight_requests": self.hindsight_requests,
+        }
 
 
 def seconds(function: Callable[[], Any]) -> float:
@@ -218,6 +233,7 @@ def show(result: dict[str, Any]) -> None:
         add(f"{m} resources, batched: microseconds per request", of)
     count = result["hindsight_requests"]
     add(f"hindsight program of {count:,} requests: seconds", result["hindsight_seconds"])
+    add("hindsight program / serving them one by one", result["hindsight_over_serving"])
     Console().print(table)
 
 
