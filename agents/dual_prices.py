@@ -95,6 +95,7 @@ class PriceStreams:
     def __init__(self, allocation: Allocation, rule: PriceRule) -> None:
         self.allocation, self.rule = allocation, rule
         self._initial = rule.initial_price()
+        self._start: dict[str, Array] = {}
         self.state: dict[str, Array] = {}
         """Named arrays [n, ...]; empty before the first request."""
         self.horizons: Array = 0
@@ -106,12 +107,27 @@ class PriceStreams:
 
     def begin(self, obs: Mapping[str, Array]) -> None:
         """Give the streams that begin their first prices."""
-        time, request = obs["time"], obs["request"]
+        time = obs["time"]
+        if len(self._start.get("mu", ())) != len(time):
+            self._start = self._starts(time, obs["request"].dtype)
+        if len(self.state.get("mu", ())) != len(time):
+            self.state = {name: values * 1 for name, values in self._start.items()}  # it may be written into
+            self.horizons = self._start["served"] + 1
+            return
+        xp, first = array_api_compat.array_namespace(time), time[:, 0] == 0
+        # Of a stream that served no request since it began, nothing is lost.
+        self.horizons = self.horizons + (first & (self.state["served"] > 0))
+        for name, values in self._start.items():
+            where = first.reshape((-1,) + (1,) * (values.ndim - 1))
+            self.state[name] = xp.where(where, values, self.state[name])
+
+    def _starts(self, time: Array, dtype: Any) -> dict[str, Array]:
+        """Return the state of streams that begin, one for each row of ``time`` [n, 1]."""
         xp, device = array_api_compat.array_namespace(time), array_api_compat.device(time)
         n, m = len(time), len(self._initial)
-        start = {
-            "mu": xp.asarray(self._initial, dtype=request.dtype, device=device) * xp.ones_like(time),
-            "memory": xp.zeros((n, self.rule.memory_rows, m), dtype=request.dtype, device=device),
+        return {
+            "mu": xp.asarray(self._initial, dtype=dtype, device=device) * xp.ones_like(time),
+            "memory": xp.zeros((n, self.rule.memory_rows, m), dtype=dtype, device=device),
             "rewards": xp.zeros(n, dtype=xp.float64, device=device),
             "spent": xp.zeros((n, m), dtype=xp.float64, device=device),
             "tail_price": xp.zeros((n, m), dtype=xp.float64, device=device),
@@ -119,16 +135,6 @@ class PriceStreams:
             "depletion": xp.zeros(n, dtype=xp.int64, device=device),
             "served": xp.zeros(n, dtype=xp.int64, device=device),
         }
-        if len(self.state.get("mu", ())) != n:
-            self.state = start
-            self.horizons = xp.ones(n, dtype=xp.int64, device=device)
-            return
-        first = time[:, 0] == 0
-        # Of a stream that served no request since it began, nothing is lost.
-        self.horizons = self.horizons + (first & (self.state["served"] > 0))
-        for name, values in start.items():
-            where = first.reshape((-1,) + (1,) * (values.ndim - 1))
-            self.state[name] = xp.where(where, values, self.state[name])
 
     def answer(self, obs: Mapping[str, Array]) -> tuple[Array, Array | None]:
         """Return the best answers [n, ...] to requests, and what they are expected to consume [n, m].
