@@ -11,7 +11,7 @@ from .allocation import AllocationDynamics, AllocationEnv, AllocationVectorEnv
 from .allocation_problems import AssortmentOffer
 from .backend import Array, Backend, Noise, Random
 from .core import check_count
-from .online_knapsack import check_instance_seed
+from .online_knapsack import instance_generator
 from .request_streams import StreamArgs
 
 ATTRACTION_BOUND = 20.0
@@ -34,7 +34,7 @@ class AssortmentMNLDynamics(AllocationDynamics):
         **stream: Unpack[StreamArgs],
     ) -> None:
         d, segments = check_count("d", d), check_count("segments", segments)
-        rng = np.random.default_rng(check_instance_seed(instance_seed))
+        rng = instance_generator(instance_seed)
         self.prices = rng.uniform(0.5, 1.0, d)
         """[d] prices."""
         self.attractions = np.exp(rng.normal(0.0, 1.0, (segments, d))).clip(max=ATTRACTION_BOUND)

@@ -11,7 +11,7 @@ from .allocation import AllocationDynamics, AllocationEnv, AllocationVectorEnv
 from .allocation_problems import EntropyMatch, largest_entropy
 from .backend import Array, Backend, Noise, Random
 from .core import check_count, check_number
-from .online_knapsack import check_instance_seed
+from .online_knapsack import instance_generator
 from .request_streams import StreamArgs
 
 QUALITY_BOUND = 5.0
@@ -40,7 +40,7 @@ class EntropyMatchingDynamics(AllocationDynamics):
             raise ValueError(f"lam is {lam!r}; it must be a positive, finite number")
         if not 0.0 <= check_number("sd", sd) < np.inf:
             raise ValueError(f"sd is {sd!r}; it must be a finite number, not negative")
-        rng = np.random.default_rng(check_instance_seed(instance_seed))
+        rng = instance_generator(instance_seed)
         self.type_means = rng.normal(0.0, 0.5, (types, d))
         """[types, d] mean log-qualities of the types of impression, which are equally likely."""
         drawn = rng.dirichlet(np.full(d, 10.0)) * 0.9

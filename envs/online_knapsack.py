@@ -116,7 +116,7 @@ class NetworkRevenueDynamics(AllocationDynamics):
         m, d = check_count("m", m), check_count("d", d)
         if not 0.0 <= check_number("sd", sd) < np.inf:
             raise ValueError(f"sd is {sd!r}; it must be a finite number, not negative")
-        rng = np.random.default_rng(check_instance_seed(instance_seed))
+        rng = instance_generator(instance_seed)
         self.p = (1.0 + rng.beta(3.0, 1.0, m)) / 2.0
         """[m] probability that a product needs each resource."""
         theta = np.abs(rng.standard_normal(m))
@@ -144,11 +144,14 @@ class NetworkRevenueDynamics(AllocationDynamics):
         return xp.concat([revenue, consumption.reshape((len(revenue), -1))], axis=1)
 
 
-def check_instance_seed(seed: Any) -> int:
-    """Return the seed of an instance; ValueError unless it is a whole number, not negative."""
+def instance_generator(seed: Any) -> np.random.Generator:
+    """Return what an instance is drawn from; ValueError unless the seed is a whole number, not negative.
+
+    Its numbers are unrelated to those of requests with the same seed.
+    """
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"instance_seed is {seed!r}; it must be a whole number, not negative")
-    return int(seed)
+    return np.random.default_rng([int(seed), 1])
 
 
 class NetworkRevenueEnv(AllocationEnv):

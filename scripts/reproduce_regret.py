@@ -33,7 +33,7 @@ from prefrl.agents.allocation_baselines import AllocationBaseline, AllocationBas
 from prefrl.agents.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig, Reference
 from prefrl.cli import FLAGS, execute, gather_env_flags
 from prefrl.envs.wrappers import DualPriceAction
-from prefrl.run.allocation import allocation_outcome, check_whole_horizons, regret_slope
+from prefrl.run.allocation import allocation_outcome, check_whole_horizons, has_instances, regret_slope
 from prefrl.run.folder import RunFolder, read_json, write_json
 from prefrl.run.plot import PALETTE, save_figure
 from prefrl.run.recipes.shared import make_scalar_env, make_training_env, parse_env_args
@@ -109,6 +109,8 @@ class RegretStudy:
             raise ValueError(f"replications is {self.replications}; it must be a multiple of instances")
         given = parse_env_args(self.env_args)
         check_whole_horizons(given)
+        if self.instances > 1 and not has_instances(self.env_id):
+            raise ValueError(f"instances is {self.instances}, but there is only one {self.env_id}")
         if "instance_seed" in given and self.instances > 1:
             raise ValueError("env_args has instance_seed, and instances sets it too; give one of them")
         wrong = sorted(set(self.models) - {*INPUT_MODELS, ""})

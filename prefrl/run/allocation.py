@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+import prefrl.envs
 from prefrl.agents.allocation_baselines import AllocationBaseline
 from prefrl.agents.dual_mirror_descent import DualMirrorDescent
 from prefrl.envs.allocation import AllocationVectorEnv
@@ -111,6 +114,16 @@ def regret_slope(horizons: Sequence[int], regrets: Sequence[Floats], *, seed: in
     slopes = _slopes(logs, np.log(np.maximum(drawn, 1e-12)))
     low, high = np.quantile(slopes, [0.025, 0.975])
     return Slope(slope, (float(low), float(high)))
+
+
+def has_instances(env_id: str) -> bool:
+    """Whether an environment of prefrl is one of many that are drawn from an ``instance_seed``."""
+    family = prefrl.envs.REGISTRY.get(prefrl.envs.bare_id(env_id))
+    if family is None:
+        return False
+    face = getattr(import_module(family.module), f"{family.name}VectorEnv")
+    dynamics = getattr(face, "dynamics_class", None)
+    return dynamics is not None and "instance_seed" in inspect.signature(dynamics).parameters
 
 
 RESERVED = ("horizon", "stop_when_empty", "max_episode_steps", "autoreset_mode", "backend")

@@ -8,7 +8,13 @@ import pytest
 
 import prefrl.envs
 from prefrl.agents.allocation_baselines import AllocationBaseline, AllocationBaselineConfig
-from prefrl.run.allocation import AllocationOutcome, Slope, allocation_outcome, regret_slope
+from prefrl.run.allocation import (
+    AllocationOutcome,
+    Slope,
+    allocation_outcome,
+    has_instances,
+    regret_slope,
+)
 from prefrl.run.folder import RunFolder
 from prefrl.run.launch import evaluate_run, resume, train
 from prefrl.run.recipes.dual_mirror_descent import TrainDualMirrorDescent
@@ -126,6 +132,26 @@ def test_an_interrupted_run_ends_as_the_other(tmp_path, monkeypatch):
     resumed = read(resume(tmp_path / "broken", quiet=True))
     for key in ("reward_mean", "hindsight_mean", "regret_mean", "final_dual", "num_timesteps"):
         assert resumed[key] == whole[key], key
+
+
+def test_the_seed_draws_the_instance_unless_it_is_given(tmp_path):
+    def duals(seed, *env_args):
+        recipe = TrainDualMirrorDescent(
+            env_id="prefrl/NetworkRevenue-v0", horizon=20, replications=2, seed=seed, env_args=env_args
+        )
+        out = tmp_path / f"{seed}-{len(env_args)}"
+        return read(train("dual_mirror_descent", recipe, out, quiet=True))["fluid_dual"]
+
+    own = [
+        gym.make("prefrl/NetworkRevenue-v0", instance_seed=i).unwrapped.fluid_optimum().mu for i in range(2)
+    ]
+    np.testing.assert_allclose(duals(0), own[0], atol=0.1)
+    np.testing.assert_allclose(duals(1), own[1], atol=0.1)
+    np.testing.assert_allclose(duals(1, "instance_seed=0"), own[0], atol=0.1)
+    assert abs(own[0] - own[1]).max() > 0.5
+    assert not has_instances("prefrl/MultiSecretary-v0")
+    assert not has_instances("prefrl/CartPole-v0")
+    assert not has_instances("CartPole-v1")
 
 
 @pytest.mark.parametrize(

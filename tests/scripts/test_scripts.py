@@ -327,6 +327,7 @@ def test_noisy_cartpole(tmp_path):
         ("reproduce_regret.py", ("--horizons", "100,x"), "horizons"),
         ("reproduce_regret.py", ("--horizons", "100,100"), "horizons"),
         ("reproduce_regret.py", ("--policies",), "policies"),
+        ("reproduce_regret.py", ("--instances", 2), "instances"),
         ("reproduce_regret.py", ("--replications", 5, "--instances", 2), "replications"),
         ("bench_allocation.py", ("--streams", 0), "streams"),
     ],

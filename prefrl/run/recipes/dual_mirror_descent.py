@@ -12,7 +12,7 @@ from tyro.conf import arg
 import prefrl.envs
 from prefrl.agents.base import resolve_device
 from prefrl.agents.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig
-from prefrl.run.allocation import allocation_outcome, check_whole_horizons
+from prefrl.run.allocation import allocation_outcome, check_whole_horizons, has_instances
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
 
@@ -51,7 +51,7 @@ class TrainDualMirrorDescent:
     """Requests, of all replications, between two checkpoints."""
 
     seed: int = 0
-    """Seeds the requests."""
+    """Seeds the requests and, unless env_args give an instance_seed, the instance, where it is drawn."""
 
     device: str = "auto"
     """Torch device: auto (CUDA when present), cpu, cuda."""
@@ -109,4 +109,7 @@ class TrainDualMirrorDescent:
         return agent, env
 
     def _arguments(self) -> tuple[str, ...]:
-        return self.env_args if self.horizon is None else (*self.env_args, f"horizon={self.horizon}")
+        arguments = self.env_args if self.horizon is None else (*self.env_args, f"horizon={self.horizon}")
+        if "instance_seed" not in parse_env_args(arguments) and has_instances(self.env_id):
+            arguments = (*arguments, f"instance_seed={self.seed}")
+        return arguments
