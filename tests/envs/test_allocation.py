@@ -139,13 +139,15 @@ def test_stop_when_empty():
 def test_a_smaller_set_is_offered_where_a_product_is_out_of_stock():
     env = gym.make("prefrl/AssortmentMNL-v0", d=1, horizon=10, rho=0.1)
     env.reset(seed=0)
-    sold = refused = 0
+    sold = refused = meant = 0
     for _ in range(10):
         _, reward, _, _, info = env.step(np.array([1], dtype=np.int8))
+        meant += info["intended_consumption"][0]
         sold += reward > 0.0
         refused += info["rejected"]
         assert info["rejected"] == (sold == 1 and reward == 0.0)
     assert (sold, refused > 0) == (1, True)
+    assert meant > 1.0, "what customers would have bought, had it been there"
 
 
 def test_the_adversary():

@@ -145,9 +145,9 @@ def test_the_seed_draws_the_instance_unless_it_is_given(tmp_path):
     own = [
         gym.make("prefrl/NetworkRevenue-v0", instance_seed=i).unwrapped.fluid_optimum().mu for i in range(2)
     ]
-    np.testing.assert_allclose(duals(0), own[0], atol=0.1)
-    np.testing.assert_allclose(duals(1), own[1], atol=0.1)
-    np.testing.assert_allclose(duals(1, "instance_seed=0"), own[0], atol=0.1)
+    np.testing.assert_allclose(duals(0), own[0], atol=0.3)
+    np.testing.assert_allclose(duals(1), own[1], atol=0.3)
+    np.testing.assert_allclose(duals(1, "instance_seed=0"), own[0], atol=0.3)
     assert abs(own[0] - own[1]).max() > 0.5
     assert not has_instances("prefrl/MultiSecretary-v0")
     assert not has_instances("prefrl/CartPole-v0")
