@@ -41,8 +41,7 @@ def test_linear_program_equals_scipy(seed, steps, m, d):
     # The prices attain the dual's minimum, which is the optimum.
     requests = np.concatenate([rewards, consumption.reshape(steps, -1)], axis=1)
     problem = SingleChoice(reward_bound=1.0, m=m, d=d)
-    terms, _ = problem.bound_terms(requests, np.broadcast_to(ours.mu, (steps, m)))
-    assert budget @ ours.mu + terms.sum() == pytest.approx(ours.value, abs=1e-6)
+    assert dual(problem, requests, budget, ours.mu) == pytest.approx(ours.value, abs=1e-6)
     assert (ours.mu >= 0.0).all()
 
 
@@ -74,6 +73,12 @@ def test_units_are_the_best_of_them():
     assert env.hindsight_optimum() == pytest.approx(best, abs=1e-12)
 
 
+def dual(problem, requests, budget, mu):
+    """D(mu), term by term."""
+    terms, _ = problem.bound_terms(requests, np.broadcast_to(mu, (len(requests), len(budget))))
+    return budget @ mu + terms.sum()
+
+
 def test_the_matching_dual_is_the_concave_program():
     rng = np.random.default_rng(1)
     problem = EntropyMatch(reward_bound=3.0, d=2, lam=0.3)
@@ -93,6 +98,8 @@ def test_the_matching_dual_is_the_concave_program():
     )
     assert ours.value == pytest.approx(-found.fun, rel=1e-5)
     assert hindsight_values(problem, q[:, None], budget)[0] == ours.value
+    assert dual(problem, q, budget, ours.mu) == pytest.approx(ours.value, abs=1e-12)
+    assert (ours.mu > 0.0).all()
 
 
 def test_the_assortment_dual_is_the_program_over_sets():
@@ -137,8 +144,7 @@ def test_weak_duality(env_id):
     assert (fluid.mu >= 0.0).all()
     for mu in [fluid.mu, *(rng.exponential(1.0, len(budget)) for _ in range(10))]:
         for row in range(3):
-            terms, _ = problem.bound_terms(requests[:, row], np.broadcast_to(mu, (200, len(budget))))
-            bound = budget @ mu + terms.sum()
+            bound = dual(problem, requests[:, row], budget, mu)
             assert bound >= values[row] - 1e-9 * abs(bound)
             if mu is fluid.mu:
                 assert bound <= 1.15 * values[row]
