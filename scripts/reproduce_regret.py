@@ -50,7 +50,7 @@ Policy = Literal[
 INPUT_MODELS = ("iid", "periodic", "ergodic", "corrupted", "drift")
 
 ADVERSARY = "prefrl/AdversarialKnapsack-v0"
-ALPHAS, EPS, ADVERSARY_HORIZON = (1.0, 2.0, 4.0, 8.0, 16.0), 0.02, 40_000
+ALPHAS, EPS = (1.0, 2.0, 4.0, 8.0, 16.0), 0.02
 RATIO_POLICIES: tuple[Policy, ...] = ("euclidean", "pid", "greedy")
 
 
@@ -82,8 +82,14 @@ class RegretStudy:
     all: bool = False
     """Measure every input model, and the competitive ratio over alpha."""
 
+    adversary_horizon: int = 40_000
+    """Requests where the competitive ratio is measured."""
+
     initial_price: tuple[float, ...] = ()
     """First prices of dual mirror descent; see its settings."""
+
+    step_scale: float = 1.0
+    """c of the step size c / sqrt(T) of dual mirror descent."""
 
     instances: int = 1
     """Instances, instance_seed 0, 1, ..., that the replications are divided among, where there are such."""
@@ -98,7 +104,7 @@ class RegretStudy:
     """Torch device: auto (CUDA when present), cpu, cuda."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "replications", "instances", "ppo_timesteps")
+        check_positive(self, "replications", "instances", "ppo_timesteps", "adversary_horizon")
         if not self.policies:
             raise ValueError(f"policies is empty; give some of {', '.join(get_args(Policy))}")
         if min(self.steps) < 2 or len(set(self.steps)) < len(self.steps):
@@ -198,7 +204,7 @@ class RegretStudy:
                 hindsight += best.tolist()
                 continue
             env = make_training_env(self.env_id, env_args, rows, self.device, torch.float64)
-            agent = make_policy(policy, env, self.initial_price, self.device, seed)
+            agent = self._agent(policy, env, seed)
             agent.learn(rows * horizon)
             outcome = allocation_outcome(agent, env)
             regrets += outcome.regret.tolist()
@@ -206,34 +212,34 @@ class RegretStudy:
             depletion += outcome.depletion.tolist()
         return {"regret": regrets, "hindsight": hindsight, "depletion": depletion or None}
 
+    def _agent(self, policy: Policy, env: Any, seed: int) -> DualMirrorDescent | AllocationBaseline:
+        """Return a policy of dual prices by name."""
+        for reference in get_args(Reference):
+            if policy == reference:
+                config = DualMirrorDescentConfig(
+                    reference=reference, step_scale=self.step_scale, initial_price=self.initial_price
+                )
+                return DualMirrorDescent(env, config, device=self.device, seed=seed)
+        baseline: Any = policy
+        config_of_baseline = AllocationBaselineConfig(kind=baseline)
+        return AllocationBaseline(env, config_of_baseline, device=self.device, seed=seed)
+
     def _ratios(self, parts: Path) -> dict[str, Any]:
         """Return OPT / reward under the adversary for every alpha, and its limit for dual mirror descent."""
-        ratios: dict[str, Any] = {"alpha": list(ALPHAS), "eps": EPS, "horizon": ADVERSARY_HORIZON}
+        ratios: dict[str, Any] = {"alpha": list(ALPHAS), "eps": EPS, "horizon": self.adversary_horizon}
         ratios["limit"] = [1.0 / (1.0 / alpha + (1.0 - 1.0 / alpha) * EPS) for alpha in ALPHAS]
         for policy in RATIO_POLICIES:
             ratios[policy] = []
             for alpha in ALPHAS:
                 path = parts / f"adversary-{policy}-{alpha:g}.json"
                 if not path.exists():
-                    settings = (f"alpha={alpha}", f"eps={EPS}", f"horizon={ADVERSARY_HORIZON}")
+                    settings = (f"alpha={alpha}", f"eps={EPS}", f"horizon={self.adversary_horizon}")
                     env = make_training_env(ADVERSARY, settings, 1, self.device, torch.float64)
-                    agent = make_policy(policy, env, (), self.device, self.seed)
-                    agent.learn(ADVERSARY_HORIZON)
+                    agent = self._agent(policy, env, self.seed)
+                    agent.learn(self.adversary_horizon)
                     write_json(path, allocation_outcome(agent, env).summary())
                 ratios[policy].append(read_json(path)["competitive_ratio"])
         return ratios
-
-
-def make_policy(
-    policy: Policy, env: Any, initial_price: tuple[float, ...], device: str, seed: int
-) -> DualMirrorDescent | AllocationBaseline:
-    """Return a policy of dual prices by name."""
-    for reference in get_args(Reference):
-        if policy == reference:
-            config = DualMirrorDescentConfig(reference=reference, initial_price=initial_price)
-            return DualMirrorDescent(env, config, device=device, seed=seed)
-    baseline: Any = policy
-    return AllocationBaseline(env, AllocationBaselineConfig(kind=baseline), device=device, seed=seed)
 
 
 def run_ppo(study: RegretStudy, env_args: tuple[str, ...], rows: int, *, seed: int) -> tuple[Floats, Floats]:
