@@ -26,8 +26,8 @@ def random_answers(space, rng, n):
 @every_family
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_nothing_is_overspent(env_id, dtype):
-    """A careless policy, in 1e5 requests of each family and type: 1.2 million requests in all."""
-    horizon, n = 200, 500
+    """A careless policy, in 170,000 requests of each family: a million of each float type."""
+    horizon, n = 200, 850
     env = prefrl.envs.make_device(
         env_id, n, horizon=horizon, float_dtype=dtype, autoreset_mode="Disabled", seed=0
     )
