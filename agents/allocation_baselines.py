@@ -208,7 +208,7 @@ class AllocationBaseline(ByPrices, Agent):
             raise ValueError("a baseline knows the law of requests from its environment; give one: "
                              "load(path, env=...)")  # fmt: skip
         allocation = allocation_of(env)
-        self.pricing = Pricing(allocation, self._rule(allocation, env.unwrapped), self.device)
+        self._pricing = Pricing(allocation, self._rule(allocation, env.unwrapped), self.device)
 
     def _rule(self, allocation: Allocation, env: Any) -> PriceRule:
         config, m = self.config, len(allocation.rho)

@@ -259,7 +259,6 @@ class DualMirrorDescent(ByPrices, Agent):
     ) -> None:
         super().__init__(env, config or DualMirrorDescentConfig(), device=device, seed=seed)
         self._reference, self._target_rates = reference, target_rates
-        self._pricing: Pricing | None = None
         if allocation is not None or not isinstance(env, Spaces):
             self._price(allocation or allocation_of(env))
 
@@ -275,13 +274,6 @@ class DualMirrorDescent(ByPrices, Agent):
     def _price(self, allocation: Allocation) -> None:
         rule = MirrorDescentRule(allocation, self.config, self._reference, self._target_rates)
         self._pricing = Pricing(allocation, rule, self.device)
-
-    @property
-    def pricing(self) -> Pricing:  # type: ignore[override]  # where the mixin has an attribute
-        """The prices, of the streams in the loop and of the requests that come by ``predict``."""
-        if self._pricing is None:
-            raise ValueError("the agent does not know its allocation yet; give an environment or allocation=")
-        return self._pricing
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Agent.state_dict`."""

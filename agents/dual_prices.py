@@ -145,18 +145,17 @@ class PriceStreams:
         actions = problem.best_response(obs["request"], self.state["mu"])
         return actions, problem.expected_consumption(obs["request"], actions)
 
-    def advance(self, consumption: Array, obs: Mapping[str, Array], mask: Array | None = None) -> None:
+    def advance(self, consumption: Array, obs: Mapping[str, Array], mask: Array) -> None:
         """Change the prices after an answer.
 
         Args:
             consumption: what it was meant to consume [n, m].
             obs: the observation after it.
-            mask: [n] bool, the streams that got a request at all; None: all.
+            mask: [n] bool, the streams that got a request at all.
         """
         xp = array_api_compat.array_namespace(obs["time"])
         state, horizon = self.state, self.allocation.horizon
         t = xp.astype(xp.round(obs["time"][:, 0] * horizon), xp.int64)
-        mask = t == t if mask is None else mask
         late = mask & (2 * t > horizon)  # the request that was answered lies in the second half
         state["tail_price"] = state["tail_price"] + late[:, None] * state["mu"]
         state["tail_count"] = state["tail_count"] + late
@@ -391,10 +390,17 @@ class Pricing:
 
 
 class ByPrices:
-    """What the faces of agents that answer by prices have in common (mixin; needs ``self.pricing``)."""
+    """What the faces of agents that answer by prices have in common (mixin; they set ``self._pricing``)."""
 
     info_keys: ClassVar[tuple[str, ...]] = ("consumption", "intended_consumption", "depletion")
-    pricing: Pricing
+    _pricing: Pricing | None = None
+
+    @property
+    def pricing(self) -> Pricing:
+        """The prices, of the streams in the loop and of the requests that come by ``predict``."""
+        if self._pricing is None:
+            raise ValueError("the agent does not know its allocation yet; give an environment or allocation=")
+        return self._pricing
 
     @property
     def streams(self) -> PriceStreams:

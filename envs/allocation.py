@@ -130,13 +130,12 @@ class AllocationDynamics(Dynamics):
     def law(self, noise: Noise) -> Array:
         """Return single requests [n, columns], in the backend's float."""
 
-    def known_price(self, rho: Array) -> Array | None:
-        """Return the fluid optimum's prices for budgets per request [..., m], where they are known."""
-        return None
+    def known_fluid(self, rho: Array) -> tuple[Array, Array] | None:
+        """Return the law's fluid optimum for budgets per request [..., m], where it is known in closed form.
 
-    def known_value(self, mu: NDArray[np.float64]) -> float:
-        """Return the fluid optimum's value per request at :meth:`known_price`."""
-        raise NotImplementedError(f"{type(self).__name__} has a known price, but no known value")
+        Value per request [...], and prices [..., m].
+        """
+        return None
 
     def _law_noise(self, rng: Random, n: int) -> Noise:
         if self._requests is None:
@@ -260,7 +259,7 @@ class AllocationDynamics(Dynamics):
         state = self.initial(self.reset_noise(rng, n))
         stream = []
         for step in range(self.horizon):
-            stream.append(np.asarray(to_host(state["request"]), dtype=np.float64))
+            stream.append(to_host(state["request"]).copy())
             if step + 1 < self.horizon:
                 noise = self.step_noise(rng, n)
                 if restarts:
@@ -280,9 +279,10 @@ class AllocationDynamics(Dynamics):
             rho: budget per request [m]; None: the environment's.
         """
         rho = self.rho if rho is None else rho
-        known = self.known_price(rho) if self.stationary else None
+        known = self.known_fluid(rho) if self.stationary else None
         if known is not None:
-            return Optimum(self.known_value(known), known)
+            value, mu = known
+            return Optimum(float(value), mu)
         sample = self._fluid_sample
         found = dual_minimum(self.problem, sample, rho * len(sample))
         return Optimum(found.value / len(sample), found.mu)
@@ -299,9 +299,9 @@ class AllocationDynamics(Dynamics):
         resource, else by an optimisation for each row, on the host, over a fifth of the sample. Where the law
         changes with time it is that of the whole horizon.
         """
-        known = self.known_price(rho) if self.stationary else None
+        known = self.known_fluid(rho) if self.stationary else None
         if known is not None:
-            return known
+            return known[1]
         xp = self.xp
         if self.problem.num_resources == 1:
             prices, consumption = self._price_table

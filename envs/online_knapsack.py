@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from .allocation import DEFAULT_HORIZON, AllocationDynamics, AllocationEnv, AllocationVectorEnv
@@ -39,13 +38,10 @@ class MultiSecretaryDynamics(AllocationDynamics):
         """See :class:`AllocationDynamics`."""
         return self.xp.stack([noise["ability"], self.xp.ones_like(noise["ability"])], axis=1)
 
-    def known_price(self, rho: Array) -> Array | None:
+    def known_fluid(self, rho: Array) -> tuple[Array, Array] | None:
         """See :class:`AllocationDynamics`: take the best share rho, those above 1 - rho."""
-        return (1.0 - rho).clip(min=0.0)
-
-    def known_value(self, mu: NDArray[np.float64]) -> float:
-        """See :class:`AllocationDynamics`."""
-        return float(0.5 * (1.0 - mu[0] ** 2))
+        mu = (1.0 - rho).clip(min=0.0)
+        return 0.5 * (1.0 - mu[..., 0] ** 2), mu
 
 
 class MultiSecretaryEnv(AllocationEnv):
@@ -204,8 +200,8 @@ class NetworkRevenueVectorEnv(AllocationVectorEnv):
     dynamics_class = NetworkRevenueDynamics
 
 
-class AdversarialKnapsackDynamics(AllocationDynamics):
-    """The inputs on which no policy does better than 1 / alpha; see :class:`AdversarialKnapsackEnv`."""
+class AdversarialKnapsackDynamics(MultiSecretaryDynamics):
+    """The multi-secretary's problem with the worst requests; see :class:`AdversarialKnapsackEnv`."""
 
     def __init__(
         self,
@@ -223,23 +219,13 @@ class AdversarialKnapsackDynamics(AllocationDynamics):
         steps = check_count("horizon", DEFAULT_HORIZON if horizon is None else horizon)
         rewards = np.full(steps, float(eps))
         rewards[steps - round(steps / alpha) :] = 1.0
-        problem = SingleChoice(reward_bound=1.0, m=1, d=1, smallest_consumption=1.0)
         super().__init__(
-            problem,
             steps,
             1.0 / alpha,
             requests=np.stack([rewards, np.ones(steps)], axis=1),
             stop_when_empty=stop_when_empty,
             backend=backend,
         )
-
-    def law_noise(self, rng: Random, n: int) -> Noise:
-        """See :class:`AllocationDynamics`: nothing is random."""
-        raise NotImplementedError("the requests are given")
-
-    def law(self, noise: Noise) -> Array:
-        """See :class:`AllocationDynamics`."""
-        raise NotImplementedError("the requests are given")
 
 
 class AdversarialKnapsackEnv(AllocationEnv):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from .allocation import AllocationDynamics, AllocationEnv, AllocationVectorEnv
@@ -35,14 +33,11 @@ class SecondPriceBudgetDynamics(AllocationDynamics):
         """See :class:`AllocationDynamics`."""
         return self.xp.stack([noise["value"], noise["rival_bid"]], axis=1)
 
-    def known_price(self, rho: Array) -> Array | None:
+    def known_fluid(self, rho: Array) -> tuple[Array, Array] | None:
         """See :class:`AllocationDynamics`: at the price mu the payment is 1 / (6 (1 + mu)^2) per auction."""
-        return ((6.0 * rho.clip(min=1e-12)) ** -0.5 - 1.0).clip(min=0.0)
-
-    def known_value(self, mu: NDArray[np.float64]) -> float:
-        """See :class:`AllocationDynamics`."""
-        shade = 1.0 + mu[0]
-        return float((1.0 / shade - 0.5 / shade**2) / 3.0)
+        mu = ((6.0 * rho.clip(min=1e-12)) ** -0.5 - 1.0).clip(min=0.0)
+        shade = 1.0 + mu[..., 0]
+        return (1.0 / shade - 0.5 / shade**2) / 3.0, mu
 
 
 class SecondPriceBudgetEnv(AllocationEnv):

@@ -32,6 +32,7 @@ from tyro.conf import arg
 from prefrl.agents.allocation_baselines import AllocationBaseline, AllocationBaselineConfig
 from prefrl.agents.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig, Reference
 from prefrl.cli import FLAGS, execute, gather_env_flags
+from prefrl.envs.request_streams import InputModel
 from prefrl.envs.wrappers import DualPriceAction
 from prefrl.run.allocation import allocation_outcome, check_whole_horizons, has_instances, regret_slope
 from prefrl.run.folder import RunFolder, read_json, write_json
@@ -47,7 +48,7 @@ Policy = Literal[
 ]  # fmt: skip
 """Dual mirror descent with a reference function, a baseline, or SB3's PPO setting the prices."""
 
-INPUT_MODELS = ("iid", "periodic", "ergodic", "corrupted", "drift")
+INPUT_MODELS = tuple(model for model in get_args(InputModel) if model != "replay")
 
 ADVERSARY = "prefrl/AdversarialKnapsack-v0"
 ALPHAS, EPS = (1.0, 2.0, 4.0, 8.0, 16.0), 0.02

@@ -32,7 +32,7 @@ class AllocationOutcome:
     budget: Floats
     """[m] budgets."""
     depletion: NDArray[np.int64]
-    """[n] requests served before a budget ran low, less than any answer may consume; T where none did."""
+    """[n] requests before some budget was less than an answer may consume; T where none was."""
     price: Floats
     """[n, m] mean prices over the second half of the horizon."""
 
@@ -130,9 +130,9 @@ RESERVED = ("horizon", "stop_when_empty", "max_episode_steps", "autoreset_mode",
 """Arguments of environments that a study of whole horizons sets itself."""
 
 
-def check_whole_horizons(env_args: Mapping[str, Any], reserved: Sequence[str] = RESERVED) -> None:
+def check_whole_horizons(env_args: Mapping[str, Any]) -> None:
     """Raise ValueError for arguments of an environment that do not go with whole horizons."""
-    for name in reserved:
+    for name in RESERVED:
         if name in env_args:
             hint = "it has a flag of its own" if name == "horizon" else "every horizon must be served whole"
             raise ValueError(f"env_args has {name}; {hint}")

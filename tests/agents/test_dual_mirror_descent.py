@@ -350,6 +350,37 @@ def test_the_first_depletion_comes_late_on_every_path(input_model):
     assert told > 50, "and says more than that it does not happen before the start"
 
 
+@pytest.mark.slow
+def test_the_first_depletion_comes_late_on_a_thousand_instances():
+    """As above: m, d, rho, step size and requests of its own; a third of them in the adversary's order."""
+    rng = np.random.default_rng(1)
+    early = told = 0
+    for case in range(1000):
+        m, d, horizon = int(rng.integers(1, 4)), int(rng.integers(1, 4)), 100
+        table = np.concatenate([rng.random((horizon, d)), rng.random((horizon, m * d))], axis=1)
+        table = table[np.argsort(table[:, 0])] if case % 3 == 0 else table
+        rho, scale = rng.uniform(0.1, 0.6, m), float(rng.choice([1.0, 4.0, 16.0]))
+        outcome, agent = run(REVENUE, horizon, 1, m=m, d=d, requests=table, rho=rho.tolist(),
+                             agent={"step_scale": scale})  # fmt: skip
+        problem, eta = agent.pricing.allocation.problem, scale / math.sqrt(horizon)
+        highest = problem.reward_bound / rho + eta * np.maximum(problem.consumption_bound - rho, 0.0)
+        bound = horizon - (highest.max() / eta + problem.consumption_bound) / rho.min()
+        assert outcome.depletion[0] >= bound - 1e-9
+        assert (outcome.spent <= outcome.budget).all()
+        assert dual_bound(problem, agent.get_env(), outcome) >= outcome.hindsight[0] - 1e-6, "weak duality"
+        early += int(outcome.depletion[0] < horizon)
+        told += bound > 0.0
+    assert early > 200
+    assert told > 200
+
+
+def dual_bound(problem, env, outcome):
+    """D at the mean price of the second half."""
+    requests, mu = env.requests()[:, 0], outcome.price[0]
+    terms, _ = problem.bound_terms(requests, np.broadcast_to(mu, (len(requests), len(mu))))
+    return float(outcome.budget @ mu + terms.sum())
+
+
 def secretary_regrets(horizons, n, **agent):
     return [run(SECRETARY, t, n, agent=agent)[0].regret for t in horizons]
 

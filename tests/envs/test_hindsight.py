@@ -167,7 +167,7 @@ def test_the_price_table_agrees_with_the_closed_form(env_id):
     env = gym.make(env_id).unwrapped
     rates = np.array([[0.02], [0.05], [0.1], [0.2]])
     known = env.fluid_price(rates)
-    env.dynamics.known_price = lambda rho: None
+    env.dynamics.known_fluid = lambda rho: None
     np.testing.assert_allclose(env.fluid_price(rates), known, atol=0.06)
 
 
