@@ -35,6 +35,14 @@ REGISTRY = {
     "prefrl/MountainCar-v0": _Family("prefrl.envs.mountain_car", "MountainCar", 200),
     "prefrl/MountainCarContinuous-v0": _Family("prefrl.envs.mountain_car", "MountainCarContinuous", 999),
     "prefrl/Pendulum-v0": _Family("prefrl.envs.pendulum", "Pendulum", 200),
+    # Diffusions; those with a horizon terminate by themselves.
+    "prefrl/BrownianSquare-v0": _Family("prefrl.envs.brownian_square", "BrownianSquare"),
+    "prefrl/OrnsteinUhlenbeck-v0": _Family("prefrl.envs.ornstein_uhlenbeck", "OrnsteinUhlenbeck", 1000),
+    "prefrl/LQDiscounted-v0": _Family("prefrl.envs.linear_quadratic", "LQDiscounted", 1000),
+    "prefrl/LQErgodic-v0": _Family("prefrl.envs.linear_quadratic", "LQErgodic", 1000),
+    "prefrl/LQPlane-v0": _Family("prefrl.envs.linear_quadratic", "LQPlane", 1000),
+    "prefrl/MeanVariance-v0": _Family("prefrl.envs.mean_variance", "MeanVariance"),
+    "prefrl/BlackScholesCall-v0": _Family("prefrl.envs.black_scholes", "BlackScholesCall"),
     # These terminate by themselves, after as many requests as they are told.
     "prefrl/MultiSecretary-v0": _Family("prefrl.envs.online_knapsack", "MultiSecretary"),
     "prefrl/NetworkRevenue-v0": _Family("prefrl.envs.online_knapsack", "NetworkRevenue"),

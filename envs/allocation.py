@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from .allocation_problems import Allocation, AllocationProblem
 from .backend import Array, Backend, Noise, Random, State
-from .core import BatchedEnv, Dynamics, ScalarEnv, check_count, reject_unknown_options
+from .core import Dynamics, check_count, reject_unknown_options
+from .family import FamilyEnv, FamilyVectorEnv
 from .hindsight import Optimum, dual_minimum, hindsight_values
 from .request_streams import InputModel, Requests, RequestStream, check_requests
 
@@ -444,18 +445,8 @@ class AllocationFace:
         self._start_rng = None if start is None else dict(start)
 
 
-class AllocationEnv(AllocationFace, ScalarEnv):
-    """Base of the scalar faces of allocation environments: one episode is one horizon.
-
-    Args:
-        render_mode: None, "rgb_array" or "human".
-        **settings: the arguments of the family's dynamics, as the family's text lists them.
-    """
-
-    dynamics_class: ClassVar[type[AllocationDynamics]]
-
-    def __init__(self, render_mode: str | None = None, **settings: Any) -> None:
-        super().__init__(self.dynamics_class(**settings), render_mode)
+class AllocationEnv(AllocationFace, FamilyEnv):
+    """Base of the scalar faces of allocation environments: one episode is one horizon."""
 
     @property
     def request(self) -> NDArray[np.float64]:
@@ -469,34 +460,5 @@ class AllocationEnv(AllocationFace, ScalarEnv):
         return self._state["request"][0, : self.allocation.problem.num_seen].copy()  # type: ignore[no-any-return]
 
 
-class AllocationVectorEnv(AllocationFace, BatchedEnv):
-    """Base of the vector faces of allocation environments.
-
-    Args:
-        num_envs: number of rows.
-        backend: where the arrays live.
-        max_episode_steps: see ``prefrl.envs.core.BatchedEnv``, as for what follows.
-        autoreset_mode: what happens to a row that ended.
-        render_mode: None or "rgb_array".
-        **settings: the arguments of the family's dynamics, as the scalar face's text lists them.
-    """
-
-    dynamics_class: ClassVar[type[AllocationDynamics]]
-
-    def __init__(
-        self,
-        num_envs: int = 1,
-        *,
-        backend: Backend | None = None,
-        max_episode_steps: int | None = None,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        render_mode: str | None = None,
-        **settings: Any,
-    ) -> None:
-        super().__init__(
-            self.dynamics_class(backend=backend, **settings),
-            num_envs,
-            max_episode_steps=max_episode_steps,
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
-        )
+class AllocationVectorEnv(AllocationFace, FamilyVectorEnv):
+    """Base of the vector faces of allocation environments."""

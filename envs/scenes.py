@@ -1,8 +1,9 @@
-"""Pictures of the classic control problems, and of budgets."""
+"""Pictures of the classic control problems, of budgets, and of diffusions."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -223,4 +224,47 @@ def draw_budgets(remaining: NDArray[np.float64], time: float, served: bool, reje
     if time > 0.0:
         gone = left + time * (right - left)
         canvas.polygon([(left, 380.0), (gone, 380.0), (gone, 386.0), (left, 386.0)], STEEL, 2.0)
+    return canvas.image()
+
+
+def draw_diffusion(place: Sequence[float], origin: float, action: float | None, gone: float | None) -> Image:
+    """Draw a dot on a vertical axis, or in the plane, the last action as an arrow, and the time gone.
+
+    Args:
+        place: one or two coordinates, 0 and 1 at the ends of what is shown; beyond them the dot stays there.
+        origin: where 0 lies on the axes, on the same scale.
+        action: its first number, which the arrow's length follows up to a limit; None: no arrow.
+        gone: share of the horizon that is gone; None: there is none.
+
+    Returns:
+        A picture [400, 600, rgb].
+    """
+    canvas = Canvas(600, 400, PAPER)
+    left, right, top, bottom = 60.0, 540.0, 30.0, 340.0
+
+    def across(share: float) -> float:
+        return left + min(max(share, 0.0), 1.0) * (right - left)
+
+    def up(share: float) -> float:
+        return bottom - min(max(share, 0.0), 1.0) * (bottom - top)
+
+    canvas.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], WHITE, 6.0)
+    if 0.0 <= origin <= 1.0:
+        canvas.stroke([(left, up(origin)), (right, up(origin))], 2.0, SHADE)
+    x, y = 300.0, up(place[0])
+    if len(place) == 2:
+        x, y = across(place[0]), up(place[1])
+        canvas.stroke([(across(origin), top), (across(origin), bottom)], 2.0, SHADE)
+    else:
+        canvas.stroke([(x, top), (x, bottom)], 2.0, RAIL)
+    canvas.disc(x, y, 13.0, BODY)
+    canvas.disc(x, y, 6.0, BODY_LIGHT)
+    if action is not None and abs(action) > 0.01:
+        end = y - math.copysign(18.0 + 60.0 * (1.0 - math.exp(-abs(action))), action)
+        _arrow(canvas, [(x + 28.0, y), (x + 28.0, end)], 5.0)
+    if gone is not None:
+        canvas.polygon([(left, 372.0), (right, 372.0), (right, 378.0), (left, 378.0)], SHADE, 2.0)
+        if gone > 0.0:
+            end = left + gone * (right - left)
+            canvas.polygon([(left, 372.0), (end, 372.0), (end, 378.0), (left, 378.0)], STEEL, 2.0)
     return canvas.image()
