@@ -78,32 +78,39 @@ class ContinuousActorCritic(ContinuousControl, Agent):
     config: ContinuousActorCriticConfig
 
     def _make_parts(self) -> None:
+        self._policy_trace: Tensor | None = None
         super()._make_parts()
-        self._policy_trace = torch.zeros(self._rows, len(self.policy.phi), dtype=DTYPE, device=self.device)
+        if self.config.policy_lam is not None:
+            P = len(self.policy.phi)
+            self._policy_trace = torch.zeros(self._rows, P, dtype=DTYPE, device=self.device)
+            self._keeps_rows = True
 
-    def _learn(self, seen: Seen, step: Transitions) -> dict[str, Tensor]:
+    def _learn(self, seen: Seen, step: Transitions) -> Tensor:
         """See :class:`ContinuousControl`."""
         config, dt = self.config, self.task.dt
         log_prob, score = self.policy.score(seen.t, seen.x, seen.actions)
-        gradient = torch.zeros_like(score)
-        if config.entropy == "sampled":
-            regularizer = -log_prob
-        else:
-            regularizer, gradient = self.policy.entropy(seen.t, seen.x)
-        delta = self._delta(seen, config.temperature * regularizer)
-        direction = score
-        if config.policy_lam is not None:
-            direction = score + self._policy_trace
-            self._policy_trace = trace_step(self._policy_trace, score, config.policy_lam, dt)
-            self._policy_trace *= self._alive(step)[:, None]
         weights = seen.mask / seen.rows
         if config.discount_policy:
             weights = weights * torch.exp(-self.task.beta * self._age)
-        self._critic_direction(seen, delta)
-        self._policy_direction += (delta * weights) @ direction
-        if config.entropy == "closed_form":
+        if config.entropy == "sampled":
+            delta = self._delta(seen, -config.temperature * log_prob)
+        else:
+            entropy, gradient = self.policy.entropy(seen.t, seen.x)
+            delta = self._delta(seen, config.temperature * entropy)
             self._policy_direction += (config.temperature * dt) * (weights @ gradient)
-        return {"train/entropy": (regularizer * seen.mask).sum() / seen.rows, **self._errors(seen, delta)}
+        direction = score
+        if self._policy_trace is not None:
+            assert config.policy_lam is not None
+            direction = score + self._policy_trace
+            self._policy_trace = trace_step(self._policy_trace, score, config.policy_lam, dt)
+            self._policy_trace *= self._alive(step)[:, None]
+        self._policy_direction += (delta * weights) @ direction
+        self._critic_direction(seen, delta)
+        return delta
+
+    @property
+    def _needs_age(self) -> bool:
+        return bool(self.config.discount_policy)
 
     def _own_traces(self) -> tuple[Tensor, ...]:
-        return (self._policy_trace,)
+        return () if self._policy_trace is None else (self._policy_trace,)

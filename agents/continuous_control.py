@@ -20,6 +20,7 @@ from prefrl.nn.gaussian_policies import AffineGaussian, GaussianPolicy, MeanVari
 from .base import Spaces, check_kinds, make_generator, restore_generator
 from .continuous_time import (
     DTYPE,
+    METRICS_EVERY,
     Ascent,
     Decay,
     Pace,
@@ -27,6 +28,7 @@ from .continuous_time import (
     check_not_negative,
     check_positive,
     check_schedule,
+    default_rate,
     default_value,
     learns_multiplier,
     make_value,
@@ -68,7 +70,7 @@ class ContinuousControlConfig:
     """Length of what counts as an episode offline, in units of time, where there is no horizon."""
 
     policy_rate: float | None = None
-    """Step size of the policy per unit of time; None: 0.5, and 0.01 of Adam for neural policies."""
+    """Step size of the policy per unit of time; None: 0.5, mean_variance 0.1, and 0.01 of Adam for neural ones."""
 
     value_rate: float | None = None
     """Step size of the value function per unit of time; None: likewise."""
@@ -88,7 +90,7 @@ class ContinuousControlConfig:
     lam: float = 0.0
     """lambda of the critic's test process, per unit of time, in [0, 1]."""
 
-    averaging: float | None = 3.0
+    averaging: float | None = 1.0
     """Weight eta of late parameters in their average, which is what is reported (see Ascent); None: none."""
 
     multiplier_rate: float = 0.0
@@ -194,8 +196,9 @@ class ContinuousControl:
         self.policy = self._make_policy()
         value = default_value(task) if config.value == "auto" else config.value
         self.value = make_value(value, task, config.hidden, self.w, self._generator, self.device)
-        self.policy_rate = config.policy_rate or (0.01 if isinstance(self.policy, NeuralGaussian) else 0.5)
-        self.value_rate = config.value_rate or (0.01 if value == "neural" else 0.5)
+        own = {AffineGaussian: 0.5, MeanVarianceGaussian: 0.1, NeuralGaussian: 0.01}[type(self.policy)]
+        self.policy_rate = config.policy_rate or own
+        self.value_rate = config.value_rate or default_rate(value)
         offline = config.mode == "offline" or (config.mode == "auto" and task.T is not None)
         self.pace = Pace(task, offline=offline, path_time=config.path_time)
         self._policy_ascent = Ascent(
@@ -210,6 +213,7 @@ class ContinuousControl:
         self._trace = torch.zeros(self._rows, len(self.value.theta), **place)
         self._age = torch.zeros(self._rows, **place)
         """[n] time since the start of each row's path."""
+        self._keeps_rows = config.lam > 0.0 or bool(self._own_traces()) or self._needs_age
         self._miss = torch.zeros(2, **place)
         """Sum of X_T - z over the episodes that ended, and their number."""
 
@@ -244,7 +248,7 @@ class ContinuousControl:
         """Return actions [n, m] of the policy; deterministic: its mean, for the averaged parameters."""
         t, x = self.task.split(obs)
         if deterministic:
-            with self._averaged():
+            with self.averaged():
                 actions = self.policy.distribution(t, x)[0]
         else:
             actions = self.policy.sample(t, x, self._noise(len(x)))
@@ -269,24 +273,29 @@ class ContinuousControl:
         step, self._transitions = self._transitions, None
         if step is None:
             return {}
-        metrics = self._learn(self._seen(step), step)
+        seen = self._seen(step)
+        delta = self._learn(seen, step)
         due = self.pace.tick()
         if due:
             self._apply()
-        alive = self._alive(step)
-        if due and self.pace.offline:  # without a horizon an offline path ends where its gradient is applied
-            alive = torch.zeros_like(alive)
-        self._trace *= alive[:, None]
-        self._age.add_(self.task.dt).mul_(alive)
-        rate = step_factor(self.config, self.pace.time)
+        if self._keeps_rows:
+            alive = self._alive(step)
+            if due and self.pace.offline:  # without a horizon an offline path ends where its gradient is applied
+                alive = torch.zeros_like(alive)
+            self._trace *= alive[:, None]
+            self._age.add_(self.task.dt).mul_(alive)
+        return self._metrics(seen, delta) if self.pace.steps % METRICS_EVERY == 1 else {}
+
+    def _metrics(self, seen: Seen, delta: Tensor) -> dict[str, Tensor]:
+        rate = self.policy_rate * step_factor(self.config, self.pace.time)
         return {
-            **metrics,
-            "train/learning_rate": torch.full((), self.policy_rate * rate, device=self.device),
+            "train/td_error": (delta.square().sum() / (seen.rows * self.task.dt)).sqrt(),
+            "train/learning_rate": torch.full((), rate, device=self.device),
             **scalars("parameters", self._named()),
         }
 
-    def _learn(self, seen: Seen, step: Transitions) -> dict[str, Tensor]:
-        """Add what one step says to the directions of policy and critic; return metrics."""
+    def _learn(self, seen: Seen, step: Transitions) -> Tensor:
+        """Add what one step says to the directions of policy and critic; return temporal differences [n]."""
         raise NotImplementedError
 
     def _seen(self, step: Transitions) -> Seen:
@@ -311,15 +320,14 @@ class ContinuousControl:
 
     def _critic_direction(self, seen: Seen, delta: Tensor) -> None:
         """Add CTD(lam) to the critic's direction, and move the average reward."""
-        self._trace = trace_step(self._trace, seen.gradient, self.config.lam, self.task.dt)
-        self._value_direction += delta @ self._trace / seen.rows
+        xi = seen.gradient
+        if self.config.lam > 0.0:
+            xi = self._trace = trace_step(self._trace, xi, self.config.lam, self.task.dt)
+        self._value_direction += delta @ xi / seen.rows
         if self.task.ergodic:
             rate = self.value_rate * self.config.average_reward_rate
             factor = step_factor(self.config, self.pace.time)
             self._average_ascent.step(delta.sum()[None] / seen.rows, rate * factor, self.task.dt)
-
-    def _errors(self, seen: Seen, delta: Tensor) -> dict[str, Tensor]:
-        return {"train/td_error": (delta.square().sum() / (seen.rows * self.task.dt)).sqrt()}
 
     def _alive(self, step: Transitions) -> Tensor:
         """Return 1 in rows [n] whose path goes on."""
@@ -368,7 +376,7 @@ class ContinuousControl:
         return self.value.value(times, places, self._value_ascent.best).cpu().numpy()  # type: ignore[no-any-return]
 
     @contextmanager
-    def _averaged(self) -> Iterator[None]:
+    def averaged(self) -> Iterator[None]:
         """Let the policy be that of the averaged parameters for a while."""
         kept = self.policy.phi
         self.policy.phi = self._policy_ascent.best
@@ -382,6 +390,11 @@ class ContinuousControl:
         return {"policy": self.policy_parameters(), "parameters": self.parameters()}
 
     # Files -----------------------------------------------------------------------------------------------
+
+    @property
+    def _needs_age(self) -> bool:
+        """Whether an algorithm looks at the time since the start of paths."""
+        return False
 
     def _own_traces(self) -> tuple[Tensor, ...]:
         """Return what an algorithm keeps per row beyond the critic's trace."""

@@ -143,7 +143,7 @@ class ContinuousQLearning(ContinuousControl, Agent):
             self.advantage = QuadraticAdvantage(self.policy, task.dim, task.action_dim, config.temperature)
             self._advantage_ascent = Ascent(self.advantage.psi, adam=False, averaging=config.averaging)
 
-    def _learn(self, seen: Seen, step: Transitions) -> dict[str, Tensor]:
+    def _learn(self, seen: Seen, step: Transitions) -> Tensor:
         """See :class:`ContinuousControl`."""
         gamma, weights = self.config.temperature, seen.mask / seen.rows
         log_prob, score = self.policy.score(seen.t, seen.x, seen.actions)
@@ -152,7 +152,7 @@ class ContinuousQLearning(ContinuousControl, Agent):
             self._critic_direction(seen, delta)
             # dq/dpsi = gamma dlog pi, in the symbols of the paper
             self._policy_direction += gamma * ((delta * weights) @ score)
-            return self._errors(seen, delta)
+            return delta
         q, gradient = self.advantage.gradient(seen.t, seen.x, seen.actions)
         delta = self._delta(seen, -q)
         self._critic_direction(seen, delta)
@@ -162,7 +162,7 @@ class ContinuousQLearning(ContinuousControl, Agent):
         log_prob, score = self.policy.score(seen.t, seen.x, own)
         better = self.advantage.gradient(seen.t, seen.x, own)[0] - gamma * log_prob
         self._policy_direction += (better * weights * self.task.dt) @ score
-        return self._errors(seen, delta)
+        return delta
 
     def _named(self) -> dict[str, Tensor]:
         """Return the critic's and the policy's parameters, those of a known normaliser as psi."""

@@ -29,6 +29,9 @@ DTYPE = torch.float64
 Decay = Literal["constant", "log", "power"]
 """How step sizes fall with time t: not, as 1 / max(1, log t), or as (1 + t / decay_time)^-decay_power."""
 
+METRICS_EVERY = 10
+"""Updates for which one reports metrics: to name and keep them takes about as long as a third of an update."""
+
 FIRST_VOLATILITY = 0.5
 """Where learning an implied volatility starts."""
 
@@ -318,6 +321,12 @@ def learns_multiplier(task: Task) -> bool:
 def default_value(task: Task) -> str:
     """Return the family of value functions that the environment offers first; "neural" for foreign ones."""
     return "neural" if task.diffusion is None else task.diffusion.value_families[0]
+
+
+def default_rate(value: str) -> float:
+    """Return a step size per unit of time that suits a family of value functions."""
+    # mean-variance has features of the size of (x - w)^2 T, and Adam's step a size of its own
+    return {"mean_variance": 0.02, "neural": 0.01}.get(value, 0.5)
 
 
 def plain(values: Mapping[str, Tensor]) -> dict[str, Any]:

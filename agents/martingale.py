@@ -44,12 +44,14 @@ from prefrl.functional.martingale import LinearSystem, gtd2_step, tdc_step, trac
 from .base import Agent, Spaces, check_kinds, make_generator, restore_generator
 from .continuous_time import (
     DTYPE,
+    METRICS_EVERY,
     Ascent,
     Decay,
     Pace,
     check_not_negative,
     check_positive,
     check_schedule,
+    default_rate,
     default_value,
     make_value,
     plain,
@@ -89,7 +91,7 @@ class MartingaleConfig:
     """Length of what counts as an episode offline, in units of time, where there is no horizon."""
 
     learning_rate: float | None = None
-    """Step size per unit of time; None: 0.5, and 0.01 of Adam for neural value functions."""
+    """Step size per unit of time; None: 0.5, mean_variance 0.02, and 0.01 of Adam for neural ones."""
 
     decay: Decay = "power"
     """How step sizes fall with time t: constant, log (1 / max(1, log t)), power ((1 + t / decay_time)^-p)."""
@@ -103,8 +105,8 @@ class MartingaleConfig:
     averaging: float | None = 3.0
     """Weight eta of late parameters in their average, which is what is reported (see Ascent); None: none."""
 
-    temperature: float = 0.0
-    """Weight gamma of the policy's entropy in the reward rate."""
+    temperature: float | None = None
+    """Weight gamma of the policy's entropy in the reward rate; None: 0.1 where it has one, as in the papers."""
 
     average_reward_rate: float = 1.0
     """Step size of the average reward V, per unit of time and relative to learning_rate."""
@@ -183,6 +185,8 @@ class MartingaleEvaluation(Agent):
         if isinstance(env, Spaces):
             raise ValueError("env is missing; what is evaluated belongs to an environment: load(path, env=...)")
         self.policy = policy
+        given = self.config.temperature
+        self.temperature = (0.1 if hasattr(policy, "entropy") else 0.0) if given is None else given
         self.task = task = task_of(self, self.config.dt, self.config.beta)
         self.info_keys = task.info_keys
         self._generator = make_generator(self.device, seed)
@@ -194,7 +198,7 @@ class MartingaleEvaluation(Agent):
         offline = self.config.mode == "offline" or (self.config.mode == "auto" and (ml or task.T is not None))
         self.pace = Pace(task, offline=offline, path_time=self.config.path_time)
         self.ascent = Ascent(self.value.theta, adam=name == "neural", averaging=self.config.averaging)
-        self.learning_rate = self.config.learning_rate or (0.01 if name == "neural" else 0.5)
+        self.learning_rate = self.config.learning_rate or default_rate(name)
         self.average_reward = torch.zeros(1, dtype=DTYPE, device=self.device)
         self._average = Ascent(self.average_reward, adam=False, averaging=self.config.averaging)
         P, self._rows = len(self.value.theta), int(getattr(env, "num_envs", 1))
@@ -213,7 +217,7 @@ class MartingaleEvaluation(Agent):
         if (self.policy is None) != (task.action_dim == 0):
             problem = "policy is None, but" if self.policy is None else "policy is given, but"
             raise ValueError(f"{problem} the environment's actions have {task.action_dim} numbers")
-        if config.temperature > 0.0 and not hasattr(self.policy, "entropy"):
+        if config.temperature and not hasattr(self.policy, "entropy"):
             raise ValueError(f"temperature is {config.temperature}, but the policy has no entropy(t)")
         if config.objective in ("clstd", "cgtd") and not self.value.linear:
             raise ValueError(f"value is {name!r}; {config.objective} needs a family that is linear in theta")
@@ -258,11 +262,14 @@ class MartingaleEvaluation(Agent):
         due = self.pace.tick()
         if due:
             self._apply(rate)
-        # without a horizon an offline path ends where its gradient is applied
-        ended = step.terminations | step.truncations | ~step.mask
-        alive = torch.zeros_like(seen.delta) if due and self.pace.offline else (~ended).to(DTYPE)
-        self._trace *= alive[:, None]
-        self._age.add_(dt).mul_(alive)
+        if config.lam > 0.0 or config.objective == "martingale_loss":
+            # without a horizon an offline path ends where its gradient is applied
+            ended = step.terminations | step.truncations | ~step.mask
+            alive = torch.zeros_like(seen.delta) if due and self.pace.offline else (~ended).to(DTYPE)
+            self._trace *= alive[:, None]
+            self._age.add_(dt).mul_(alive)
+        if self.pace.steps % METRICS_EVERY != 1:
+            return {}
         return {
             "train/td_error": (seen.delta.square().sum() / (seen.rows * dt)).sqrt(),
             "train/learning_rate": torch.full((), rate, device=self.device),
@@ -276,8 +283,8 @@ class MartingaleEvaluation(Agent):
         value, gradient = self.value.gradient(t, x)
         next_value, next_gradient = self.value.gradient(next_t, next_x)
         rewards, next_value = split_rewards(step, next_value)
-        if config.temperature > 0.0:
-            rewards = rewards + config.temperature * self.policy.entropy(t) * dt  # type: ignore[union-attr]
+        if self.temperature > 0.0:
+            rewards = rewards + self.temperature * self.policy.entropy(t) * dt  # type: ignore[union-attr]
         rewards = rewards - self.average_reward * dt
         next_gradient = next_gradient * (~step.terminations).to(DTYPE)[:, None]
         mask = step.mask.to(DTYPE)

@@ -27,7 +27,7 @@ class _Family(NamedTuple):
     max_episode_steps: int | None = None
 
 
-REGISTRY = {
+_CONTROL = {
     "prefrl/Delivery-v0": _Family("prefrl.envs.delivery", "Delivery", 200),
     "prefrl/RandomGrid-v0": _Family("prefrl.envs.random_grid", "RandomGrid", 200),
     "prefrl/CartPole-v0": _Family("prefrl.envs.cart_pole", "CartPole", 500),
@@ -35,7 +35,9 @@ REGISTRY = {
     "prefrl/MountainCar-v0": _Family("prefrl.envs.mountain_car", "MountainCar", 200),
     "prefrl/MountainCarContinuous-v0": _Family("prefrl.envs.mountain_car", "MountainCarContinuous", 999),
     "prefrl/Pendulum-v0": _Family("prefrl.envs.pendulum", "Pendulum", 200),
-    # Diffusions; those with a horizon terminate by themselves.
+}
+# Those without a limit terminate by themselves: at the horizon, or after as many requests as they are told.
+_DIFFUSIONS = {
     "prefrl/BrownianSquare-v0": _Family("prefrl.envs.brownian_square", "BrownianSquare"),
     "prefrl/OrnsteinUhlenbeck-v0": _Family("prefrl.envs.ornstein_uhlenbeck", "OrnsteinUhlenbeck", 1000),
     "prefrl/LQDiscounted-v0": _Family("prefrl.envs.linear_quadratic", "LQDiscounted", 1000),
@@ -43,7 +45,8 @@ REGISTRY = {
     "prefrl/LQPlane-v0": _Family("prefrl.envs.linear_quadratic", "LQPlane", 1000),
     "prefrl/MeanVariance-v0": _Family("prefrl.envs.mean_variance", "MeanVariance"),
     "prefrl/BlackScholesCall-v0": _Family("prefrl.envs.black_scholes", "BlackScholesCall"),
-    # These terminate by themselves, after as many requests as they are told.
+}
+_ALLOCATION = {
     "prefrl/MultiSecretary-v0": _Family("prefrl.envs.online_knapsack", "MultiSecretary"),
     "prefrl/NetworkRevenue-v0": _Family("prefrl.envs.online_knapsack", "NetworkRevenue"),
     "prefrl/AdversarialKnapsack-v0": _Family("prefrl.envs.online_knapsack", "AdversarialKnapsack"),
@@ -51,7 +54,12 @@ REGISTRY = {
     "prefrl/EntropyMatching-v0": _Family("prefrl.envs.entropy_matching", "EntropyMatching"),
     "prefrl/AssortmentMNL-v0": _Family("prefrl.envs.assortment", "AssortmentMNL"),
 }
+
+REGISTRY = {**_CONTROL, **_DIFFUSIONS, **_ALLOCATION}
 """Registered ids and where they live."""
+
+DIFFUSION_IDS, ALLOCATION_IDS = tuple(_DIFFUSIONS), tuple(_ALLOCATION)
+"""Ids of diffusions, and of online allocation."""
 
 for _id, _family in REGISTRY.items():
     gym.register(

@@ -19,6 +19,7 @@ class BlackScholesCallDynamics(DiffusionDynamics):
 
     exact = True
     span = (0.0, 2.0)
+    region = (0.5, 1.5)
     value_families: ClassVar[tuple[str, ...]] = ("implied_volatility", "neural")
 
     def __init__(

@@ -16,6 +16,7 @@ class BrownianSquareDynamics(DiffusionDynamics):
     """X = x0 + W, paid X_T^2; see :class:`BrownianSquareEnv`."""
 
     exact = True
+    region = (-2.0, 2.0)
     value_families: ClassVar[tuple[str, ...]] = ("tau_squared", "tau_x", "neural")
 
     def __init__(

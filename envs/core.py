@@ -33,6 +33,9 @@ class Dynamics(ABC):
     single_observation_space: gym.Space[Any]
     single_action_space: gym.Space[Any]
 
+    endless: bool = False
+    """Whether :meth:`step` never terminates; rows without a limit then need no starts drawn for them."""
+
     def __init__(self, backend: Backend | None = None) -> None:
         self.backend: Backend = backend if backend is not None else NumpyBackend()
 
@@ -439,13 +442,18 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
         before = _Rows(self._state, self._elapsed, self._done)
         if on_device:
             # Drawing starts for every row is cheaper than waiting to learn whether any ended.
-            start = None if mode is AutoresetMode.DISABLED else self._reset_noise()
+            no_start = mode is AutoresetMode.DISABLED or self._never_ends
+            start = None if no_start else self._reset_noise()
             after, said = self._advance(before, actions, noise, start)
         else:
             after, said = self._advance_where_needed(before, actions, noise)
         self._state, self._elapsed, self._done = after
         self._last_actions = actions
         return said
+
+    @property
+    def _never_ends(self) -> bool:
+        return self.dynamics.endless and self.max_episode_steps is None
 
     def _reset_noise(self) -> Noise:
         return self.dynamics.reset_noise(self._rng, self.num_envs)
@@ -479,7 +487,7 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
         """Step, and restart what ended, without a look at any value; nothing here is random."""
         dynamics, infos = self.dynamics, {}
         after, rewards, terminated, truncated = self._move(before, actions, noise)
-        if self.autoreset_mode is AutoresetMode.SAME_STEP:
+        if self.autoreset_mode is AutoresetMode.SAME_STEP and not self._never_ends:
             infos = self._final(after)
         if start_noise is not None:
             ended = after.done if self.autoreset_mode is AutoresetMode.SAME_STEP else before.done

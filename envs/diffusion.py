@@ -63,6 +63,12 @@ class DiffusionDynamics(Dynamics):
     exact: bool = False
     """Whether transitions are known in closed form."""
 
+    region: tuple[float, float] = (-1.0, 1.0)
+    """Range of each coordinate over which value functions are compared with the truth."""
+
+    value_families: ClassVar[tuple[str, ...]] = ("neural",)
+    """Families of value functions that suit it, the one to take first in front."""
+
     T: float | None
     dt: float
     beta: float
@@ -88,6 +94,7 @@ class DiffusionDynamics(Dynamics):
         self.beta = check_between("beta", beta, 0.0, math.inf, closed=True)
         self.T = None if T is None else check_between("T", T, 0.0, math.inf)
         self.num_steps = None if self.T is None else whole_steps(self.T, self.dt)
+        self.endless = self.T is None
         self.scheme = self._checked_scheme(scheme)
         self.substeps = check_count("substeps", substeps)
         if self.substeps > 1 and self.scheme == "exact":
@@ -158,15 +165,21 @@ class DiffusionDynamics(Dynamics):
 
     def start(self, noise: Array) -> Array:
         """Return X_0 [n, d] from what :meth:`reset_noise` drew."""
-        x0 = self.backend.asarray(self.x0, dtype=noise.dtype)
-        return x0 + (2.0 * noise - 1.0) * self.x0_spread
+        return self.constant(self.x0, noise.dtype) + (2.0 * noise - 1.0) * self.x0_spread
+
+    def constant(self, values: Floats, dtype: Any) -> Array:
+        """Return numbers as an array on the device."""
+        if values.size > 1:
+            return self.backend.asarray(values, dtype=dtype)
+        # a single number is made there: copied, it counts as a look at a value under fake tensors
+        return self.xp.full(values.shape, float(values.flat[0]), dtype=dtype, device=self.backend.device)
 
     def initial(self, noise: Noise, options: Mapping[str, Any] | None = None) -> State:
         """Start at x0; ``options["x"]``, d finite numbers, starts all rows there."""
         reject_unknown_options(options, ("x",))
         x = self.start(noise["start"])
         if options:
-            x = x * 0.0 + self.backend.asarray(check_vector("x", options["x"], self.dim), dtype=x.dtype)
+            x = x * 0.0 + self.constant(check_vector("x", options["x"], self.dim), x.dtype)
         zeros = x[:, 0] * 0.0
         return {
             "x": x,
@@ -205,8 +218,8 @@ class DiffusionDynamics(Dynamics):
         t = self._time(state)
         return {
             "t": t,
-            "dt": t * 0.0 + self.dt,
-            "discount": t * 0.0 + math.exp(-self.beta * self.dt),
+            "dt": self.xp.full_like(t, self.dt),
+            "discount": self.xp.full_like(t, math.exp(-self.beta * self.dt)),
             "reward_rate": state["reward_rate"],
             "terminal_reward": state["terminal_reward"],
         }
@@ -337,7 +350,7 @@ class DiffusionFace:
             start = dynamics.start(dynamics.reset_noise(rng, n_paths)["start"])
             if x0 is not None:
                 given = check_vector("x0", x0, dynamics.dim)
-                start = start * 0.0 + backend.asarray(given, dtype=start.dtype)
+                start = start * 0.0 + dynamics.constant(given, start.dtype)
             return simulate(dynamics, policy, n_paths, steps, start, rng)
 
 

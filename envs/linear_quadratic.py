@@ -40,6 +40,7 @@ class DiffusionArgs(TypedDict, total=False):
 class LinearQuadraticDynamics(DiffusionDynamics):
     """Linear-quadratic control with any coefficients; see :class:`LQDiscountedEnv`."""
 
+    region = (-1.0, 1.0)
     value_families: ClassVar[tuple[str, ...]] = ("quadratic", "neural")
 
     def __init__(
@@ -65,14 +66,15 @@ class LinearQuadraticDynamics(DiffusionDynamics):
         # Without noise in proportion to it, a single coordinate moves as an Ornstein-Uhlenbeck process.
         self.exact = d == 1 and not problem.C.any()
         super().__init__(d, m, len(problem.s), dt=dt, T=None, beta=beta, x0=settings.pop("x0", 0.0), **settings)
-        place: dict[str, Any] = {"dtype": self.backend.float_dtype}
+        dtype = self.backend.float_dtype
         # Constants in the order in which rows [n, d] multiply them.
-        self._A, self._B = (self.backend.asarray(part.T, **place) for part in (problem.A, problem.B))
-        self._C = self.backend.asarray(problem.C.transpose(2, 0, 1).reshape(d, -1), **place)  # [d, w d]
-        self._D = self.backend.asarray(problem.D.transpose(2, 0, 1).reshape(m, -1), **place)  # [m, w d]
-        self._s = self.backend.asarray(problem.s.reshape(-1), **place)
-        self._M, self._N = (self.backend.asarray(part / 2.0, **place) for part in (problem.M, problem.N))
-        self._R, self._P, self._Q = (self.backend.asarray(p, **place) for p in (problem.R, problem.P, problem.Q))
+        self._A, self._B = self.constant(problem.A.T, dtype), self.constant(problem.B.T, dtype)
+        self._C = self.constant(problem.C.transpose(2, 0, 1).reshape(d, -1), dtype)  # [d, w d]
+        self._D = self.constant(problem.D.transpose(2, 0, 1).reshape(m, -1), dtype)  # [m, w d]
+        self._s = self.constant(problem.s.reshape(-1), dtype)
+        # The reward rate as one quadratic in y = (x, a): -(y'G y + g'y).
+        whole = np.block([[problem.M, problem.R.T], [problem.R, problem.N]]) / 2.0
+        self._G, self._g = self.constant(whole, dtype), self.constant(np.concatenate([problem.P, problem.Q]), dtype)
         self._multiplied_noise = bool(problem.C.any())
 
     def drift(self, t: Any, x: Array, actions: Array) -> Array:
@@ -84,6 +86,8 @@ class LinearQuadraticDynamics(DiffusionDynamics):
         volatility = actions @ self._D + self._s
         if self._multiplied_noise:
             volatility = volatility + x @ self._C
+        if self.noise_dim == 1:
+            return volatility * z
         by_noise = self.xp.reshape(volatility, (len(x), self.noise_dim, self.dim))
         return self.xp.sum(by_noise * z[:, :, None], axis=1)
 
@@ -96,9 +100,8 @@ class LinearQuadraticDynamics(DiffusionDynamics):
 
     def reward_rate(self, t: Any, x: Array, actions: Array) -> Array:
         """See :class:`DiffusionDynamics`: -(1/2 x'Mx + a'Rx + 1/2 a'Na + P'x + Q'a)."""
-        by_state = x @ self._M + self._P
-        by_action = actions @ self._N + x @ self._R.T + self._Q
-        return -(self.xp.sum(x * by_state, axis=1) + self.xp.sum(actions * by_action, axis=1))
+        y = self.xp.concat([x, actions], axis=1)
+        return -self.xp.sum((y @ self._G + self._g) * y, axis=1)
 
 
 class LQDiscountedDynamics(LinearQuadraticDynamics):

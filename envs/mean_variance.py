@@ -56,6 +56,7 @@ class MeanVarianceDynamics(DiffusionDynamics):
 
     exact = True
     span = (0.0, 2.5)
+    region = (0.5, 1.5)
     value_families: ClassVar[tuple[str, ...]] = ("mean_variance", "neural")
 
     def __init__(

@@ -26,6 +26,7 @@ class OrnsteinUhlenbeckDynamics(DiffusionDynamics):
     """dX = -k X dt + sigma dW, paid -q X^2; see :class:`OrnsteinUhlenbeckEnv`."""
 
     exact = True
+    region = (-2.0, 2.0)
     value_families: ClassVar[tuple[str, ...]] = ("quadratic", "neural")
 
     def __init__(

@@ -26,6 +26,8 @@ TORQUE_TERM = 3.0 / (MASS * LENGTH**2)
 class PendulumDynamics(Dynamics):
     """A driven rod as batched dynamics; see :class:`PendulumEnv`. Angle 0 is upright, in rad."""
 
+    endless = True
+
     def __init__(self, backend: Backend | None = None) -> None:
         super().__init__(backend)
         high = np.array([1.0, 1.0, MAX_SPEED], dtype=np.float32)

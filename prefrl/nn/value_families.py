@@ -54,14 +54,14 @@ class LinearFamily(ValueFamily):
     def features(self, t: Tensor, x: Tensor) -> Tensor:
         """Return phi [n, P]."""
 
-    def known(self, t: Tensor, x: Tensor) -> Tensor:
-        """Return J_0 [n]; by default 0."""
-        return torch.zeros_like(t)
+    def known(self, t: Tensor, x: Tensor) -> Tensor | None:
+        """Return J_0 [n]; by default there is none."""
+        return None
 
     def gradient(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`ValueFamily`."""
-        phi = self.features(t, x)
-        return self.known(t, x) + phi @ self.theta, phi
+        phi, known = self.features(t, x), self.known(t, x)
+        return (phi @ self.theta if known is None else known + phi @ self.theta), phi
 
 
 class TauSquared(LinearFamily):
@@ -119,14 +119,13 @@ class Quadratic(LinearFamily):
 
     def features(self, t: Tensor, x: Tensor) -> Tensor:
         """See :class:`LinearFamily`."""
-        # one column after the other: an index tensor would have to be moved to the device
-        squares = [x[:, i] * x[:, j] for i, j in zip(self._rows, self._columns, strict=True)]
-        parts = [x, torch.stack(squares, 1) * self._scale]
+        if self.dim == 1:
+            second = x * x
+        else:  # column by column: an index tensor would have to be moved to the device
+            pairs = zip(self._rows, self._columns, strict=True)
+            second = torch.stack([x[:, i] * x[:, j] for i, j in pairs], 1)
+        parts = [x, second * self._scale]
         return torch.cat([torch.ones_like(x[:, :1]), *parts] if self.constant else parts, 1)
-
-    def known(self, t: Tensor, x: Tensor) -> Tensor:
-        """See :class:`LinearFamily`: none."""
-        return torch.zeros_like(x[:, 0])
 
     def named(self, theta: Tensor) -> dict[str, Tensor]:
         """See :class:`ValueFamily`: numbers for d = 1, else a vector and a symmetric matrix."""

@@ -266,10 +266,12 @@ class DeviceEpisodes:
 
     def add(self, rewards: Any, mask: Any, ended: Any) -> None:
         """See :class:`Episodes`."""
-        self._running[0] += rewards * mask
-        self._running[1] += mask
-        self._totals += self._running @ ended.to(self._running.dtype)
-        self._running[:2] *= ~ended
+        running = self._running
+        running[0].addcmul_(rewards, mask)
+        running[1].add_(mask)
+        over = ended.to(running.dtype)
+        self._totals.addmv_(running, over)
+        running[:2].mul_(1.0 - over)
 
     def totals(self) -> Tensor:
         """See :class:`Episodes`."""

@@ -11,7 +11,7 @@ from prefrl.agents.dual_mirror_descent import DualMirrorDescent
 from prefrl.run.allocation import allocation_outcome
 
 SECRETARY, REVENUE = "prefrl/MultiSecretary-v0", "prefrl/NetworkRevenue-v0"
-FAMILIES = [env_id for env_id, family in prefrl.envs.REGISTRY.items() if not family.max_episode_steps]
+FAMILIES = prefrl.envs.ALLOCATION_IDS
 
 
 def run(kind, env_id=SECRETARY, horizon=1000, n=50, *, seed=0, config=None, **settings):

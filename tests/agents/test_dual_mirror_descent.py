@@ -16,7 +16,7 @@ from prefrl.functional.mirror_descent import euclidean_step
 from prefrl.run.allocation import allocation_outcome, regret_slope
 
 SECRETARY, REVENUE = "prefrl/MultiSecretary-v0", "prefrl/NetworkRevenue-v0"
-FAMILIES = [env_id for env_id, family in prefrl.envs.REGISTRY.items() if not family.max_episode_steps]
+FAMILIES = prefrl.envs.ALLOCATION_IDS
 REFERENCES = ["euclidean", "scaled_euclidean", "entropy", "projected_entropy"]
 
 

@@ -11,7 +11,7 @@ from stable_baselines3 import PPO
 import prefrl.envs
 from prefrl.envs.wrappers import DualPriceAction
 
-FAMILIES = [env_id for env_id, family in prefrl.envs.REGISTRY.items() if not family.max_episode_steps]
+FAMILIES = prefrl.envs.ALLOCATION_IDS
 every_family = pytest.mark.parametrize("env_id", FAMILIES)
 
 

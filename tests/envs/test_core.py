@@ -20,14 +20,19 @@ import prefrl.envs.core
 import prefrl.envs.delivery
 from prefrl.envs.backend import NumpyRandom
 from prefrl.envs.device import TorchBackend
+from prefrl.envs.wrappers import DiscreteTimeTask
 
 # Settings of families beyond the registered defaults: each needs its own run through the generic tests.
 VARIANTS = [("prefrl/RandomGrid-v0", {"stochastic": True, "layout_seed": 2})]
-ALLOCATION = [env_id for env_id, family in prefrl.envs.REGISTRY.items() if not family.max_episode_steps]
-"""Families that end after a number of requests, and whose observations are dicts."""
+DIFFUSIONS = prefrl.envs.DIFFUSION_IDS
+HORIZON = [i for i, family in prefrl.envs.REGISTRY.items() if not family.max_episode_steps]
+"""Families that end by themselves, after a number of steps."""
+
+SHORT = {env_id: {"dt": 0.125} if env_id in DIFFUSIONS else {"horizon": 7} for env_id in HORIZON}
 
 FAMILIES = [
-    *((env_id, {"horizon": 7} if env_id in ALLOCATION else {}) for env_id in prefrl.envs.REGISTRY),
+    *((env_id, SHORT.get(env_id, {})) for env_id in prefrl.envs.REGISTRY),
+    ("prefrl/LQPlane-v0", {"scheme": "euler", "substeps": 3, "x0_spread": 0.5, "C": 0.1}),
     *VARIANTS,
     ("prefrl/SecondPriceBudget-v0", {"horizon": 7, "input_model": "ergodic"}),
     ("prefrl/NetworkRevenue-v0", {"horizon": 7, "m": 2, "d": 3, "input_model": "periodic"}),
@@ -35,7 +40,7 @@ FAMILIES = [
 ]
 MODES = list(AutoresetMode)
 ROWS, STEPS, LIMIT = 6, 60, 9
-NEVER_TERMINATE = {"prefrl/Pendulum-v0"}
+NEVER_TERMINATE = {"prefrl/Pendulum-v0", *(i for i in DIFFUSIONS if i not in HORIZON)}
 """Families whose episodes only the time limit ends."""
 
 LIMITS = {"prefrl/CartPole-v0": 20}
@@ -47,6 +52,9 @@ STARTS = {
     "prefrl/MountainCar-v0": {"low": 0.48, "high": 0.4999},
     "prefrl/MountainCarContinuous-v0": {"low": 0.43, "high": 0.4499},
 }
+
+STEERED = [i for i in DIFFUSIONS if isinstance(gym.make(i).action_space, gym.spaces.Box)]
+"""SB3 takes bounded actions only."""
 
 every_family = pytest.mark.parametrize(
     ("env_id", "kwargs"), FAMILIES, ids=["-".join([i, *k]) for i, k in FAMILIES]
@@ -64,7 +72,8 @@ def random_actions(space, rng, *shape):
         return rng.integers(space.n, size=shape)
     if isinstance(space, gym.spaces.MultiBinary):
         return rng.integers(2, size=(*shape, space.n), dtype=np.int8)
-    return rng.uniform(space.low, space.high, (*shape, *space.shape)).astype(space.dtype)
+    low, high = space.low.clip(-2.0, 2.0), space.high.clip(-2.0, 2.0)
+    return rng.uniform(low, high, (*shape, *space.shape)).astype(space.dtype)
 
 
 def make_vector(env_id, kwargs, mode=AutoresetMode.NEXT_STEP, num_envs=ROWS, **more):
@@ -182,8 +191,8 @@ def test_same_noise_same_trajectory_on_every_face(env_id, kwargs, mode):
     tape = Tape(sync.envs[0].unwrapped.dynamics, sync.single_action_space, options=STARTS.get(env_id))
     reference = play(tape, sync, mode, [env.unwrapped.dynamics for env in sync.envs])
     ends = np.array([[a["terminated"].sum(), a["truncated"].sum()] for a in reference[1:]]).sum(0)
-    allocation = env_id in ALLOCATION  # these end by themselves
-    assert (ends[1] > 0) != allocation, "the tape must show both kinds of ending"
+    by_themselves = env_id in HORIZON
+    assert (ends[1] > 0) != by_themselves, "the tape must show both kinds of ending"
     assert (ends[0] > 0) == (env_id not in NEVER_TERMINATE), "the tape must show both kinds of ending"
 
     # Finite worlds are equal to the bit; elsewhere NumPy and torch have sines of their own.
@@ -241,6 +250,7 @@ KNOWN = {
     "prefrl/Pendulum-v0": [".*symmetric and normalized.*"],
     "prefrl/SecondPriceBudget-v0": [".*symmetric and normalized.*"],
     "prefrl/EntropyMatching-v0": [".*symmetric and normalized.*"],
+    **{env_id: [".*infinity.*", ".*symmetric and normalized.*"] for env_id in DIFFUSIONS},
 }
 
 
@@ -253,7 +263,8 @@ def test_checkers_have_nothing_to_say(env_id, kwargs, render_mode):
             warnings.filterwarnings("ignore", message)
         env = gym.make(env_id, render_mode=render_mode, **kwargs)
         check_env(env.unwrapped)
-        sb3_check_env(env)
+        bounded = DiscreteTimeTask(env, action_bound=2.0) if env_id in STEERED else env
+        sb3_check_env(bounded)
 
 
 def test_module_prefix_registers_the_ids():
@@ -393,8 +404,8 @@ def test_seeds(env_id, kwargs, make):
 
     for seed in (5, np.int64(5), 2**70, list(range(50)), [None, *range(49)]):
         np.testing.assert_array_equal(start(seed), start(seed))
-    if "Adversarial" in env_id:  # nothing there is random
-        return
+    if "Adversarial" in env_id or (env_id in DIFFUSIONS and not kwargs.get("x0_spread")):
+        return  # nothing at the start is random, or starts are told
     assert (start(5) != start(6)).any()
     assert (start(list(range(50))) != start(list(range(1, 51)))).any()
     assert (start(None) != start(None)).any(), "unseeded runs differ"

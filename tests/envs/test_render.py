@@ -14,7 +14,8 @@ def random_actions(space, rng, rows):
         return rng.integers(space.n, size=rows)
     if isinstance(space, gym.spaces.MultiBinary):
         return rng.integers(2, size=(rows, space.n), dtype=np.int8)
-    return rng.uniform(space.low, space.high, (rows, *space.shape)).astype(space.dtype)
+    low, high = space.low.clip(-2.0, 2.0), space.high.clip(-2.0, 2.0)
+    return rng.uniform(low, high, (rows, *space.shape)).astype(space.dtype)
 
 
 def make_vector(env_id, **kwargs):
@@ -29,14 +30,35 @@ every_family = pytest.mark.parametrize(
     ("env_id", "kwargs"),
     [*((env_id, {}) for env_id in prefrl.envs.REGISTRY), ("prefrl/RandomGrid-v0", {"stochastic": True})],
 )
+NOT_SHOWN = prefrl.envs.ALLOCATION_IDS + prefrl.envs.DIFFUSION_IDS
+"""What a request asks, and where a diffusion is to the last digit."""
+
 picturesque = pytest.mark.parametrize(
     ("env_id", "kwargs"),
     [
-        *((env_id, {}) for env_id, family in prefrl.envs.REGISTRY.items() if family.max_episode_steps),
+        *((env_id, {}) for env_id in prefrl.envs.REGISTRY if env_id not in NOT_SHOWN),
         ("prefrl/RandomGrid-v0", {"stochastic": True}),
     ],
 )
 """Families whose pictures show the whole observation."""
+
+
+@pytest.mark.parametrize("env_id", prefrl.envs.DIFFUSION_IDS)
+def test_a_diffusion_is_drawn_where_it_is(env_id):
+    env = gym.make(env_id, render_mode="rgb_array").unwrapped
+    frames = []
+    for place in (-0.5, 0.5, 10.0, 20.0):
+        env.reset(options={"x": place})
+        frames.append(env.render())
+        assert frames[-1].shape == (400, 600, 3)
+    assert (frames[0] != frames[1]).any()
+    assert (frames[1] != frames[2]).any()
+    np.testing.assert_array_equal(frames[2], frames[3])  # beyond the edge
+    before = env.render()
+    env.step(env.action_space.sample() if env.diffusion.action_dim == 0 else np.float32([1.0]))
+    moved = env.render()
+    if env.diffusion.action_dim or env.diffusion.T is not None:  # an arrow, and time that is gone
+        assert (moved != before).any()
 
 
 @picturesque

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from prefrl.run.folder import RunFolder
 
 RECIPES = {
+    "continuous_control": "prefrl.run.recipes.continuous_control:TrainContinuousControl",
     "dual_mirror_descent": "prefrl.run.recipes.dual_mirror_descent:TrainDualMirrorDescent",
     "dqn": "prefrl.run.recipes.dqn:TrainDQN",
+    "martingale": "prefrl.run.recipes.martingale:TrainMartingale",
     "q_learning": "prefrl.run.recipes.q_learning:TrainQLearning",
     "regret": "prefrl.run.recipes.regret:TrainRegret",
 }
