@@ -26,7 +26,7 @@ A timestep is one step of one row; all rows learn one theta and one phi together
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor

@@ -280,7 +280,9 @@ class ContinuousControl:
             self._apply()
         if self._keeps_rows:
             alive = self._alive(step)
-            if due and self.pace.offline:  # without a horizon an offline path ends where its gradient is applied
+            if (
+                due and self.pace.offline
+            ):  # without a horizon an offline path ends where its gradient is applied
                 alive = torch.zeros_like(alive)
             self._trace *= alive[:, None]
             self._age.add_(self.task.dt).mul_(alive)

@@ -55,7 +55,9 @@ class ContinuousQLearningConfig(ContinuousControlConfig):
         if self.normalizer not in ("known", "unknown"):
             raise ValueError(f"normalizer is {self.normalizer!r}; allowed are known, unknown")
         if self.temperature == 0.0:
-            raise ValueError("temperature is 0; q-learning needs an entropy, or the best policy has no density")
+            raise ValueError(
+                "temperature is 0; q-learning needs an entropy, or the best policy has no density"
+            )
 
 
 class QuadraticAdvantage:
@@ -135,11 +137,13 @@ class ContinuousQLearning(ContinuousControl, Agent):
         if config.normalizer == "known" and not isinstance(self.policy, NeuralGaussian):
             # psi = 0: a variance of gamma (at the horizon)
             place = -task.action_dim if isinstance(self.policy, AffineGaussian) else 1
-            self.policy.phi[place:None if place < 0 else 2] = math.log(config.temperature)
+            self.policy.phi[place : None if place < 0 else 2] = math.log(config.temperature)
             self._policy_ascent.average.copy_(self.policy.phi)
         if config.normalizer == "unknown":
             if not isinstance(self.policy, AffineGaussian):
-                raise ValueError("normalizer is 'unknown', which goes with affine policies only; take 'known'")
+                raise ValueError(
+                    "normalizer is 'unknown', which goes with affine policies only; take 'known'"
+                )
             self.advantage = QuadraticAdvantage(self.policy, task.dim, task.action_dim, config.temperature)
             self._advantage_ascent = Ascent(self.advantage.psi, adam=False, averaging=config.averaging)
 
@@ -179,5 +183,3 @@ class ContinuousQLearning(ContinuousControl, Agent):
     def _load_own_state(self, state: Any) -> None:
         if self.advantage is not None:
             self._advantage_ascent.load_state_dict(state["advantage"])
-
-

@@ -183,7 +183,9 @@ class Ascent:
         if adam:
             self._variable = torch.nn.Parameter(parameters, requires_grad=True)
             # the state of fused and foreach steps lives on the device: no step waits for it
-            self._adam = torch.optim.Adam([self._variable], eps=1e-8, foreach=True, capturable=_on_cuda(parameters))
+            self._adam = torch.optim.Adam(
+                [self._variable], eps=1e-8, foreach=True, capturable=_on_cuda(parameters)
+            )
 
     def step(self, direction: Tensor, rate: float, interval: float) -> None:
         """Move.
@@ -304,7 +306,9 @@ def make_value(
         terminal = (lambda x: diffusion.terminal_reward(x, w)) if learns_multiplier(task) else None
         if terminal is None and diffusion is not None:
             terminal = diffusion.terminal_reward
-        return NeuralValue(task.dim, hidden, task.T, terminal or (lambda x: 0.0 * x[:, 0]), generator, **place)
+        return NeuralValue(
+            task.dim, hidden, task.T, terminal or (lambda x: 0.0 * x[:, 0]), generator, **place
+        )
     assert task.T is not None
     if name == "mean_variance":
         return MeanVarianceValue(task.T, diffusion.z, w)

@@ -183,7 +183,9 @@ class MartingaleEvaluation(Agent):
     ) -> None:
         super().__init__(env, config or MartingaleConfig(), device=device, seed=seed)
         if isinstance(env, Spaces):
-            raise ValueError("env is missing; what is evaluated belongs to an environment: load(path, env=...)")
+            raise ValueError(
+                "env is missing; what is evaluated belongs to an environment: load(path, env=...)"
+            )
         self.policy = policy
         given = self.config.temperature
         self.temperature = (0.1 if hasattr(policy, "entropy") else 0.0) if given is None else given

@@ -74,7 +74,9 @@ class BlackScholesCallFace:
         t)) (Black and Scholes 1973, Journal of Political Economy 81(3)).
         """
         call: Any = self.diffusion
-        s, tau = np.broadcast_arrays(np.asarray(x, dtype=np.float64), call.T - np.asarray(t, dtype=np.float64))
+        s, tau = np.broadcast_arrays(
+            np.asarray(x, dtype=np.float64), call.T - np.asarray(t, dtype=np.float64)
+        )
         ahead = np.maximum(tau, 1e-300)
         spread = call.s0 * np.sqrt(ahead)
         d1 = (np.log(s / call.K) + (call.b + call.s0**2 / 2.0) * ahead) / spread

@@ -112,7 +112,9 @@ class DiffusionDynamics(Dynamics):
             return allowed[0]
         if scheme not in allowed:
             known = "" if self.exact else ", since its exact transitions are not known"
-            raise ValueError(f"scheme is {scheme!r}; {type(self).__name__} allows {', '.join(allowed)}{known}")
+            raise ValueError(
+                f"scheme is {scheme!r}; {type(self).__name__} allows {', '.join(allowed)}{known}"
+            )
         found: Scheme = scheme
         return found
 
@@ -434,5 +436,3 @@ def check_discounted(beta: float, least: float, why: str) -> None:
     """Raise ValueError unless beta exceeds ``least``; ``why`` is the condition in symbols."""
     if not beta > least:
         raise ValueError(f"beta is {beta:g}; it must exceed {why} = {least:g}, or the value is infinite")
-
-

@@ -65,7 +65,9 @@ class LinearQuadraticDynamics(DiffusionDynamics):
         d, m = problem.B.shape
         # Without noise in proportion to it, a single coordinate moves as an Ornstein-Uhlenbeck process.
         self.exact = d == 1 and not problem.C.any()
-        super().__init__(d, m, len(problem.s), dt=dt, T=None, beta=beta, x0=settings.pop("x0", 0.0), **settings)
+        super().__init__(
+            d, m, len(problem.s), dt=dt, T=None, beta=beta, x0=settings.pop("x0", 0.0), **settings
+        )
         dtype = self.backend.float_dtype
         # Constants in the order in which rows [n, d] multiply them.
         self._A, self._B = self.constant(problem.A.T, dtype), self.constant(problem.B.T, dtype)
@@ -74,7 +76,10 @@ class LinearQuadraticDynamics(DiffusionDynamics):
         self._s = self.constant(problem.s.reshape(-1), dtype)
         # The reward rate as one quadratic in y = (x, a): -(y'G y + g'y).
         whole = np.block([[problem.M, problem.R.T], [problem.R, problem.N]]) / 2.0
-        self._G, self._g = self.constant(whole, dtype), self.constant(np.concatenate([problem.P, problem.Q]), dtype)
+        self._G, self._g = (
+            self.constant(whole, dtype),
+            self.constant(np.concatenate([problem.P, problem.Q]), dtype),
+        )
         self._multiplied_noise = bool(problem.C.any())
 
     def drift(self, t: Any, x: Array, actions: Array) -> Array:

@@ -55,7 +55,9 @@ class OrnsteinUhlenbeckDynamics(DiffusionDynamics):
         if self.stationary_start and self.k <= 0.0:
             raise ValueError(f"k is {k}; without a stationary law (k > 0) a start x0 must be given")
         if self.stationary_start and self.x0_spread > 0.0:
-            raise ValueError(f"x0_spread is {x0_spread}, but starts are drawn from the stationary law; give x0")
+            raise ValueError(
+                f"x0_spread is {x0_spread}, but starts are drawn from the stationary law; give x0"
+            )
 
     def reset_noise(self, rng: Random, n: int) -> Noise:
         """See :meth:`Dynamics.reset_noise`: normal where starts are stationary."""

@@ -108,7 +108,8 @@ class LinearQuadraticOptimum:
 @dataclass(frozen=True)
 class LinearQuadratic:
     """The coefficients, as arrays: A, M [d, d], B [d, m], C [w, d, d], D [w, d, m], s [w, d], N [m, m],
-    R [m, d], P [d], Q [m], M and N symmetric, and the discount rate beta >= 0."""
+    R [m, d], P [d], Q [m], M and N symmetric, and the discount rate beta >= 0.
+    """
 
     A: Floats
     B: Floats
@@ -208,7 +209,9 @@ class LinearQuadratic:
             if change <= 1e-13 * max(1.0, float(np.abs(f1).max())):
                 break
         else:
-            raise ValueError("the Riccati equation has no stabilising root: policy iteration does not converge")
+            raise ValueError(
+                "the Riccati equation has no stabilising root: policy iteration does not converge"
+            )
         k2 = self.quadratic(f1)
         _, S = self.improved(k2)
         F, G = self.A + self.B @ f1, self.C + self.D @ f1

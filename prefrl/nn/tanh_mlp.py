@@ -27,7 +27,9 @@ class TanhMLP:
 
     def __init__(self, inputs: int, hidden: Sequence[int], outputs: int) -> None:
         if min(inputs, *hidden, outputs) < 1:
-            raise ValueError(f"inputs {inputs}, hidden {list(hidden)} and outputs {outputs} must be at least 1")
+            raise ValueError(
+                f"inputs {inputs}, hidden {list(hidden)} and outputs {outputs} must be at least 1"
+            )
         sizes = [inputs, *hidden, outputs]
         self.shapes = [shape for a, b in pairwise(sizes) for shape in ((a, b), (b,))]
         self.num_parameters = sum(math.prod(shape) for shape in self.shapes)

@@ -193,7 +193,9 @@ class ImpliedVolatility(ValueFamily):
         s, tau = x[:, 0].clamp(min=1e-12), (self.T - t).clamp(min=1e-12)
         spread = self.theta.clamp(min=self.LEAST) * tau.sqrt()
         d1 = (torch.log(s / self.K) + self.b * tau) / spread + spread / 2.0
-        price = s * torch.special.ndtr(d1) - self.K * torch.exp(-self.b * tau) * torch.special.ndtr(d1 - spread)
+        price = s * torch.special.ndtr(d1) - self.K * torch.exp(-self.b * tau) * torch.special.ndtr(
+            d1 - spread
+        )
         vega = s * tau.sqrt() * torch.exp(-d1.square() / 2.0) * 0.3989422804014327
         return price, vega[:, None]
 

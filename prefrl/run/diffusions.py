@@ -34,7 +34,9 @@ PATHS = 20_000
 """Paths that a policy without a closed form is judged by."""
 
 
-def make_diffusions(env_id: str, env_args: tuple[str, ...], num_envs: int, device: str, dt: float | None) -> Any:
+def make_diffusions(
+    env_id: str, env_args: tuple[str, ...], num_envs: int, device: str, dt: float | None
+) -> Any:
     """Return ``num_envs`` environments in float64; those of prefrl without a horizon are never cut.
 
     Args:
@@ -179,7 +181,10 @@ def policy_outcome(agent: Agent, env: Any, temperature: float, seed: int) -> dic
         with agent.averaged():
             origin = torch.zeros(1, task.dim, dtype=DTYPE, device=agent.device)
             f2, log_variance = agent.policy.distribution(origin[:, 0], origin)
-            f1 = [agent.policy.distribution(origin[:, 0], row[None])[0] - f2 for row in torch.eye(task.dim).to(f2)]
+            f1 = [
+                agent.policy.distribution(origin[:, 0], row[None])[0] - f2
+                for row in torch.eye(task.dim).to(f2)
+            ]
         slope = torch.cat(f1).T
         policy = LinearPolicy(slope.cpu().numpy(), f2[0].cpu().numpy(), log_variance[0].exp().cpu().numpy())
         try:
@@ -189,7 +194,9 @@ def policy_outcome(agent: Agent, env: Any, temperature: float, seed: int) -> dic
         except ValueError:
             return {"average_reward" if task.ergodic else "value": None}
     steps = None if task.T is not None else max(1, round(50.0 / task.dt))
-    paths = face.simulate(_Learned(agent), PATHS if task.T is not None else 256, steps, device=agent.device, seed=seed)
+    paths = face.simulate(
+        _Learned(agent), PATHS if task.T is not None else 256, steps, device=agent.device, seed=seed
+    )
     if task.T is None:
         k = torch.arange(len(paths.reward_rates), device=agent.device)
         if task.ergodic:
@@ -201,5 +208,3 @@ def policy_outcome(agent: Agent, env: Any, temperature: float, seed: int) -> dic
         wealth = paths.x[-1, :, 0]
         found |= {"terminal_mean": float(wealth.mean()), "terminal_variance": float(wealth.var())}
     return found
-
-

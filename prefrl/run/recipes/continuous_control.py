@@ -74,7 +74,9 @@ class TrainContinuousControl:
     device: str = "auto"
     """Torch device: auto (CUDA when present), cpu, cuda."""
 
-    settings: Annotated[ContinuousControlConfig, arg(name="")] = field(default_factory=ContinuousControlConfig)
+    settings: Annotated[ContinuousControlConfig, arg(name="")] = field(
+        default_factory=ContinuousControlConfig
+    )
     """Settings of the agent."""
 
     def __post_init__(self) -> None:
@@ -134,7 +136,9 @@ class TrainContinuousControl:
         return agent, env
 
     def _config(self) -> Any:
-        config_class = ContinuousActorCriticConfig if self.kind == "actor_critic" else ContinuousQLearningConfig
+        config_class = (
+            ContinuousActorCriticConfig if self.kind == "actor_critic" else ContinuousQLearningConfig
+        )
         shared = {f.name: getattr(self.settings, f.name) for f in dataclasses.fields(self.settings)}
         own = {name: getattr(self, name) for name in OWN[self.kind] if getattr(self, name) is not None}
         return config_class(**shared, **own)

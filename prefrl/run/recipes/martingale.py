@@ -147,7 +147,9 @@ class TrainMartingale:
         for name, shape in (("f1", (m, d)), ("f2", (m,)), ("v", (m,))):
             given = np.array(getattr(self, name))
             if given.size not in (1, np.prod(shape)):
-                raise ValueError(f"{name} has {given.size} numbers; this problem takes {np.prod(shape)}, or one")
+                raise ValueError(
+                    f"{name} has {given.size} numbers; this problem takes {np.prod(shape)}, or one"
+                )
             shaped.append(np.broadcast_to(given.reshape(shape if given.size > 1 else ()), shape))
         return LinearPolicy(*shaped)
 
