@@ -127,7 +127,7 @@ class Agent(ABC):
     steps_env: bool = True
     """Whether the loop steps an environment for this agent."""
 
-    info_keys: ClassVar[tuple[str, ...]] = ()
+    info_keys: tuple[str, ...] = ()
     """What the agent needs of the environment's infos; the loop hands it over in the transitions."""
 
     logger: Any = None

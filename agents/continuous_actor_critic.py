@@ -1,21 +1,20 @@
-"""Actor-critic in continuous time (Jia and Zhou 2022, "Policy gradient and actor-critic learning in continuous
-time and space", JMLR 23(275):1-50).
+"""Actor-critic in continuous time (Jia and Zhou 2022, JMLR 23(275):1-50).
 
 A policy pi^phi draws an action every dt, its entropy H counts with weight gamma ("temperature"), and
 
     delta_k = J(t_{k+1}, X_{k+1}) - J(t_k, X_k) + (r_k + gamma p_k - beta J(t_k, X_k)) dt
 
-is the temporal difference of the critic J^theta, p = -log pi(a | t, x) or H itself. On average rewards, without
-a discount, r - V stands for r. The critic learns by CTD(lam) (``prefrl.agents.martingale``). The policy gradient
-needs no baseline, since delta is an advantage already:
+is the temporal difference of the critic J^theta, p = -log pi(a | t, x) or H itself. On average rewards,
+without a discount, r - V stands for r. The critic learns by CTD(lam) (``prefrl.agents.martingale``). The
+policy gradient needs no baseline, since delta is an advantage already:
 
-    theta += alpha xi delta,                                 xi = dJ/dtheta, or its trace
-    phi   += alpha e^{-beta t} [ (dlog pi + zeta) delta + gamma dH dt ],     zeta_k = lam^dt zeta_{k-1} + dlog pi_{k-1} dt
-    V     += alpha delta
+    theta += alpha xi delta,     xi = dJ/dtheta, or its trace
+    phi   += alpha e^{-beta t} [ (dlog pi + zeta) delta + gamma dH dt ]
+    V     += alpha delta,        zeta_k = lam^dt zeta_{k-1} + dlog pi_{k-1} dt
 
-(the term with dH for p = H only; e^{-beta t} only with ``discount_policy``; zeta only with ``policy_lam``). All
-of this is summed over time, so that step sizes are per unit of time: after every step (online), or after every
-episode (offline).
+(the term with dH for p = H only; e^{-beta t} only with ``discount_policy``; zeta only with ``policy_lam``).
+All of this is summed over time, so that step sizes are per unit of time: after every step (online), or after
+every episode (offline).
 
 In mean-variance problems (prefrl/MeanVariance-v0) the reward at the horizon is -(X_T - w)^2 + (w - z)^2, and
 the multiplier w is learned as well: w -= alpha_w (mean X_T - z) after every episode of all rows.
@@ -44,7 +43,8 @@ class ContinuousActorCriticConfig(ContinuousControlConfig):
     """Settings of :class:`ContinuousActorCritic`."""
 
     entropy: Literal["sampled", "closed_form"] = "sampled"
-    """p of the regulariser: -log pi(a) of the action drawn, or the entropy itself, whose gradient then counts."""
+    """p of the regulariser: -log pi(a) of the action drawn, or the entropy itself, whose gradient then
+    counts."""
 
     policy_lam: float | None = None
     """lambda of the policy's trace zeta, per unit of time, in (0, 1]; None: no trace."""

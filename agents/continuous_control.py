@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from .continuous_time import (
     check_schedule,
     default_rate,
     default_value,
+    holding,
     learns_multiplier,
     make_value,
     plain,
@@ -70,7 +71,8 @@ class ContinuousControlConfig:
     """Length of what counts as an episode offline, in units of time, where there is no horizon."""
 
     policy_rate: float | None = None
-    """Step size of the policy per unit of time; None: 0.5, mean_variance 0.1, and 0.01 of Adam for neural ones."""
+    """Step size of the policy per unit of time; None: 0.5, mean_variance 0.1, and 0.03 of Adam for neural
+    ones."""
 
     value_rate: float | None = None
     """Step size of the value function per unit of time; None: likewise."""
@@ -94,7 +96,8 @@ class ContinuousControlConfig:
     """Weight eta of late parameters in their average, which is what is reported (see Ascent); None: none."""
 
     multiplier_rate: float = 0.0
-    """Step size of the multiplier w of mean-variance per episode; 0: w is the environment's. It starts at z."""
+    """Step size of the multiplier w of mean-variance per episode; 0: w is the environment's. It starts at
+    z."""
 
     dt: float | None = None
     """Time between two steps; None: the environment's."""
@@ -152,7 +155,7 @@ class ContinuousControl:
     """
 
     config: Any
-    config_class: Any
+    config_class: ClassVar[Any]
     env: Any
     device: torch.device
     info_keys: tuple[str, ...]
@@ -196,7 +199,7 @@ class ContinuousControl:
         self.policy = self._make_policy()
         value = default_value(task) if config.value == "auto" else config.value
         self.value = make_value(value, task, config.hidden, self.w, self._generator, self.device)
-        own = {AffineGaussian: 0.5, MeanVarianceGaussian: 0.1, NeuralGaussian: 0.01}[type(self.policy)]
+        own = {AffineGaussian: 0.5, MeanVarianceGaussian: 0.1, NeuralGaussian: 0.03}[type(self.policy)]
         self.policy_rate = config.policy_rate or own
         self.value_rate = config.value_rate or default_rate(value)
         offline = config.mode == "offline" or (config.mode == "auto" and task.T is not None)
@@ -225,8 +228,8 @@ class ContinuousControl:
             kinds = {"quadratic": "affine", "mean_variance": "mean_variance"}
             name = kinds.get(default_value(task), "neural")
         if (name == "mean_variance") != (learns_multiplier(task) and name != "neural"):
-            raise ValueError(f"policy is {name!r}; mean_variance is for prefrl/MeanVariance-v0, and affine for "
-                             "problems without a horizon")  # fmt: skip
+            raise ValueError(f"policy is {name!r}; mean_variance is for prefrl/MeanVariance-v0, "
+                             "and affine for problems without a horizon")  # fmt: skip
         if name == "mean_variance":
             assert task.T is not None
             return MeanVarianceGaussian(task.T, self.w)
@@ -362,7 +365,7 @@ class ContinuousControl:
         return plain(self._named())
 
     def policy_parameters(self) -> dict[str, Any]:
-        """Return the policy alone: phi1, phi2 and variance (affine); phi1, phi2, phi3 and w (mean-variance)."""
+        """Return the policy alone: phi1, phi2 and variance, or phi1, phi2, phi3 and w of mean-variance."""
         named = self.policy.named(self._policy_ascent.best)
         if isinstance(self.policy, AffineGaussian):
             named["variance"] = torch.exp(named.pop("phi3"))
@@ -375,17 +378,13 @@ class ContinuousControl:
         """Return J [n] at times t, [n] or one, and states x [n, d], for the averaged parameters."""
         places = torch.as_tensor(np.asarray(x, dtype=np.float64), device=self.device)
         times = torch.as_tensor(np.asarray(t, dtype=np.float64), device=self.device).expand(len(places))
-        return self.value.value(times, places, self._value_ascent.best).cpu().numpy()  # type: ignore[no-any-return]
+        with holding(self.value, "theta", self._value_ascent.best):
+            values: NDArray[np.float64] = self.value.value(times, places).cpu().numpy()
+        return values
 
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def averaged(self) -> AbstractContextManager[None]:
         """Let the policy be that of the averaged parameters for a while."""
-        kept = self.policy.phi
-        self.policy.phi = self._policy_ascent.best
-        try:
-            yield
-        finally:
-            self.policy.phi = kept
+        return holding(self.policy, "phi", self._policy_ascent.best)
 
     def result(self) -> dict[str, Any]:
         """See :meth:`Agent.result`."""

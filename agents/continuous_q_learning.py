@@ -10,18 +10,18 @@ q^psi are learned together from the temporal difference (average rewards, withou
     delta_k = J(t_{k+1}, X_{k+1}) - J(t_k, X_k) + (r_k - q(t_k, X_k, a_k) - beta J(t_k, X_k)) dt
     theta += alpha dJ/dtheta delta,    psi += alpha dq/dpsi delta,    V += alpha delta
 
-"known" normaliser: the best q obeys int exp(q / gamma) da = 1 and the best policy is exp(q / gamma), which for a
-Gaussian family is built in, q = gamma log pi^psi(a | t, x): learning q is learning the policy. psi1, psi2 are the
-coefficients of its mean, and its variance is gamma e^{psi3} in the affine family.
+"known" normaliser: the best q obeys int exp(q / gamma) da = 1 and the best policy is exp(q / gamma), which
+for a Gaussian family is built in, q = gamma log pi^psi(a | t, x): learning q is learning the policy. psi1,
+psi2 are the coefficients of its mean, and its variance is gamma e^{psi3} in the affine family.
 
-"unknown" normaliser: q is a quadratic in the action of its own, kept at int (q - gamma log pi) pi da = 0 for the
-policy at hand, which q's definition demands, by taking its mean under pi off; and the policy descends the
-divergence from exp(q / gamma),
+"unknown" normaliser: q is a quadratic in the action of its own, kept at int (q - gamma log pi) pi da = 0
+for the policy at hand, which q's definition demands, by taking its mean under pi off; and the policy
+descends the divergence from exp(q / gamma),
 
     phi += alpha dlog pi(a) (q(t, x, a) - gamma log pi(a)) dt,    a ~ pi,
 
-which needs no integral. (Section 4.2 of the paper leaves the family open; ours is the span of a_i, a_i x_j and
-a_i a_j, which holds q of linear-quadratic problems.)
+which needs no integral. (Section 4.2 of the paper leaves the family open; ours is the span of a_i, a_i x_j
+and a_i a_j, which holds q of linear-quadratic problems.)
 
 A timestep is one step of one row; all rows learn together.
 """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,7 +31,8 @@ Decay = Literal["constant", "log", "power"]
 """How step sizes fall with time t: not, as 1 / max(1, log t), or as (1 + t / decay_time)^-decay_power."""
 
 METRICS_EVERY = 10
-"""Updates for which one reports metrics: to name and keep them takes about as long as a third of an update."""
+"""Updates for which one reports metrics: to name and keep them takes about as long as a third of an
+update."""
 
 FIRST_VOLATILITY = 0.5
 """Where learning an implied volatility starts."""
@@ -88,7 +90,7 @@ def task_of(agent: Any, dt: float | None, beta: float | None) -> Task:
         ValueError: if the environment does not say and neither is given, or its spaces are not vectors.
     """
     spaces = (agent.observation_space, agent.action_space)
-    face = getattr(agent.env, "unwrapped", None)
+    face: Any = getattr(agent.env, "unwrapped", None)
     if hasattr(face, "diffusion"):
         diffusion = face.diffusion
         for name, given in (("dt", dt), ("beta", beta)):
@@ -97,8 +99,8 @@ def task_of(agent: Any, dt: float | None, beta: float | None) -> Task:
                 raise ValueError(f"{name} is {given}, and the environment's is {own}; leave it out")
         return task_in(diffusion, face.diffusion_to_json())
     if dt is None or beta is None:
-        raise ValueError("dt and beta must be given where the environment is no diffusion of prefrl: the time "
-                         "between two steps, and the discount rate per unit of time")  # fmt: skip
+        raise ValueError("dt and beta must be given where the environment is no diffusion of prefrl: the "
+                         "time between two steps, and the discount rate per unit of time")  # fmt: skip
     flat = all(isinstance(s, gym.spaces.Box) and len(s.shape) == 1 for s in spaces)
     if not flat:
         raise ValueError(f"observation and action space are {spaces[0]} and {spaces[1]}; outside prefrl's "
@@ -120,7 +122,7 @@ def task_in(diffusion: DiffusionDynamics, description: str) -> Task:
 
 
 def split_rewards(step: Transitions, next_value: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what is paid during a step, r dt [n], and what the state after it is worth [n]: h at the horizon.
+    """Return what is paid during a step, r dt [n], and what the state after it is worth [n].
 
     Args:
         step: the step; infos without a ``terminal_reward`` are those of an environment without a horizon.
@@ -166,8 +168,8 @@ class Ascent:
     """A vector of parameters that moves along directions, and its average over time.
 
     The average is that of Shamir and Zhang (2013, ICML, "Stochastic gradient descent for non-smooth
-    optimization", section 4): after k steps it moves to the parameters by (eta + 1) / (k + eta), which forgets
-    the start without having to know the end.
+    optimization", section 4): after k steps it moves to the parameters by (eta + 1) / (k + eta), which
+    forgets the start without having to know the end.
 
     Args:
         parameters: [P], written to.
@@ -258,8 +260,8 @@ class Pace:
             self.every = task.num_steps
         elif offline:
             if path_time is None:
-                raise ValueError("path_time must be given: without a horizon, learning from whole paths needs "
-                                 "their length")  # fmt: skip
+                raise ValueError("path_time must be given: without a horizon, learning from whole paths "
+                                 "needs their length")  # fmt: skip
             self.every = max(1, round(path_time / task.dt))
 
     @property
@@ -298,7 +300,7 @@ def make_value(
     allowed = ("quadratic", "neural") if diffusion is None else diffusion.value_families
     if name not in allowed or (name == "quadratic" and task.T is not None):
         raise ValueError(f"value is {name!r}; this environment's families are {', '.join(allowed)}")
-    place = {"device": device, "dtype": DTYPE}
+    place: dict[str, Any] = {"device": device, "dtype": DTYPE}
     if name == "quadratic":
         symbol = "c" if task.action_dim == 0 else "k"
         return Quadratic(task.dim, symbol, not task.ergodic, **place)
@@ -327,10 +329,21 @@ def default_value(task: Task) -> str:
     return "neural" if task.diffusion is None else task.diffusion.value_families[0]
 
 
+@contextmanager
+def holding(family: Any, name: str, parameters: Tensor) -> Iterator[None]:
+    """Let a family of functions have other parameters for a while, in the place of its attribute ``name``."""
+    kept = getattr(family, name)
+    setattr(family, name, parameters)
+    try:
+        yield
+    finally:
+        setattr(family, name, kept)
+
+
 def default_rate(value: str) -> float:
     """Return a step size per unit of time that suits a family of value functions."""
     # mean-variance has features of the size of (x - w)^2 T, and Adam's step a size of its own
-    return {"mean_variance": 0.02, "neural": 0.01}.get(value, 0.5)
+    return {"mean_variance": 0.02, "neural": 0.03}.get(value, 0.5)
 
 
 def plain(values: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -392,7 +392,7 @@ class Pricing:
 class ByPrices:
     """What the faces of agents that answer by prices have in common (mixin; they set ``self._pricing``)."""
 
-    info_keys: ClassVar[tuple[str, ...]] = ("consumption", "intended_consumption", "depletion")
+    info_keys: tuple[str, ...] = ("consumption", "intended_consumption", "depletion")
     _pricing: Pricing | None = None
 
     @property

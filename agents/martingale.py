@@ -9,15 +9,16 @@ is the increment of a martingale iff J is right (average rewards: r - V instead 
 objectives differ in what they make of it:
 
     martingale_loss   1/2 E int (M_T - M_t)^2 dt: the regression on what a path earns, from whole paths
-    ctd               E sum xi delta = 0 for xi = dJ/dtheta (lam = 0) or its trace, xi_k = lam^dt xi_{k-1} + dJ_k dt
-    clstd             the same for a J linear in theta, solved from moments
+    ctd               E sum xi delta = 0 for xi = dJ/dtheta (lam = 0) or its trace, xi_k = lam^dt xi_{k-1} +
+    dJ_k dt clstd             the same for a J linear in theta, solved from moments
     cgtd              1/2 |E sum xi delta|^2 in the norm of xi, by GTD2 or TDC
-    mstde             1/2 E sum delta^2 / dt, the mean squared TD error: kept for comparison, since as dt -> 0 it
+    mstde             1/2 E sum delta^2 / dt, the mean squared TD error: kept for comparison, since as dt ->
+    0 it
                       makes J smooth, not right; solved by least squares where J is linear in theta
 
 Parameters move by alpha times the sum of these over time, so that step sizes are per unit of time and halving
-dt keeps the result: after every step (online), or after every episode (offline). The gradient of the martingale
-loss too is gathered step by step, as CTD(1) on discounted increments, which is the same thing.
+dt keeps the result: after every step (online), or after every episode (offline). The gradient of the
+martingale loss too is gathered step by step, as CTD(1) on discounted increments, which is the same thing.
 
 A timestep is one step of one row; all rows run under the policy and learn one theta together.
 """
@@ -53,6 +54,7 @@ from .continuous_time import (
     check_schedule,
     default_rate,
     default_value,
+    holding,
     make_value,
     plain,
     scalars,
@@ -91,7 +93,7 @@ class MartingaleConfig:
     """Length of what counts as an episode offline, in units of time, where there is no horizon."""
 
     learning_rate: float | None = None
-    """Step size per unit of time; None: 0.5, mean_variance 0.02, and 0.01 of Adam for neural ones."""
+    """Step size per unit of time; None: 0.5, mean_variance 0.02, and 0.03 of Adam for neural ones."""
 
     decay: Decay = "power"
     """How step sizes fall with time t: constant, log (1 / max(1, log t)), power ((1 + t / decay_time)^-p)."""
@@ -106,7 +108,8 @@ class MartingaleConfig:
     """Weight eta of late parameters in their average, which is what is reported (see Ascent); None: none."""
 
     temperature: float | None = None
-    """Weight gamma of the policy's entropy in the reward rate; None: 0.1 where it has one, as in the papers."""
+    """Weight gamma of the policy's entropy in the reward rate; None: 0.1 where it has one, as in the
+    papers."""
 
     average_reward_rate: float = 1.0
     """Step size of the average reward V, per unit of time and relative to learning_rate."""
@@ -133,7 +136,8 @@ class MartingaleConfig:
         check_kinds(self)
         object.__setattr__(self, "hidden", tuple(self.hidden))  # a file holds a list
         for name, allowed in (("objective", get_args(Objective)), ("value", get_args(Value)),
-                              ("mode", ("auto", "online", "offline")), ("correction", ("gtd2", "tdc"))):  # fmt: skip
+                              ("mode", ("auto", "online", "offline")),
+                              ("correction", ("gtd2", "tdc"))):  # fmt: skip
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}")
         for name in ("lam", "loss_weight"):
@@ -205,13 +209,16 @@ class MartingaleEvaluation(Agent):
         self._average = Ascent(self.average_reward, adam=False, averaging=self.config.averaging)
         P, self._rows = len(self.value.theta), int(getattr(env, "num_envs", 1))
         size = P + task.ergodic
-        zeros = {"dtype": DTYPE, "device": self.device}
+        zeros: dict[str, Any] = {"dtype": DTYPE, "device": self.device}
         self._trace = torch.zeros(self._rows, P, **zeros)
         self._age = torch.zeros(self._rows, **zeros)
         """[n] time since the start of each row's path."""
         self._direction = torch.zeros(P, **zeros)
         self._u = torch.zeros(P, **zeros)
         self._moments = LinearSystem(torch.zeros(size, size, **zeros), torch.zeros(size, **zeros))
+        # CTD(0) needs no row's gradient by itself, and those of a network are many numbers.
+        self._sums_up = name == "neural" and self.config.objective == "ctd" and self.config.lam == 0.0
+        self._none = torch.zeros(self._rows, 0, **zeros)
         self._transitions: Transitions | None = None
 
     def _check_suits(self, name: str) -> None:
@@ -228,7 +235,7 @@ class MartingaleEvaluation(Agent):
                              "compare with; take ctd or clstd")  # fmt: skip
 
     def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
-        """Return the evaluated policy's actions [n, m] at observations [n, ...]; zeros where nobody steers."""
+        """Return the evaluated policy's actions [n, m] at observations; zeros where nobody steers."""
         if self.policy is None:
             return torch.zeros(len(obs), dtype=torch.int64, device=obs.device)
         t, x = self.task.split(obs)
@@ -280,10 +287,14 @@ class MartingaleEvaluation(Agent):
 
     def _seen(self, step: Transitions) -> _Seen:
         """Return values, gradients and temporal differences of a step."""
-        config, dt, beta = self.config, self.task.dt, self.task.beta
+        dt, beta = self.task.dt, self.task.beta
         (t, x), (next_t, next_x) = self.task.split(step.obs), self.task.split(step.next_obs)
-        value, gradient = self.value.gradient(t, x)
-        next_value, next_gradient = self.value.gradient(next_t, next_x)
+        gradient = next_gradient = self._none
+        if self._sums_up:
+            value, next_value = self.value.value(t, x), self.value.value(next_t, next_x)
+        else:
+            value, gradient = self.value.gradient(t, x)
+            next_value, next_gradient = self.value.gradient(next_t, next_x)
         rewards, next_value = split_rewards(step, next_value)
         if self.temperature > 0.0:
             rewards = rewards + self.temperature * self.policy.entropy(t) * dt  # type: ignore[union-attr]
@@ -295,12 +306,15 @@ class MartingaleEvaluation(Agent):
         discounted = (rewards + math.exp(-beta * dt) * next_value - value) * mask
         slope = (next_gradient - (1.0 + beta * dt) * gradient) * mask[:, None]
         rows = mask.sum().clamp(min=1.0)
-        return _Seen(delta, discounted, gradient, next_gradient, slope, rows)
+        return _Seen(t, x, delta, discounted, gradient, next_gradient, slope, rows)
 
     def _learn(self, seen: _Seen) -> None:
         """Add what one step says to the direction that is gathered, or to the moments."""
         config, dt, beta = self.config, self.task.dt, self.task.beta
         objective, rows = config.objective, seen.rows
+        if self._sums_up:
+            self._direction += self.value.gradient_sum(seen.t, seen.x, seen.delta / rows)
+            return
         if objective == "mstde":
             if self.value.linear:
                 self._gather(seen, None)
@@ -379,7 +393,9 @@ class MartingaleEvaluation(Agent):
         if places.ndim != 2 or places.shape[1] != self.task.dim:
             raise ValueError(f"x has shape {tuple(places.shape)}; it must be [n, {self.task.dim}]")
         times = torch.as_tensor(np.asarray(t, dtype=np.float64), device=self.device).expand(len(places))
-        return self.value.value(times, places, self.ascent.best).cpu().numpy()  # type: ignore[no-any-return]
+        with holding(self.value, "theta", self.ascent.best):
+            values: NDArray[np.float64] = self.value.value(times, places).cpu().numpy()
+        return values
 
     def result(self) -> dict[str, Any]:
         """See :meth:`Agent.result`."""
@@ -427,6 +443,10 @@ class MartingaleEvaluation(Agent):
 class _Seen(NamedTuple):
     """What one step says of the value function, for n rows."""
 
+    t: Tensor
+    """[n] times."""
+    x: Tensor
+    """[n, d] states."""
     delta: Tensor
     """[n] temporal differences, 0 in rows that are no transitions; so are the next two."""
     discounted: Tensor

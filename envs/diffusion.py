@@ -281,7 +281,7 @@ class DiffusionFace:
     """What every face of a diffusion offers beside stepping (mixin over a face)."""
 
     dynamics: Any
-    dynamics_class: ClassVar[type[DiffusionDynamics]]
+    dynamics_class: ClassVar[type[Any]]
     _settings: dict[str, Any]
 
     @property
@@ -290,7 +290,7 @@ class DiffusionFace:
         return self.dynamics  # type: ignore[no-any-return]
 
     def diffusion_to_json(self) -> str:
-        """Return what :func:`diffusion_from_json` makes the diffusion of again; "" for a family of your own."""
+        """Return what :func:`diffusion_from_json` reads; "" for a family of your own."""
         from . import REGISTRY
 
         for env_id, family in REGISTRY.items():

@@ -30,7 +30,6 @@ Numbers = float | Sequence[Any]
 class DiffusionArgs(TypedDict, total=False):
     """Arguments that every diffusion takes."""
 
-    x0: float | Sequence[float]
     x0_spread: float
     scheme: Scheme | None
     substeps: int
@@ -57,6 +56,7 @@ class LinearQuadraticDynamics(DiffusionDynamics):
         beta: float = 1.0,
         dt: float = 0.05,
         sigma: Numbers = 0.0,
+        x0: float | Sequence[float] = 0.0,
         **settings: Unpack[DiffusionArgs],
     ) -> None:
         given = {"A": A, "B": B, "C": C, "D": D, "s": sigma, "M": M, "N": N, "R": R, "P": P, "Q": Q}
@@ -65,9 +65,7 @@ class LinearQuadraticDynamics(DiffusionDynamics):
         d, m = problem.B.shape
         # Without noise in proportion to it, a single coordinate moves as an Ornstein-Uhlenbeck process.
         self.exact = d == 1 and not problem.C.any()
-        super().__init__(
-            d, m, len(problem.s), dt=dt, T=None, beta=beta, x0=settings.pop("x0", 0.0), **settings
-        )
+        super().__init__(d, m, len(problem.s), dt=dt, T=None, beta=beta, x0=x0, **settings)
         dtype = self.backend.float_dtype
         # Constants in the order in which rows [n, d] multiply them.
         self._A, self._B = self.constant(problem.A.T, dtype), self.constant(problem.B.T, dtype)
@@ -177,8 +175,8 @@ def coefficients(given: dict[str, Any], beta: float) -> LinearQuadratic:
             fitted[name] = np.array(np.broadcast_to(array, shape))
         except ValueError:
             symbol = "sigma" if name == "s" else name
-            raise ValueError(f"{symbol} has shape {array.shape}; with {d} states, {m} actions and {w} noises it "
-                             f"must be {shape}") from None  # fmt: skip
+            problem = f"with {d} states, {m} actions and {w} noises it must be {shape}"
+            raise ValueError(f"{symbol} has shape {array.shape}; {problem}") from None
     for name in ("M", "N"):
         if not np.array_equal(fitted[name], fitted[name].T):
             raise ValueError(f"{name} is {fitted[name].tolist()}; it must be symmetric")

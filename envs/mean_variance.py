@@ -42,7 +42,8 @@ class MeanVarianceOptimum:
     policy: MeanVariancePolicy
     """Its parameters are phi1, phi2, phi3 and the multiplier w."""
     theta: tuple[float, float, float]
-    """Parameters of the cost V = (x - w)^2 e^{-theta3 (T - t)} + theta2 (t^2 - T^2) + theta1 (t - T) - (w - z)^2."""
+    """Parameters of the cost V = (x - w)^2 e^{-theta3 (T - t)} + theta2 (t^2 - T^2) + theta1 (t - T) - (w -
+    z)^2."""
     mean: float
     """E X_T, which is z."""
     variance: float
@@ -126,7 +127,7 @@ class MeanVarianceFace:
         """
         env: Any = self.diffusion
         lam = check_between("temperature", temperature, 0.0, math.inf)
-        rho, sigma, T, w, z = env.rho, env.sigma, env.T, env.w, env.z
+        rho, sigma, T, w = env.rho, env.sigma, env.T, env.w
         policy = MeanVariancePolicy(rho / sigma, math.log(lam / (2.0 * sigma**2)), rho**2, w, T)
         theta = (lam / 2.0 * (rho**2 * T - math.log(sigma**2 / (math.pi * lam))), -lam * rho**2 / 4.0, rho**2)
         gap = w - float(env.x0[0])

@@ -78,7 +78,7 @@ class OrnsteinUhlenbeckDynamics(DiffusionDynamics):
         return self.sigma * z
 
     def exact_step(self, t: Any, x: Array, actions: Array, z: Array) -> Array:
-        """See :class:`DiffusionDynamics`: e^{-k dt} X plus noise of variance sigma^2 (1 - e^{-2k dt}) / 2k."""
+        """See :class:`DiffusionDynamics`: e^{-k dt} X + noise of variance sigma^2 (1 - e^{-2k dt}) / 2k."""
         return x * math.exp(-self.k * self.dt) + z * (
             self.sigma * math.sqrt(integrated_exp(-2.0 * self.k, self.dt))
         )
@@ -113,7 +113,7 @@ class OrnsteinUhlenbeckFace:
         return {"c0": level / ou.beta, "c1": 0.0, "c2": c2}
 
     def true_value(self, t: ArrayLike, x: ArrayLike) -> Floats:
-        """Return J(x), whatever the time t, in the shape that t and x broadcast to; with beta = 0 J(0) = 0."""
+        """Return J(x), whatever the time t, of the shape of t + x; for beta = 0 with J(0) = 0."""
         known = self.true_parameters()
         assert known is not None
         place = np.asarray(x, dtype=np.float64) + 0.0 * np.asarray(t, dtype=np.float64)

@@ -50,8 +50,8 @@ class LinearPolicy:
         v = np.asarray(v, dtype=np.float64)
         self.v: Floats = v if v.ndim == 2 else np.diag(np.atleast_1d(v))
         if self.f2.shape != (m,) or self.v.shape != (m, m):
-            raise ValueError(f"f1 has shape {self.f1.shape}, f2 {self.f2.shape} and v {self.v.shape}; they must "
-                             "be [m, d], [m] and [m, m]")  # fmt: skip
+            raise ValueError(f"f1 has shape {self.f1.shape}, f2 {self.f2.shape} and v {self.v.shape}; they "
+                             "must be [m, d], [m] and [m, m]")  # fmt: skip
         if not all(np.isfinite(part).all() for part in (self.f1, self.f2, self.v)):
             raise ValueError(f"f1, f2 and v are {f1}, {f2} and {v}; they must be finite")
         values, vectors = np.linalg.eigh((self.v + self.v.T) / 2.0)
@@ -107,7 +107,9 @@ class LinearQuadraticOptimum:
 
 @dataclass(frozen=True)
 class LinearQuadratic:
-    """The coefficients, as arrays: A, M [d, d], B [d, m], C [w, d, d], D [w, d, m], s [w, d], N [m, m],
+    """The coefficients, as arrays.
+
+    A, M [d, d], B [d, m], C [w, d, d], D [w, d, m], s [w, d], N [m, m],
     R [m, d], P [d], Q [m], M and N symmetric, and the discount rate beta >= 0.
     """
 
@@ -155,8 +157,8 @@ class LinearQuadratic:
             raise ValueError(f"policy has f1 of shape {f1.shape}; this problem takes {self.R.shape}")
         least = self.least_beta(f1)
         if not self.beta > least + MARGIN * max(1.0, abs(least)):
-            raise ValueError(f"beta is {self.beta:g}; it must exceed 2A + 2B f1 + (C + D f1)^2 = {least:g} under "
-                             "this policy (in matrices: the growth of second moments), or its value is "
+            raise ValueError(f"beta is {self.beta:g}; it must exceed 2A + 2B f1 + (C + D f1)^2 = {least:g} "
+                             "under this policy (in matrices: the growth of second moments), or its value is "
                              "infinite")  # fmt: skip
         k2 = self.quadratic(f1)
         F, G, u = self.A + self.B @ f1, self.C + self.D @ f1, self.D @ f2 + self.s
@@ -183,17 +185,17 @@ class LinearQuadratic:
         """
         S = self.N - np.einsum("jam,ab,jbk->mk", self.D, k2, self.D)
         if np.linalg.eigvalsh(S)[0] <= 0.0:
-            raise ValueError(f"N - D'k2 D = {S.tolist()} is not positive definite: large actions pay, and there is "
-                             "no best policy")  # fmt: skip
+            raise ValueError(f"N - D'k2 D = {S.tolist()} is not positive definite: large actions pay, "
+                             "and there is no best policy")  # fmt: skip
         slope = self.B.T @ k2 + np.einsum("jam,ab,jbc->mc", self.D, k2, self.C) - self.R
         return np.linalg.solve(S, slope), S
 
     def optimum(self, temperature: float = 0.0) -> LinearQuadraticOptimum:
-        """Return the best policy, its covariance temperature S^{-1}, by policy iteration on the Riccati equation.
+        """Return the best policy, its covariance temperature S^{-1}, by policy iteration.
 
-        (k2 B + k2 D.. - R)'S^{-1}(..) + A'k2 + k2 A + sum_j C_j'k2 C_j - beta k2 - M = 0 has one solution whose
-        policy is stable; Newton's method on it, which is policy iteration, converges quadratically from any
-        stable policy (Kleinman 1968).
+        (k2 B + k2 D.. - R)'S^{-1}(..) + A'k2 + k2 A + sum_j C_j'k2 C_j - beta k2 - M = 0 has one solution
+        whose policy is stable; Newton's method on it, which is policy iteration, converges quadratically
+        from any stable policy (Kleinman 1968).
 
         Raises:
             ValueError: if there is no best policy: none is stable, or N - D'k2 D is not positive definite.
@@ -225,19 +227,19 @@ class LinearQuadratic:
         return LinearQuadraticOptimum(policy, self.value(policy, temperature), plain, best)
 
     def _unstable(self) -> str:
-        return (f"no linear policy keeps the second moments from growing faster than beta = {self.beta:g}: the "
-                "Riccati equation has no stabilising root")  # fmt: skip
+        return (f"no linear policy keeps the second moments from growing faster than beta = {self.beta:g}: "
+                "the Riccati equation has no stabilising root")  # fmt: skip
 
     def _stable_feedback(self) -> Floats:
         """Return a feedback [m, d] that is stable at rate beta.
 
-        With a high enough rate doing nothing is stable. The best policy at one rate, where actions cost next to nothing, is
-        stable at a somewhat lower one, and so on down to beta, if there is a way.
+        With a high enough rate doing nothing is stable. The best policy at one rate, where actions cost
+        next to nothing, is stable at a somewhat lower one, and so on down to beta, if there is a way.
         """
         d, m = self.B.shape
         zero = np.zeros_like
-        unit = LinearQuadratic(self.A, self.B, self.C, self.D, zero(self.s), np.eye(d), CHEAP * np.eye(m), zero(self.R),
-                               zero(self.P), zero(self.Q), self.beta)  # fmt: skip
+        unit = LinearQuadratic(self.A, self.B, self.C, self.D, zero(self.s), np.eye(d), CHEAP * np.eye(m),
+                               zero(self.R), zero(self.P), zero(self.Q), self.beta)  # fmt: skip
         f1 = zero(self.R)
         least = self.least_beta(f1)
         for _ in range(CONTINUATION_STEPS):

@@ -1,9 +1,9 @@
-"""Policy evaluation and control in continuous time beside closed forms: what each method finds, and for which dt.
+"""Evaluation and control in continuous time beside closed forms: what each method finds, and for which dt.
 
 Experiments, all of them by default:
 
-misspecified    BrownianSquare, a family that does not hold the value: every method has an exact limit of its own
-rough           BrownianSquare, a family that does: minimising the mean squared TD error misses it
+misspecified    BrownianSquare, a family that does not hold the value: every method has an exact limit of
+its own rough           BrownianSquare, a family that does: minimising the mean squared TD error misses it
 linear          OrnsteinUhlenbeck, online, and the bias of temporal differences over dt
 invariance      CTD(0) at several dt, the same total time and the same step size per unit of time
 call            BlackScholesCall: the volatility that each method finds in the option's price
@@ -59,17 +59,18 @@ from prefrl.run.plot import save_figure
 from prefrl.run.study import check_positive, run_study
 
 Experiment = Literal[
-    "misspecified", "rough", "linear", "invariance", "call", "mean_variance", "neural", "control", "investment",
-    "sac",
+    "misspecified", "rough", "linear", "invariance", "call", "mean_variance", "neural", "control",
+    "investment", "sac",
 ]  # fmt: skip
 
-MISSPECIFIED_LIMITS = {"martingale_loss": 5 / 4, "ctd(0)": 2 / 3, "ctd(0.25)": 1.0764298, "ctd(0.5)": 1.1541792,
-                       "ctd(1)": 5 / 4, "mstde": 3 / 4}  # fmt: skip
+MISSPECIFIED_LIMITS = {"martingale_loss": 5 / 4, "ctd(0)": 2 / 3, "ctd(0.25)": 1.0764298,
+                       "ctd(0.5)": 1.1541792, "ctd(1)": 5 / 4, "mstde": 3 / 4}  # fmt: skip
 """theta of J = x^2 + theta tau^2 as dt -> 0, exactly, for x0 = 0 and T = 1 (see docs/martingale.md)."""
 
 POLICY = LinearPolicy(-0.5, -0.5, 0.1)
 """What the neural value function evaluates."""
 
+REWARDS: tuple[Literal["increment", "rate"], ...] = ("increment", "rate")
 SAC_DTS = (0.2, 0.1, 0.05, 0.02, 0.01)
 
 
@@ -172,8 +173,8 @@ def rough(study: MartingaleStudy, seed: int) -> dict[str, Any]:
 
 
 def evaluate_policy(
-    env_id: str, num_envs: int, steps: int, seed: int, policy: Any = None, env_args: dict[str, Any] | None = None,
-    **settings: Any,
+    env_id: str, num_envs: int, steps: int, seed: int, policy: Any = None,
+    env_args: dict[str, Any] | None = None, **settings: Any,
 ) -> MartingaleEvaluation:  # fmt: skip
     """Return an agent that has evaluated a policy on ``num_envs`` paths of ``steps`` steps."""
     env = prefrl.envs.make_device(env_id, num_envs, float_dtype=DTYPE, **(env_args or {}))
@@ -192,7 +193,7 @@ LINEAR_METHODS: dict[str, dict[str, Any]] = {
 
 
 def linear(study: MartingaleStudy, seed: int) -> dict[str, Any]:
-    """A-3: online evaluation of an Ornstein-Uhlenbeck process, 64 chains of 40,000 steps; the bias over dt."""
+    """A-3: online evaluation of an Ornstein-Uhlenbeck process, 64 chains of 40,000 steps; and the bias."""
     args = {"dt": 0.02, "max_episode_steps": None}
     found: dict[str, Any] = {
         name: evaluate_policy(
@@ -267,13 +268,13 @@ def mean_variance(study: MartingaleStudy, seed: int) -> dict[str, Any]:
 
 def neural(study: MartingaleStudy, seed: int) -> dict[str, Any]:
     """A-7: a neural value function of LQDiscounted, dt = .01, 2 x 32 tanh; the largest error over [-1, 1]."""
-    args = {"dt": 0.01, "max_episode_steps": None, "x0_spread": 1.0}
     found: dict[str, Any] = {}
+    args: dict[str, Any] = {"dt": 0.01, "max_episode_steps": 100, "x0_spread": 1.0}
+    settings: dict[str, Any] = {"value": "neural", "decay_time": 10.0, "decay_power": 1.0}
     for objective in ("ctd", "martingale_loss", "mstde"):
-        agent = evaluate_policy(
-            "prefrl/LQDiscounted-v0", 256, 20_000, seed, POLICY, args, objective=objective, value="neural",
-            path_time=8.0 if objective == "martingale_loss" else None,
-        )  # fmt: skip
+        own = {"path_time": 1.0, "learning_rate": 0.1} if objective == "martingale_loss" else {}
+        agent = evaluate_policy("prefrl/LQDiscounted-v0", 256, 20_000, seed, POLICY, args,
+                                objective=objective, **settings, **own)  # fmt: skip
         comparison = compare_values(agent)
         assert comparison is not None
         found[objective] = {"sup_error": comparison.sup_error, "learned": comparison.learned.tolist()}
@@ -283,10 +284,11 @@ def neural(study: MartingaleStudy, seed: int) -> dict[str, Any]:
 def control(study: MartingaleStudy, seed: int) -> dict[str, Any]:
     """A-4: average rewards, 256 chains, dt = .05: the policies found, and what they earn."""
     steps = study.control_steps
+    rates: dict[str, Any] = {"policy_rate": 1.0, "value_rate": 1.0}
     kinds: dict[str, tuple[Any, int]] = {
         "actor_critic": (ContinuousActorCriticConfig(), steps),
-        "q_learning": (ContinuousQLearningConfig(policy_rate=1.0, value_rate=1.0), 2 * steps),
-        "q_learning, unknown": (ContinuousQLearningConfig(policy_rate=1.0, value_rate=1.0, normalizer="unknown"), steps),
+        "q_learning": (ContinuousQLearningConfig(**rates), 2 * steps),
+        "q_learning, unknown": (ContinuousQLearningConfig(normalizer="unknown", **rates), steps),
     }  # fmt: skip
     found: dict[str, Any] = {}
     for name, (config, count) in kinds.items():
@@ -296,8 +298,8 @@ def control(study: MartingaleStudy, seed: int) -> dict[str, Any]:
         watch = Watch(agent, 256 * count // 100)
         agent.learn(256 * count, callback=watch)
         found[name] = {
-            **agent.policy_parameters(), "V": agent.parameters()["V"], **policy_outcome(agent, env, 0.1, seed),
-            "path": watch.path,
+            **agent.policy_parameters(), "V": agent.parameters()["V"],
+            **policy_outcome(agent, env, 0.1, seed), "path": watch.path,
         }  # fmt: skip
     return {**found, "exact": {**(true_policy(env, 0.1) or {}), "V": env.true_optimum(0.1).value.V,
                                "average_reward": env.true_optimum(0.1).average_reward}}  # fmt: skip
@@ -311,6 +313,7 @@ class Watch:
         self.path: dict[str, list[float]] = {"time": [], "phi1": [], "phi2": [], "variance": []}
 
     def __call__(self, locals_: Any, globals_: Any) -> bool:
+        """Take note of where the policy is; never stop the run."""
         agent = self.agent
         if agent.num_timesteps >= self.due:
             self.due += self.every
@@ -329,7 +332,8 @@ def investment(study: MartingaleStudy, seed: int) -> dict[str, Any]:
     best = env.true_optimum(0.1)
     return {
         **agent.policy_parameters(), **policy_outcome(agent, env, 0.1, seed),
-        "exact": {**(true_policy(env, 0.1) or {}), "terminal_mean": best.mean, "terminal_variance": best.variance},
+        "exact": {**(true_policy(env, 0.1) or {}), "terminal_mean": best.mean,
+                  "terminal_variance": best.variance},
     }  # fmt: skip
 
 
@@ -343,9 +347,9 @@ def sac(study: MartingaleStudy, seed: int) -> dict[str, Any]:
     best = gym.make("prefrl/LQErgodic-v0").unwrapped.true_optimum(0.0).best_average_reward  # type: ignore[attr-defined]
     for dt in SAC_DTS:
         row: dict[str, float] = {}
-        for reward in ("increment", "rate"):
-            task = DiscreteTimeTask(gym.make("prefrl/LQErgodic-v0", dt=dt, max_episode_steps=None), 3.0, reward,
-                                    episode_time=20.0, beta=1.0)  # type: ignore[arg-type]  # fmt: skip
+        for reward in REWARDS:
+            diffusion = gym.make("prefrl/LQErgodic-v0", dt=dt, max_episode_steps=None)
+            task = DiscreteTimeTask(diffusion, 3.0, reward, episode_time=20.0, beta=1.0)
             model = SAC("MlpPolicy", task, gamma=task.gamma, seed=seed, device="cpu").learn(study.sac_steps)
             row[f"sac, {reward}"] = average_reward(
                 lambda x, model=model, task=task: task.action_bound * model.predict(x, deterministic=True)[0],
@@ -377,7 +381,8 @@ def average_reward(act: Callable[[Any], Any], dt: float, seed: int) -> float:
 
 EXPERIMENTS: dict[str, Callable[[MartingaleStudy, int], dict[str, Any]]] = {
     "misspecified": misspecified, "rough": rough, "linear": linear, "invariance": invariance, "call": call,
-    "mean_variance": mean_variance, "neural": neural, "control": control, "investment": investment, "sac": sac,
+    "mean_variance": mean_variance, "neural": neural, "control": control, "investment": investment,
+    "sac": sac,
 }  # fmt: skip
 
 
@@ -447,8 +452,8 @@ def draw_rough_values(axes: Axes) -> None:
     comparisons = {}
     for objective in ("martingale_loss", "ctd", "mstde"):
         args = {"x0": 1.0, "dt": 0.02}
-        agent = evaluate_policy("prefrl/BrownianSquare-v0", 4000, 50 * 60, 0, env_args=args, objective=objective,
-                                value="tau_x", learning_rate=1.0)  # fmt: skip
+        agent = evaluate_policy("prefrl/BrownianSquare-v0", 4000, 50 * 60, 0, env_args=args,
+                                objective=objective, value="tau_x", learning_rate=1.0)  # fmt: skip
         comparison = compare_values(agent)
         assert comparison is not None
         comparisons[objective] = comparison

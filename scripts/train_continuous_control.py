@@ -1,4 +1,4 @@
-"""Steer a diffusion by actor-critic or q-learning in continuous time; the flags are those of ``prefrl train continuous_control``."""
+"""Steer a diffusion in continuous time; the flags are those of ``prefrl train continuous_control``."""
 
 import sys
 

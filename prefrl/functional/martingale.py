@@ -49,8 +49,8 @@ def martingale_loss(
 ) -> Tensor:
     """Return 1/2 sum_k e^{2 (1 - weight) beta t_k} (M_K - M_k)^2 dt of each path [...] (section 3.1).
 
-    The regression of J on what a path earns from t on; its minimiser is the best approximation of the true J in
-    L2. Differentiate it with ``values[-1]`` fixed: there h stands, or an estimate of what comes after.
+    The regression of J on what a path earns from t on; its minimiser is the best approximation of the true
+    J in L2. Differentiate it with ``values[-1]`` fixed: there h stands, or an estimate of what comes after.
 
     Args:
         values: [K + 1, ...].
@@ -85,7 +85,7 @@ def trace_step(trace: Tensor, gradients: Tensor, lam: float, dt: float) -> Tenso
 
 
 def traces(gradients: Tensor, lam: float, dt: float) -> Tensor:
-    """Return test processes xi [K, ..., P] of the gradients dJ/dtheta [K, ..., P] at the starts of the steps."""
+    """Return test processes xi [K, ..., P] of gradients dJ/dtheta [K, ..., P] at the starts of steps."""
     trace = torch.zeros_like(gradients[0])
     result = []
     for gradient in gradients:
@@ -156,7 +156,7 @@ def clstd(
 
 
 class GradientTD(NamedTuple):
-    """Directions of a two-timescale step on 1/2 |E int xi dM|^2 in some norm: theta += a d_theta, u += b d_u."""
+    """Directions of a two-timescale step on 1/2 |E int xi dM|^2: theta += a d_theta, u += b d_u."""
 
     d_theta: Tensor
     """[P]."""

@@ -146,7 +146,7 @@ class NeuralGaussian(GaussianPolicy):
 
     def _outputs(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         inputs = torch.cat([t[:, None], x], 1) if self.timed else x
-        mean, raw = self.network(self.phi, inputs).split(self.action_dim, 1)
+        mean, raw = self.network(self.phi, inputs).chunk(2, 1)
         return inputs, mean, torch.tanh(raw / self.SPREAD)
 
     def distribution(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

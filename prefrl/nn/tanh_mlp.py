@@ -13,8 +13,8 @@ from torch import Tensor
 class TanhMLP:
     """Shape of a multilayer perceptron with tanh, [in] -> [out]; its parameters are given with every call.
 
-    Eligibility traces need the gradient of each row, which ``backward()`` sums away. For a plain network it is
-    a product of what flows forward and what flows back, row by row.
+    Eligibility traces need the gradient of each row, which ``backward()`` sums away. For a plain network it
+    is a product of what flows forward and what flows back, row by row.
 
     Args:
         inputs: input size.
@@ -35,7 +35,7 @@ class TanhMLP:
         self.num_parameters = sum(math.prod(shape) for shape in self.shapes)
 
     def initial(self, generator: torch.Generator, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """Return parameters [P]: uniform within 1 / sqrt(fan-in), as in ``torch.nn.Linear``; the last layer 0."""
+        """Return parameters [P]: uniform within 1 / sqrt(fan-in), the last layer 0."""
         parts = []
         for weight, bias in zip(self.shapes[::2], self.shapes[1::2], strict=True):
             size = math.prod(weight) + math.prod(bias)
@@ -63,12 +63,30 @@ class TanhMLP:
 
     def gradients(self, parameters: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return d(weights . output)/d(parameters) of every row, [n, P], for output weights [n, out]."""
+        parts = [
+            part
+            for flow, back in self._backward(parameters, inputs, weights)
+            for part in ((flow[:, :, None] * back[:, None, :]).flatten(1), back)
+        ]
+        return torch.cat(parts, 1)
+
+    def gradient_sum(self, parameters: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Return the sum [P] of :meth:`gradients` over the rows, at the price of ``backward()``."""
+        parts = [
+            part
+            for flow, back in self._backward(parameters, inputs, weights)
+            for part in ((flow.T @ back).flatten(), back.sum(0))
+        ]
+        return torch.cat(parts)
+
+    def _backward(self, parameters: Tensor, inputs: Tensor, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return for each layer what enters it, [n, a], and the gradient in what leaves it, [n, b]."""
         layers = self._layers(parameters)
         flow = self._forward(layers, inputs)
-        parts: list[Tensor] = []
+        found: list[tuple[Tensor, Tensor]] = []
         back = weights
         for index in range(len(layers) - 1, -1, -1):
-            parts[:0] = [(flow[index][:, :, None] * back[:, None, :]).flatten(1), back]
+            found.insert(0, (flow[index], back))
             if index:
                 back = (back @ layers[index][0].T) * (1.0 - flow[index].square())
-        return torch.cat(parts, 1)
+        return found

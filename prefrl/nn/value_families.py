@@ -1,6 +1,7 @@
 """Families of value functions J(t, x; theta) of diffusions, with the gradient of every row.
 
-theta is one vector. Each family meets the end condition J(T, .) = h by construction, where there is a horizon.
+theta is one vector. Each family meets the end condition J(T, .) = h by construction, where there is a
+horizon.
 """
 
 from __future__ import annotations
@@ -31,14 +32,13 @@ class ValueFamily(ABC):
     def gradient(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return J [n] and dJ/dtheta [n, P] at times t [n] and states x [n, d]."""
 
-    def value(self, t: Tensor, x: Tensor, theta: Tensor | None = None) -> Tensor:
-        """Return J [n], with other parameters [P] if given."""
-        kept = self.theta
-        try:
-            self.theta = kept if theta is None else theta
-            return self.gradient(t, x)[0]
-        finally:
-            self.theta = kept
+    def value(self, t: Tensor, x: Tensor) -> Tensor:
+        """Return J [n]."""
+        return self.gradient(t, x)[0]
+
+    def gradient_sum(self, t: Tensor, x: Tensor, weights: Tensor) -> Tensor:
+        """Return sum_i weights_i dJ/dtheta(t_i, x_i) [P] for weights [n]."""
+        return weights @ self.gradient(t, x)[1]
 
     @abstractmethod
     def named(self, theta: Tensor) -> dict[str, Tensor]:
@@ -65,7 +65,7 @@ class LinearFamily(ValueFamily):
 
 
 class TauSquared(LinearFamily):
-    """J = x^2 + theta tau^2, tau = T - t, which does not hold the value x^2 + tau of a Brownian motion's square."""
+    """J = x^2 + theta tau^2, tau = T - t, which does not hold the value x^2 + tau."""
 
     def __init__(self, T: float, device: torch.device, dtype: torch.dtype) -> None:
         self.T = T
@@ -233,12 +233,25 @@ class NeuralValue(ValueFamily):
 
     def gradient(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`ValueFamily`."""
-        inputs = x if self.T is None else torch.cat([t[:, None], x], 1)
-        scale = torch.ones_like(x[:, :1]) if self.T is None else (self.T - t)[:, None]
+        inputs, scale = self._inputs(t, x)
+        return self.value(t, x), self.network.gradients(self.theta, inputs, scale)
+
+    def value(self, t: Tensor, x: Tensor) -> Tensor:
+        """See :class:`ValueFamily`."""
+        inputs, scale = self._inputs(t, x)
         value = (self.network(self.theta, inputs) * scale)[:, 0]
-        if self.T is not None:
-            value = value + self.terminal(x)
-        return value, self.network.gradients(self.theta, inputs, scale)
+        return value if self.T is None else value + self.terminal(x)
+
+    def gradient_sum(self, t: Tensor, x: Tensor, weights: Tensor) -> Tensor:
+        """See :class:`ValueFamily`."""
+        inputs, scale = self._inputs(t, x)
+        return self.network.gradient_sum(self.theta, inputs, scale * weights[:, None])
+
+    def _inputs(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the network sees [n, in], and what its output is multiplied with [n, 1]."""
+        if self.T is None:
+            return x, torch.ones_like(x[:, :1])
+        return torch.cat([t[:, None], x], 1), (self.T - t)[:, None]
 
     def named(self, theta: Tensor) -> dict[str, Tensor]:
         """See :class:`ValueFamily`: nothing."""

@@ -107,7 +107,7 @@ def compare_values(agent: MartingaleEvaluation) -> Comparison | None:
 
 
 def draw_values(axes: Axes, comparisons: dict[str, Comparison], *, title: str = "") -> None:
-    """Draw learned value functions over the first coordinate, at the start and (dashed) half way, and the truth."""
+    """Draw learned value functions over the first coordinate, at the start and (dashed) half way."""
     first = next(iter(comparisons.values()))
     middle = np.median(first.t)
     for at, style in ((0.0, "-"), (middle, "--")):
@@ -118,8 +118,8 @@ def draw_values(axes: Axes, comparisons: dict[str, Comparison], *, title: str = 
             if index == 0:
                 axes.plot(found.x[rows, 0], found.true[rows], color="0.55", linewidth=4.0, linestyle=style,
                           label="true value" if style == "-" else None)  # fmt: skip
-            axes.plot(found.x[rows, 0], found.learned[rows], color=PALETTE[index % len(PALETTE)], linewidth=1.5,
-                      linestyle=style, label=label if style == "-" else None)  # fmt: skip
+            axes.plot(found.x[rows, 0], found.learned[rows], color=PALETTE[index % len(PALETTE)],
+                      linewidth=1.5, linestyle=style, label=label if style == "-" else None)  # fmt: skip
     axes.set_xlabel("state x")
     axes.set_ylabel("value J(t, x)")
     axes.set_title(title, loc="left", fontsize=11)
@@ -143,7 +143,7 @@ def panels(count: int, *, height: float = 3.6) -> tuple[Figure, Sequence[Axes]]:
 
 
 def true_policy(env: Any, temperature: float) -> dict[str, Any] | None:
-    """Return the best policy's parameters as ``policy_parameters`` of an agent names them; None if not known."""
+    """Return the best policy's parameters named as an agent's are; None if not known."""
     face = env.unwrapped
     if not hasattr(face, "true_optimum"):
         return None

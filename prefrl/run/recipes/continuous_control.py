@@ -32,7 +32,8 @@ class TrainContinuousControl:
     """Actor-critic or q-learning in continuous time, beside the closed form of the best policy."""
 
     env_id: str = "prefrl/LQErgodic-v0"
-    """A diffusion of prefrl with actions, stepped on the device, or another environment with --dt and --beta."""
+    """A diffusion of prefrl with actions, stepped on the device, or another environment with --dt and
+    --beta."""
 
     env_args: Annotated[tuple[str, ...], arg(metavar="[NAME=VALUE ...]", help_behavior_hint="")] = ()
     """Arguments of the environment, as in: A=-2 beta=0.5 (or --env.A -2)."""

@@ -46,7 +46,8 @@ class TrainMartingale:
     """Time that each path runs for, in the environment's units; None: 1000, or 200 episodes."""
 
     f1: tuple[float, ...] = (-0.5,)
-    """Of linear-quadratic problems the policy evaluated, N(f1 x + f2, v): f1, m d numbers row by row, or one."""
+    """Of linear-quadratic problems the policy evaluated, N(f1 x + f2, v): f1, m d numbers row by row, or
+    one."""
 
     f2: tuple[float, ...] = (-0.5,)
     """f2, m numbers, or one."""
@@ -130,13 +131,13 @@ class TrainMartingale:
     def _agent(self, env: Any) -> MartingaleEvaluation:
         diffusion = getattr(env.unwrapped, "diffusion", None)
         if diffusion is None:
-            raise ValueError(f"env_id is {self.env_id!r}, which is no diffusion of prefrl; evaluate policies of "
-                             "other environments with MartingaleEvaluation(env, config, policy)")  # fmt: skip
+            raise ValueError(f"env_id is {self.env_id!r}, which is no diffusion of prefrl; evaluate "
+                             "policies of others with MartingaleEvaluation(env, config, policy)")  # fmt: skip
         policy = self._policy(env.unwrapped, diffusion)
         return MartingaleEvaluation(env, self.agent, policy, device=self.device, seed=self.seed)
 
     def _policy(self, face: Any, diffusion: Any) -> Policy | None:
-        """Return what is evaluated: nothing, the best mean-variance policy, or the linear one of the flags."""
+        """Return what is evaluated: nothing, the best mean-variance policy, or the flags' linear one."""
         if diffusion.action_dim == 0:
             return None
         if hasattr(diffusion, "w"):
