@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from itertools import repeat
 from pathlib import Path
 from typing import Any, cast
@@ -177,3 +178,21 @@ class TorchBackend:
         else:
             generator.manual_seed(seed)
         return TorchRandom(generator, self.device, self.float_dtype)
+
+
+def simulation(
+    device: torch.device | str, float_dtype: torch.dtype | None, generator: torch.Generator | None, seed: int
+) -> tuple[TorchBackend, TorchRandom, AbstractContextManager[Any]]:
+    """Return where paths are simulated, what is random about them, and a context without gradients.
+
+    Args:
+        device: torch device, or "auto".
+        float_dtype: torch float type; None: float64.
+        generator: source of the randomness, which may live on the host; None: a new one on the device.
+        seed: seeds that.
+    """
+    backend = TorchBackend(device, float_dtype or torch.float64)
+    rng = backend.random(seed)
+    if generator is not None:
+        rng = TorchRandom(generator, backend.device, backend.float_dtype)
+    return backend, rng, torch.no_grad()

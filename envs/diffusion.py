@@ -329,11 +329,9 @@ class DiffusionFace:
         Raises:
             ValueError: for a policy too many or missing, or a number of steps that does not fit the horizon.
         """
-        import torch
+        from .device import simulation
 
-        from .device import TorchBackend, TorchRandom
-
-        backend = TorchBackend(device, float_dtype or torch.float64)
+        backend, rng, no_grad = simulation(device, float_dtype, generator, seed)
         dynamics = self.dynamics_class(backend=backend, **self._settings)
         if (policy is None) != (dynamics.action_dim == 0):
             there = "is None" if policy is None else "is given"
@@ -345,10 +343,7 @@ class DiffusionFace:
         if limit is not None and steps > limit:
             raise ValueError(f"steps is {steps}; the horizon is {limit} steps away")
         n_paths = check_count("n_paths", n_paths)
-        rng: Any = backend.random(seed)
-        if generator is not None:
-            rng = TorchRandom(generator, backend.device, backend.float_dtype)
-        with torch.no_grad():
+        with no_grad:
             start = dynamics.start(dynamics.reset_noise(rng, n_paths)["start"])
             if x0 is not None:
                 given = check_vector("x0", x0, dynamics.dim)
