@@ -376,7 +376,7 @@ def diffusion_from_json(text: str) -> DiffusionDynamics:
         family = REGISTRY[content["env_id"]]
         face = getattr(import_module(family.module), f"{family.name}VectorEnv")
         dynamics = face.dynamics_class(**content["settings"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{text!r} describes no diffusion: {error}") from error
     if not isinstance(dynamics, DiffusionDynamics):
         raise ValueError(f"{content['env_id']} is no diffusion")

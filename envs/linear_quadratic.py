@@ -169,14 +169,17 @@ def coefficients(given: dict[str, Any], beta: float) -> LinearQuadratic:
     fitted = {}
     for name, shape in shapes.items():
         array = arrays[name]
-        if array.ndim == 0 and name in ("A", "C", "M", "N"):
-            array = array * np.eye(shape[-1])
-        try:
-            fitted[name] = np.array(np.broadcast_to(array, shape))
-        except ValueError:
+        if array.ndim == 0:
+            array = np.broadcast_to(
+                array * np.eye(shape[-1]) if name in ("A", "C", "M", "N") else array, shape
+            )
+        elif w == 1 and name in ("C", "D", "s") and array.shape == shape[1:]:
+            array = array[None]
+        if array.shape != shape:
             symbol = "sigma" if name == "s" else name
             problem = f"with {d} states, {m} actions and {w} noises it must be {shape}"
-            raise ValueError(f"{symbol} has shape {array.shape}; {problem}") from None
+            raise ValueError(f"{symbol} has shape {array.shape}; {problem}")
+        fitted[name] = np.array(array)
     for name in ("M", "N"):
         if not np.array_equal(fitted[name], fitted[name].T):
             raise ValueError(f"{name} is {fitted[name].tolist()}; it must be symmetric")

@@ -17,7 +17,6 @@ rough J is along a path and not how wrong (:func:`mean_square_td_error`).
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -212,9 +211,3 @@ def tdc_step(
     slope = next_features - (1.0 + beta * dt) * features + tests * dt
     direction = (deltas @ tests - projection @ slope) / n
     return GradientTD(direction, (deltas - projection * dt) @ tests / n)
-
-
-def gaussian_entropy(log_variances: Tensor) -> Tensor:
-    """Return the entropy [...] of independent normals with log-variances [..., m]."""
-    m = log_variances.shape[-1]
-    return 0.5 * log_variances.sum(-1) + 0.5 * m * math.log(2.0 * math.pi * math.e)
