@@ -282,11 +282,8 @@ class ContinuousControl:
         if due:
             self._apply()
         if self._keeps_rows:
-            alive = self._alive(step)
-            if (
-                due and self.pace.offline
-            ):  # without a horizon an offline path ends where its gradient is applied
-                alive = torch.zeros_like(alive)
+            # without a horizon an offline path ends where its gradient is applied
+            alive = torch.zeros_like(seen.mask) if due and self.pace.cuts else self._alive(step)
             self._trace *= alive[:, None]
             self._age.add_(self.task.dt).mul_(alive)
         return self._metrics(seen, delta) if self.pace.steps % METRICS_EVERY == 1 else {}

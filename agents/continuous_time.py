@@ -254,6 +254,8 @@ class Pace:
 
     def __init__(self, task: Task, *, offline: bool, path_time: float | None) -> None:
         self.dt, self.offline = task.dt, offline
+        self.cuts = offline and task.T is None
+        """Whether paths end where directions are applied."""
         self.steps = 0
         self.every = 1
         if offline and task.num_steps is not None:

@@ -274,7 +274,7 @@ class MartingaleEvaluation(Agent):
         if config.lam > 0.0 or config.objective == "martingale_loss":
             # without a horizon an offline path ends where its gradient is applied
             ended = step.terminations | step.truncations | ~step.mask
-            alive = torch.zeros_like(seen.delta) if due and self.pace.offline else (~ended).to(DTYPE)
+            alive = torch.zeros_like(seen.delta) if due and self.pace.cuts else (~ended).to(DTYPE)
             self._trace *= alive[:, None]
             self._age.add_(dt).mul_(alive)
         if self.pace.steps % METRICS_EVERY != 1:
