@@ -194,7 +194,7 @@ class ContinuousControl:
             raise ValueError(f"multiplier_rate is {config.multiplier_rate}, but the task has no multiplier")
         self.learns_multiplier = learned
         start = (task.diffusion.z if learned else task.diffusion.w) if learns_multiplier(task) else 0.0
-        self.w = torch.tensor(float(start), dtype=DTYPE).to(self.device)
+        self.w = torch.full((), float(start), dtype=DTYPE, device=self.device)
         """[] multiplier of mean-variance."""
         self.policy = self._make_policy()
         value = default_value(task) if config.value == "auto" else config.value

@@ -196,7 +196,7 @@ class MartingaleEvaluation(Agent):
         self.task = task = task_of(self, self.config.dt, self.config.beta)
         self.info_keys = task.info_keys
         self._generator = make_generator(self.device, seed)
-        w = torch.tensor(getattr(task.diffusion, "w", 0.0), dtype=DTYPE).to(self.device)
+        w = torch.full((), float(getattr(task.diffusion, "w", 0.0)), dtype=DTYPE, device=self.device)
         name = default_value(task) if self.config.value == "auto" else self.config.value
         self.value = make_value(name, task, self.config.hidden, w, self._generator, self.device)
         self._check_suits(name)

@@ -59,21 +59,32 @@ class LinearPolicy:
             raise ValueError(f"v is {v}; a covariance is symmetric and positive semidefinite")
         self.root: Floats = vectors * np.sqrt(values.clip(min=0.0))
         """[m, m] with root root' = v."""
+        self._placed: dict[Any, Any] = {}
 
     def __call__(self, t: Any, x: Array, z: Array) -> Array:
         """Return actions [n, m] at states x [n, d] for standard normal z [n, m]."""
-        f1, f2, root = (_like(values, x) for values in (self.f1, self.f2, self.root))
+        f1, f2, root = self._like(x)
         return x @ f1.T + f2 + z @ root.T
+
+    def _like(self, x: Array) -> tuple[Array, Array, Array]:
+        """Return f1, f2 and the root of v as arrays of the kind of x."""
+        own = (self.f1, self.f2, self.root)
+        if not hasattr(x, "new_tensor"):
+            return own
+        place = (x.dtype, x.device)
+        if place not in self._placed:
+            # a single number is made on the device: copied, it counts as a look at a value under fake tensors
+            self._placed[place] = tuple(
+                x.new_tensor(values) if values.size > 1 else x.new_full(values.shape, float(values.flat[0]))
+                for values in own
+            )
+        found: tuple[Array, Array, Array] = self._placed[place]
+        return found
 
     def entropy(self, t: Any) -> float:
         """Return the entropy, 1/2 log det(2 pi e v), the same at all times; -inf for a singular v."""
         sign, logdet = np.linalg.slogdet(2.0 * math.pi * math.e * self.v)
         return 0.5 * float(logdet) if sign > 0.0 else -math.inf
-
-
-def _like(values: Floats, x: Array) -> Array:
-    """Return values as an array of the kind of x."""
-    return x.new_tensor(values) if hasattr(x, "new_tensor") else values
 
 
 @dataclass(frozen=True)

@@ -39,11 +39,14 @@ from torch.utils._pytree import tree_leaves
 
 import prefrl.agents
 import prefrl.envs
-from prefrl.agents import base, dqn, q_learning, regret
+from prefrl.agents import base, continuous_control, dqn, martingale, q_learning, regret
 from prefrl.agents.allocation_baselines import AllocationBaseline, AllocationBaselineConfig, Resolving
 from prefrl.agents.base import Agent, Spaces, make_generator
+from prefrl.agents.continuous_actor_critic import ContinuousActorCritic
+from prefrl.agents.continuous_q_learning import ContinuousQLearning
 from prefrl.agents.dqn import DQN, DQNConfig
 from prefrl.agents.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig
+from prefrl.agents.martingale import MartingaleEvaluation
 from prefrl.agents.q_learning import QLearning, QLearningConfig
 from prefrl.agents.regret import RegretAgent, RegretConfig, RewardFit
 from prefrl.data import Preferences, TransitionDataset, Transitions
@@ -51,6 +54,7 @@ from prefrl.envs.delivery import DeliveryVectorEnv
 from prefrl.envs.device import TorchBackend
 from prefrl.envs.hindsight import Optimum
 from prefrl.envs.random_grid import RandomGridVectorEnv
+from prefrl.envs.riccati import LinearPolicy
 from prefrl.preferences import PartialReturn, ask_teacher
 from prefrl.run.stepping import Stepper
 from prefrl.tabular import TabularMDP
@@ -246,6 +250,45 @@ def dqn_case(mode: str = "NextStep", kind: type[DQN] = DQN, **settings: Any) -> 
     return make
 
 
+LINEAR = (-0.5, -0.5, 0.1)
+
+
+def diffusion_case(
+    kind: type[MartingaleEvaluation | ContinuousActorCritic | ContinuousQLearning],
+    env_id: str = "LQErgodic",
+    mode: str = "SameStep",
+    policy: Any = None,
+    **config: Any,
+) -> Case:
+    """An agent of continuous time in a diffusion on the accelerator; two steps are an episode."""
+
+    def make(_: FakeTensorMode) -> Step:
+        place: dict[str, Any] = {"device": DEVICE, "generator_device": "cpu", "autoreset_mode": mode}
+        limit = (
+            {}
+            if env_id in ("BrownianSquare", "BlackScholesCall", "MeanVariance")
+            else {"max_episode_steps": 3}
+        )
+        env = prefrl.envs.make_device(f"prefrl/{env_id}-v0", 16, dt=0.5, **place, **limit)
+        settings = kind.config_class(**config)
+        given = {"policy": policy and LinearPolicy(*policy)} if kind is MartingaleEvaluation else {}
+        agent = kind(env, settings, device=DEVICE, **given)
+        stepper = Stepper(agent)
+        stepper.reset()
+        metrics: dict[str, Tensor] = {}
+
+        def step() -> dict[str, Tensor]:
+            stepper.step()
+            metrics.update(agent.update())  # not every update reports
+            obs = stepper.obs
+            agent.act(obs, deterministic=True)
+            return metrics
+
+        return step
+
+    return make
+
+
 def dqn_picture_case(**settings: Any) -> Case:
     """Deep Q-learning from pictures, by the convolution."""
 
@@ -392,6 +435,37 @@ CASES: dict[str, Case] = {
     "AllocationBaseline, PID": allocation_case(kind="pid"),
     "AllocationBaseline, static": allocation_case(kind="static"),
     "AllocationBaseline, re-solving": allocation_case(kind="resolving", resolve_every=1),
+    "MartingaleEvaluation, loss": diffusion_case(
+        MartingaleEvaluation, "BlackScholesCall", objective="martingale_loss"
+    ),
+    "MartingaleEvaluation, traces": diffusion_case(
+        MartingaleEvaluation, "BrownianSquare", mode="NextStep", lam=0.5
+    ),
+    "MartingaleEvaluation, least squares": diffusion_case(
+        MartingaleEvaluation, policy=LINEAR, objective="clstd", mode="Disabled"
+    ),
+    "MartingaleEvaluation, GTD2": diffusion_case(MartingaleEvaluation, "OrnsteinUhlenbeck", objective="cgtd"),
+    "MartingaleEvaluation, TDC": diffusion_case(
+        MartingaleEvaluation, "OrnsteinUhlenbeck", objective="cgtd", correction="tdc", lam=0.5
+    ),
+    "MartingaleEvaluation, squares": diffusion_case(
+        MartingaleEvaluation, "LQPlane", policy=([[0.1, 0.2]], 0.1, 0.1), objective="mstde"
+    ),
+    "MartingaleEvaluation, network": diffusion_case(
+        MartingaleEvaluation, policy=LINEAR, value="neural", hidden=(4,)
+    ),
+    "ContinuousActorCritic": diffusion_case(ContinuousActorCritic),
+    "ContinuousActorCritic, traces": diffusion_case(
+        ContinuousActorCritic, "LQPlane", lam=0.5, policy_lam=0.5, discount_policy=True, entropy="closed_form"
+    ),
+    "ContinuousActorCritic, multiplier": diffusion_case(
+        ContinuousActorCritic, "MeanVariance", multiplier_rate=0.1, mode="NextStep"
+    ),
+    "ContinuousActorCritic, network": diffusion_case(
+        ContinuousActorCritic, "MeanVariance", policy="neural", value="neural", hidden=(4,)
+    ),
+    "ContinuousQLearning": diffusion_case(ContinuousQLearning, "LQDiscounted"),
+    "ContinuousQLearning, unknown": diffusion_case(ContinuousQLearning, normalizer="unknown"),
     "RegretAgent, deterministic": regret_case(regret_form="deterministic"),
     "RegretAgent, action": regret_case(regret_form="action"),
     "RegretAgent, lottery": regret_case(lottery=True),
@@ -421,7 +495,7 @@ def run_case(case: Case) -> str:
     mode = FakeTensorMode()
     try:
         with ExitStack() as stack:
-            for module in (base, dqn, q_learning, regret):
+            for module in (base, continuous_control, dqn, martingale, q_learning, regret):
                 stack.enter_context(mock.patch.object(module, "make_generator", on_host))
             stack.enter_context(mode)  # and no default device: an agent has to know its own
             step = case(mode)

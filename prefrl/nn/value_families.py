@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from itertools import combinations_with_replacement
 from typing import ClassVar
 
 import torch
@@ -111,10 +112,12 @@ class Quadratic(LinearFamily):
         self, dim: int, symbol: str, constant: bool, device: torch.device, dtype: torch.dtype
     ) -> None:
         self.dim, self.symbol, self.constant = dim, symbol, constant
-        rows, columns = torch.triu_indices(dim, dim).tolist()
+        rows, columns = zip(*combinations_with_replacement(range(dim), 2), strict=True)
         self._rows, self._columns = rows, columns
-        half = [0.5 if i == j and symbol == "k" else 1.0 for i, j in zip(rows, columns, strict=True)]
-        self._scale = torch.tensor(half, device=device, dtype=dtype)
+        self._scale = torch.ones(len(rows), device=device, dtype=dtype)
+        for entry, (i, j) in enumerate(zip(rows, columns, strict=True)):
+            if i == j and symbol == "k":
+                self._scale[entry] = 0.5
         self.theta = torch.zeros(int(constant) + dim + len(rows), device=device, dtype=dtype)
 
     def features(self, t: Tensor, x: Tensor) -> Tensor:
