@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import gymnasium as gym
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from .backend import Array, Backend, Noise, Random, State
 from .core import Dynamics, check_count, check_number, reject_unknown_options
@@ -306,7 +306,7 @@ class DiffusionFace:
         n_paths: int = 1,
         steps: int | None = None,
         *,
-        x0: ArrayLike | None = None,
+        x0: Any = None,
         device: Any = "cpu",
         float_dtype: Any = None,
         generator: Any = None,
@@ -320,7 +320,7 @@ class DiffusionFace:
             policy: actions [n, m] of (t, x [n, d], z [n, m]), z standard normal; None where nobody steers.
             n_paths: n.
             steps: K, number of steps; None: all until the horizon.
-            x0: where all paths start, d numbers; None: as episodes do.
+            x0: where paths start, d numbers for all or [n, d]; None: as episodes do.
             device: torch device.
             float_dtype: torch float type; None: float64.
             generator: a ``torch.Generator``, which may live on the host; None: a new one on the device.
@@ -346,8 +346,11 @@ class DiffusionFace:
         with no_grad:
             start = dynamics.start(dynamics.reset_noise(rng, n_paths)["start"])
             if x0 is not None:
-                given = check_vector("x0", x0, dynamics.dim)
-                start = start * 0.0 + dynamics.constant(given, start.dtype)
+                given = backend.asarray(x0, dtype=start.dtype)
+                if tuple(given.shape) not in ((dynamics.dim,), (n_paths, dynamics.dim)):
+                    raise ValueError(f"x0 has shape {tuple(given.shape)}; it must be ({dynamics.dim},) or "
+                                     f"({n_paths}, {dynamics.dim})")  # fmt: skip
+                start = start * 0.0 + given
             return simulate(dynamics, policy, n_paths, steps, start, rng)
 
 

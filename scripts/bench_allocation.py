@@ -13,9 +13,7 @@ regret is measured against, by HiGHS.
 
 from __future__ import annotations
 
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +34,7 @@ from prefrl.cli import FLAGS, execute
 from prefrl.envs.hindsight import hindsight_values
 from prefrl.run.folder import RunFolder
 from prefrl.run.study import check_positive, run_study
+from prefrl.run.timing import seconds, spread
 
 SECRETARY, REVENUE = "prefrl/MultiSecretary-v0", "prefrl/NetworkRevenue-v0"
 M, D = 5, 10
@@ -175,18 +174,6 @@ class Bench:
             "hindsight_over_serving": spread(ratios),
             "hindsight_requests": self.hindsight_requests,
         }
-
-
-def seconds(function: Callable[[], Any]) -> float:
-    """Return how long a call takes."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Return median, minimum and maximum."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def serve(agent: DualMirrorDescent, observations: Observations) -> None:

@@ -98,7 +98,7 @@ def orthogonality(tests: Tensor, deltas: Tensor) -> Tensor:
 
     It is also the direction of CTD: theta += alpha times it.
     """
-    return torch.einsum("knp,kn->p", tests, deltas) / deltas.shape[1]
+    return deltas.reshape(-1) @ tests.reshape(-1, tests.shape[-1]) / deltas.shape[1]
 
 
 class LinearSystem(NamedTuple):

@@ -47,9 +47,11 @@ def one_step(agent, warm=3):
     before = {
         name: value.clone()
         for name, value in (
-            ("phi", agent.policy.phi), ("theta", agent.value.theta), ("V", agent.average_reward),
+            ("phi", agent.policy.phi),
+            ("theta", agent.value.theta),
+            ("V", agent.average_reward),
         )
-    }  # fmt: skip
+    }
     return step, before
 
 
@@ -72,8 +74,17 @@ def parts(agent, step):
 def test_a_step_of_actor_critic(entropy, beta):
     env_id = "LQDiscounted" if beta else "LQErgodic"
     env = {"dt": 0.1, "beta": beta, "max_episode_steps": None}
-    agent = make("actor_critic", env_id, env=env, entropy=entropy, temperature=0.3, policy_rate=0.4, value_rate=0.2,
-                 decay="constant", averaging=None)  # fmt: skip
+    agent = make(
+        "actor_critic",
+        env_id,
+        env=env,
+        entropy=entropy,
+        temperature=0.3,
+        policy_rate=0.4,
+        value_rate=0.2,
+        decay="constant",
+        averaging=None,
+    )
     step, before = one_step(agent)
     x, y, a, rewards = parts(agent, step)
     phi, theta = before["phi"].clone().requires_grad_(), before["theta"].clone().requires_grad_()
@@ -104,8 +115,15 @@ def test_a_step_of_q_learning_with_a_known_normaliser():
     """q = -1/2 e^{-psi3} (a - psi1 x - psi2)^2 - gamma/2 (log(2 pi gamma) + psi3), the variance gamma
     e^{psi3}."""
     env = {"dt": 0.1, "max_episode_steps": None}
-    agent = make("q_learning", env=env, temperature=0.3, policy_rate=0.4, value_rate=0.2, decay="constant",
-                 averaging=None)  # fmt: skip
+    agent = make(
+        "q_learning",
+        env=env,
+        temperature=0.3,
+        policy_rate=0.4,
+        value_rate=0.2,
+        decay="constant",
+        averaging=None,
+    )
     assert agent.parameters()["psi3"] == pytest.approx(0.0, abs=1e-12)
     assert agent.policy_parameters()["variance"] == pytest.approx(0.3)
     step, before = one_step(agent)
@@ -146,8 +164,16 @@ def test_the_quadratic_advantage_is_normalised_under_the_policy():
 
 def test_a_step_of_q_learning_with_an_unknown_normaliser():
     env = {"dt": 0.1, "max_episode_steps": None}
-    agent = make("q_learning", env=env, normalizer="unknown", temperature=0.3, policy_rate=0.4, value_rate=0.2,
-                 decay="constant", averaging=None)  # fmt: skip
+    agent = make(
+        "q_learning",
+        env=env,
+        normalizer="unknown",
+        temperature=0.3,
+        policy_rate=0.4,
+        value_rate=0.2,
+        decay="constant",
+        averaging=None,
+    )
     step, before = one_step(agent)
     x, y, a, rewards = parts(agent, step)
     psi, phi = agent.advantage.psi.clone().requires_grad_(), before["phi"].clone().requires_grad_()
@@ -176,8 +202,18 @@ def test_a_step_of_q_learning_with_an_unknown_normaliser():
 def test_traces_and_discounts_of_the_policy():
     """zeta_k = lam^dt zeta_{k-1} + dlog pi_{k-1} dt; with discount_policy by e^{-beta t} on top."""
     env = {"dt": 0.1, "beta": 0.5, "max_episode_steps": None}
-    agent = make("actor_critic", "LQDiscounted", env=env, policy_lam=0.4, discount_policy=True, lam=0.3,
-                 policy_rate=0.4, value_rate=0.2, decay="constant", averaging=None)  # fmt: skip
+    agent = make(
+        "actor_critic",
+        "LQDiscounted",
+        env=env,
+        policy_lam=0.4,
+        discount_policy=True,
+        lam=0.3,
+        policy_rate=0.4,
+        value_rate=0.2,
+        decay="constant",
+        averaging=None,
+    )
     stepper = Stepper(agent)
     stepper.reset()
     zeta, xi = torch.zeros(16, 3, dtype=F64), torch.zeros(16, 3, dtype=F64)
@@ -266,8 +302,9 @@ def test_q_learning_learns_from_another_policys_actions():
 
 
 def test_the_mean_variance_policy_invests_more_where_it_is_poorer():
-    agent = make("actor_critic", "MeanVariance", 512, env={"mu": 0.16, "dt": 0.05}, multiplier_rate=0.05,
-                 decay="power")  # fmt: skip
+    agent = make(
+        "actor_critic", "MeanVariance", 512, env={"mu": 0.16, "dt": 0.05}, multiplier_rate=0.05, decay="power"
+    )
     agent.learn(512 * 20 * 400)
     found = agent.policy_parameters()
     assert 1.0 < found["phi1"] < 5.0  # 3.5
@@ -339,8 +376,15 @@ def test_sb3_evaluates_it():
 
 
 def test_a_network_steers_and_learns():
-    agent = make("actor_critic", "LQErgodic", 256, env={"max_episode_steps": None}, policy="neural", value="neural",
-                 hidden=(16,))  # fmt: skip
+    agent = make(
+        "actor_critic",
+        "LQErgodic",
+        256,
+        env={"max_episode_steps": None},
+        policy="neural",
+        value="neural",
+        hidden=(16,),
+    )
     agent.learn(256 * 1500)
     assert agent.policy_parameters() == {}
     action = agent.predict(np.zeros((1, 1), np.float32), deterministic=True)[0].item()

@@ -58,8 +58,16 @@ def values_along(family, theta, t, x, terminal):
 
 @pytest.mark.parametrize(("lam", "beta"), [(0.0, 0.3), (0.4, 0.3), (1.0, 0.0)])
 def test_an_episode_of_ctd_moves_along_the_orthogonality_conditions(lam, beta):
-    agent = make("BlackScholesCall", 50, env={"dt": 0.1, "b": beta}, objective="ctd", lam=lam, learning_rate=0.5,
-                 decay="constant", averaging=None)  # fmt: skip
+    agent = make(
+        "BlackScholesCall",
+        50,
+        env={"dt": 0.1, "b": beta},
+        objective="ctd",
+        lam=lam,
+        learning_rate=0.5,
+        decay="constant",
+        averaging=None,
+    )
     before = agent.value.theta.clone()
     t, x, rates, terminal = record(agent, 10)
     values, gradients = values_along(agent.value, before, t, x, terminal)
@@ -70,8 +78,16 @@ def test_an_episode_of_ctd_moves_along_the_orthogonality_conditions(lam, beta):
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 def test_an_episode_of_the_martingale_loss_descends_it(weight):
-    agent = make("BlackScholesCall", 50, env={"dt": 0.1, "b": 0.6}, objective="martingale_loss", learning_rate=0.5,
-                 decay="constant", averaging=None, loss_weight=weight)  # fmt: skip
+    agent = make(
+        "BlackScholesCall",
+        50,
+        env={"dt": 0.1, "b": 0.6},
+        objective="martingale_loss",
+        learning_rate=0.5,
+        decay="constant",
+        averaging=None,
+        loss_weight=weight,
+    )
     before = agent.value.theta.clone()
     t, x, rates, terminal = record(agent, 10)
     theta = before.clone().requires_grad_()
@@ -85,8 +101,15 @@ def test_an_episode_of_the_martingale_loss_descends_it(weight):
 
 
 def test_an_episode_of_mstde_descends_the_squares():
-    agent = make("BlackScholesCall", 50, env={"dt": 0.1}, objective="mstde", learning_rate=0.5, decay="constant",
-                 averaging=None)  # fmt: skip
+    agent = make(
+        "BlackScholesCall",
+        50,
+        env={"dt": 0.1},
+        objective="mstde",
+        learning_rate=0.5,
+        decay="constant",
+        averaging=None,
+    )
     before = agent.value.theta.clone()
     t, x, rates, terminal = record(agent, 10)
     theta = before.clone().requires_grad_()
@@ -169,8 +192,14 @@ def test_the_mean_square_td_error_finds_a_constant():
 def test_the_volatility_in_a_price(strike):
     found = {}
     for objective in ("martingale_loss", "ctd"):
-        agent = make("BlackScholesCall", 4000, env={"K": strike, "dt": 0.05}, objective=objective, learning_rate=2.0,
-                     decay_time=20.0)  # fmt: skip
+        agent = make(
+            "BlackScholesCall",
+            4000,
+            env={"K": strike, "dt": 0.05},
+            objective=objective,
+            learning_rate=2.0,
+            decay_time=20.0,
+        )
         agent.learn(4000 * 20 * 150)
         found[objective] = agent.parameters()["theta"]
         assert found[objective] == pytest.approx(0.2, abs=0.015)

@@ -96,8 +96,14 @@ def test_exact_and_fine_euler_transitions_have_the_same_moments(env_id):
 
 def test_multiplied_noise_by_hand():
     """dX = (A X + B a) dt + sum_j (C_j X + D_j a + s_j) dW_j, one Euler step with known noise."""
-    args = {"A": [[0.1, 0.2], [0.3, 0.4]], "B": [[1.0], [2.0]], "C": [[[1.0, 0.0], [0.0, 1.0]], [[0.0, 2.0], [0.0, 0.0]]],
-            "D": [[[0.5], [0.0]], [[0.0], [1.0]]], "sigma": [[0.0, 0.1], [0.2, 0.0]], "dt": 0.25}  # fmt: skip
+    args = {
+        "A": [[0.1, 0.2], [0.3, 0.4]],
+        "B": [[1.0], [2.0]],
+        "C": [[[1.0, 0.0], [0.0, 1.0]], [[0.0, 2.0], [0.0, 0.0]]],
+        "D": [[[0.5], [0.0]], [[0.0], [1.0]]],
+        "sigma": [[0.0, 0.1], [0.2, 0.0]],
+        "dt": 0.25,
+    }
     dynamics = make("prefrl/LQPlane-v0", **args).dynamics
     x, a, z = np.array([[1.0, -1.0]]), np.array([[2.0]]), np.array([[[1.0, -2.0]]])
     drift = np.array([0.1 - 0.2 + 2.0, 0.3 - 0.4 + 4.0])
@@ -164,16 +170,19 @@ def test_paths_repeat_with_seed_or_generator():
     generator = torch.Generator().manual_seed(5)
     assert torch.equal(env.simulate(None, 3, 4, generator=generator).x, one.x)
     assert env.simulate(None, 3, 4, float_dtype=torch.float32).x.dtype is torch.float32
-    assert (env.simulate(None, 3, 4, x0=2.0).x[0] == 2.0).all()
+    assert (env.simulate(None, 3, 4, x0=[2.0]).x[0] == 2.0).all()
+    assert torch.equal(env.simulate(None, 3, 4, x0=one.x[-1]).x[0], one.x[-1])
+    with pytest.raises(ValueError, match=r"x0 has shape \(2, 1\)"):
+        env.simulate(None, 3, 4, x0=[[1.0], [2.0]])
 
 
 def test_paths_are_refused_where_they_make_no_sense():
     uncontrolled, controlled = make("prefrl/OrnsteinUhlenbeck-v0"), make("prefrl/LQErgodic-v0")
     with pytest.raises(ValueError, match="steps is None; without a horizon"):
         uncontrolled.simulate(None, 3)
-    with pytest.raises(ValueError, match="policy is given.*0 numbers"):
+    with pytest.raises(ValueError, match=r"policy is given.*0 numbers"):
         uncontrolled.simulate(lambda t, x, z: x, 3, 2)
-    with pytest.raises(ValueError, match="policy is None.*1 numbers"):
+    with pytest.raises(ValueError, match=r"policy is None.*1 numbers"):
         controlled.simulate(None, 3, 2)
     with pytest.raises(ValueError, match="steps is 101; the horizon is 100"):
         make("prefrl/BrownianSquare-v0").simulate(None, 3, 101)
@@ -364,7 +373,7 @@ def test_discrete_time_task_refuses_by_name():
     ):
         with pytest.raises(ValueError, match=message):
             DiscreteTimeTask(env, **kwargs)
-    with pytest.raises(ValueError, match="the horizon is 1.0"):
+    with pytest.raises(ValueError, match=r"the horizon is 1\.0"):
         DiscreteTimeTask(gym.make("prefrl/MeanVariance-v0"), episode_time=1.0)
     for env_id in ("prefrl/OrnsteinUhlenbeck-v0", "prefrl/Pendulum-v0"):
         with pytest.raises(TypeError, match="diffusions with actions"):

@@ -35,10 +35,17 @@ def random_problem(rng, d=2, m=2, w=2, beta=None):
         return root @ root.T + 0.5 * np.eye(size)
 
     given = {
-        "A": rng.normal(size=(d, d)) * 0.5, "B": rng.normal(size=(d, m)), "C": rng.normal(size=(w, d, d)) * 0.2,
-        "D": rng.normal(size=(w, d, m)) * 0.2, "s": rng.normal(size=(w, d)), "M": definite(d), "N": definite(m),
-        "R": rng.normal(size=(m, d)) * 0.2, "P": rng.normal(size=d), "Q": rng.normal(size=m),
-    }  # fmt: skip
+        "A": rng.normal(size=(d, d)) * 0.5,
+        "B": rng.normal(size=(d, m)),
+        "C": rng.normal(size=(w, d, d)) * 0.2,
+        "D": rng.normal(size=(w, d, m)) * 0.2,
+        "s": rng.normal(size=(w, d)),
+        "M": definite(d),
+        "N": definite(m),
+        "R": rng.normal(size=(m, d)) * 0.2,
+        "P": rng.normal(size=d),
+        "Q": rng.normal(size=m),
+    }
     return coefficients(given, rng.exponential() if beta is None else beta)
 
 
@@ -101,7 +108,7 @@ def test_any_coefficients_have_the_root_that_is_stable_or_are_refused():
             solved += 1
         elif not roots:
             with pytest.raises(
-                ValueError, match="no linear policy keeps|not positive definite|no stabilising root"
+                ValueError, match=r"no linear policy keeps|not positive definite|no stabilising root"
             ):
                 lq.optimum(0.1)
             refused += 1
