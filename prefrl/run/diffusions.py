@@ -49,15 +49,28 @@ def make_diffusions(
     Raises:
         ValueError: if the arguments are not the environment's.
     """
-    args = parse_env_args(env_args)
-    own = prefrl.envs.bare_id(env_id) in prefrl.envs.REGISTRY
-    if own and dt is not None:
-        if args.get("dt", dt) != dt:
-            raise ValueError(f"dt is {dt}, and {args['dt']} in env_args; give one of them")
-        env_args = (*(text for text in env_args if not text.startswith("dt=")), f"dt={dt!r}")
-    if own and "max_episode_steps" not in args:
+    env_args = with_dt(env_id, env_args, dt)
+    if _own(env_id) and "max_episode_steps" not in parse_env_args(env_args):
         env_args = (*env_args, "max_episode_steps=null")
     return make_training_env(env_id, env_args, num_envs, device, float_dtype=DTYPE)
+
+
+def _own(env_id: str) -> bool:
+    return prefrl.envs.bare_id(env_id) in prefrl.envs.REGISTRY
+
+
+def with_dt(env_id: str, env_args: tuple[str, ...], dt: float | None) -> tuple[str, ...]:
+    """Return arguments of an environment with ``dt`` among them, if it is given and one of prefrl's.
+
+    Raises:
+        ValueError: if they hold another one.
+    """
+    if dt is None or not _own(env_id):
+        return env_args
+    given = parse_env_args(env_args).get("dt", dt)
+    if given != dt:
+        raise ValueError(f"dt is {dt}, and {given} in env_args; give one of them")
+    return (*(text for text in env_args if text.partition("=")[0] != "dt"), f"dt={dt!r}")
 
 
 class Comparison(NamedTuple):

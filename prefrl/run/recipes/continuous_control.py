@@ -14,7 +14,7 @@ from prefrl.agents.base import resolve_device
 from prefrl.agents.continuous_actor_critic import ContinuousActorCritic, ContinuousActorCriticConfig
 from prefrl.agents.continuous_control import ContinuousControlConfig
 from prefrl.agents.continuous_q_learning import ContinuousQLearning, ContinuousQLearningConfig
-from prefrl.run.diffusions import make_diffusions, policy_outcome, true_policy
+from prefrl.run.diffusions import make_diffusions, policy_outcome, true_policy, with_dt
 from prefrl.run.evaluate import evaluate
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
@@ -128,10 +128,7 @@ class TrainContinuousControl:
 
     def evaluation(self, folder: RunFolder) -> tuple[Control, gym.Env[Any, Any]]:
         """Return the agent of the folder's checkpoint and a fresh scalar environment for it."""
-        env_args = self.env_args
-        if self.settings.dt is not None and self.settings.beta is None:
-            env_args = (*env_args, f"dt={self.settings.dt!r}")
-        env = make_scalar_env(self.env_id, env_args)
+        env = make_scalar_env(self.env_id, with_dt(self.env_id, self.env_args, self.settings.dt))
         agent = self._agent(env)
         restore(agent, folder)
         return agent, env

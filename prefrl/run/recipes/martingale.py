@@ -21,6 +21,7 @@ from prefrl.run.diffusions import (
     make_diffusions,
     panels,
     truth_arguments,
+    with_dt,
 )
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
@@ -120,7 +121,7 @@ class TrainMartingale:
 
     def evaluation(self, folder: RunFolder) -> tuple[MartingaleEvaluation, gym.Env[Any, Any]]:
         """Return the agent of the folder's checkpoint and a fresh scalar environment for it."""
-        env = make_scalar_env(self.env_id, self.env_args)
+        env = make_scalar_env(self.env_id, with_dt(self.env_id, self.env_args, self.agent.dt))
         agent = self._agent(env)
         restore(agent, folder)
         return agent, env
