@@ -201,7 +201,7 @@ class ContinuousControl:
         self.value = make_value(value, task, config.hidden, self.w, self._generator, self.device)
         own = {AffineGaussian: 0.5, MeanVarianceGaussian: 0.1, NeuralGaussian: 0.03}[type(self.policy)]
         self.policy_rate = config.policy_rate or own
-        self.value_rate = config.value_rate or default_rate(value)
+        self.value_rate = config.value_rate or default_rate(value, task)
         offline = config.mode == "offline" or (config.mode == "auto" and task.T is not None)
         self.pace = Pace(task, offline=offline, path_time=config.path_time)
         self._policy_ascent = Ascent(

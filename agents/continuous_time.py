@@ -342,10 +342,13 @@ def holding(family: Any, name: str, parameters: Tensor) -> Iterator[None]:
         setattr(family, name, kept)
 
 
-def default_rate(value: str) -> float:
+def default_rate(value: str, task: Task) -> float:
     """Return a step size per unit of time that suits a family of value functions."""
-    # mean-variance has features of the size of (x - w)^2 T, and Adam's step a size of its own
-    return {"mean_variance": 0.02, "neural": 0.03}.get(value, 0.5)
+    if value == "mean_variance":  # its features are of the size of (x0 - w)^2
+        diffusion = task.diffusion
+        return 0.5 / max(1.0, float(diffusion.x0[0] - diffusion.w) ** 4)
+    # vega is below 1, and a step of Adam has a size of its own
+    return {"implied_volatility": 2.0, "neural": 0.03}.get(value, 0.5)
 
 
 def plain(values: Mapping[str, Tensor]) -> dict[str, Any]:

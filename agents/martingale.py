@@ -93,7 +93,8 @@ class MartingaleConfig:
     """Length of what counts as an episode offline, in units of time, where there is no horizon."""
 
     learning_rate: float | None = None
-    """Step size per unit of time; None: 0.5, mean_variance 0.02, and 0.03 of Adam for neural ones."""
+    """Step size per unit of time; None: 0.5, less for mean_variance, 2 for
+    implied_volatility, 0.03 of Adam for neural ones."""
 
     decay: Decay = "power"
     """How step sizes fall with time t: constant, log (1 / max(1, log t)), power ((1 + t / decay_time)^-p)."""
@@ -204,7 +205,7 @@ class MartingaleEvaluation(Agent):
         offline = self.config.mode == "offline" or (self.config.mode == "auto" and (ml or task.T is not None))
         self.pace = Pace(task, offline=offline, path_time=self.config.path_time)
         self.ascent = Ascent(self.value.theta, adam=name == "neural", averaging=self.config.averaging)
-        self.learning_rate = self.config.learning_rate or default_rate(name)
+        self.learning_rate = self.config.learning_rate or default_rate(name, task)
         self.average_reward = torch.zeros(1, dtype=DTYPE, device=self.device)
         self._average = Ascent(self.average_reward, adam=False, averaging=self.config.averaging)
         P, self._rows = len(self.value.theta), int(getattr(env, "num_envs", 1))
