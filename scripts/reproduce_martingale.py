@@ -11,7 +11,7 @@ mean_variance   MeanVariance: the best policy's wealth, and theta3 of its value
 neural          LQDiscounted with a neural value function
 control         LQErgodic: actor-critic and q-learning beside the best policy
 investment      MeanVariance: actor-critic learns policy and multiplier
-sac             LQErgodic: SB3's SAC as dt shrinks, beside q-learning with as many steps
+sac             LQErgodic: SB3's SAC as dt shrinks, beside q-learning with as many steps of one chain or 256
 
 The same command goes on with a study that was stopped.
 """
@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -57,6 +57,7 @@ from prefrl.run.diffusions import (
 from prefrl.run.folder import RunFolder, read_json, write_json
 from prefrl.run.plot import save_figure
 from prefrl.run.study import check_positive, run_study
+from prefrl.run.timing import seconds
 
 Experiment = Literal[
     "misspecified", "rough", "linear", "invariance", "call", "mean_variance", "neural", "control",
@@ -71,7 +72,7 @@ POLICY = LinearPolicy(-0.5, -0.5, 0.1)
 """What the neural value function evaluates."""
 
 REWARDS: tuple[Literal["increment", "rate"], ...] = ("increment", "rate")
-SAC_DTS = (0.2, 0.1, 0.05, 0.02, 0.01)
+SAC_DTS = (0.2, 0.05, 0.01, 0.002)
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,9 @@ class MartingaleStudy:
             for seed in range(self.seeds):
                 path = parts / f"{name}-{seed}.json"
                 if not path.exists():
-                    started = time.perf_counter()
-                    found = EXPERIMENTS[name](self, seed)
-                    write_json(path, {**found, "seconds": time.perf_counter() - started})
+                    found: dict[str, Any] = {}
+                    taken = seconds(lambda: found.update(EXPERIMENTS[name](self, seed)))  # noqa: B023
+                    write_json(path, {**found, "seconds": taken})
                 rows.append(read_json(path))
             result[name] = rows
             show(name, rows)
@@ -341,38 +342,47 @@ def sac(study: MartingaleStudy, seed: int) -> dict[str, Any]:
     """What the mean action earns after so many steps, SB3's SAC beside q-learning, for several dt.
 
     SAC is told gamma = e^{-dt} and has its own defaults else; the reward is the increment, as an environment
-    pays it, or the rate. q-learning runs one chain, as SAC does.
+    pays it, or the rate. q-learning takes as many steps, of one chain, as SAC, or of 256 at once; its step
+    sizes per unit of time are the same for all dt.
     """
     found: dict[str, Any] = {}
-    best = gym.make("prefrl/LQErgodic-v0").unwrapped.true_optimum(0.0).best_average_reward  # type: ignore[attr-defined]
+    env_id = "prefrl/LQErgodic-v0"
     for dt in SAC_DTS:
         row: dict[str, float] = {}
+        taken: dict[str, float] = {}
         for reward in REWARDS:
-            diffusion = gym.make("prefrl/LQErgodic-v0", dt=dt, max_episode_steps=None)
+            diffusion = gym.make(env_id, dt=dt, max_episode_steps=None)
             task = DiscreteTimeTask(diffusion, 3.0, reward, episode_time=20.0, beta=1.0)
-            model = SAC("MlpPolicy", task, gamma=task.gamma, seed=seed, device="cpu").learn(study.sac_steps)
-            row[f"sac, {reward}"] = average_reward(
-                lambda x, model=model, task=task: task.action_bound * model.predict(x, deterministic=True)[0],
-                dt,
-                seed,
-            )
-        env = prefrl.envs.make_device(
-            "prefrl/LQErgodic-v0", 1, float_dtype=DTYPE, dt=dt, max_episode_steps=None
-        )
-        config = ContinuousQLearningConfig(policy_rate=0.1, value_rate=0.1, decay="power")
-        agent = ContinuousQLearning(env, config, device="cpu", seed=seed).learn(study.sac_steps)
-        row["q_learning"] = average_reward(
-            lambda x, agent=agent: agent.predict(x, deterministic=True)[0], dt, seed
-        )
-        found[f"dt {dt:g}"] = row
-    return {**found, "exact": best}
+            model = SAC("MlpPolicy", task, gamma=task.gamma, seed=seed, device="cpu")
+            taken[f"sac, {reward}"] = seconds(partial(model.learn, study.sac_steps))
+            row[f"sac, {reward}"] = average_reward(partial(sac_action, model, task.action_bound), dt, seed)
+        for chains, rate in ((1, 0.1), (256, 1.0)):
+            env = prefrl.envs.make_device(env_id, chains, float_dtype=DTYPE, dt=dt, max_episode_steps=None)
+            config = ContinuousQLearningConfig(policy_rate=rate, value_rate=rate, decay="power")
+            agent = ContinuousQLearning(env, config, device="cpu", seed=seed)
+            name = f"q-learning, {chains} chain{'s' if chains > 1 else ''}"
+            taken[name] = seconds(partial(agent.learn, chains * study.sac_steps))
+            row[name] = average_reward(partial(mean_action, agent), dt, seed)
+        found[f"dt {dt:g}"] = {**row, "seconds": taken}
+    face: Any = gym.make(env_id).unwrapped
+    return {**found, "exact": face.true_optimum(0.0).best_average_reward}
+
+
+def sac_action(model: Any, bound: float, obs: Any) -> Any:
+    """Return SAC's mean action, undoing the scaling of its task."""
+    return bound * model.predict(obs, deterministic=True)[0]
+
+
+def mean_action(agent: Any, obs: Any) -> Any:
+    """Return the mean action of an agent of ours."""
+    return agent.predict(obs, deterministic=True)[0]
 
 
 def average_reward(act: Callable[[Any], Any], dt: float, seed: int) -> float:
-    """Return the average reward rate of a deterministic policy over 512 chains, from time 10 to 20."""
+    """Return the average reward rate of a deterministic policy over 512 chains, from time 5 to 10."""
     envs: Any = gym.make_vec("prefrl/LQErgodic-v0", 512, dt=dt, max_episode_steps=None)
     obs, _ = envs.reset(seed=seed + 1000)
-    steps, total = round(20.0 / dt), 0.0
+    steps, total = round(10.0 / dt), 0.0
     for k in range(steps):
         obs, rewards, *_ = envs.step(np.asarray(act(obs), dtype=np.float32))
         total += float(rewards.mean()) if k >= steps // 2 else 0.0
@@ -494,7 +504,8 @@ def draw_neural(axes: Axes, row: dict[str, Any]) -> None:
 def draw_sac(axes: Axes, rows: list[dict[str, Any]]) -> None:
     """Draw average rewards over dt: the mean over seeds, and every seed."""
     names = [f"dt {dt:g}" for dt in SAC_DTS]
-    for index, kind in enumerate(rows[0][names[0]]):
+    kinds = [kind for kind in rows[0][names[0]] if kind != "seconds"]
+    for index, kind in enumerate(kinds):
         found = np.array([[row[name][kind] for name in names] for row in rows])
         axes.plot(SAC_DTS, found.mean(0), "o-", color=PALETTE[index], markersize=4, linewidth=1.6, label=kind)
         axes.plot(SAC_DTS, found.T, "o", color=PALETTE[index], markersize=2.5, alpha=0.6)

@@ -67,7 +67,9 @@ def test_reproduce_sac(tmp_path):
     out = tmp_path / "study"
     flags = ("--experiments", "sac", "--seeds", 1, "--sac-steps", 120, "--out", out)
     result = result_of(out, run("reproduce_martingale.py", *flags))
-    assert set(result["sac"][0]["dt 0.01"]) == {"sac, increment", "sac, rate", "q_learning"}
+    assert set(result["sac"][0]["dt 0.01"]) == {
+        "sac, increment", "sac, rate", "q-learning, 1 chain", "q-learning, 256 chains", "seconds",
+    }  # fmt: skip
     assert (out / "sac.png").stat().st_size > 10_000
 
 
