@@ -137,7 +137,8 @@ def draw_values(axes: Axes, comparisons: dict[str, Comparison], *, title: str = 
     axes.set_ylabel("value J(t, x)")
     axes.set_title(title, loc="left", fontsize=11)
     tidy(axes)
-    axes.legend(frameon=False, fontsize=8.5)
+    both = "solid: t = 0, dashed: half way" if middle > 0.0 else None
+    axes.legend(frameon=False, fontsize=8.5, title=both, title_fontsize=8.0)
 
 
 def tidy(axes: Axes) -> None:
