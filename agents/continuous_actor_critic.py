@@ -80,6 +80,8 @@ class ContinuousActorCritic(ContinuousControl, Agent):
     def _make_parts(self) -> None:
         self._policy_trace: Tensor | None = None
         super()._make_parts()
+        if self.config.discount_policy and self.task.beta == 0.0:
+            raise ValueError("discount_policy is True, but the task has no discount: beta is 0")
         if self.config.policy_lam is not None:
             P = len(self.policy.phi)
             self._policy_trace = torch.zeros(self._rows, P, dtype=DTYPE, device=self.device)
@@ -103,10 +105,14 @@ class ContinuousActorCritic(ContinuousControl, Agent):
             assert config.policy_lam is not None
             direction = score + self._policy_trace
             self._policy_trace = trace_step(self._policy_trace, score, config.policy_lam, dt)
-            self._policy_trace *= self._alive(step)[:, None]
         self._policy_direction += (delta * weights) @ direction
         self._critic_direction(seen, delta)
         return delta
+
+    @property
+    def _policy_lam(self) -> float | None:
+        lam: float | None = self.config.policy_lam
+        return lam
 
     @property
     def _needs_age(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -24,15 +25,16 @@ from .continuous_time import (
     Ascent,
     Decay,
     Pace,
+    Scale,
     Task,
     check_not_negative,
     check_positive,
     check_schedule,
-    default_rate,
     default_value,
     holding,
     learns_multiplier,
     make_value,
+    pauses,
     plain,
     scalars,
     split_rewards,
@@ -71,11 +73,12 @@ class ContinuousControlConfig:
     """Length of what counts as an episode offline, in units of time, where there is no horizon."""
 
     policy_rate: float | None = None
-    """Step size of the policy per unit of time; None: 0.5, mean_variance 0.1, and 0.03 of Adam for neural
-    ones."""
+    """Step size of the policy per unit of time; None: 0.5 (q-learning 1) or, for mean_variance, 0.1, both
+    times num_envs / 64 where that is less than 1; 0.03 of Adam for neural policies."""
 
     value_rate: float | None = None
-    """Step size of the value function per unit of time; None: likewise."""
+    """Step size of the value function per unit of time; None: likewise; mean_variance: 0.25 over the
+    mean of |xi dJ/dtheta|, parameter by parameter."""
 
     average_reward_rate: float = 1.0
     """Step size of the average reward V per unit of time, relative to value_rate."""
@@ -125,6 +128,10 @@ class ContinuousControlConfig:
             raise ValueError(f"hidden is {self.hidden}; give at least one size, each at least 1")
 
 
+MANY = 64
+"""Environments from which on default step sizes need not shrink with their number."""
+
+
 class Seen(NamedTuple):
     """One step of n rows."""
 
@@ -148,11 +155,14 @@ class Seen(NamedTuple):
     """[] number of those."""
 
 
-class ContinuousControl:
+class ContinuousControl(ABC):
     """Plumbing of agents that learn a Gaussian policy and a value function together (mixin before Agent).
 
     An algorithm is its :meth:`_learn`, which adds to the directions of policy and critic.
     """
+
+    default_rate: ClassVar[float] = 0.5
+    """Step size of affine policies and quadratic value functions per unit of time."""
 
     config: Any
     config_class: ClassVar[Any]
@@ -199,11 +209,22 @@ class ContinuousControl:
         self.policy = self._make_policy()
         value = default_value(task) if config.value == "auto" else config.value
         self.value = make_value(value, task, config.hidden, self.w, self._generator, self.device)
-        own = {AffineGaussian: 0.5, MeanVarianceGaussian: 0.1, NeuralGaussian: 0.03}[type(self.policy)]
-        self.policy_rate = config.policy_rate or own
-        self.value_rate = config.value_rate or default_rate(value, task)
+        # few chains are noisy: they must move in smaller steps
+        few = min(1.0, self._rows / MANY)
+        policy_rates = {
+            AffineGaussian: self.default_rate * few,
+            MeanVarianceGaussian: 0.1 * few,
+            NeuralGaussian: 0.03,
+        }
+        value_rates = {"quadratic": self.default_rate * few, "mean_variance": 0.25 * few, "neural": 0.03}
+        self.policy_rate = config.policy_rate or policy_rates[type(self.policy)]
+        self.value_rate = config.value_rate or value_rates[value]
         offline = config.mode == "offline" or (config.mode == "auto" and task.T is not None)
-        self.pace = Pace(task, offline=offline, path_time=config.path_time)
+        mode = "offline" if offline else "online"
+        lam = max(config.lam, self._policy_lam or 0.0)
+        self.pace = Pace(task, mode=mode, path_time=config.path_time, lam=lam, pauses=pauses(self.env))
+        scaled = value == "mean_variance" and config.value_rate is None
+        self._scale = Scale(self.value.theta, 20 * self.pace.every) if scaled else None
         self._policy_ascent = Ascent(
             self.policy.phi, adam=isinstance(self.policy, NeuralGaussian), averaging=config.averaging
         )
@@ -213,6 +234,7 @@ class ContinuousControl:
         self._average_ascent = Ascent(self.average_reward, adam=False, averaging=config.averaging)
         self._policy_direction = torch.zeros_like(self.policy.phi)
         self._value_direction = torch.zeros_like(self.value.theta)
+        self._average_direction = torch.zeros(1, **place)
         self._trace = torch.zeros(self._rows, len(self.value.theta), **place)
         self._age = torch.zeros(self._rows, **place)
         """[n] time since the start of each row's path."""
@@ -266,9 +288,14 @@ class ContinuousControl:
         self._transitions = transitions
 
     def restarted(self) -> None:
-        """See :meth:`Agent.restarted`: paths start anew."""
-        for part in (self._trace, self._age, *self._own_traces()):
+        """See :meth:`Agent.restarted`: what was gathered along the old paths is dropped."""
+        for part in (self._trace, self._age, *self._own_traces(), *self._gathered()):
             part.zero_()
+        self.pace.phase = 0
+
+    def _gathered(self) -> tuple[Tensor, ...]:
+        """Return what is gathered between two applications."""
+        return self._policy_direction, self._value_direction, self._average_direction, self._miss
 
     @torch.no_grad()
     def update(self) -> dict[str, Tensor]:
@@ -284,7 +311,8 @@ class ContinuousControl:
         if self._keeps_rows:
             # without a horizon an offline path ends where its gradient is applied
             alive = torch.zeros_like(seen.mask) if due and self.pace.cuts else self._alive(step)
-            self._trace *= alive[:, None]
+            for trace in (self._trace, *self._own_traces()):
+                trace *= alive[:, None]
             self._age.add_(self.task.dt).mul_(alive)
         return self._metrics(seen, delta) if self.pace.steps % METRICS_EVERY == 1 else {}
 
@@ -296,9 +324,9 @@ class ContinuousControl:
             **scalars("parameters", self._named()),
         }
 
+    @abstractmethod
     def _learn(self, seen: Seen, step: Transitions) -> Tensor:
         """Add what one step says to the directions of policy and critic; return temporal differences [n]."""
-        raise NotImplementedError
 
     def _seen(self, step: Transitions) -> Seen:
         (t, x), (next_t, next_x) = self.task.split(step.obs), self.task.split(step.next_obs)
@@ -326,10 +354,10 @@ class ContinuousControl:
         if self.config.lam > 0.0:
             xi = self._trace = trace_step(self._trace, xi, self.config.lam, self.task.dt)
         self._value_direction += delta @ xi / seen.rows
+        if self._scale is not None:
+            self._scale.add(seen.mask @ (xi * seen.gradient).abs() / seen.rows, seen.mask.mean())
         if self.task.ergodic:
-            rate = self.value_rate * self.config.average_reward_rate
-            factor = step_factor(self.config, self.pace.time)
-            self._average_ascent.step(delta.sum()[None] / seen.rows, rate * factor, self.task.dt)
+            self._average_direction += delta.sum() / seen.rows
 
     def _alive(self, step: Transitions) -> Tensor:
         """Return 1 in rows [n] whose path goes on."""
@@ -337,16 +365,22 @@ class ContinuousControl:
 
     def _apply(self) -> None:
         """Move along what was gathered."""
-        factor = step_factor(self.config, self.pace.time)
-        for ascent, direction, rate in (
-            (self._policy_ascent, self._policy_direction, self.policy_rate),
-            (self._value_ascent, self._value_direction, self.value_rate),
-        ):
-            ascent.step(direction, rate * factor, self.pace.interval)
-            direction.zero_()
+        factor, interval = step_factor(self.config, self.pace.time), self.pace.interval
+        towards = self._value_direction
+        towards = towards if self._scale is None else self._scale.applied(towards)
+        self._policy_ascent.step(self._policy_direction, self.policy_rate * factor, interval)
+        self._value_ascent.step(towards, self.value_rate * factor, interval)
+        if self.task.ergodic:
+            rate = self.value_rate * self.config.average_reward_rate * factor
+            self._average_ascent.step(self._average_direction, rate, interval)
         if self.learns_multiplier:
             self.w -= self.config.multiplier_rate * self._miss[0] / self._miss[1].clamp(min=1.0)
-            self._miss.zero_()
+        self._apply_own(factor)
+        for part in self._gathered():
+            part.zero_()
+
+    def _apply_own(self, factor: float) -> None:  # noqa: B027  (most have nothing of their own)
+        """Move what an algorithm has beyond policy and critic, with step sizes times ``factor``."""
 
     # What it found ---------------------------------------------------------------------------------------
 
@@ -390,6 +424,11 @@ class ContinuousControl:
     # Files -----------------------------------------------------------------------------------------------
 
     @property
+    def _policy_lam(self) -> float | None:
+        """Lambda of a policy's trace, where an algorithm has one."""
+        return None
+
+    @property
     def _needs_age(self) -> bool:
         """Whether an algorithm looks at the time since the start of paths."""
         return False
@@ -402,7 +441,7 @@ class ContinuousControl:
         """Return what an algorithm must keep beyond what all do."""
         return {}
 
-    def _load_own_state(self, state: Mapping[str, Any]) -> None:
+    def _load_own_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027
         """Take back what :meth:`_own_state` returned."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -412,10 +451,11 @@ class ContinuousControl:
             "policy": self._policy_ascent.state_dict(),
             "value": self._value_ascent.state_dict(),
             "average_reward": self._average_ascent.state_dict(),
-            "steps": self.pace.steps,
+            "pace": self.pace.state_dict(),
+            "scale": {} if self._scale is None else self._scale.state_dict(),
             "w": self.w,
             "rows": [self._trace, self._age, *self._own_traces()],
-            "directions": [self._policy_direction, self._value_direction, self._miss],
+            "gathered": list(self._gathered()),
             "generator": self._generator.get_state(),
             **self._own_state(),
         }
@@ -426,7 +466,9 @@ class ContinuousControl:
         self._value_ascent.load_state_dict(state["value"])
         self._average_ascent.load_state_dict(state["average_reward"])
         self._load_own_state(state)
-        self.pace.steps = int(state["steps"])
+        self.pace.load_state_dict(state["pace"])
+        if self._scale is not None:
+            self._scale.load_state_dict(state["scale"])
         self.w.copy_(state["w"])
         rows = [self._trace, self._age, *self._own_traces()]
         if [part.shape for part in rows] == [part.shape for part in state["rows"]]:
@@ -434,8 +476,7 @@ class ContinuousControl:
                 here.copy_(kept)
         else:
             self.restarted()
-        directions = (self._policy_direction, self._value_direction, self._miss)
-        for here, kept in zip(directions, state["directions"], strict=True):
+        for here, kept in zip(self._gathered(), state["gathered"], strict=True):
             here.copy_(kept)
         restore_generator(self._generator, state["generator"])
 

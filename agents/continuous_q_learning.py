@@ -40,7 +40,7 @@ from prefrl.nn.gaussian_policies import AffineGaussian, GaussianPolicy, NeuralGa
 
 from .base import Agent
 from .continuous_control import ContinuousControl, ContinuousControlConfig, Seen
-from .continuous_time import Ascent, Task, step_factor
+from .continuous_time import Ascent, Task
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ class ContinuousQLearning(ContinuousControl, Agent):
 
     config_class: ClassVar[type[ContinuousQLearningConfig]] = ContinuousQLearningConfig
     config: ContinuousQLearningConfig
+    default_rate: ClassVar[float] = 1.0
 
     def __init__(
         self,
@@ -128,7 +129,8 @@ class ContinuousQLearning(ContinuousControl, Agent):
         if self.behavior is None or deterministic:
             return super().act(obs, deterministic=deterministic)
         t, x = self.task.split(obs)
-        return self.behavior(t[:, None], x, self._noise(len(obs)))  # type: ignore[no-any-return]
+        actions: Tensor = self.behavior(t[:, None], x, self._noise(len(obs)))
+        return actions if self._bounds is None else actions.clamp(*self._bounds)
 
     def _make_parts(self) -> None:
         super()._make_parts()
@@ -145,6 +147,7 @@ class ContinuousQLearning(ContinuousControl, Agent):
                     "normalizer is 'unknown', which goes with affine policies only; take 'known'"
                 )
             self.advantage = QuadraticAdvantage(self.policy, task.dim, task.action_dim, config.temperature)
+            self._advantage_direction = torch.zeros_like(self.advantage.psi)
             self._advantage_ascent = Ascent(self.advantage.psi, adam=False, averaging=config.averaging)
 
     def _learn(self, seen: Seen, step: Transitions) -> Tensor:
@@ -160,18 +163,28 @@ class ContinuousQLearning(ContinuousControl, Agent):
         q, gradient = self.advantage.gradient(seen.t, seen.x, seen.actions)
         delta = self._delta(seen, -q)
         self._critic_direction(seen, delta)
-        rate = self.policy_rate * step_factor(self.config, self.pace.time)
-        self._advantage_ascent.step((delta * weights) @ gradient, rate, self.task.dt)
+        self._advantage_direction += (delta * weights) @ gradient
         own = self.policy.sample(seen.t, seen.x, self._noise(len(delta)))
         log_prob, score = self.policy.score(seen.t, seen.x, own)
         better = self.advantage.gradient(seen.t, seen.x, own)[0] - gamma * log_prob
         self._policy_direction += (better * weights * self.task.dt) @ score
         return delta
 
+    def _gathered(self) -> tuple[Tensor, ...]:
+        gathered = super()._gathered()
+        return gathered if self.advantage is None else (*gathered, self._advantage_direction)
+
+    def _apply_own(self, factor: float) -> None:
+        if self.advantage is not None:
+            rate = self.policy_rate * factor
+            self._advantage_ascent.step(self._advantage_direction, rate, self.pace.interval)
+
     def _named(self) -> dict[str, Tensor]:
-        """Return the critic's and the policy's parameters, those of a known normaliser as psi."""
+        """Return all parameters, the policy's as psi where the normaliser is known."""
         named = super()._named()
-        if self.advantage is not None or not isinstance(self.policy, AffineGaussian):
+        if self.advantage is not None:
+            return {**named, "psi": self._advantage_ascent.best}
+        if not isinstance(self.policy, AffineGaussian):
             return named
         psi = {name.replace("phi", "psi"): value for name, value in named.items()}
         log_gamma = torch.full_like(psi["psi3"], self.config.temperature).log()

@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import torch
+from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from prefrl.data import Transitions
-from prefrl.envs.diffusion import DiffusionDynamics
+from prefrl.envs.diffusion import DiffusionDynamics, whole_steps
 from prefrl.nn.value_families import (
     ImpliedVolatility,
     MeanVarianceValue,
@@ -245,41 +246,106 @@ class Pace:
 
     Args:
         task: the task.
-        offline: apply them once an episode is over, else after every step.
-        path_time: length of what counts as an episode without a horizon.
+        mode: "online": after every step; "offline": once an episode is over.
+        path_time: length of what counts as an episode offline, without a horizon; None elsewhere.
+        lam: of the test process; where nothing ends a path it must be below 1.
+        pauses: whether a step that is no transition follows the end of an episode (NEXT_STEP).
 
     Raises:
-        ValueError: if it is needed and not given, or is no whole number of steps.
+        ValueError: if ``path_time`` is needed and not given, or given and not needed, or no whole number of
+            steps; or for a trace that never ends.
     """
 
-    def __init__(self, task: Task, *, offline: bool, path_time: float | None) -> None:
-        self.dt, self.offline = task.dt, offline
-        self.cuts = offline and task.T is None
+    def __init__(
+        self, task: Task, *, mode: str, path_time: float | None, lam: float = 0.0, pauses: bool = False
+    ) -> None:
+        self.dt, self.offline = task.dt, mode == "offline"
+        self.cuts = self.offline and task.T is None
         """Whether paths end where directions are applied."""
-        self.steps = 0
-        self.every = 1
-        if offline and task.num_steps is not None:
-            self.every = task.num_steps
-        elif offline:
+        self.steps = self.phase = 0
+        length = 1
+        if path_time is not None and not self.cuts:
+            raise ValueError(f"path_time is {path_time}; it is for learning offline without a horizon")
+        if self.offline and task.num_steps is not None:
+            length = task.num_steps
+        elif self.offline:
             if path_time is None:
                 raise ValueError("path_time must be given: without a horizon, learning from whole paths "
                                  "needs their length")  # fmt: skip
-            self.every = max(1, round(path_time / task.dt))
+            length = whole_steps(path_time, task.dt, "path_time")
+        if lam == 1.0 and task.T is None and not self.offline:
+            raise ValueError("lam is 1 without a horizon: the trace never ends; "
+                             "take a lower one, or mode offline and path_time")  # fmt: skip
+        self.interval = length * task.dt
+        """Time between two applications."""
+        self.every = length + (self.offline and pauses and task.T is not None)
 
     @property
     def time(self) -> float:
         """Time that has passed."""
         return self.steps * self.dt
 
-    @property
-    def interval(self) -> float:
-        """Time between two applications."""
-        return self.every * self.dt
-
     def tick(self) -> bool:
         """Count a step; return whether it is time to apply what was gathered."""
         self.steps += 1
-        return self.steps % self.every == 0
+        self.phase = (self.phase + 1) % self.every
+        return self.phase == 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the time, and where in an episode it is."""
+        return {"steps": self.steps, "phase": self.phase}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
+        self.steps, self.phase = int(state["steps"]), int(state["phase"])
+
+
+def pauses(env: Any) -> bool:
+    """Whether a vector environment shows a step that is no transition after an episode's end (NEXT_STEP)."""
+    if not isinstance(env, gym.vector.VectorEnv):
+        return False
+    mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+    return AutoresetMode(mode) is AutoresetMode.NEXT_STEP
+
+
+class Scale:
+    """Largest running mean of what a parameter's direction responds with to it, for default steps.
+
+    Directions xi delta change by about xi_j dJ/dtheta_j per unit of theta_j; divided by its mean size, one
+    step size suits features of any size. It changes no fixed point.
+
+    Args:
+        like: [P] parameters.
+        window: steps over which the mean is taken.
+        warm: steps before which parameters do not move.
+    """
+
+    def __init__(self, like: Tensor, window: int, warm: int = 1) -> None:
+        self.mean, self.peak = torch.zeros_like(like), torch.zeros_like(like)
+        self.window, self.warm, self.steps = window, warm, 0
+
+    def add(self, response: Tensor, share: Tensor) -> None:
+        """Take in the mean response [P] of one step, of which a share [] of the rows were transitions."""
+        self.steps += 1
+        self.mean.lerp_(response, share / min(self.steps, self.window))
+        if self.steps >= self.warm:  # never less: a feature that fades must not make steps larger
+            self.peak = torch.maximum(self.peak, self.mean)
+
+    def applied(self, direction: Tensor) -> Tensor:
+        """Return a direction [P] over the mean response; 0 before that is known."""
+        if self.steps < self.warm:
+            return torch.zeros_like(direction)
+        return direction / (self.peak + 1e-9 * self.peak.max() + 1e-300)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the mean and the number of steps."""
+        return {"mean": self.mean, "peak": self.peak, "steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
+        self.mean.copy_(state["mean"])
+        self.peak = state["peak"].to(self.mean.device, copy=True)
+        self.steps = int(state["steps"])
 
 
 def make_value(
@@ -340,15 +406,6 @@ def holding(family: Any, name: str, parameters: Tensor) -> Iterator[None]:
         yield
     finally:
         setattr(family, name, kept)
-
-
-def default_rate(value: str, task: Task) -> float:
-    """Return a step size per unit of time that suits a family of value functions."""
-    if value == "mean_variance":  # its features are of the size of (x0 - w)^2
-        diffusion = task.diffusion
-        return 0.5 / max(1.0, float(diffusion.x0[0] - diffusion.w) ** 4)
-    # vega is below 1, and a step of Adam has a size of its own
-    return {"implied_volatility": 2.0, "neural": 0.03}.get(value, 0.5)
 
 
 def plain(values: Mapping[str, Tensor]) -> dict[str, Any]:

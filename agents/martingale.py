@@ -8,13 +8,12 @@ difference
 is the increment of a martingale iff J is right (average rewards: r - V instead of the discount). The
 objectives differ in what they make of it:
 
-    martingale_loss   1/2 E int (M_T - M_t)^2 dt: the regression on what a path earns, from whole paths
-    ctd               E sum xi delta = 0 for xi = dJ/dtheta (lam = 0) or its trace, xi_k = lam^dt xi_{k-1} +
-    dJ_k dt clstd             the same for a J linear in theta, solved from moments
-    cgtd              1/2 |E sum xi delta|^2 in the norm of xi, by GTD2 or TDC
-    mstde             1/2 E sum delta^2 / dt, the mean squared TD error: kept for comparison, since as dt ->
-    0 it
-                      makes J smooth, not right; solved by least squares where J is linear in theta
+- martingale_loss: 1/2 E int (M_T - M_t)^2 dt, the regression on what a path earns, from whole paths;
+- ctd: E sum xi delta = 0 for xi = dJ/dtheta (lam = 0) or its trace, xi_k = lam^dt xi_{k-1} + dJ_k dt;
+- clstd: the same for a J linear in theta, solved from moments;
+- cgtd: 1/2 |E sum xi delta|^2 in the norm of xi, by GTD2 or TDC;
+- mstde: 1/2 E sum delta^2 / dt, the mean squared TD error, kept for comparison, since as dt -> 0 it makes J
+  smooth, not right; solved by least squares where J is linear in theta.
 
 Parameters move by alpha times the sum of these over time, so that step sizes are per unit of time and halving
 dt keeps the result: after every step (online), or after every episode (offline). The gradient of the
@@ -49,13 +48,14 @@ from .continuous_time import (
     Ascent,
     Decay,
     Pace,
+    Scale,
     check_not_negative,
     check_positive,
     check_schedule,
-    default_rate,
     default_value,
     holding,
     make_value,
+    pauses,
     plain,
     scalars,
     split_rewards,
@@ -68,6 +68,17 @@ Objective = Literal["martingale_loss", "ctd", "clstd", "cgtd", "mstde"]
 
 Value = Literal["auto", "tau_squared", "tau_x", "quadratic", "mean_variance", "implied_volatility", "neural"]
 """Families of value functions; see ``prefrl.nn.value_families``."""
+
+
+DEFAULT_RATE, DEFAULT_ADAM_RATE, DEFAULT_RIDGE = 0.25, 0.03, 1e-8
+
+OWN_SETTINGS = {
+    "correction": ("cgtd",),
+    "loss_weight": ("martingale_loss",),
+    "ridge": ("clstd", "mstde"),
+    "learning_rate": ("martingale_loss", "ctd", "cgtd", "mstde"),
+}
+"""Settings that only some objectives have."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +104,8 @@ class MartingaleConfig:
     """Length of what counts as an episode offline, in units of time, where there is no horizon."""
 
     learning_rate: float | None = None
-    """Step size per unit of time; None: 0.5, less for mean_variance, 2 for
-    implied_volatility, 0.03 of Adam for neural ones."""
+    """Step size per unit of time; None: 0.25 over the mean of |xi dJ/dtheta|, parameter by parameter, and for
+    neural value functions 0.03 of Adam."""
 
     decay: Decay = "power"
     """How step sizes fall with time t: constant, log (1 / max(1, log t)), power ((1 + t / decay_time)^-p)."""
@@ -115,17 +126,17 @@ class MartingaleConfig:
     average_reward_rate: float = 1.0
     """Step size of the average reward V, per unit of time and relative to learning_rate."""
 
-    loss_weight: float = 1.0
-    """Of martingale_loss with a discount: 1 compares values as seen from time 0, 0 as seen from t."""
+    loss_weight: float | None = None
+    """martingale_loss with a discount: 1 (None) compares values as seen from time 0, 0 as seen from t."""
 
-    correction: Literal["gtd2", "tdc"] = "gtd2"
-    """Kind of cgtd."""
+    correction: Literal["gtd2", "tdc"] | None = None
+    """Kind of cgtd; None: gtd2."""
 
     auxiliary_rate: float = 2.0
     """Step size of cgtd's auxiliary weights, relative to learning_rate."""
 
-    ridge: float = 1e-8
-    """Share of the mean diagonal that is added to clstd's matrix."""
+    ridge: float | None = None
+    """Share of the mean diagonal that is added to the matrix where parameters are solved for; None: 1e-8."""
 
     dt: float | None = None
     """Time between two steps; None: the environment's."""
@@ -138,11 +149,15 @@ class MartingaleConfig:
         object.__setattr__(self, "hidden", tuple(self.hidden))  # a file holds a list
         for name, allowed in (("objective", get_args(Objective)), ("value", get_args(Value)),
                               ("mode", ("auto", "online", "offline")),
-                              ("correction", ("gtd2", "tdc"))):  # fmt: skip
+                              ("correction", (None, "gtd2", "tdc"))):  # fmt: skip
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}")
+                names = ", ".join(str(value) for value in allowed if value)
+                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed are {names}")
+        for name, of in OWN_SETTINGS.items():
+            if getattr(self, name) is not None and self.objective not in of:
+                raise ValueError(f"{name} is {getattr(self, name)}, but only {' and '.join(of)} have it")
         for name in ("lam", "loss_weight"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
+            if getattr(self, name) is not None and not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
         if self.lam > 0.0 and self.objective in ("martingale_loss", "mstde"):
             raise ValueError(f"lam is {self.lam}; {self.objective} has no test process to choose")
@@ -201,11 +216,20 @@ class MartingaleEvaluation(Agent):
         name = default_value(task) if self.config.value == "auto" else self.config.value
         self.value = make_value(name, task, self.config.hidden, w, self._generator, self.device)
         self._check_suits(name)
-        ml = self.config.objective == "martingale_loss"
-        offline = self.config.mode == "offline" or (self.config.mode == "auto" and (ml or task.T is not None))
-        self.pace = Pace(task, offline=offline, path_time=self.config.path_time)
-        self.ascent = Ascent(self.value.theta, adam=name == "neural", averaging=self.config.averaging)
-        self.learning_rate = self.config.learning_rate or default_rate(name, task)
+        config = self.config
+        ml = config.objective == "martingale_loss"
+        offline = config.mode == "offline" or (config.mode == "auto" and (ml or task.T is not None))
+        mode = "offline" if offline else "online"
+        self.pace = Pace(task, mode=mode, path_time=config.path_time, lam=config.lam, pauses=pauses(env))
+        neural = name == "neural"
+        self.ascent = Ascent(self.value.theta, adam=neural, averaging=config.averaging)
+        self.learning_rate = config.learning_rate or (DEFAULT_ADAM_RATE if neural else DEFAULT_RATE)
+        window = round(max(50.0, 20.0 * self.pace.interval) / task.dt)
+        self._scale = (
+            None
+            if neural or config.learning_rate
+            else Scale(self.value.theta, window, warm=round(1.0 / task.dt))
+        )
         self.average_reward = torch.zeros(1, dtype=DTYPE, device=self.device)
         self._average = Ascent(self.average_reward, adam=False, averaging=self.config.averaging)
         P, self._rows = len(self.value.theta), int(getattr(env, "num_envs", 1))
@@ -215,6 +239,7 @@ class MartingaleEvaluation(Agent):
         self._age = torch.zeros(self._rows, **zeros)
         """[n] time since the start of each row's path."""
         self._direction = torch.zeros(P, **zeros)
+        self._average_direction = torch.zeros(1, **zeros)
         self._u = torch.zeros(P, **zeros)
         self._moments = LinearSystem(torch.zeros(size, size, **zeros), torch.zeros(size, **zeros))
         # CTD(0) needs no row's gradient by itself, and those of a network are many numbers.
@@ -252,9 +277,10 @@ class MartingaleEvaluation(Agent):
         self._transitions = transitions
 
     def restarted(self) -> None:
-        """See :meth:`Agent.restarted`: paths start anew."""
-        self._trace.zero_()
-        self._age.zero_()
+        """See :meth:`Agent.restarted`: what was gathered along the old paths is dropped."""
+        for part in (self._trace, self._age, self._direction, self._average_direction):
+            part.zero_()
+        self.pace.phase = 0
 
     @torch.no_grad()
     def update(self) -> dict[str, Tensor]:
@@ -265,10 +291,9 @@ class MartingaleEvaluation(Agent):
         config, dt = self.config, self.task.dt
         seen = self._seen(step)
         self._learn(seen)
+        if self.task.ergodic:
+            self._average_direction += seen.delta.sum() / seen.rows
         rate = self.learning_rate * step_factor(config, self.pace.time)
-        if self.task.ergodic and not self._solves:
-            direction = seen.delta.sum()[None] / seen.rows
-            self._average.step(direction, rate * config.average_reward_rate, dt)
         due = self.pace.tick()
         if due:
             self._apply(rate)
@@ -307,7 +332,9 @@ class MartingaleEvaluation(Agent):
         discounted = (rewards + math.exp(-beta * dt) * next_value - value) * mask
         slope = (next_gradient - (1.0 + beta * dt) * gradient) * mask[:, None]
         rows = mask.sum().clamp(min=1.0)
-        return _Seen(t, x, delta, discounted, gradient, next_gradient, slope, rows)
+        # rows that are no transitions count for nothing, also as tests
+        return _Seen(t, x, delta, discounted, gradient * mask[:, None],
+                     next_gradient * mask[:, None], slope, mask, rows)  # fmt: skip
 
     def _learn(self, seen: _Seen) -> None:
         """Add what one step says to the direction that is gathered, or to the moments."""
@@ -321,24 +348,35 @@ class MartingaleEvaluation(Agent):
                 self._gather(seen, None)
             else:
                 self._direction -= seen.delta @ seen.slope / rows
+                self._respond(seen, seen.slope, seen.slope / dt)
             return
         if objective == "martingale_loss":
             discount = torch.exp(-beta * self._age)
-            scale = torch.exp((1.0 - 2.0 * config.loss_weight) * beta * self._age)
+            weight = 1.0 if config.loss_weight is None else config.loss_weight
+            scale = torch.exp((1.0 - 2.0 * weight) * beta * self._age)
             self._trace = trace_step(self._trace, seen.gradient * scale[:, None], 1.0, dt)
             self._direction += (seen.discounted * discount) @ self._trace / rows
+            self._respond(seen, self._trace, seen.gradient)
             return
-        xi = self._trace = trace_step(self._trace, seen.gradient, config.lam, dt)
+        xi = self._trace = trace_step(self._trace, seen.gradient, config.lam, dt) * seen.mask[:, None]
+        self._respond(seen, xi, seen.gradient)
         if objective == "ctd":
             self._direction += seen.delta @ xi / rows
         elif objective == "cgtd":
-            take = gtd2_step if config.correction == "gtd2" else tdc_step
+            take = tdc_step if config.correction == "tdc" else gtd2_step
             found = take(self._u, xi, seen.delta, seen.gradient, seen.next_gradient, dt, beta)
+            share = len(xi) / rows  # of means over all rows in those over transitions
             rate = self.learning_rate * config.auxiliary_rate * step_factor(config, self.pace.time)
-            self._direction += found.d_theta
-            self._u.add_(found.d_u, alpha=rate)
+            self._direction += found.d_theta * share
+            d_u = found.d_u * share
+            self._u.add_(d_u if self._scale is None else self._scale.applied(d_u), alpha=rate)
         else:
             self._gather(seen, xi)
+
+    def _respond(self, seen: _Seen, xi: Tensor, gradient: Tensor) -> None:
+        """Take note of the size of what directions respond with to parameters."""
+        if self._scale is not None and not self._solves:
+            self._scale.add((xi * gradient).abs().sum(0) / seen.rows, seen.mask.mean())
 
     def _gather(self, seen: _Seen, xi: Tensor | None) -> None:
         """Add a step to the moments A theta = c of E xi delta = 0; of least squares over delta if xi is None.
@@ -348,9 +386,9 @@ class MartingaleEvaluation(Agent):
         dt, slope = self.task.dt, seen.slope
         rest = seen.delta - slope @ self.value.theta
         if self.task.ergodic:
-            slope = torch.cat([slope, torch.full_like(slope[:, :1], -dt)], 1)
-            rest = rest + self.average_reward * dt
-            xi = xi if xi is None else torch.cat([xi, torch.ones_like(xi[:, :1])], 1)
+            slope = torch.cat([slope, -dt * seen.mask[:, None]], 1)
+            rest = rest + self.average_reward * dt * seen.mask
+            xi = xi if xi is None else torch.cat([xi, seen.mask[:, None]], 1)
         tests = -slope if xi is None else xi
         self._moments.A.add_(tests.T @ -slope / seen.rows)
         self._moments.c.add_(tests.T @ rest / seen.rows)
@@ -362,11 +400,16 @@ class MartingaleEvaluation(Agent):
 
     def _apply(self, rate: float) -> None:
         """Move along the direction gathered, or solve for what the moments say."""
+        config, interval = self.config, self.pace.interval
         if not self._solves:
-            self.ascent.step(self._direction, rate, self.pace.interval)
-            self._direction.zero_()
+            scale, direction = self._scale, self._direction
+            self.ascent.step(direction if scale is None else scale.applied(direction), rate, interval)
+            if self.task.ergodic:
+                self._average.step(self._average_direction, rate * config.average_reward_rate, interval)
+            for part in (self._direction, self._average_direction):
+                part.zero_()
             return
-        found = self._moments.solve(self.config.ridge)
+        found = self._moments.solve(DEFAULT_RIDGE if config.ridge is None else config.ridge)
         P = len(self.value.theta)
         for part, ascent in ((found[:P], self.ascent), (found[P:], self._average)):
             if len(part):
@@ -407,7 +450,9 @@ class MartingaleEvaluation(Agent):
         return {
             "ascent": self.ascent.state_dict(),
             "average_reward": self._average.state_dict(),
-            "steps": self.pace.steps,
+            "pace": self.pace.state_dict(),
+            "scale": {} if self._scale is None else self._scale.state_dict(),
+            "average_direction": self._average_direction,
             "trace": self._trace,
             "age": self._age,
             "direction": self._direction,
@@ -422,12 +467,15 @@ class MartingaleEvaluation(Agent):
         """See :meth:`Agent.load_state_dict`; with another number of rows paths start anew."""
         self.ascent.load_state_dict(state["ascent"])
         self._average.load_state_dict(state["average_reward"])
-        self.pace.steps = int(state["steps"])
+        self.pace.load_state_dict(state["pace"])
+        if self._scale is not None:
+            self._scale.load_state_dict(state["scale"])
         if state["trace"].shape == self._trace.shape:
             self._trace.copy_(state["trace"])
             self._age.copy_(state["age"])
         else:
             self.restarted()
+        self._average_direction.copy_(state["average_direction"])
         for name, here in (("direction", self._direction), ("u", self._u), ("A", self._moments.A),
                            ("c", self._moments.c)):  # fmt: skip
             here.copy_(state[name])
@@ -458,8 +506,10 @@ class _Seen(NamedTuple):
     """[n, P] at the successor, 0 where that is terminal."""
     slope: Tensor
     """[n, P] d(delta)/dtheta."""
+    mask: Tensor
+    """[n] 1 in rows that are transitions, else 0."""
     rows: Tensor
-    """[] number of rows that are transitions."""
+    """[] number of those."""
 
 
 def policy_to_json(policy: Any) -> str:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .backend import Array, Backend
-from .diffusion import DiffusionDynamics, DiffusionEnv, DiffusionVectorEnv, Floats, Scheme, check_between
+from .backend import Array, Backend, Noise, State
+from .diffusion import (
+    DiffusionDynamics,
+    DiffusionEnv,
+    DiffusionVectorEnv,
+    Floats,
+    Scheme,
+    check_between,
+    check_vector,
+)
 
 _normal_cdf = np.vectorize(lambda z: 0.5 * math.erfc(-z / math.sqrt(2.0)), otypes=[np.float64])
 
@@ -44,6 +53,12 @@ class BlackScholesCallDynamics(DiffusionDynamics):
         if not self.x0_spread < self.x0[0]:
             raise ValueError(f"S0 is {S0} and x0_spread {x0_spread}; a stock starts above 0")
 
+    def initial(self, noise: Noise, options: Mapping[str, Any] | None = None) -> State:
+        """See :class:`DiffusionDynamics`: ``options["x"]`` must be positive."""
+        if options and "x" in options and not (check_vector("x", options["x"], 1) > 0.0).all():
+            raise ValueError(f"x is {options['x']!r}; a stock starts above 0")
+        return super().initial(noise, options)
+
     def drift(self, t: Any, x: Array, actions: Array) -> Array:
         """See :class:`DiffusionDynamics`."""
         return self.b * x
@@ -77,11 +92,13 @@ class BlackScholesCallFace:
         s, tau = np.broadcast_arrays(
             np.asarray(x, dtype=np.float64), call.T - np.asarray(t, dtype=np.float64)
         )
+        if not (s > 0.0).all():
+            raise ValueError(f"x is {x!r}; a stock's price is above 0")
         ahead = np.maximum(tau, 1e-300)
         spread = call.s0 * np.sqrt(ahead)
         d1 = (np.log(s / call.K) + (call.b + call.s0**2 / 2.0) * ahead) / spread
         price = s * _normal_cdf(d1) - call.K * np.exp(-call.b * ahead) * _normal_cdf(d1 - spread)
-        return np.asarray(np.where(tau > 0.0, price, np.maximum(s - call.K, 0.0)))
+        return np.asarray(np.where(tau <= 0.0, np.maximum(s - call.K, 0.0), price))
 
     def true_parameters(self, family: str = "implied_volatility") -> dict[str, float] | None:
         """Return the volatility theta that the option's price implies: s0; None for other families."""

@@ -350,6 +350,8 @@ class DiffusionFace:
                 if tuple(given.shape) not in ((dynamics.dim,), (n_paths, dynamics.dim)):
                     raise ValueError(f"x0 has shape {tuple(given.shape)}; it must be ({dynamics.dim},) or "
                                      f"({n_paths}, {dynamics.dim})")  # fmt: skip
+                if not bool(dynamics.xp.all(dynamics.xp.isfinite(given))):
+                    raise ValueError("x0 holds numbers that are not finite")
                 start = start * 0.0 + given
             return simulate(dynamics, policy, n_paths, steps, start, rng)
 
@@ -420,13 +422,13 @@ def check_array(name: str, value: Any) -> Floats:
     return array
 
 
-def whole_steps(T: float, dt: float) -> int:
-    """Return T / dt; raise ValueError unless it is a whole number of steps, not too many."""
-    steps = round(T / dt)
-    if steps < 1 or abs(steps * dt - T) > 1e-9 * T:
-        raise ValueError(f"T is {T:g} and dt {dt:g}; the horizon must be a whole number of steps")
+def whole_steps(time: float, dt: float, name: str = "T") -> int:
+    """Return time / dt; raise ValueError unless it is a whole number of steps, not too many."""
+    steps = round(time / dt)
+    if steps < 1 or abs(steps * dt - time) > 1e-9 * time:
+        raise ValueError(f"{name} is {time:g} and dt {dt:g}; it must be a whole number of steps")
     if steps > PLENTY:
-        raise ValueError(f"T / dt is {steps}; an episode must not have more than {PLENTY} steps")
+        raise ValueError(f"{name} / dt is {steps}; an episode must not have more than {PLENTY} steps")
     return steps
 
 

@@ -62,6 +62,7 @@ class LinearQuadraticDynamics(DiffusionDynamics):
         given = {"A": A, "B": B, "C": C, "D": D, "s": sigma, "M": M, "N": N, "R": R, "P": P, "Q": Q}
         beta = check_between("beta", beta, 0.0, math.inf, closed=True)
         self.problem = problem = coefficients(given, beta)
+        problem.stable_feedback()  # or no policy has a finite value
         d, m = problem.B.shape
         # Without noise in proportion to it, a single coordinate moves as an Ornstein-Uhlenbeck process.
         self.exact = d == 1 and not problem.C.any()

@@ -45,7 +45,7 @@ class MeanVarianceOptimum:
     """Parameters of the cost V = (x - w)^2 e^{-theta3 (T - t)} + theta2 (t^2 - T^2) + theta1 (t - T) - (w -
     z)^2."""
     mean: float
-    """E X_T, which is z."""
+    """E X_T, which is z unless the environment was given another w."""
     variance: float
     """Var X_T, exploration included."""
     exploration_variance: float
@@ -133,7 +133,9 @@ class MeanVarianceFace:
         gap = w - float(env.x0[0])
         # E (w - X_T) = (w - x0) e^{-rho^2 T}, E (w - X_T)^2 = (w - x0)^2 e^{-rho^2 T} + lam T / 2
         mean = w - gap * math.exp(-(rho**2) * T)
+        # a start that is uniform within x0_spread adds its own variance to (w - x0)^2
         variance = gap**2 * math.exp(-(rho**2) * T) * -math.expm1(-(rho**2) * T) + lam * T / 2.0
+        variance += env.x0_spread**2 / 3.0 * math.exp(-(rho**2) * T)
         return MeanVarianceOptimum(policy, theta, mean, variance, lam * T / 2.0)
 
     def true_value(self, t: ArrayLike, x: ArrayLike, temperature: float = 0.1) -> Floats:

@@ -11,7 +11,7 @@ JMLR 23(275), section 5; matrices as in Yong and Zhou, "Stochastic controls", 19
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,8 @@ Floats = NDArray[np.float64]
 NEWTON_STEPS, CONTINUATION_STEPS = 100, 200
 """Most policy improvements, and most reductions of the discount rate on the way to a first stable policy."""
 
-CHEAP = 1e-6
-"""Cost of actions, against 1 of states, in the search for a first stable policy."""
+SEARCHES = ((1e-6, 0.1), (1e-6, 0.02), (1e-9, 0.02), (1e-3, 0.02))
+"""Costs of actions, against 1 of states, and shares of the rate, in searches for a first stable policy."""
 
 MARGIN = 1e-9
 """A closed loop must be stable by this much."""
@@ -182,7 +182,8 @@ class LinearQuadratic:
         level = float(level - self.Q @ f2 - 0.5 * np.trace(spread @ v))
         if temperature > 0.0:
             if policy.entropy(0.0) == -math.inf:
-                raise ValueError(f"v is {v}; a policy without randomness in some direction has no entropy")
+                raise ValueError(f"v is {v}; a policy without randomness in some direction has no entropy: "
+                                 "count none, temperature 0")  # fmt: skip
             level += temperature * policy.entropy(0.0)
         if self.beta == 0.0:
             return LinearQuadraticValue(k2, k1, 0.0, level)
@@ -211,7 +212,7 @@ class LinearQuadratic:
         Raises:
             ValueError: if there is no best policy: none is stable, or N - D'k2 D is not positive definite.
         """
-        f1 = self._stable_feedback()
+        f1 = self.stable_feedback()
         for _ in range(NEWTON_STEPS):
             k2 = self.quadratic(f1)
             better, S = self.improved(k2)
@@ -238,29 +239,46 @@ class LinearQuadratic:
         return LinearQuadraticOptimum(policy, self.value(policy, temperature), plain, best)
 
     def _unstable(self) -> str:
-        return (f"no linear policy keeps the second moments from growing faster than beta = {self.beta:g}: "
-                "the Riccati equation has no stabilising root")  # fmt: skip
+        return (f"no linear policy was found that keeps the second moments from growing faster than "
+                f"beta = {self.beta:g}: the Riccati equation has no stabilising root")  # fmt: skip
 
-    def _stable_feedback(self) -> Floats:
+    def stable_feedback(self) -> Floats:
         """Return a feedback [m, d] that is stable at rate beta.
 
         With a high enough rate doing nothing is stable. The best policy at one rate, where actions cost
         next to nothing, is stable at a somewhat lower one, and so on down to beta, if there is a way.
+
+        Raises:
+            ValueError: if none is found.
         """
+        for cheap, share in SEARCHES:
+            found = self._continued(cheap, share)
+            if found is not None:
+                return found
+        if self.R.shape == (1, 1):  # then the most stable one is known
+            cross, square = float(self.B.sum() + (self.C * self.D).sum()), float((self.D**2).sum())
+            slope = float(self.beta - self.least_beta(np.zeros((1, 1))))
+            best = -cross / square if square else (slope - 1.0) / (2.0 * cross) if cross else 0.0
+            f1 = np.full((1, 1), best)
+            if self.beta > self.least_beta(f1) + MARGIN * max(1.0, abs(best)):
+                return f1
+        raise ValueError(self._unstable())
+
+    def _continued(self, cheap: float, share: float) -> Floats | None:
+        """Return a stable feedback by continuation in the rate; None if it comes to a halt above beta."""
         d, m = self.B.shape
         zero = np.zeros_like
-        unit = LinearQuadratic(self.A, self.B, self.C, self.D, zero(self.s), np.eye(d), CHEAP * np.eye(m),
-                               zero(self.R), zero(self.P), zero(self.Q), self.beta)  # fmt: skip
+        unit = replace(self, s=zero(self.s), M=np.eye(d), N=cheap * np.eye(m), R=zero(self.R), P=zero(self.P),
+                       Q=zero(self.Q))  # fmt: skip
         f1 = zero(self.R)
         least = self.least_beta(f1)
         for _ in range(CONTINUATION_STEPS):
             if self.beta > least + MARGIN * max(1.0, abs(least)):
                 return f1
-            rate = least + 0.1 * max(1.0, abs(least))
-            at_rate = LinearQuadratic(**{**unit.__dict__, "beta": rate})
-            for _ in range(5):
+            at_rate = replace(unit, beta=least + share * max(1.0, abs(least)))
+            for _ in range(20):
                 f1, _ = at_rate.improved(at_rate.quadratic(f1))
             before, least = least, self.least_beta(f1)
-            if least > before - 1e-10 * max(1.0, abs(before)):
-                break
-        raise ValueError(self._unstable())
+            if not least < before - 1e-10 * max(1.0, abs(before)):
+                return None
+        return None

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import prefrl.envs
-from prefrl.agents.base import Agent
+from prefrl.agents.base import Agent, make_generator
 from prefrl.agents.continuous_control import ContinuousControl
 from prefrl.agents.continuous_time import DTYPE
 from prefrl.agents.martingale import MartingaleEvaluation
@@ -30,12 +30,20 @@ Floats = NDArray[np.float64]
 TIMES, PLACES = 11, 41
 """Points of the grid over which value functions are compared: times, and places in all."""
 
-PATHS = 20_000
-"""Paths that a policy without a closed form is judged by."""
+PATHS, NUMBERS = 20_000, 20_000_000
+"""Paths that a policy without a closed form is judged by, and the most steps of all of them together."""
+
+CHUNK = 500
+"""Steps of paths without a horizon that are held at once."""
 
 
 def make_diffusions(
-    env_id: str, env_args: tuple[str, ...], num_envs: int, device: str, dt: float | None
+    env_id: str,
+    env_args: tuple[str, ...],
+    num_envs: int,
+    device: str,
+    dt: float | None = None,
+    beta: float | None = None,
 ) -> Any:
     """Return ``num_envs`` environments in float64; those of prefrl without a horizon are never cut.
 
@@ -45,32 +53,39 @@ def make_diffusions(
         num_envs: how many.
         device: where prefrl's own live.
         dt: time between two steps of prefrl's diffusions; None: their default.
+        beta: their discount rate; None: their default.
 
     Raises:
         ValueError: if the arguments are not the environment's.
     """
-    env_args = with_dt(env_id, env_args, dt)
-    if _own(env_id) and "max_episode_steps" not in parse_env_args(env_args):
+    env_args = with_settings(env_id, env_args, dt, beta)
+    if _is_diffusion(env_id) and "max_episode_steps" not in parse_env_args(env_args):
         env_args = (*env_args, "max_episode_steps=null")
     return make_training_env(env_id, env_args, num_envs, device, float_dtype=DTYPE)
 
 
-def _own(env_id: str) -> bool:
-    return prefrl.envs.bare_id(env_id) in prefrl.envs.REGISTRY
+def _is_diffusion(env_id: str) -> bool:
+    return prefrl.envs.bare_id(env_id) in prefrl.envs.DIFFUSION_IDS
 
 
-def with_dt(env_id: str, env_args: tuple[str, ...], dt: float | None) -> tuple[str, ...]:
-    """Return arguments of an environment with ``dt`` among them, if it is given and one of prefrl's.
+def with_settings(
+    env_id: str, env_args: tuple[str, ...], dt: float | None, beta: float | None
+) -> tuple[str, ...]:
+    """Return arguments of an environment with ``dt`` and ``beta`` among them, if given and it is a diffusion.
 
     Raises:
-        ValueError: if they hold another one.
+        ValueError: if they hold others.
     """
-    if dt is None or not _own(env_id):
+    if not _is_diffusion(env_id):
         return env_args
-    given = parse_env_args(env_args).get("dt", dt)
-    if given != dt:
-        raise ValueError(f"dt is {dt}, and {given} in env_args; give one of them")
-    return (*(text for text in env_args if text.partition("=")[0] != "dt"), f"dt={dt!r}")
+    for name, value in (("dt", dt), ("beta", beta)):
+        if value is None:
+            continue
+        given = parse_env_args(env_args).get(name, value)
+        if given != value:
+            raise ValueError(f"{name} is {value}, and {given} in env_args; give one of them")
+        env_args = (*(text for text in env_args if text.partition("=")[0] != name), f"{name}={value!r}")
+    return env_args
 
 
 class Comparison(NamedTuple):
@@ -165,7 +180,9 @@ def true_policy(env: Any, temperature: float) -> dict[str, Any] | None:
     if isinstance(policy, MeanVariancePolicy):
         return {"phi1": policy.phi1, "phi2": policy.phi2, "phi3": policy.phi3, "w": policy.w}
     single = policy.f1.shape == (1, 1)
-    found = {"phi1": policy.f1, "phi2": policy.f2, "variance": np.diag(policy.v)}
+    # of the policies with independent noise, gamma / S_ii is best where the best of all has gamma S^{-1}
+    variance = 1.0 / np.diag(np.linalg.inv(policy.v)) if temperature > 0.0 else np.diag(policy.v)
+    found = {"phi1": policy.f1, "phi2": policy.f2, "variance": variance}
     return {name: float(part.reshape(-1)[0]) if single else part.tolist() for name, part in found.items()}
 
 
@@ -207,18 +224,39 @@ def policy_outcome(agent: Agent, env: Any, temperature: float, seed: int) -> dic
             return {"value": float(face.true_value(0.0, task.diffusion.x0[None], policy, temperature)[0])}
         except ValueError:
             return {"average_reward" if task.ergodic else "value": None}
-    steps = None if task.T is not None else max(1, round(50.0 / task.dt))
-    paths = face.simulate(
-        _Learned(agent), PATHS if task.T is not None else 256, steps, device=agent.device, seed=seed
-    )
     if task.T is None:
-        k = torch.arange(len(paths.reward_rates), device=agent.device)
-        if task.ergodic:
-            return {"average_reward": float(paths.reward_rates[len(k) // 5 :].mean())}
-        discount = torch.exp(-task.beta * task.dt * k)[:, None]
-        return {"value": float((discount * paths.reward_rates).sum(0).mean() * task.dt)}
+        return _endless_outcome(agent, face, temperature, seed)
+    assert task.num_steps is not None
+    n_paths = max(100, min(PATHS, NUMBERS // task.num_steps))
+    paths = face.simulate(_Learned(agent), n_paths, device=agent.device, seed=seed)
     found = {"value": float((paths.reward_rates.sum(0) * task.dt + paths.terminal_rewards).mean())}
     if isinstance(face, MeanVarianceFace):
         wealth = paths.x[-1, :, 0]
         found |= {"terminal_mean": float(wealth.mean()), "terminal_variance": float(wealth.var())}
     return found
+
+
+def _endless_outcome(agent: ContinuousControl, face: Any, temperature: float, seed: int) -> dict[str, Any]:
+    """Return what a policy earns on 256 paths, on average or (with its entropy) discounted."""
+    task = agent.task
+    total = round((50.0 if task.ergodic else 20.0 / task.beta) / task.dt)
+    skipped = round(10.0 / task.dt) if task.ergodic else 0
+    generator = make_generator(agent.device, seed)
+    place: dict[str, Any] = {"dtype": DTYPE, "device": agent.device}
+    earned, start, done = torch.zeros((), **place), None, 0
+    while done < total:
+        steps = min(CHUNK, total - done)
+        paths = face.simulate(_Learned(agent), 256, steps, x0=start, device=agent.device, generator=generator)
+        k = torch.arange(done, done + steps, **place)
+        rates = paths.reward_rates
+        if not task.ergodic:
+            x = paths.x[:-1].reshape(-1, task.dim)
+            with agent.averaged():
+                entropy = agent.policy.entropy(torch.zeros_like(x[:, 0]), x)[0]
+            rates = rates + temperature * entropy.view_as(rates)
+        weights = torch.exp(-task.beta * task.dt * k) * (k >= skipped)
+        earned += (weights @ rates.mean(1)) * task.dt
+        start, done = paths.x[-1], done + steps
+    if task.ergodic:
+        return {"average_reward": float(earned) / ((total - skipped) * task.dt)}
+    return {"value": float(earned)}

@@ -193,7 +193,7 @@ def test_a_step_of_q_learning_with_an_unknown_normaliser():
     redrawn = torch.Generator()
     redrawn.set_state(generator)
     own = (mean + variance.sqrt() * torch.randn(16, 1, generator=redrawn, dtype=F64)[:, 0]).detach()
-    psi = agent.advantage.psi  # the policy goes by the q just learned
+    psi = psi.detach()  # the policy goes by the q that it acted with
     better = (q_of(own, mean, variance) - 0.3 * log_density(phi, x, own)).detach()
     (policy,) = torch.autograd.grad((better * log_density(phi, x, own)).mean() * 0.1, phi)
     torch.testing.assert_close(agent.policy.phi, before["phi"] + 0.4 * policy)
@@ -419,12 +419,57 @@ def test_settings_are_refused_by_name(kind, kwargs, message):
         ("actor_critic", "MeanVariance", {"policy": "affine"}, "affine for problems without a horizon"),
         ("actor_critic", "LQErgodic", {"multiplier_rate": 0.1}, "the task has no multiplier"),
         ("actor_critic", "LQErgodic", {"mode": "offline"}, "path_time must be given"),
+        ("actor_critic", "LQErgodic", {"discount_policy": True}, "beta is 0"),
+        ("actor_critic", "LQErgodic", {"policy_lam": 1.0}, "lam is 1 without a horizon"),
         ("q_learning", "MeanVariance", {"normalizer": "unknown"}, "affine policies only"),
     ],
 )
 def test_what_does_not_go_together_is_refused(kind, env_id, kwargs, message):
     with pytest.raises(ValueError, match=message):
         make(kind, env_id, 2, **kwargs)
+
+
+def test_offline_moves_nothing_within_a_path():
+    """Policy, critic, q and average reward move together, once a path."""
+    agent = make(
+        "q_learning", env={"max_episode_steps": None}, mode="offline", path_time=0.25, normalizer="unknown"
+    )
+    vectors = (agent.policy.phi, agent.value.theta, agent.advantage.psi, agent.average_reward)
+    stepper = Stepper(agent)
+    stepper.reset()
+    for k in range(1, 11):
+        before = [vector.clone() for vector in vectors]
+        stepper.step()
+        agent.update()
+        moved = [bool((vector != kept).any()) for vector, kept in zip(vectors, before, strict=True)]
+        assert moved == [k % 5 == 0] * 4
+
+
+def test_traces_end_with_paths():
+    agent = make(
+        "actor_critic",
+        env={"max_episode_steps": None},
+        mode="offline",
+        path_time=0.25,
+        lam=1.0,
+        policy_lam=1.0,
+    )
+    stepper = Stepper(agent)
+    stepper.reset()
+    for k in range(1, 6):
+        stepper.step()
+        agent.update()
+        if k > 1:  # at x = 0 gradients are 0
+            assert bool(agent._trace.any()) == bool(agent._policy_trace.any()) == (k < 5)
+
+
+@pytest.mark.parametrize("num_envs", [1, 4, 16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_few_chains_do_not_blow_up(kind, num_envs):
+    for seed in (0, 1):
+        agent = make(kind, num_envs=num_envs, seed=seed, env={"max_episode_steps": None})
+        agent.learn(num_envs * 2000)
+        assert abs(agent.policy_parameters()["phi1"]) < 1.0
 
 
 def test_the_public_names():

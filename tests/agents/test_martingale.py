@@ -146,7 +146,7 @@ def test_a_linear_mstde_is_least_squares():
 
 
 def test_the_entropy_of_the_policy_counts():
-    settings = {"objective": "clstd", "learning_rate": 0.5}
+    settings = {"objective": "clstd"}
     env = {"dt": 0.1, "max_episode_steps": None}
     plain = make("LQDiscounted", 40, POLICY, env, temperature=0.0, **settings)
     regular = make("LQDiscounted", 40, POLICY, env, temperature=0.4, **settings)
@@ -280,6 +280,81 @@ def test_rows_that_are_no_transitions_teach_nothing(mode):
     torch.testing.assert_close(agent._moments.c, c, rtol=1e-5, atol=1e-6)
 
 
+LEAST_SQUARES = {("OrnsteinUhlenbeck", "mstde"), ("Ergodic", "mstde")}
+
+
+@pytest.mark.parametrize(
+    ("env_id", "config"),
+    [
+        ("OrnsteinUhlenbeck", {"objective": "ctd", "lam": 0.5}),
+        ("OrnsteinUhlenbeck", {"objective": "cgtd"}),
+        ("OrnsteinUhlenbeck", {"objective": "cgtd", "correction": "tdc", "lam": 0.3}),
+        ("OrnsteinUhlenbeck", {"objective": "mstde"}),
+        ("Ergodic", {"objective": "clstd", "lam": 0.3}),
+        ("Ergodic", {"objective": "mstde"}),
+        ("Ergodic", {"objective": "ctd"}),
+        ("BlackScholesCall", {"objective": "martingale_loss"}),
+        ("BlackScholesCall", {"objective": "ctd", "lam": 0.5}),
+        ("BlackScholesCall", {"objective": "mstde"}),
+        ("BlackScholesCall", {"objective": "ctd", "value": "neural", "hidden": (4,)}),
+    ],
+    ids=str,
+)
+def test_pauses_change_nothing(env_id, config):
+    """Under NEXT_STEP an agent ends where one does that is shown the transitions alone."""
+    env = {"dt": 0.25} if env_id == "BlackScholesCall" else {"dt": 0.25, "max_episode_steps": 4}
+    if env_id == "Ergodic":
+        env |= {"beta": 0.0}
+    if config["objective"] != "clstd" and (env_id, config["objective"]) not in LEAST_SQUARES:
+        config = {**config, "learning_rate": 0.3, "decay": "constant"}  # schedules count pauses as time
+    name = f"prefrl/{'BlackScholesCall' if env_id == 'BlackScholesCall' else 'OrnsteinUhlenbeck'}-v0"
+    agents = [
+        MartingaleEvaluation(
+            gym.make_vec(name, 8, autoreset_mode=mode, **env), MartingaleConfig(**config), device="cpu"
+        )
+        for mode in ("NextStep", "SameStep")
+    ]
+    stepper = Stepper(agents[0])
+    stepper.reset()
+    shown = 0
+    for _ in range(25):
+        stepper.step()
+        step = agents[0]._transitions
+        agents[0].update()
+        if step.mask.all():
+            shown += 1
+            agents[1].observe(step)
+            agents[1].update()
+        else:
+            assert not step.mask.any()
+    assert shown == 20
+    for left, right in ((a.value.theta, b.value.theta) for a, b in [agents]):
+        assert left.abs().max() > 0.0
+        torch.testing.assert_close(left, right)
+    torch.testing.assert_close(agents[0].average_reward, agents[1].average_reward)
+
+
+def test_a_new_reset_begins_a_new_episode():
+    """What was gathered along half an episode is dropped, and the next ones are whole."""
+    agent = make("BrownianSquare", 8, env={"dt": 0.25}, learning_rate=0.5)
+    agent.learn(8 * 6)
+    assert agent.ascent.steps == 1
+    agent.learn(8 * 3)
+    assert agent.ascent.steps == 1
+    assert agent.pace.phase == 3
+    agent.learn(8 * 4)
+    assert (agent.ascent.steps, agent.pace.phase) == (2, 0)
+
+
+@pytest.mark.parametrize("sigma", [0.2, 4.0])
+def test_default_steps_suit_features_of_any_size(sigma):
+    env = {"dt": 0.05, "sigma": sigma, "max_episode_steps": None}
+    agent = make("OrnsteinUhlenbeck", 256, env=env).learn(256 * 3000)
+    truth, found = agent.env.unwrapped.true_parameters(), agent.parameters()
+    assert found["c2"] == pytest.approx(truth["c2"], abs=0.04)
+    assert found["c0"] == pytest.approx(truth["c0"], rel=0.1)
+
+
 def test_a_scalar_environment_will_do():
     agent = MartingaleEvaluation(gym.make("prefrl/OrnsteinUhlenbeck-v0"), MartingaleConfig(objective="clstd"))
     agent.learn(300)
@@ -358,7 +433,11 @@ def test_save_and_load(tmp_path):
         ({"decay": "fast"}, "decay is 'fast'"),
         ({"decay_power": -1.0}, "decay_power is -1.0"),
         ({"hidden": ()}, "hidden is"),
-        ({"ridge": -1.0}, "ridge is -1.0"),
+        ({"ridge": -1.0, "objective": "clstd"}, "ridge is -1.0"),
+        ({"ridge": 1.0}, "ridge is 1.0, but only clstd and mstde have it"),
+        ({"correction": "tdc"}, "correction is tdc, but only cgtd"),
+        ({"loss_weight": 0.5}, "loss_weight is 0.5, but only martingale_loss"),
+        ({"learning_rate": 0.5, "objective": "clstd"}, "learning_rate is 0.5, but only"),
         ({"auxiliary_rate": 0.0}, "auxiliary_rate is 0.0"),
     ],
 )
@@ -376,6 +455,9 @@ def test_settings_are_refused_by_name(kwargs, message):
         ("OrnsteinUhlenbeck", None, {"value": "tau_x"}, "this environment's families are quadratic, neural"),
         ("BlackScholesCall", None, {"objective": "clstd"}, "clstd needs a family that is linear"),
         ("OrnsteinUhlenbeck", None, {"objective": "martingale_loss"}, "path_time must be given"),
+        ("OrnsteinUhlenbeck", None, {"path_time": 1.0}, "path_time is 1.0; it is for learning offline"),
+        ("OrnsteinUhlenbeck", None, {"mode": "offline", "path_time": 0.03}, "path_time is 0.03 and dt 0.02"),
+        ("OrnsteinUhlenbeck", None, {"lam": 1.0}, "lam is 1 without a horizon"),
         ("LQErgodic", POLICY, {"objective": "martingale_loss"}, "needs a horizon or a discount"),
         ("OrnsteinUhlenbeck", None, {"dt": 0.5}, "dt is 0.5, and the environment's is 0.02"),
     ],
@@ -435,10 +517,10 @@ def test_steps_of_adam_are_per_root_of_time():
 
 def test_pace():
     agent = make("BrownianSquare", 2, env={"dt": 0.25})
-    pace = Pace(agent.task, offline=True, path_time=None)
+    pace = Pace(agent.task, mode="offline", path_time=None)
     assert [pace.tick() for _ in range(8)] == [False, False, False, True] * 2
     assert (pace.time, pace.interval) == (2.0, 1.0)
-    online = Pace(agent.task, offline=False, path_time=None)
+    online = Pace(agent.task, mode="online", path_time=None)
     assert online.tick()
     assert online.interval == 0.25
     assert task_of(agent, None, None) == agent.task

@@ -172,6 +172,8 @@ def test_paths_repeat_with_seed_or_generator():
     assert env.simulate(None, 3, 4, float_dtype=torch.float32).x.dtype is torch.float32
     assert (env.simulate(None, 3, 4, x0=[2.0]).x[0] == 2.0).all()
     assert torch.equal(env.simulate(None, 3, 4, x0=one.x[-1]).x[0], one.x[-1])
+    with pytest.raises(ValueError, match="not finite"):
+        env.simulate(None, 3, 4, x0=[math.nan])
     with pytest.raises(ValueError, match=r"x0 has shape \(2, 1\)"):
         env.simulate(None, 3, 4, x0=[[1.0], [2.0]])
 
@@ -213,6 +215,7 @@ def test_paths_are_refused_where_they_make_no_sense():
         ("BlackScholesCall", {"S0": 0.5, "x0_spread": 0.5}, "a stock starts above 0"),
         ("MeanVariance", {"mu": 0.02, "r": 0.02}, "no multiplier reaches z"),
         ("MeanVariance", {"mu": 10.0, "sigma": 0.1}, "must not exceed 500"),
+        ("LQErgodic", {"A": 0.5}, "beta = 0: the Riccati equation has no stabilising root"),
         ("LQDiscounted", {"beta": 0.0}, "take prefrl/LQErgodic-v0"),
         ("LQErgodic", {"beta": 1.0}, "take prefrl/LQDiscounted-v0"),
         ("LQDiscounted", {"A": float("inf")}, "A is inf; its numbers must be finite"),
@@ -294,6 +297,11 @@ def test_call_prices():
         assert float(face.true_value(0.0, 1.0)) == pytest.approx(price, abs=5e-7)
     assert face.true_value(1.0, [1.0, 1.5]).tolist() == [0.0, pytest.approx(0.3)]
     assert face.true_parameters() == {"theta": 0.2}
+    assert np.isnan(face.true_value(float("nan"), 1.0))
+    with pytest.raises(ValueError, match="a stock's price is above 0"):
+        face.true_value(0.0, [1.0, 0.0])
+    with pytest.raises(ValueError, match="a stock starts above 0"):
+        face.reset(options={"x": -1.0})
     paths = face.simulate(None, 200_000, seed=0)
     discounted = math.exp(-0.05) * paths.terminal_rewards.mean().item()
     assert discounted == pytest.approx(0.032475, abs=0.001)
@@ -329,6 +337,10 @@ def test_mean_variance_value_obeys_its_equation_and_its_paths():
         # b = a (mu - r) and s^2 = a^2 sigma^2, in the mean over actions
         found = residual(face, t, x, drift=0.08 * mean, diffusion=0.2 * math.sqrt(second), rate=entropy, h=h)
         assert abs(found) < 1e-5
+    spread = make("prefrl/MeanVariance-v0", mu=0.1, dt=0.02, x0_spread=0.5)
+    wealth = spread.simulate(spread.true_optimum(lam).policy, 100_000, seed=0).x[-1, :, 0]
+    assert wealth.var().item() == pytest.approx(spread.true_optimum(lam).variance, rel=0.04)
+    assert spread.true_optimum(lam).variance - best.variance == pytest.approx(0.25 / 3.0 * math.exp(-0.16))
     wealth = face.simulate(best.policy, 40_000, seed=0).x[-1, :, 0]
     assert wealth.mean().item() == pytest.approx(1.4, abs=0.02)
     assert wealth.var().item() == pytest.approx(0.9721, rel=0.04)

@@ -108,12 +108,32 @@ def test_any_coefficients_have_the_root_that_is_stable_or_are_refused():
             solved += 1
         elif not roots:
             with pytest.raises(
-                ValueError, match=r"no linear policy keeps|not positive definite|no stabilising root"
+                ValueError,
+                match=r"no linear policy was found|not positive definite|no stabilising root",
             ):
                 lq.optimum(0.1)
             refused += 1
     assert solved > 150
     assert refused > 150
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {
+            "A": 6.97,
+            "B": 0.0,
+            "C": -1.995,
+            "D": 0.00585,
+            "beta": 13.94336,
+        },  # stable for one narrow range of f1
+        {"A": 3.0, "B": 0.001, "C": 0.5, "D": 0.0, "beta": 0.1},
+    ],
+)
+def test_a_stable_policy_is_found_where_there_is_hardly_one(given):
+    beta = given.pop("beta")
+    lq = problem(beta, **given)
+    assert lq.least_beta(lq.stable_feedback()) < beta
 
 
 def generator_residual(lq, policy, value, temperature, x):

@@ -76,6 +76,16 @@ def test_a_policy_is_judged_exactly_where_that_is_possible():
         float(best.value(np.array([1.0, -1.0])))
     )
     assert true_policy(env, 0.1)["phi1"] == best.policy.f1.tolist()
+    coupled = {
+        "B": [[0.0, 0.0]],
+        "D": [[1.0, 1.0]],
+        "N": [[2.0, 1.5], [1.5, 2.0]],
+        "R": [[1.0], [1.0]],
+        "Q": [2.0, 2.0],
+    }
+    env = gym.make("prefrl/LQDiscounted-v0", **coupled)
+    k2 = env.unwrapped.true_optimum(0.1).value.k2.item()
+    assert true_policy(env, 0.1)["variance"] == pytest.approx([0.1 / (2.0 - k2)] * 2)
 
 
 def test_a_policy_without_a_closed_form_is_judged_by_paths():
@@ -88,11 +98,11 @@ def test_a_policy_without_a_closed_form_is_judged_by_paths():
     assert found["terminal_variance"] == pytest.approx(best.variance, rel=0.06)
     assert found["value"] == pytest.approx(-best.variance + 0.0, rel=0.1)
     for env_id, key in (("LQErgodic", "average_reward"), ("LQDiscounted", "value")):
-        env = make_diffusions(f"prefrl/{env_id}-v0", (), 2, "cpu", 0.1)
+        env = make_diffusions(f"prefrl/{env_id}-v0", (), 2, "cpu", 0.05)
         agent = ContinuousActorCritic(env, ContinuousActorCriticConfig(policy="neural"), device="cpu")
         face = env.unwrapped
         policy = LinearPolicy(0.0, 0.0, 1.0)  # what an untrained network is
-        expected = face.diffusion.problem.value(policy)
+        expected = face.diffusion.problem.value(policy, 0.1 if key == "value" else 0.0)
         expected = expected.V if expected.V is not None else float(expected(face.diffusion.x0[None])[0])
         assert policy_outcome(agent, env, 0.1, 0)[key] == pytest.approx(expected, abs=0.15)
 
@@ -235,6 +245,16 @@ def test_an_interrupted_run_goes_on_to_the_same_result(tmp_path):
         ("martingale", ("--env-id", "prefrl/LQPlane-v0", "--f1", "1", "2", "3"), "f1 has 3 numbers"),
         ("martingale", ("--env.beta", "0", "--env.k", "-1"), "beta is 0; it must exceed -2 k = 2"),
         ("continuous_control", ("--agent", "q_learning", "--entropy", "sampled"), "only actor_critic has it"),
+        ("martingale", ("--f1", "1"), "it is for linear-quadratic problems"),
+        ("martingale", ("--beta", "2", "--env.beta", "1"), "beta is 2.0, and 1 in env_args"),
+        ("martingale", ("--env-id", "prefrl/MeanVariance-v0", "--temperature", "0"), "temperature is 0.0"),
+        ("martingale", ("--env-id", "prefrl/LQDiscounted-v0", "--v", "0"), "count none, temperature 0"),
+        ("martingale", ("--env-id", "prefrl/LQDiscounted-v0", "--env.B", "1", "--f1", "3"), "it must exceed"),
+        (
+            "continuous_control",
+            ("--env-id", "prefrl/MeanVariance-v0", "--temperature", "0"),
+            "temperature is 0",
+        ),
         ("continuous_control", ("--normalizer", "known"), "only q_learning has it"),
         ("continuous_control", ("--env-id", "prefrl/OrnsteinUhlenbeck-v0"), "nobody steers"),
     ],

@@ -14,7 +14,7 @@ from prefrl.agents.base import resolve_device
 from prefrl.agents.continuous_actor_critic import ContinuousActorCritic, ContinuousActorCriticConfig
 from prefrl.agents.continuous_control import ContinuousControlConfig
 from prefrl.agents.continuous_q_learning import ContinuousQLearning, ContinuousQLearningConfig
-from prefrl.run.diffusions import make_diffusions, policy_outcome, true_policy, with_dt
+from prefrl.run.diffusions import make_diffusions, policy_outcome, true_policy, with_settings
 from prefrl.run.evaluate import evaluate
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
@@ -98,9 +98,10 @@ class TrainContinuousControl:
     def run(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
         """Train, evaluate, and save the agent as ``agent.pt``."""
         torch.set_num_threads(1)  # more slow small operations down
-        dt = self.settings.dt
-        env = make_diffusions(self.env_id, self.env_args, self.num_envs, self.device, dt)
+        dt, beta = self.settings.dt, self.settings.beta
+        env = make_diffusions(self.env_id, self.env_args, self.num_envs, self.device, dt, beta)
         agent = self._agent(env)
+        best = true_policy(env, self.settings.temperature)  # there may be none: better known before
         loop = Loop(
             agent,
             self.total_timesteps,
@@ -119,7 +120,7 @@ class TrainContinuousControl:
             outcome = policy_outcome(agent, env, self.settings.temperature, self.seed)
         return {
             "policy": agent.policy_parameters(),
-            "true_policy": true_policy(env, self.settings.temperature),
+            "true_policy": best,
             "parameters": agent.parameters(),
             **outcome,
             "num_timesteps": agent.num_timesteps,
@@ -128,7 +129,9 @@ class TrainContinuousControl:
 
     def evaluation(self, folder: RunFolder) -> tuple[Control, gym.Env[Any, Any]]:
         """Return the agent of the folder's checkpoint and a fresh scalar environment for it."""
-        env = make_scalar_env(self.env_id, with_dt(self.env_id, self.env_args, self.settings.dt))
+        env = make_scalar_env(
+            self.env_id, with_settings(self.env_id, self.env_args, self.settings.dt, self.settings.beta)
+        )
         agent = self._agent(env)
         restore(agent, folder)
         return agent, env

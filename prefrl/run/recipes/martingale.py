@@ -21,13 +21,16 @@ from prefrl.run.diffusions import (
     make_diffusions,
     panels,
     truth_arguments,
-    with_dt,
+    with_settings,
 )
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
 from prefrl.run.plot import save_figure
 
 from .shared import make_scalar_env, parse_env_args, restore
+
+DEFAULT_POLICY = {"f1": (-0.5,), "f2": (-0.5,), "v": (0.1,)}
+"""The linear policy that is evaluated unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +49,14 @@ class TrainMartingale:
     total_time: float | None = None
     """Time that each path runs for, in the environment's units; None: 1000, or 200 episodes."""
 
-    f1: tuple[float, ...] = (-0.5,)
+    f1: Annotated[tuple[float, ...], arg(help_behavior_hint="(default: -0.5)")] = ()
     """Of linear-quadratic problems the policy evaluated, N(f1 x + f2, v): f1, m d numbers row by row, or
     one."""
 
-    f2: tuple[float, ...] = (-0.5,)
+    f2: Annotated[tuple[float, ...], arg(help_behavior_hint="(default: -0.5)")] = ()
     """f2, m numbers, or one."""
 
-    v: tuple[float, ...] = (0.1,)
+    v: Annotated[tuple[float, ...], arg(help_behavior_hint="(default: 0.1)")] = ()
     """v, m variances, or one. In mean-variance problems the policy evaluated is the best one."""
 
     log_every: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 1 % of the run)")] = (
@@ -92,7 +95,7 @@ class TrainMartingale:
         torch.set_num_threads(1)  # more slow small operations down
         env = self._env(self.num_envs)
         agent = self._agent(env)
-        task = agent.task
+        task, truth = agent.task, self._truth(agent)  # which may be infinite: better known before
         total_time = self.total_time or (1000.0 if task.T is None else 200.0 * task.T)
         total = self.num_envs * max(1, round(total_time / task.dt))
         loop = Loop(
@@ -113,7 +116,7 @@ class TrainMartingale:
             save_figure(figure, folder.path / "value.png")
         return {
             "parameters": agent.parameters(),
-            "true_parameters": self._truth(agent),
+            "true_parameters": truth,
             "sup_error": None if comparison is None else comparison.sup_error,
             "num_timesteps": agent.num_timesteps,
             "seconds": loop.seconds,
@@ -121,13 +124,17 @@ class TrainMartingale:
 
     def evaluation(self, folder: RunFolder) -> tuple[MartingaleEvaluation, gym.Env[Any, Any]]:
         """Return the agent of the folder's checkpoint and a fresh scalar environment for it."""
-        env = make_scalar_env(self.env_id, with_dt(self.env_id, self.env_args, self.agent.dt))
+        env = make_scalar_env(
+            self.env_id, with_settings(self.env_id, self.env_args, self.agent.dt, self.agent.beta)
+        )
         agent = self._agent(env)
         restore(agent, folder)
         return agent, env
 
     def _env(self, num_envs: int) -> Any:
-        return make_diffusions(self.env_id, self.env_args, num_envs, self.device, self.agent.dt)
+        return make_diffusions(
+            self.env_id, self.env_args, num_envs, self.device, self.agent.dt, self.agent.beta
+        )
 
     def _agent(self, env: Any) -> MartingaleEvaluation:
         diffusion = getattr(env.unwrapped, "diffusion", None)
@@ -139,20 +146,25 @@ class TrainMartingale:
 
     def _policy(self, face: Any, diffusion: Any) -> Policy | None:
         """Return what is evaluated: nothing, the best mean-variance policy, or the flags' linear one."""
+        linear = hasattr(diffusion, "problem")
+        for name in ("f1", "f2", "v"):
+            if getattr(self, name) and not linear:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is for linear-quadratic problems")
         if diffusion.action_dim == 0:
             return None
-        if hasattr(diffusion, "w"):
-            policy: Policy = face.true_optimum(self.agent.temperature or 0.1).policy
+        if not linear:
+            given = self.agent.temperature
+            policy: Policy = face.true_optimum(0.1 if given is None else given).policy
             return policy
         d, m = diffusion.dim, diffusion.action_dim
         shaped = []
         for name, shape in (("f1", (m, d)), ("f2", (m,)), ("v", (m,))):
-            given = np.array(getattr(self, name))
-            if given.size not in (1, np.prod(shape)):
+            numbers = np.array(getattr(self, name) or DEFAULT_POLICY[name])
+            if numbers.size not in (1, np.prod(shape)):
                 raise ValueError(
-                    f"{name} has {given.size} numbers; this problem takes {np.prod(shape)}, or one"
+                    f"{name} has {numbers.size} numbers; this problem takes {np.prod(shape)}, or one"
                 )
-            shaped.append(np.broadcast_to(given.reshape(shape if given.size > 1 else ()), shape))
+            shaped.append(np.broadcast_to(numbers.reshape(shape if numbers.size > 1 else ()), shape))
         return LinearPolicy(*shaped)
 
     def _truth(self, agent: MartingaleEvaluation) -> dict[str, Any] | None:
