@@ -305,7 +305,7 @@ def test_the_mean_variance_policy_invests_more_where_it_is_poorer():
     agent = make(
         "actor_critic", "MeanVariance", 512, env={"mu": 0.16, "dt": 0.05}, multiplier_rate=0.05, decay="power"
     )
-    agent.learn(512 * 20 * 400)
+    agent.learn(512 * 20 * 250)
     found = agent.policy_parameters()
     assert 1.0 < found["phi1"] < 5.0  # 3.5
     wealth = agent.env.unwrapped.simulate(
@@ -463,13 +463,11 @@ def test_traces_end_with_paths():
             assert bool(agent._trace.any()) == bool(agent._policy_trace.any()) == (k < 5)
 
 
-@pytest.mark.parametrize("num_envs", [1, 4, 16])
+@pytest.mark.parametrize("num_envs", [1, 8])
 @pytest.mark.parametrize("kind", KINDS)
 def test_few_chains_do_not_blow_up(kind, num_envs):
-    for seed in (0, 1):
-        agent = make(kind, num_envs=num_envs, seed=seed, env={"max_episode_steps": None})
-        agent.learn(num_envs * 2000)
-        assert abs(agent.policy_parameters()["phi1"]) < 1.0
+    agent = make(kind, num_envs=num_envs, env={"max_episode_steps": None}).learn(num_envs * 2000)
+    assert abs(agent.policy_parameters()["phi1"]) < 1.0
 
 
 def test_the_public_names():

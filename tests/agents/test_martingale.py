@@ -173,8 +173,8 @@ def test_the_entropy_of_the_policy_counts():
     ids=str,
 )
 def test_online_methods_find_the_value(settings):
-    agent = make("OrnsteinUhlenbeck", 512, env={"dt": 0.05, "max_episode_steps": None}, **settings)
-    agent.learn(512 * 8000)
+    agent = make("OrnsteinUhlenbeck", 1024, env={"dt": 0.05, "max_episode_steps": None}, **settings)
+    agent.learn(1024 * 3000)
     found = agent.parameters()
     for name in ("c0", "c1", "c2"):  # the fixed point at dt = .05 is off by .011
         assert found[name] == pytest.approx({"c0": -1 / 3, "c1": 0.0, "c2": -1 / 3}[name], abs=0.03)
@@ -200,7 +200,7 @@ def test_the_volatility_in_a_price(strike):
             learning_rate=2.0,
             decay_time=20.0,
         )
-        agent.learn(4000 * 20 * 150)
+        agent.learn(4000 * 20 * 100)
         found[objective] = agent.parameters()["theta"]
         assert found[objective] == pytest.approx(0.2, abs=0.015)
 
@@ -219,8 +219,8 @@ def test_halving_dt_changes_nothing():
     """The same total time and the same step size per unit of time."""
     found = []
     for dt in (0.1, 0.05, 0.025):
-        agent = make("OrnsteinUhlenbeck", 512, env={"dt": dt, "max_episode_steps": None}, objective="ctd")
-        agent.learn(512 * round(200 / dt))
+        agent = make("OrnsteinUhlenbeck", 2048, env={"dt": dt, "max_episode_steps": None}, objective="ctd")
+        agent.learn(2048 * round(60 / dt))
         found.append(list(agent.parameters().values()))
     assert np.ptp(np.array(found), axis=0).max() <= 0.04
 
