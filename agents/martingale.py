@@ -332,9 +332,7 @@ class MartingaleEvaluation(Agent):
         discounted = (rewards + math.exp(-beta * dt) * next_value - value) * mask
         slope = (next_gradient - (1.0 + beta * dt) * gradient) * mask[:, None]
         rows = mask.sum().clamp(min=1.0)
-        # rows that are no transitions count for nothing, also as tests
-        return _Seen(t, x, delta, discounted, gradient * mask[:, None],
-                     next_gradient * mask[:, None], slope, mask, rows)  # fmt: skip
+        return _Seen(t, x, delta, discounted, gradient, next_gradient, slope, mask, rows)
 
     def _learn(self, seen: _Seen) -> None:
         """Add what one step says to the direction that is gathered, or to the moments."""
@@ -358,6 +356,7 @@ class MartingaleEvaluation(Agent):
             self._direction += (seen.discounted * discount) @ self._trace / rows
             self._respond(seen, self._trace, seen.gradient)
             return
+        # rows that are no transitions count for nothing as tests either
         xi = self._trace = trace_step(self._trace, seen.gradient, config.lam, dt) * seen.mask[:, None]
         self._respond(seen, xi, seen.gradient)
         if objective == "ctd":
@@ -387,7 +386,7 @@ class MartingaleEvaluation(Agent):
         rest = seen.delta - slope @ self.value.theta
         if self.task.ergodic:
             slope = torch.cat([slope, -dt * seen.mask[:, None]], 1)
-            rest = rest + self.average_reward * dt * seen.mask
+            rest = rest + self.average_reward * dt
             xi = xi if xi is None else torch.cat([xi, seen.mask[:, None]], 1)
         tests = -slope if xi is None else xi
         self._moments.A.add_(tests.T @ -slope / seen.rows)

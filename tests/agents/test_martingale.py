@@ -1,5 +1,6 @@
 """Policy evaluation by martingales: what an agent does is what the formulas say, and it finds the truth."""
 
+import dataclasses
 import math
 
 import gymnasium as gym
@@ -10,8 +11,9 @@ import torch
 import prefrl
 import prefrl.envs
 from prefrl.agents.base import Spaces
-from prefrl.agents.continuous_time import Ascent, Pace, step_factor, task_of
+from prefrl.agents.continuous_time import Ascent, Pace, Scale, step_factor, task_of
 from prefrl.agents.martingale import MartingaleConfig, MartingaleEvaluation
+from prefrl.data import Transitions
 from prefrl.envs.riccati import LinearPolicy
 from prefrl.functional import martingale
 from prefrl.run.stepping import Stepper
@@ -215,6 +217,15 @@ def test_average_rewards():
     assert found["k2"] == pytest.approx(truth["k2"], abs=0.06)
 
 
+@pytest.mark.parametrize("objective", ["ctd", "cgtd"])
+def test_average_rewards_online(objective):
+    env = {"dt": 0.05, "beta": 0.0, "max_episode_steps": None}
+    agent = make("OrnsteinUhlenbeck", 1024, env=env, objective=objective).learn(1024 * 3000)
+    found = agent.parameters()
+    assert found["V"] == pytest.approx(-0.5, abs=0.02)
+    assert found["c2"] == pytest.approx(-0.5, abs=0.06)
+
+
 def test_halving_dt_changes_nothing():
     """The same total time and the same step size per unit of time."""
     found = []
@@ -332,6 +343,59 @@ def test_pauses_change_nothing(env_id, config):
         assert left.abs().max() > 0.0
         torch.testing.assert_close(left, right)
     torch.testing.assert_close(agents[0].average_reward, agents[1].average_reward)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"objective": "ctd", "lam": 0.5},
+        {"objective": "cgtd"},
+        {"objective": "cgtd", "correction": "tdc"},
+        {"objective": "clstd"},
+        {"objective": "mstde"},
+        {"objective": "ctd", "value": "neural", "hidden": (4,)},
+        {"objective": "ctd"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("beta", [0.0, 1.0])
+def test_rows_without_a_transition_might_as_well_not_be_there(config, beta):
+    """Half of the rows pause: what is learned is what the others alone teach."""
+    env = {"dt": 0.25, "beta": beta, "max_episode_steps": None}
+    if config["objective"] in ("ctd", "cgtd") and "value" not in config:
+        config = {**config, "learning_rate": 0.3}
+    agents = [make("OrnsteinUhlenbeck", n, env=env, **config) for n in (8, 4)]
+    stepper = Stepper(make("OrnsteinUhlenbeck", 8, env=env))
+    stepper.reset()
+    live = torch.arange(8) % 2 == 0
+    for _ in range(6):
+        stepper.step()
+        step = stepper.agent._transitions
+        agents[0].observe(dataclasses.replace(step, mask=live))
+        kept = {
+            name: getattr(step, name)[live]
+            for name in ("obs", "actions", "rewards", "next_obs", "terminations", "truncations", "mask")
+        }
+        agents[1].observe(Transitions(**kept))
+        for agent in agents:
+            agent.update()
+    assert agents[0].value.theta.any()
+    torch.testing.assert_close(agents[0].value.theta, agents[1].value.theta)
+    torch.testing.assert_close(agents[0].average_reward, agents[1].average_reward)
+
+
+def test_steps_are_scaled_by_the_largest_response_so_far():
+    scale = Scale(torch.zeros(2, dtype=F64), window=10, warm=2)
+    direction, one = torch.tensor([6.0, 6.0], dtype=F64), torch.ones((), dtype=F64)
+    scale.add(torch.tensor([1.0, 4.0], dtype=F64), one)
+    assert scale.applied(direction).tolist() == [0.0, 0.0]
+    scale.add(torch.tensor([3.0, 0.0], dtype=F64), one)
+    torch.testing.assert_close(scale.applied(direction), torch.tensor([3.0, 3.0], dtype=F64))
+    scale.add(torch.tensor([0.0, 0.0], dtype=F64), 0.0 * one)  # a step without a transition
+    for _ in range(50):
+        scale.add(torch.tensor([0.0, 5.0], dtype=F64), one)
+    assert scale.applied(direction)[0].item() == pytest.approx(3.0)
+    assert 1.2 <= scale.applied(direction)[1].item() < 1.3
 
 
 def test_a_new_reset_begins_a_new_episode():

@@ -375,6 +375,16 @@ def test_discrete_time_task_scales_actions_and_rewards():
     assert DiscreteTimeTask(LQErgodicEnv(dt=0.1), beta=1.0).gamma == pytest.approx(math.exp(-0.1))
 
 
+def test_a_terminal_reward_counts_as_it_is():
+    for reward in ("increment", "rate"):
+        task = DiscreteTimeTask(gym.make("prefrl/MeanVariance-v0", dt=0.5), reward=reward)
+        task.reset(seed=0)
+        assert task.step(np.float32([0.5]))[1] == 0.0
+        _, paid, terminated, _, info = task.step(np.float32([0.5]))
+        assert terminated
+        assert paid == info["terminal_reward"] != 0.0
+
+
 def test_discrete_time_task_refuses_by_name():
     env = gym.make("prefrl/LQDiscounted-v0")
     for kwargs, message in (

@@ -56,6 +56,16 @@ def test_the_true_parameters_have_no_error(env_id):
     assert comparison.x.shape == (len(comparison.t), face.diffusion.dim)
 
 
+def test_average_values_count_up_to_a_constant():
+    env = prefrl.envs.make_device("prefrl/LQErgodic-v0", 2, float_dtype=F64)
+    config = MartingaleConfig(value="neural", hidden=(4,))
+    agent = MartingaleEvaluation(env, config, LinearPolicy(-0.5, -0.5, 0.1), device="cpu")
+    agent.ascent.average.normal_(generator=torch.Generator().manual_seed(0))
+    before = compare_values(agent).sup_error
+    agent.ascent.average[-1] += 7.0  # the last bias
+    assert compare_values(agent).sup_error == pytest.approx(before)
+
+
 def test_a_policy_is_judged_exactly_where_that_is_possible():
     env = make_diffusions("prefrl/LQErgodic-v0", (), 2, "cpu", None)
     agent = ContinuousActorCritic(env, ContinuousActorCriticConfig(averaging=None), device="cpu")
