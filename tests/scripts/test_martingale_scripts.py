@@ -84,9 +84,6 @@ def test_bench_martingale_on_little_work(tmp_path):
 
 
 def test_wrong_settings_are_refused(tmp_path):
-    refused = run("reproduce_martingale.py", "--seeds", 0, "--out", tmp_path / "study")
-    assert refused.returncode == 2
-    assert "seeds is 0" in refused.stderr
     refused = run("train_martingale.py", "--lam", 2, "--out", tmp_path / "run")
     assert refused.returncode == 2
     assert "lam is 2.0" in refused.stderr
