@@ -130,6 +130,9 @@ class Agent(ABC):
     info_keys: tuple[str, ...] = ()
     """What the agent needs of the environment's infos; the loop hands it over in the transitions."""
 
+    advice: str = ""
+    """What may help where a metric is NaN or infinite; the message says it."""
+
     logger: Any = None
     """The SB3 logger of the run in progress; the loop sets it, callbacks read it."""
 

@@ -164,6 +164,8 @@ class ContinuousControl(ABC):
     default_rate: ClassVar[float] = 0.5
     """Step size of affine policies and quadratic value functions per unit of time."""
 
+    advice = "a lower policy_rate and value_rate or more environments may help"
+
     config: Any
     config_class: ClassVar[Any]
     env: Any

@@ -191,6 +191,7 @@ class MartingaleEvaluation(Agent):
     """
 
     config_class: ClassVar[type[MartingaleConfig]] = MartingaleConfig
+    advice = "a lower learning_rate or more environments may help"
 
     def __init__(
         self,

@@ -239,7 +239,8 @@ class Loop:
         bad = [name for name, value in row.items() if not math.isfinite(value)]
         if not bad:
             return
-        raise FloatingPointError(self._failed(f"{bad[0]} is {row[bad[0]]}"))
+        advice = f"; {self.agent.advice}" if self.agent.advice else ""
+        raise FloatingPointError(self._failed(f"{bad[0]} is {row[bad[0]]}") + advice)
 
     def _failed(self, reason: str) -> str:
         """Keep the state of a run that failed; return the reason, with when, and where the state is."""

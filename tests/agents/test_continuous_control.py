@@ -470,6 +470,14 @@ def test_few_chains_do_not_blow_up(kind, num_envs):
     assert abs(agent.policy_parameters()["phi1"]) < 1.0
 
 
+def test_a_run_that_blows_up_says_what_may_help():
+    agent = make("actor_critic", num_envs=4, env={"max_episode_steps": None}, policy_rate=1e3, value_rate=1e3)
+    with pytest.raises(
+        FloatingPointError, match="a lower policy_rate and value_rate or more environments may help"
+    ):
+        agent.learn(4 * 2000)
+
+
 def test_the_public_names():
     assert prefrl.ContinuousActorCritic is ContinuousActorCritic
     assert prefrl.ContinuousQLearning is ContinuousQLearning
