@@ -234,7 +234,7 @@ class MartingaleEvaluation(Agent):
         self.average_reward = torch.zeros(1, dtype=DTYPE, device=self.device)
         self._average = Ascent(self.average_reward, adam=False, averaging=self.config.averaging)
         P, self._rows = len(self.value.theta), int(getattr(env, "num_envs", 1))
-        size = P + task.ergodic
+        size = P + task.ergodic if self._solves else 0
         zeros: dict[str, Any] = {"dtype": DTYPE, "device": self.device}
         self._trace = torch.zeros(self._rows, P, **zeros)
         self._age = torch.zeros(self._rows, **zeros)
