@@ -472,14 +472,14 @@ class ContinuousControl(ABC):
         if self._scale is not None:
             self._scale.load_state_dict(state["scale"])
         self.w.copy_(state["w"])
+        for here, kept in zip(self._gathered(), state["gathered"], strict=True):
+            here.copy_(kept)
         rows = [self._trace, self._age, *self._own_traces()]
         if [part.shape for part in rows] == [part.shape for part in state["rows"]]:
             for here, kept in zip(rows, state["rows"], strict=True):
                 here.copy_(kept)
         else:
             self.restarted()
-        for here, kept in zip(self._gathered(), state["gathered"], strict=True):
-            here.copy_(kept)
         restore_generator(self._generator, state["generator"])
 
     @classmethod

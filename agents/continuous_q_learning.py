@@ -20,8 +20,8 @@ descends the divergence from exp(q / gamma),
 
     phi += alpha dlog pi(a) (q(t, x, a) - gamma log pi(a)) dt,    a ~ pi,
 
-which needs no integral. (Section 4.2 of the paper leaves the family open; ours is the span of a_i, a_i x_j
-and a_i a_j, which holds q of linear-quadratic problems.)
+which needs no integral. (The form of this step and the family are our choice, since the paper's own
+could not be checked: the span of a_i, a_i x_j and a_i a_j, which holds q of linear-quadratic problems.)
 
 A timestep is one step of one row; all rows learn together.
 """

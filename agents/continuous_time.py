@@ -169,7 +169,7 @@ class Ascent:
     """A vector of parameters that moves along directions, and its average over time.
 
     The average is that of Shamir and Zhang (2013, ICML, "Stochastic gradient descent for non-smooth
-    optimization", section 4): after k steps it moves to the parameters by (eta + 1) / (k + eta), which
+    optimization"): after k steps it moves to the parameters by (eta + 1) / (k + eta), which
     forgets the start without having to know the end.
 
     Args:

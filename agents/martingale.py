@@ -470,15 +470,14 @@ class MartingaleEvaluation(Agent):
         self.pace.load_state_dict(state["pace"])
         if self._scale is not None:
             self._scale.load_state_dict(state["scale"])
+        for name, here in (("direction", self._direction), ("average_direction", self._average_direction),
+                           ("u", self._u), ("A", self._moments.A), ("c", self._moments.c)):  # fmt: skip
+            here.copy_(state[name])
         if state["trace"].shape == self._trace.shape:
             self._trace.copy_(state["trace"])
             self._age.copy_(state["age"])
         else:
             self.restarted()
-        self._average_direction.copy_(state["average_direction"])
-        for name, here in (("direction", self._direction), ("u", self._u), ("A", self._moments.A),
-                           ("c", self._moments.c)):  # fmt: skip
-            here.copy_(state[name])
         restore_generator(self._generator, state["generator"])
 
     @classmethod

@@ -8,7 +8,7 @@ What a diffusion is worth,
 
 (without the last term for T = infinity; for beta = 0 then the average reward V takes its place), is known in
 closed form for the families of prefrl: ``true_value`` and ``true_optimum``. The Gymnasium interface discounts
-nothing; ``info["discount"]`` is exp(-beta dt). Setting of Jia and Zhou (2022, JMLR 23(154), section 2).
+nothing; ``info["discount"]`` is exp(-beta dt). Setting of Jia and Zhou (2022, JMLR 23(154)).
 """
 
 from __future__ import annotations

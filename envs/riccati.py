@@ -5,7 +5,7 @@
 
 A linear Gaussian policy N(f1 x + f2, v) has the value J(x) = 1/2 x'k2 x + k1'x + k0 (or, for beta = 0, an
 average reward V in the place of k0), and the best one follows from a Riccati equation (Jia and Zhou 2022,
-JMLR 23(275), section 5; matrices as in Yong and Zhou, "Stochastic controls", 1999, chapter 6).
+JMLR 23(275); matrices as in Yong and Zhou, "Stochastic controls", 1999).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ maxima are reported, ratios within a repetition.
 "simulation" draws 4,096 paths of prefrl/OrnsteinUhlenbeck-v0, 25 steps at a time, which fit in a processor's
 memory, and sums CTD(0)'s direction over them.
 "evaluation" is the same online, by the agent in the training loop. "long_run" is the paper's run of 1e8 steps
-(Jia and Zhou 2022, JMLR 23(275), section 5.2), measured over 1e7 with 4,096 chains in the place of one.
+(Jia and Zhou 2022, JMLR 23(275)), measured over 1e7 with 4,096 chains in the place of one.
 "scalar_loop" is actor-critic as a bare NumPy loop over `gym.make(...).step`, one chain, as such experiments
 are usually written.
 """

@@ -2,16 +2,16 @@
 
 Experiments, all of them by default:
 
-misspecified    BrownianSquare, a family that does not hold the value: every method has an exact limit of
-its own rough           BrownianSquare, a family that does: minimising the mean squared TD error misses it
-linear          OrnsteinUhlenbeck, online, and the bias of temporal differences over dt
-invariance      CTD(0) at several dt, the same total time and the same step size per unit of time
-call            BlackScholesCall: the volatility that each method finds in the option's price
-mean_variance   MeanVariance: the best policy's wealth, and theta3 of its value
-neural          LQDiscounted with a neural value function
-control         LQErgodic: actor-critic and q-learning beside the best policy
-investment      MeanVariance: actor-critic learns policy and multiplier
-sac             LQErgodic: SB3's SAC as dt shrinks, beside q-learning with as many steps of one chain or 256
+- misspecified: BrownianSquare, a family that does not hold the value: each method has a limit of its own
+- rough: BrownianSquare, a family that does: minimising the mean squared TD error misses it
+- linear: OrnsteinUhlenbeck, online, and the bias of temporal differences over dt
+- invariance: CTD(0) at several dt, the same total time and the same step size per unit of time
+- call: BlackScholesCall, the volatility that each method finds in the option's price
+- mean_variance: MeanVariance, the best policy's wealth, and theta3 of its value
+- neural: LQDiscounted with a neural value function
+- control: LQErgodic, actor-critic and q-learning beside the best policy
+- investment: MeanVariance, actor-critic learns policy and multiplier
+- sac: LQErgodic, SB3's SAC as dt shrinks, beside q-learning with as many steps of one chain or 256
 
 The same command goes on with a study that was stopped.
 """
@@ -46,16 +46,14 @@ from prefrl.envs.riccati import LinearPolicy
 from prefrl.envs.wrappers import DiscreteTimeTask
 from prefrl.functional.martingale import clstd
 from prefrl.run.diffusions import (
-    PALETTE,
     compare_values,
     draw_values,
     panels,
     policy_outcome,
-    tidy,
     true_policy,
 )
 from prefrl.run.folder import RunFolder, read_json, write_json
-from prefrl.run.plot import save_figure
+from prefrl.run.plot import PALETTE, save_figure, tidy
 from prefrl.run.study import check_positive, run_study
 from prefrl.run.timing import seconds
 

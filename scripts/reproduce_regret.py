@@ -36,7 +36,7 @@ from prefrl.envs.request_streams import InputModel
 from prefrl.envs.wrappers import DualPriceAction
 from prefrl.run.allocation import allocation_outcome, check_whole_horizons, has_instances, regret_slope
 from prefrl.run.folder import RunFolder, read_json, write_json
-from prefrl.run.plot import PALETTE, save_figure
+from prefrl.run.plot import PALETTE, save_figure, tidy
 from prefrl.run.recipes.shared import make_scalar_env, make_training_env, parse_env_args
 from prefrl.run.study import check_positive, run_study
 
@@ -277,12 +277,6 @@ def draw(study: RegretStudy, result: dict[str, Any], folder: Path) -> None:
     draw_depletion(found, folder / "depletion.png")
     if result["competitive_ratios"]:
         draw_ratios(result["competitive_ratios"], folder / "competitive_ratio.png")
-
-
-def tidy(axes: Axes) -> None:
-    """Take away what distracts."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="0.92", which="major")
 
 
 def styles(names: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:

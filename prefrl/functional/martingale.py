@@ -46,7 +46,7 @@ def _discounts(like: Tensor, dt: float, beta: float) -> Tensor:
 def martingale_loss(
     values: Tensor, reward_rates: Tensor, dt: float, beta: float = 0.0, *, weight: float = 1.0
 ) -> Tensor:
-    """Return 1/2 sum_k e^{2 (1 - weight) beta t_k} (M_K - M_k)^2 dt of each path [...] (section 3.1).
+    """Return 1/2 sum_k e^{2 (1 - weight) beta t_k} (M_K - M_k)^2 dt of each path [...].
 
     The regression of J on what a path earns from t on; its minimiser is the best approximation of the true
     J in L2. Differentiate it with ``values[-1]`` fixed: there h stands, or an estimate of what comes after.
@@ -66,7 +66,7 @@ def martingale_loss(
 
 
 def mean_square_td_error(values: Tensor, reward_rates: Tensor, dt: float, beta: float = 0.0) -> Tensor:
-    """Return 1/(2 dt) sum_k delta_k^2 of each path [...]: the WRONG objective, for comparison (section 2.2).
+    """Return 1/(2 dt) sum_k delta_k^2 of each path [...]: the WRONG objective, for comparison.
 
     dt times it tends to half the quadratic variation of M, 1/2 int |sigma' dJ/dx|^2 dt: its minimiser is the
     smoothest J that meets the end condition, not the value function, unless nothing is random.
@@ -77,7 +77,7 @@ def mean_square_td_error(values: Tensor, reward_rates: Tensor, dt: float, beta: 
 def trace_step(trace: Tensor, gradients: Tensor, lam: float, dt: float) -> Tensor:
     """Return xi_k = lam^dt xi_{k-1} + dJ_k dt, the test process of CTD(lam); lam is per unit of time.
 
-    For lam = 0 it is the gradient itself, without dt, as in CTD(0) (Jia and Zhou 2022, section 4.2; the
+    For lam = 0 it is the gradient itself, without dt, as in CTD(0) (the
     recursion is that of JMLR 23(275), footnote 5).
     """
     return gradients if lam == 0.0 else lam**dt * trace + gradients * dt
@@ -128,7 +128,7 @@ def clstd(
     ergodic: bool = False,
     ridge: float = 1e-8,
 ) -> Tensor:
-    """Return theta [P] of J = J_0 + theta . phi for which E int xi dM = 0 on the paths given (section 4.2).
+    """Return theta [P] of J = J_0 + theta . phi for which E int xi dM = 0 on the paths given.
 
     Args:
         features: phi [K + 1, n, P].

@@ -22,7 +22,7 @@ from prefrl.envs.mean_variance import MeanVarianceFace, MeanVariancePolicy
 from prefrl.envs.riccati import LinearPolicy
 from prefrl.nn.gaussian_policies import AffineGaussian
 
-from .plot import PALETTE
+from .plot import PALETTE, tidy
 from .recipes.shared import make_training_env, parse_env_args
 
 Floats = NDArray[np.float64]
@@ -154,13 +154,6 @@ def draw_values(axes: Axes, comparisons: dict[str, Comparison], *, title: str = 
     tidy(axes)
     both = "solid: t = 0, dashed: half way" if middle > 0.0 else None
     axes.legend(frameon=False, fontsize=8.5, title=both, title_fontsize=8.0)
-
-
-def tidy(axes: Axes) -> None:
-    """Take away what distracts."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="0.92")
-    axes.set_axisbelow(True)
 
 
 def panels(count: int, *, height: float = 3.6) -> tuple[Figure, Sequence[Axes]]:

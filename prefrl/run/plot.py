@@ -367,6 +367,13 @@ def _legend(figure: Figure, axes: Axes, interval: float, *, many: bool) -> None:
     legend.get_frame().set(edgecolor="none", facecolor="white", alpha=0.8)
 
 
+def tidy(axes: Axes) -> None:
+    """Take away what distracts."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="0.92")
+    axes.set_axisbelow(True)
+
+
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure as PNG, whole or not at all; its folder is made where it is missing."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)

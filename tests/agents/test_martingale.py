@@ -464,6 +464,18 @@ def test_a_resumed_run_is_the_same_run(tmp_path, lam, value):
     assert torch.equal(again.ascent.average, whole.ascent.average)
 
 
+def test_other_rows_begin_new_paths():
+    """What half an episode of eight rows had gathered is none of four rows' business."""
+    eight, four = (make("BlackScholesCall", n, env={"dt": 0.25}) for n in (8, 4))
+    eight.learn(8 * 6)
+    assert eight._direction.any()
+    assert eight.pace.phase == 2
+    four.load_state_dict(eight.state_dict())
+    assert torch.equal(four.value.theta, eight.value.theta)
+    assert not four._direction.any()
+    assert (four.pace.phase, four.pace.steps) == (0, 6)
+
+
 def test_save_and_load(tmp_path):
     agent = make("LQDiscounted", 8, POLICY, objective="clstd").learn(8 * 50)
     agent.save(tmp_path / "agent.pt")

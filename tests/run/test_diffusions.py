@@ -254,6 +254,11 @@ def test_an_interrupted_run_goes_on_to_the_same_result(tmp_path):
         ("martingale", ("--total-time", "-1"), "total_time is -1.0"),
         ("martingale", ("--env-id", "prefrl/LQPlane-v0", "--f1", "1", "2", "3"), "f1 has 3 numbers"),
         ("martingale", ("--env.beta", "0", "--env.k", "-1"), "beta is 0; it must exceed -2 k = 2"),
+        (
+            "martingale",
+            ("--env-id", "prefrl/LQDiscounted-v0", "--env.B", "1", "--f1", "3", "--value", "neural"),
+            "it must exceed",
+        ),
         ("continuous_control", ("--agent", "q_learning", "--entropy", "sampled"), "only actor_critic has it"),
         ("martingale", ("--f1", "1"), "it is for linear-quadratic problems"),
         ("martingale", ("--beta", "2", "--env.beta", "1"), "beta is 2.0, and 1 in env_args"),

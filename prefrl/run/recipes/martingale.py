@@ -95,7 +95,8 @@ class TrainMartingale:
         torch.set_num_threads(1)  # more slow small operations down
         env = self._env(self.num_envs)
         agent = self._agent(env)
-        task, truth = agent.task, self._truth(agent)  # which may be infinite: better known before
+        task, truth = agent.task, self._truth(agent)
+        compare_values(agent)  # the truth may be infinite, which is better known before
         total_time = self.total_time or (1000.0 if task.T is None else 200.0 * task.T)
         total = self.num_envs * max(1, round(total_time / task.dt))
         loop = Loop(
