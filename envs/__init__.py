@@ -54,12 +54,20 @@ _ALLOCATION = {
     "prefrl/EntropyMatching-v0": _Family("prefrl.envs.entropy_matching", "EntropyMatching"),
     "prefrl/AssortmentMNL-v0": _Family("prefrl.envs.assortment", "AssortmentMNL"),
 }
+_RETURNS = {
+    "prefrl/StochasticApples-v0": _Family("prefrl.envs.stochastic_apples", "StochasticApples"),
+    "prefrl/RiskyCliff-v0": _Family("prefrl.envs.risky_cliff", "RiskyCliff"),
+    "prefrl/Homeostasis-v0": _Family("prefrl.envs.homeostasis", "Homeostasis"),
+    "prefrl/BudgetedCollection-v0": _Family("prefrl.envs.budgeted_collection", "BudgetedCollection"),
+    "prefrl/TwoCoins-v0": _Family("prefrl.envs.small_mdps", "TwoCoins"),
+    "prefrl/RandomMDP-v0": _Family("prefrl.envs.small_mdps", "RandomMDP"),
+}
 
-REGISTRY = {**_CONTROL, **_DIFFUSIONS, **_ALLOCATION}
+REGISTRY = {**_CONTROL, **_DIFFUSIONS, **_ALLOCATION, **_RETURNS}
 """Registered ids and where they live."""
 
-DIFFUSION_IDS, ALLOCATION_IDS = tuple(_DIFFUSIONS), tuple(_ALLOCATION)
-"""Ids of diffusions, and of online allocation."""
+DIFFUSION_IDS, ALLOCATION_IDS, RETURN_IDS = tuple(_DIFFUSIONS), tuple(_ALLOCATION), tuple(_RETURNS)
+"""Ids of diffusions, of online allocation, and of finite horizons whose return distributions are known."""
 
 for _id, _family in REGISTRY.items():
     gym.register(

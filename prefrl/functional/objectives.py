@@ -1,0 +1,676 @@
+"""Objectives of a whole return distribution, and which of them dynamic programming can optimise.
+
+An agent that carries a *stock* c, updated as c' = (c + r) / gamma, knows the law of X = c + G, the stock and
+the discounted return to come (Avila Pires et al. 2025, arXiv 2501.13028; what follows was derived anew). An
+objective K maps laws of X to numbers, or to tuples that are compared in order. Dynamic programming finds the
+best policy where K is
+
+* indifferent to mixtures: K(nu_i) >= K(nu'_i) for all i implies the same of their mixtures with equal weights;
+* indifferent to gamma: K(nu) >= K(nu') implies the same of the laws of gamma X (no demand at gamma 1, nor
+  where time is part of the state and K is applied to gamma^t X, ``time_indexed``);
+* Lipschitz in the 1-Wasserstein distance, for an infinite horizon.
+
+Every expected utility E f(X) has the first property. For scalars and all gamma, all three leave the two-slope
+utilities a min(x, 0) + b max(x, 0); richness comes from the initial stock, from vectors, and from finite
+horizons. CVaR has not the first, but is the best of a family that has (:func:`conditional_value_at_risk`).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+SLACK = 1e-9
+"""What reaching 0 may fall short by: sums of rewards are rounded."""
+
+
+class UnsoundObjectiveError(ValueError):
+    """An objective that dynamic programming over stocks does not optimise."""
+
+
+class Objective(ABC):
+    """K: laws of X = c + G to keys, the first of which counts most; all are to be maximised.
+
+    Attributes:
+        indifferent_to_mixtures: see the module's text.
+        dim: components of a vector X; 0 for a scalar.
+        num_keys: J.
+        instead: what to use where it cannot be optimised.
+    """
+
+    indifferent_to_mixtures: bool = True
+    dim: int = 0
+    num_keys: int = 1
+    instead: str = ""
+
+    @abstractmethod
+    def keys(self, atoms: Tensor, probs: Tensor | None = None) -> Tensor:
+        """Return K of laws, [..., J].
+
+        Args:
+            atoms: [..., m] places, or [..., m, k] for vectors.
+            probs: [..., m] their probabilities, which broadcast with the atoms; None: all the same.
+        """
+
+    def value(self, atoms: Tensor, probs: Tensor | None = None) -> Tensor:
+        """Return the first key of laws, [...]."""
+        return self.keys(atoms, probs)[..., 0]
+
+    def indifferent_to_gamma(self, gamma: float) -> bool:
+        """Whether multiplying X with gamma keeps the order of laws."""
+        return True
+
+    def lipschitz(self, reach: float = math.inf) -> float:
+        """Return L with |K(nu) - K(nu')| <= L w1(nu, nu') for laws on [-reach, reach]; may be infinite."""
+        return math.inf
+
+
+def check_optimisable(
+    objective: Objective, gamma: float, *, time_indexed: bool, reach: float | None = None
+) -> None:
+    """Raise unless dynamic programming optimises the objective.
+
+    Args:
+        objective: K.
+        gamma: discount.
+        time_indexed: whether K is applied to gamma^t X, with the time in the state.
+        reach: bound on |X| where the horizon is infinite; None: it is finite.
+
+    Raises:
+        UnsoundObjectiveError: if the objective lacks a property; the message says what to use instead.
+    """
+    instead = f"; {objective.instead}" if objective.instead else ""
+    if not objective.indifferent_to_mixtures:
+        raise UnsoundObjectiveError(f"{objective} is not indifferent to mixtures of laws, so that dynamic "
+                                    f"programming does not optimise it{instead}")  # fmt: skip
+    if not time_indexed and not objective.indifferent_to_gamma(gamma):
+        raise UnsoundObjectiveError(
+            f"{objective} is not indifferent to gamma {gamma:g}: use gamma 1, or time_indexed (a finite "
+            "horizon, with the time in the state)"
+        )
+    if reach is not None and not math.isfinite(objective.lipschitz(reach)):
+        raise UnsoundObjectiveError(f"{objective} is not Lipschitz, which an infinite horizon asks for: give "
+                                    "a finite horizon")  # fmt: skip
+
+
+class ExpectedUtility(Objective):
+    """E f(X).
+
+    Attributes:
+        degree: p where f(g x) = g^p f(x) for all g > 0, which makes it indifferent to gamma; None: no such p.
+    """
+
+    degree: float | None = None
+
+    @abstractmethod
+    def utility(self, x: Tensor) -> Tensor:
+        """Return f(x) [..., J] of scalars [...] or vectors [..., k]."""
+
+    def keys(self, atoms: Tensor, probs: Tensor | None = None) -> Tensor:
+        """See :meth:`Objective.keys`."""
+        utility = self.utility(atoms)  # [..., m, J]
+        return utility.mean(-2) if probs is None else (probs[..., None] * utility).sum(-2)
+
+    def indifferent_to_gamma(self, gamma: float) -> bool:
+        """See :meth:`Objective.indifferent_to_gamma`."""
+        return gamma == 1.0 or self.degree is not None
+
+
+@dataclass(frozen=True)
+class TwoSlope(ExpectedUtility):
+    """f(x) = below min(x, 0) + above max(x, 0): the mean (1, 1), -|x| (1, -1), the lower part (1, 0)."""
+
+    below: float = 1.0
+    above: float = 1.0
+    degree = 1.0
+
+    def utility(self, x: Tensor) -> Tensor:
+        """See :meth:`ExpectedUtility.utility`."""
+        return (self.below * x.clamp(max=0.0) + self.above * x.clamp(min=0.0))[..., None]
+
+    def lipschitz(self, reach: float = math.inf) -> float:
+        """See :meth:`Objective.lipschitz`."""
+        return max(abs(self.below), abs(self.above))
+
+
+MEAN = TwoSlope(1.0, 1.0)
+"""E X: ordinary reinforcement learning, where the stock does not matter."""
+
+
+@dataclass(frozen=True)
+class NegativePower(ExpectedUtility):
+    """f(x) = -|x|^exponent: how far from 0 the total ends."""
+
+    exponent: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.exponent < math.inf:
+            raise ValueError(f"exponent is {self.exponent}; it must be finite and above 0")
+        object.__setattr__(self, "degree", self.exponent)
+
+    def utility(self, x: Tensor) -> Tensor:
+        """See :meth:`ExpectedUtility.utility`."""
+        return -(x.abs() ** self.exponent)[..., None]
+
+    def lipschitz(self, reach: float = math.inf) -> float:
+        """See :meth:`Objective.lipschitz`."""
+        if self.exponent == 1.0:
+            return 1.0
+        return self.exponent * reach ** (self.exponent - 1.0) if self.exponent > 1.0 else math.inf
+
+
+@dataclass(frozen=True)
+class ReachesZero(ExpectedUtility):
+    """P(X >= 0); with the initial stock -g, P(G >= g). Of vectors, that all components reach 0.
+
+    Args:
+        components: number of components of a vector; 0: X is a scalar.
+        first: the first component that counts.
+    """
+
+    components: int = 0
+    first: int = 0
+    degree = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dim", self.components)
+
+    def utility(self, x: Tensor) -> Tensor:
+        """See :meth:`ExpectedUtility.utility`."""
+        reached = x >= -SLACK
+        if self.components:
+            reached = reached[..., self.first :].all(-1)
+        return reached.to(x.dtype)[..., None]
+
+
+@dataclass(frozen=True)
+class Exponential(ExpectedUtility):
+    """f(x) = -exp(-risk_aversion x), for gamma 1 or with the time in the state."""
+
+    risk_aversion: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.risk_aversion < math.inf:
+            raise ValueError(f"risk_aversion is {self.risk_aversion}; it must be finite and above 0")
+
+    def utility(self, x: Tensor) -> Tensor:
+        """See :meth:`ExpectedUtility.utility`."""
+        return -torch.exp(-self.risk_aversion * x)[..., None]
+
+    def lipschitz(self, reach: float = math.inf) -> float:
+        """See :meth:`Objective.lipschitz`."""
+        return self.risk_aversion * math.exp(min(700.0, self.risk_aversion * reach))
+
+
+@dataclass(frozen=True)
+class Clipped(ExpectedUtility):
+    """f(x) = min(max(x, low), high), for gamma 1 or with the time in the state."""
+
+    low: float = -1.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"low is {self.low} and high {self.high}; low must be below high")
+
+    def utility(self, x: Tensor) -> Tensor:
+        """See :meth:`ExpectedUtility.utility`."""
+        return x.clamp(self.low, self.high)[..., None]
+
+    def lipschitz(self, reach: float = math.inf) -> float:
+        """See :meth:`Objective.lipschitz`."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class NegativeNorm(ExpectedUtility):
+    """f(x) = -||x||_order: vectors of deviations from a set-point that are to end at 0 (homeostasis).
+
+    Which norm the paper takes could not be verified; it is a parameter. The Wasserstein distance is that of
+    the same norm.
+    """
+
+    components: int = 2
+    order: float = 2.0
+    degree = 1.0
+
+    def __post_init__(self) -> None:
+        if self.order < 1.0:
+            raise ValueError(f"order is {self.order}; it must be at least 1, where a norm is one")
+        object.__setattr__(self, "dim", self.components)
+
+    def utility(self, x: Tensor) -> Tensor:
+        """See :meth:`ExpectedUtility.utility`."""
+        return -torch.linalg.vector_norm(x, self.order, dim=-1)[..., None]
+
+    def lipschitz(self, reach: float = math.inf) -> float:
+        """See :meth:`Objective.lipschitz`."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Hinges(ExpectedUtility):
+    """f(x) = sum_i (below_i min(x_i, 0) + above_i max(x_i, 0)): constraints as penalties on what is missing.
+
+    With x = (worth, what is left of the budgets), below = (1, penalty, ...), above = (1, 0, ...). The
+    Wasserstein distance is that of the l1 norm. How the paper writes constraints could not be verified.
+    """
+
+    below: tuple[float, ...]
+    above: tuple[float, ...]
+    degree = 1.0
+
+    def __post_init__(self) -> None:
+        if len(self.below) != len(self.above) or not self.below:
+            raise ValueError(f"below has {len(self.below)} entries and above {len(self.above)}; give one of "
+                             "each per component")  # fmt: skip
+        object.__setattr__(self, "dim", len(self.below))
+
+    def utility(self, x: Tensor) -> Tensor:
+        """See :meth:`ExpectedUtility.utility`."""
+        below, above = x.new_tensor(self.below), x.new_tensor(self.above)
+        return (below * x.clamp(max=0.0) + above * x.clamp(min=0.0)).sum(-1)[..., None]
+
+    def lipschitz(self, reach: float = math.inf) -> float:
+        """See :meth:`Objective.lipschitz`."""
+        return max(map(abs, (*self.below, *self.above)))
+
+
+@dataclass(frozen=True)
+class Lexicographic(Objective):
+    """Tuples, compared in order: the second objective decides where the first is indifferent."""
+
+    first: Objective
+    second: Objective
+
+    def __post_init__(self) -> None:
+        if self.first.dim != self.second.dim:
+            raise ValueError(f"first has {self.first.dim} components and second {self.second.dim}")
+        both = self.first.indifferent_to_mixtures and self.second.indifferent_to_mixtures
+        object.__setattr__(self, "dim", self.first.dim)
+        object.__setattr__(self, "num_keys", self.first.num_keys + self.second.num_keys)
+        object.__setattr__(self, "indifferent_to_mixtures", both)
+        object.__setattr__(self, "instead", self.first.instead or self.second.instead)
+
+    def keys(self, atoms: Tensor, probs: Tensor | None = None) -> Tensor:
+        """See :meth:`Objective.keys`."""
+        return torch.cat([self.first.keys(atoms, probs), self.second.keys(atoms, probs)], -1)
+
+    def indifferent_to_gamma(self, gamma: float) -> bool:
+        """See :meth:`Objective.indifferent_to_gamma`."""
+        return self.first.indifferent_to_gamma(gamma) and self.second.indifferent_to_gamma(gamma)
+
+
+@dataclass(frozen=True)
+class LinearForm(ExpectedUtility):
+    """f(x) = weights . x of vectors: a mean, to break ties with."""
+
+    weights: tuple[float, ...]
+    degree = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dim", len(self.weights))
+
+    def utility(self, x: Tensor) -> Tensor:
+        """See :meth:`ExpectedUtility.utility`."""
+        return (x * x.new_tensor(self.weights)).sum(-1)[..., None]
+
+    def lipschitz(self, reach: float = math.inf) -> float:
+        """See :meth:`Objective.lipschitz`."""
+        return max(map(abs, self.weights))
+
+
+@dataclass(frozen=True)
+class WorstCase(Objective):
+    """The least value of positive probability, for finite horizons (it is not continuous in w1)."""
+
+    def keys(self, atoms: Tensor, probs: Tensor | None = None) -> Tensor:
+        """See :meth:`Objective.keys`."""
+        if probs is not None:
+            atoms = torch.where(probs > SLACK**1.5, atoms, math.inf)
+        return atoms.amin(-1, keepdim=True)
+
+
+def _sorted(atoms: Tensor, probs: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return atoms and probabilities of the same shape [..., m], by rising atoms."""
+    if probs is None:
+        probs = torch.full_like(atoms, 1.0 / atoms.shape[-1])
+    atoms, probs = torch.broadcast_tensors(atoms, probs)
+    atoms, order = atoms.sort(-1)
+    return atoms, probs.gather(-1, order)
+
+
+@dataclass(frozen=True)
+class CVaR(Objective):
+    """The mean of the worst fraction ``tau``: not what dynamic programming optimises, see ``instead``.
+
+    Greedy steps on it are time-inconsistent, and since CVaR(c + G) = c + CVaR(G) they do not use the stock.
+    """
+
+    tau: float = 0.25
+    indifferent_to_mixtures = False
+    instead = (
+        "use conditional_value_at_risk(tau): min(x, 0) as the utility, and a search over the initial stock"
+    )
+
+    def __post_init__(self) -> None:
+        check_tau(self.tau)
+
+    def keys(self, atoms: Tensor, probs: Tensor | None = None) -> Tensor:
+        """See :meth:`Objective.keys`."""
+        atoms, probs = _sorted(atoms, probs)
+        reached = probs.cumsum(-1)
+        share = (self.tau - (reached - probs)).clamp(min=0.0).minimum(probs)
+        return (share * atoms).sum(-1, keepdim=True) / share.sum(-1, keepdim=True)
+
+    def lipschitz(self, reach: float = math.inf) -> float:
+        """See :meth:`Objective.lipschitz`."""
+        return 1.0 / self.tau
+
+
+@dataclass(frozen=True)
+class ValueAtRisk(Objective):
+    """The ``tau``-quantile, the median at 1/2; cannot be optimised."""
+
+    tau: float = 0.5
+    indifferent_to_mixtures = False
+    instead = "use target_probability(g), and the largest g that is reached with probability 1 - tau"
+
+    def __post_init__(self) -> None:
+        check_tau(self.tau)
+
+    def keys(self, atoms: Tensor, probs: Tensor | None = None) -> Tensor:
+        """See :meth:`Objective.keys`."""
+        atoms, probs = _sorted(atoms, probs)
+        place = (probs.cumsum(-1) < self.tau - SLACK).sum(-1, keepdim=True)
+        return atoms.gather(-1, place.clamp(max=atoms.shape[-1] - 1))
+
+
+@dataclass(frozen=True)
+class MeanVariance(Objective):
+    """E X - weight var X; cannot be optimised."""
+
+    weight: float = 0.5
+    indifferent_to_mixtures = False
+    instead = "use target_return(g, exponent=2), which is -E (G - g)^2, and choose g"
+
+    def keys(self, atoms: Tensor, probs: Tensor | None = None) -> Tensor:
+        """See :meth:`Objective.keys`."""
+        atoms, probs = _sorted(atoms, probs)
+        mean = (probs * atoms).sum(-1, keepdim=True)
+        return mean - self.weight * (probs * (atoms - mean) ** 2).sum(-1, keepdim=True)
+
+    def indifferent_to_gamma(self, gamma: float) -> bool:
+        """See :meth:`Objective.indifferent_to_gamma`."""
+        return gamma == 1.0
+
+
+@dataclass(frozen=True)
+class MeanCVaR(Objective):
+    """weight E X + (1 - weight) CVaR_tau(X): see :class:`CVaR`."""
+
+    weight: float = 0.5
+    tau: float = 0.25
+    indifferent_to_mixtures = False
+    instead = "use mean_cvar(weight, tau)"
+
+    def keys(self, atoms: Tensor, probs: Tensor | None = None) -> Tensor:
+        """See :meth:`Objective.keys`."""
+        tail = CVaR(self.tau).keys(atoms, probs)
+        return self.weight * MEAN.keys(atoms, probs) + (1.0 - self.weight) * tail
+
+
+@dataclass(frozen=True)
+class UpperCVaR(Objective):
+    """The mean of the best fraction ``tau``: see :class:`CVaR`."""
+
+    tau: float = 0.25
+    indifferent_to_mixtures = False
+    instead = "use optimistic_cvar(tau), which is experimental"
+
+    def keys(self, atoms: Tensor, probs: Tensor | None = None) -> Tensor:
+        """See :meth:`Objective.keys`."""
+        return -CVaR(self.tau).keys(-atoms, probs)
+
+
+def check_tau(tau: float) -> None:
+    """Raise ValueError unless 0 < tau <= 1."""
+    if not 0.0 < tau <= 1.0:
+        raise ValueError(f"tau is {tau}; it must lie in (0, 1]")
+
+
+# What is asked for: an objective, and where the stock starts ---------------------------------------------
+
+
+@dataclass(frozen=True)
+class StockProblem:
+    """What a return distribution is wanted for: K, and the initial stock, given or searched for.
+
+    Where it is searched for, the best policy of c_0 scores
+
+        h(c_0) = scale max_pi K(law of c_0 + G) - c_0,
+
+    and the best c_0 is taken: the largest h, or the smallest for an optimistic CVaR.
+    """
+
+    objective: Objective
+    """K, which dynamic programming optimises."""
+
+    initial_stock: tuple[float, ...] | None = None
+    """c_0 [max(1, k)]; None: searched for, or the environment's own for vectors."""
+
+    scale: float = 1.0
+    """What K's value is multiplied with in h."""
+
+    of_return: Objective | None = None
+    """What is really wanted of the law of G, where c_0 is searched for; None: K of c_0 + G."""
+
+    minimise: bool = False
+    """Whether the smallest h is taken."""
+
+    time_indexed: bool = False
+    """Whether K is applied to gamma^t X."""
+
+    @property
+    def searched(self) -> bool:
+        """Whether the initial stock is searched for."""
+        return self.of_return is not None
+
+    def score(self, values: Tensor, stocks: Tensor) -> Tensor:
+        """Return h(c_0) from values max K and scalar stocks c_0, to be maximised (already negated if need be)."""
+        h = self.scale * values - stocks
+        return -h if self.minimise else h
+
+    def criterion(self, stock: Sequence[float] | None = None) -> Objective:
+        """Return what is wanted as an objective of the law of G, for an initial stock where K needs one."""
+        if self.of_return is not None:
+            return self.of_return
+        given = self.initial_stock if stock is None else tuple(stock)
+        if given is None:
+            raise ValueError("stock is None; this problem's objective needs an initial stock")
+        return Shifted(self.objective, given)
+
+
+@dataclass(frozen=True)
+class Shifted(Objective):
+    """K(shift + X): what an objective of c_0 + G says of the law of G."""
+
+    objective: Objective
+    shift: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.shift) != max(1, self.objective.dim):
+            raise ValueError(f"the initial stock {self.shift} has {len(self.shift)} components; "
+                             f"{self.objective} takes {max(1, self.objective.dim)}")  # fmt: skip
+        for name in ("indifferent_to_mixtures", "dim", "num_keys", "instead"):
+            object.__setattr__(self, name, getattr(self.objective, name))
+
+    def keys(self, atoms: Tensor, probs: Tensor | None = None) -> Tensor:
+        """See :meth:`Objective.keys`."""
+        shift = atoms.new_tensor(self.shift) if self.dim else self.shift[0]
+        return self.objective.keys(atoms + shift, probs)
+
+    def indifferent_to_gamma(self, gamma: float) -> bool:
+        """See :meth:`Objective.indifferent_to_gamma`."""
+        return gamma == 1.0
+
+
+def conditional_value_at_risk(tau: float) -> StockProblem:
+    """max_pi CVaR_tau(G) = max_{c_0} [E min(c_0 + G, 0) / tau - c_0] (Baeuerle and Ott 2011).
+
+    h is not concave in c_0, being a maximum over policies of concave functions: the search is global.
+    """
+    check_tau(tau)
+    return StockProblem(TwoSlope(1.0, 0.0), scale=1.0 / tau, of_return=CVaR(tau))
+
+
+def mean_cvar(weight: float, tau: float) -> StockProblem:
+    """max_pi weight E G + (1 - weight) CVaR_tau(G), with two slopes and a search."""
+    check_tau(tau)
+    if not 0.0 <= weight <= 1.0:
+        raise ValueError(f"weight is {weight}; it must lie in [0, 1]")
+    objective = TwoSlope(weight + (1.0 - weight) / tau, weight)
+    return StockProblem(objective, of_return=MeanCVaR(weight, tau))
+
+
+def optimistic_cvar(tau: float) -> StockProblem:
+    """min_{c_0} max_pi [E max(c_0 + G, 0) / tau - c_0], an upper bound on max_pi of the upper CVaR.
+
+    Experimental: the bound is reached by a mixture of policies drawn at the start of an episode; a single
+    policy, greedy at the minimising c_0, may fall short of it.
+    """
+    check_tau(tau)
+    return StockProblem(TwoSlope(0.0, 1.0), scale=1.0 / tau, of_return=UpperCVaR(tau), minimise=True)
+
+
+def target_return(target: float, exponent: float = 1.0) -> StockProblem:
+    """max_pi -E |G - target|^exponent: generating a return."""
+    objective = TwoSlope(1.0, -1.0) if exponent == 1.0 else NegativePower(exponent)
+    return StockProblem(objective, (-target,))
+
+
+def target_probability(target: float) -> StockProblem:
+    """max_pi P(G >= target), ties broken by the mean."""
+    return StockProblem(Lexicographic(ReachesZero(), MEAN), (-target,))
+
+
+def constrained(components: int, penalty: float | None) -> StockProblem:
+    """Maximise E worth, held to budgets: x = (worth, what is left of each budget).
+
+    With a penalty, E [worth + penalty sum_i min(left_i, 0)]; without one, the probability that no budget is
+    overdrawn, then the mean worth (finite horizons only). The stock starts at (0, budgets).
+    """
+    if components < 2:
+        raise ValueError(f"components is {components}; a worth and at least one budget make 2")
+    budgets = components - 1
+    if penalty is not None:
+        objective: Objective = Hinges((1.0, *[penalty] * budgets), (1.0, *[0.0] * budgets))
+    else:
+        objective = Lexicographic(ReachesZero(components, first=1), LinearForm((1.0, *[0.0] * budgets)))
+    return StockProblem(objective)
+
+
+Name = Literal["cvar", "mean_cvar", "optimistic_cvar", "mean", "target_return", "target_probability", "two_slope",
+               "worst_case", "exponential", "homeostasis", "constraint_penalty", "constraint"]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings:
+    """A :class:`StockProblem` as settings: a word and its numbers."""
+
+    objective: Name = "cvar"
+    """What is wanted of the return distribution; see ``prefrl/functional/objectives.py``."""
+
+    tau: float = 0.25
+    """Fraction of worst (optimistic_cvar: best) returns, in (0, 1] (cvar, mean_cvar, optimistic_cvar)."""
+
+    weight: float = 0.5
+    """Share of the mean in mean_cvar, in [0, 1]."""
+
+    target: float = 0.0
+    """The return to generate (target_return) or to reach (target_probability)."""
+
+    exponent: float = 1.0
+    """Exponent of the distance from the target (target_return)."""
+
+    below: float = 1.0
+    """Slope of the utility below 0 (two_slope)."""
+
+    above: float = 0.0
+    """Slope of the utility above 0 (two_slope)."""
+
+    risk_aversion: float = 1.0
+    """lambda of -exp(-lambda x) (exponential)."""
+
+    norm: float = 2.0
+    """Order of the norm of what is left to the set-point (homeostasis)."""
+
+    penalty: float = 1.0
+    """Price of a unit by which a budget is overdrawn (constraint_penalty)."""
+
+    initial_stock: tuple[float, ...] | None = None
+    """Where the stock starts; default: by the objective, for vectors the environment's own."""
+
+    def __post_init__(self) -> None:
+        for name in ("target", "below", "above", "penalty"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be finite")
+        if self.initial_stock is not None:
+            object.__setattr__(self, "initial_stock", tuple(map(float, self.initial_stock)))
+        self.problem(2 if self.takes_vectors else 0)
+
+    @property
+    def takes_vectors(self) -> bool:
+        """Whether the objective is one of vectors."""
+        return self.objective in ("homeostasis", "constraint_penalty", "constraint")
+
+    def problem(self, components: int = 0) -> StockProblem:
+        """Return the problem, for rewards with so many components (0: scalars).
+
+        Raises:
+            ValueError: for a setting out of range, or an objective of vectors where there are none.
+        """
+        if self.takes_vectors and components == 0:
+            raise ValueError(f"objective is {self.objective!r}, which takes vector rewards; these are scalars")
+        problem = self._problem(components)
+        stock = self.initial_stock
+        if stock is None:
+            return problem
+        if problem.searched or self.objective in ("target_return", "target_probability"):
+            raise ValueError(f"initial_stock is {stock}; {self.objective} sets it by itself")
+        if len(stock) != max(1, problem.objective.dim):
+            raise ValueError(f"initial_stock is {stock}; it must have {max(1, problem.objective.dim)} entries")
+        fields: dict[str, Any] = {**problem.__dict__, "initial_stock": stock}
+        return StockProblem(**fields)
+
+    def _problem(self, components: int) -> StockProblem:
+        name, origin = self.objective, (0.0,)
+        if name == "cvar":
+            return conditional_value_at_risk(self.tau)
+        if name == "mean_cvar":
+            return mean_cvar(self.weight, self.tau)
+        if name == "optimistic_cvar":
+            return optimistic_cvar(self.tau)
+        if name == "mean":
+            return StockProblem(MEAN, origin)
+        if name == "target_return":
+            return target_return(self.target, self.exponent)
+        if name == "target_probability":
+            return target_probability(self.target)
+        if name == "two_slope":
+            return StockProblem(TwoSlope(self.below, self.above), origin)
+        if name == "worst_case":
+            return StockProblem(WorstCase(), origin)
+        if name == "exponential":
+            return StockProblem(Exponential(self.risk_aversion), origin, time_indexed=True)
+        if name == "homeostasis":
+            return StockProblem(NegativeNorm(components, self.norm))
+        if name in ("constraint_penalty", "constraint"):
+            return constrained(components, self.penalty if name == "constraint_penalty" else None)
+        raise ValueError(f"objective is {name!r}; it must be one of {Name.__args__}")  # type: ignore[attr-defined]

@@ -1,0 +1,487 @@
+"""Distributional dynamic programming with stock augmentation, exact, for finite horizons.
+
+With the stock c in the state the pair (c, law of G) says all of the law of c_0 + G (Avila Pires et al. 2025,
+arXiv 2501.13028). Backward induction takes, at each time, the greedy action of
+
+    K(law of gamma (C' + G(S', C'))),        C' = (c + R') / gamma,
+
+and a law is a vector of probabilities over the totals that the horizon can end in: the totals are listed
+(:class:`prefrl.tabular.stock_lattice.StockLattice`), so nothing is projected, and a backup is a weighted sum of
+rows. Of an expected utility only expectations need be carried, which are as linear in the law as it is itself:
+the same backup, with fewer columns. Everything runs in float64 on the MDPs' device, over all MDPs, states,
+totals and actions at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prefrl.functional.objectives import (
+    MEAN,
+    ExpectedUtility,
+    Lexicographic,
+    LinearForm,
+    Objective,
+    StockProblem,
+    check_optimisable,
+)
+
+from .stock_lattice import MAX_POINTS, FiniteHorizon, StockLattice, merged
+
+TOLERANCE = 1e-12
+"""Keys that differ by less are equal; of equally good actions the first is taken."""
+
+MAX_BACKUP_ELEMENTS = 2**24
+"""Numbers in the table of action laws made at once (128 MiB); more are made in pieces."""
+
+
+def best_actions(keys: Tensor, tolerance: float = TOLERANCE) -> Tensor:
+    """Return the first action [..., C] of those with the best keys [..., A, C, J], compared in order."""
+    candidates = torch.ones(keys.shape[:-1], dtype=torch.bool, device=keys.device)
+    for j in range(keys.shape[-1]):
+        key = torch.where(candidates, keys[..., j], -torch.inf)
+        candidates = candidates & (key >= key.amax(-2, keepdim=True) - tolerance)
+    return candidates.to(torch.int8).argmax(-2)
+
+
+def mean_objective(problem: FiniteHorizon) -> Objective:
+    """Return the mean, of vector rewards that of their sum weighted as the model weights them."""
+    if problem.dim == 0:
+        return MEAN
+    weights = problem.mdp.weights[0].tolist()
+    return LinearForm(tuple(weights if len(weights) == problem.dim else [1.0] * problem.dim))
+
+
+@dataclass(frozen=True)
+class StockPolicy:
+    """A deterministic policy of time, state and stock, and what its keys are at the start.
+
+    For a policy that does not look at the stock the last axis of its actions has length 1.
+    """
+
+    lattice: StockLattice
+    problem: FiniteHorizon
+
+    actions: list[Tensor]
+    """For t = 0 .. H - 1, int64 [M, S, C_t] or [M, S, 1]; 0 in terminal states."""
+
+    keys: Tensor | None = None
+    """[M, S, C_0, J] K of the law of c_0 + G, where backward induction found it."""
+
+    def on(self, lattice: StockLattice) -> StockPolicy:
+        """Return a policy that does not look at the stock as one over other totals.
+
+        Raises:
+            ValueError: if it does look at the stock.
+        """
+        if any(action.shape[-1] != 1 for action in self.actions):
+            raise ValueError("this policy looks at the stock; it holds for the totals it was made for only")
+        return StockPolicy(lattice, self.problem, self.actions)
+
+    def act(self, time: int, states: Tensor, stocks: Tensor) -> Tensor:
+        """Return actions [n] of the first MDP in states [n] with stocks [n] or [n, k] at a time.
+
+        Stocks that are none of the totals (rounded, or never reached) take the nearest one's action.
+        """
+        actions = self.actions[time][0]
+        if actions.shape[-1] == 1:
+            return actions[states, 0]
+        points = self.lattice.points[time]
+        totals = stocks.to(points) * self.problem.gamma**time
+        if points.ndim == 1:
+            place = torch.searchsorted(points, totals).clamp(1, max(1, len(points) - 1))
+            below = (place - 1).clamp(min=0)
+            place = place.clamp(max=len(points) - 1)
+            nearer = (totals - points[below]).abs() <= (points[place] - totals).abs()
+            place = torch.where(nearer, below, place)
+        else:
+            place = torch.cdist(totals, points).argmin(-1)
+        return actions[states, place]
+
+    def law(self, initial: Tensor | None = None) -> Tensor:
+        """Return the probabilities [M, N, Z] of the totals c_0 + G at the end.
+
+        The start is the MDPs' own, with each of some initial stocks.
+
+        Args:
+            initial: [N] places in the lattice's ``points[0]``, or [M, N] for stocks that differ between the
+                MDPs; None: those that the lattice was built for.
+        """
+        problem, lattice = self.problem, self.lattice
+        mdp, (m, s, _, k) = problem.mdp, problem.mdp.successors.shape
+        places = lattice.initial if initial is None else initial
+        places = places.expand(m, places.shape[-1])
+        n = places.shape[1]
+        mass = torch.zeros(m, n, s, lattice.points[0].shape[0], dtype=torch.float64, device=mdp.device)
+        column = places[:, :, None, None].expand(m, n, s, 1)
+        mass.scatter_(3, column, mdp.start[:, None, :, None].expand(m, n, s, 1))
+        states = torch.arange(s, device=mdp.device)[None, :, None]
+        row = torch.arange(m, device=mdp.device)[:, None, None]
+        for t in range(problem.horizon):
+            move, size = lattice.moves[t], lattice.points[t + 1].shape[0]
+            action = self.actions[t].expand(m, s, move.shape[0])
+            here = torch.arange(move.shape[0], device=mdp.device)[None, None]
+            after = mass.new_zeros(m, n, s * size)
+            for j in range(k):
+                target = mdp.successors[row, states, action, j]
+                weight = mdp.probabilities[row, states, action, j]
+                paid = lattice.place_of[row, states, action, j]
+                ended = mdp.terminal[:, :, None]
+                target = torch.where(ended, states, target)
+                weight = torch.where(ended, float(j == 0), weight)
+                paid = torch.where(ended, lattice.still[0], paid)
+                index = (target * size + move[here, paid]).flatten(1)[:, None].expand(m, n, -1)
+                after.scatter_add_(2, index, (mass * weight[:, None]).flatten(2))
+            mass = after.view(m, n, s, size)
+        last = lattice.moves[-1][:, lattice.final_place_of].permute(1, 2, 0)  # [M, S, C_H]
+        index = last.flatten(1)[:, None].expand(m, n, -1)
+        size = lattice.outcomes.shape[0]
+        return mass.new_zeros(m, n, size).scatter_add_(2, index, mass.flatten(2))
+
+    def value(self, objective: Objective, initial: Tensor | None = None) -> Tensor:
+        """Return the keys [M, N, J] of an objective of the law of c_0 + G; see :meth:`law`."""
+        return objective.keys(self.lattice.outcomes, self.law(initial))
+
+
+class BackwardInduction:
+    """Stages of distributional dynamic programming, from the horizon to the start.
+
+    Args:
+        problem: the MDPs.
+        objective: K.
+        initial_stocks: [C_0] or [C_0, k] stocks to start from.
+        time_indexed: apply K to gamma^t (c + G), which it is in the end; then it need not be indifferent to
+            gamma.
+        tie_break: an objective that decides where K is indifferent; None: the first action does.
+        unsound: go on with objectives that this does not optimise.
+        max_points: see :class:`StockLattice`.
+
+    Raises:
+        UnsoundObjectiveError: if K lacks a property, and ``unsound`` is False.
+        ValueError: if K is one of vectors and the rewards are not, or the other way round.
+        TooManyTotalsError: see :class:`StockLattice`.
+
+    Attributes:
+        time: the time whose policy was found last, H at first.
+        rows: [M, S, C_time, J or Z] keys or laws of what is to come.
+    """
+
+    def __init__(
+        self,
+        problem: FiniteHorizon,
+        objective: Objective,
+        initial_stocks: Tensor,
+        *,
+        time_indexed: bool = False,
+        tie_break: Objective | None = None,
+        unsound: bool = False,
+        max_points: int = MAX_POINTS,
+    ) -> None:
+        if objective.dim != problem.dim:
+            raise ValueError(f"{objective} takes rewards of {objective.dim} components, these have "
+                             f"{problem.dim} (0: numbers)")  # fmt: skip
+        if not unsound:
+            check_optimisable(objective, problem.gamma, time_indexed=time_indexed)
+        self.problem, self.time_indexed = problem, time_indexed
+        self.objective = objective if tie_break is None else Lexicographic(objective, tie_break)
+        self.lattice = StockLattice(problem, initial_stocks, max_points=max_points)
+        # K of gamma^-t times the total, where gamma matters, is no expectation that can be carried on.
+        same = time_indexed or self.objective.indifferent_to_gamma(problem.gamma)
+        self._carries_keys = same and _are_expectations(self.objective)
+        mdp, outcomes = problem.mdp, self.lattice.outcomes
+        final = outcomes[:, None] if problem.dim == 0 else outcomes[:, None, :]
+        end = (
+            self.objective.keys(final)  # of laws of one atom
+            if self._carries_keys
+            else torch.eye(outcomes.shape[0], dtype=torch.float64, device=mdp.device)
+        )
+        self.rows = end[self.lattice.moves[-1][:, self.lattice.final_place_of].permute(1, 2, 0)]
+        self.time = problem.horizon
+        self.actions: list[Tensor] = []
+        live = ~mdp.terminal
+        self._live = live.flatten().nonzero()[:, 0]
+        m, s, a, k = mdp.successors.shape
+        offset = (torch.arange(m, device=mdp.device) * s)[:, None, None, None]
+        self._next = (mdp.successors + offset).view(m * s, a, k)
+        self._paid = self.lattice.place_of.view(m * s, a, k)
+        self._probs = mdp.probabilities.view(m * s, a, k)
+
+    def stage(self) -> None:
+        """Find the policy of the time before; ValueError at the start."""
+        if self.time == 0:
+            raise ValueError("the start is reached")
+        t, (m, s, a, k) = self.time - 1, self.problem.mdp.successors.shape
+        move, columns = self.lattice.moves[t], self.rows.shape[-1]
+        following, size = self.rows.flatten(0, 2), self.rows.shape[2]
+        points = move.shape[0]
+        ended = self.rows.flatten(0, 1)[:, move[:, self.lattice.still[0]]]
+        rows = torch.where(self.problem.mdp.terminal.view(-1, 1, 1), ended, 0.0)  # the living are filled in
+        actions = torch.zeros(m * s, points, dtype=torch.int64, device=rows.device)
+        piece = max(1, MAX_BACKUP_ELEMENTS // (a * points * max(columns, 2 * k)))
+        for live in self._live.split(piece):
+            target = self._next[live][:, :, None] * size + move[:, self._paid[live]].permute(1, 2, 0, 3)
+            weight = self._probs[live][:, :, None].expand(target.shape)
+            q = F.embedding_bag(
+                target.reshape(-1, k), following, mode="sum", per_sample_weights=weight.reshape(-1, k)
+            ).view(len(live), a, points, columns)
+            chosen = best_actions(self._keys(t, q))
+            actions[live] = chosen
+            rows[live] = q.gather(1, chosen[:, None, :, None].expand(-1, 1, -1, columns))[:, 0]
+        self.rows, self.time = rows.view(m, s, points, columns), t
+        self.actions.insert(0, actions.view(m, s, points))
+
+    def _keys(self, t: int, rows: Tensor) -> Tensor:
+        """Return the keys [..., J] that rows [..., J or Z] of a time stand for."""
+        if self._carries_keys:
+            return rows
+        outcomes = self.lattice.outcomes
+        scale = 1.0 if self.time_indexed else self.problem.gamma**-t
+        return self.objective.keys(outcomes * scale, rows)
+
+    def run(self) -> StockPolicy:
+        """Do all the stages that are left, and return the policy."""
+        while self.time > 0:
+            self.stage()
+        return StockPolicy(self.lattice, self.problem, list(self.actions), self._keys(0, self.rows))
+
+
+def _are_expectations(objective: Objective) -> bool:
+    """Whether all keys of an objective are expectations."""
+    if isinstance(objective, Lexicographic):
+        return _are_expectations(objective.first) and _are_expectations(objective.second)
+    return isinstance(objective, ExpectedUtility)
+
+
+# Policies that do not look at the stock ------------------------------------------------------------------
+
+
+def return_to_go_policy(problem: FiniteHorizon, objective: Objective) -> tuple[StockPolicy, Tensor]:
+    """Return the policy that is greedy, at each time, on an objective of the return still to come.
+
+    It forgets what was collected. For the mean that is dynamic programming as ever; for CVaR it is the
+    "naive" agent that acts on the CVaR of the law it learned, and it is time-inconsistent.
+
+    Args:
+        problem: the MDPs, with rewards that are numbers or vectors.
+        objective: of the law of G.
+
+    Returns:
+        The policy, and the keys [M, S, J] of its law at time 0.
+    """
+    mdp, gamma, dim = problem.mdp, problem.gamma, problem.dim
+    m, s, a, k = mdp.successors.shape
+    distinct, paid = merged(problem.rewards.flatten(0, 3))
+    paid = paid.view(m * s, a, k)
+    final = problem.final_rewards
+    zero = problem.rewards.new_zeros((1, dim) if dim else 1)
+    # What is paid at the horizon comes one step of discount earlier, with the last reward.
+    ends = zero.expand(m * s, *zero.shape[1:]) if final is None else final.flatten(0, 1) / gamma
+    ends = torch.where(mdp.terminal.view(-1, *[1] * (ends.ndim - 1)), 0.0, ends)
+    points, place = merged(torch.cat([zero, ends]))
+    origin, place = int(place[0]), place[1:]
+    law = F.one_hot(place, points.shape[0]).to(torch.float64)  # [M S, Y]
+    terminal = mdp.terminal.flatten()
+    following = (mdp.successors + (torch.arange(m, device=mdp.device) * s)[:, None, None, None]).view(
+        m * s, a, k
+    )
+    probs = mdp.probabilities.view(m * s, a, k)
+    actions: list[Tensor] = []
+    keys = objective.keys(points, law)
+    for _ in range(problem.horizon):
+        moved = (distinct[:, None] + gamma * points[None]).flatten(0, 1)
+        reached, move = merged(torch.cat([zero, moved]))
+        origin, move = int(move[0]), move[1:].view(distinct.shape[0], -1)
+        q = law.new_zeros(m * s, a, reached.shape[0])
+        for j in range(k):
+            q.scatter_add_(2, move[paid[..., j]], probs[..., j, None] * law[following[..., j]])
+        keys = objective.keys(reached, q)  # [M S, A, J]
+        chosen = best_actions(keys[:, :, None])[:, 0]
+        chosen = torch.where(terminal, 0, chosen)
+        still = F.one_hot(torch.full_like(chosen, origin), reached.shape[0]).to(torch.float64)
+        law = torch.where(terminal[:, None], still, q.gather(1, chosen[:, None, None].expand(-1, 1, q.shape[2]))[:, 0])
+        points = reached
+        actions.insert(0, chosen.view(m, s, 1))
+    keys = objective.keys(points, law)
+    lattice = StockLattice(problem, zero)
+    return StockPolicy(lattice, problem, actions), keys.view(m, s, -1)
+
+
+def open_loop_laws(problem: FiniteHorizon) -> tuple[Tensor, Tensor]:
+    """Return all laws of G that policies without memory of rewards can have, for one MDP.
+
+    Where the next state is certain, a policy that sees state and time but not the stock is a sequence of
+    actions; sequences with the same law from the same state are one from there on, so that they can be
+    listed. Randomised policies give mixtures of these laws.
+
+    Args:
+        problem: one MDP in which states and actions determine the next state.
+
+    Returns:
+        Totals [Z] or [Z, k], and laws [N, Z].
+
+    Raises:
+        ValueError: if the next state is random, the start is, or there are several MDPs.
+    """
+    mdp = problem.mdp
+    m, s, a, k = mdp.successors.shape
+    possible = torch.where(mdp.probabilities > 0.0, mdp.successors, mdp.successors[..., :1])
+    certain = (possible == possible[..., :1]).all() and (mdp.probabilities[..., 0] > 0.0).all()
+    if m != 1 or not bool(certain) or int((mdp.start > 0.0).sum()) != 1:
+        raise ValueError("open-loop laws are those of one MDP with one start, where states and actions "
+                         "determine the next state")  # fmt: skip
+    lattice = StockLattice(problem, problem.rewards.new_zeros((1, problem.dim) if problem.dim else 1))
+    start = int(mdp.start[0].argmax())
+    known: dict[int, Tensor] = {start: torch.ones(1, 1, dtype=torch.float64, device=mdp.device)}
+    for t in range(problem.horizon):
+        move, size = lattice.moves[t], lattice.points[t + 1].shape[0]
+        found: dict[int, list[Tensor]] = {}
+        for state, laws in known.items():
+            if bool(mdp.terminal[0, state]):
+                found.setdefault(state, []).append(_moved(laws, move[:, lattice.still[0]], size))
+                continue
+            for action in range(a):
+                after = sum(
+                    mdp.probabilities[0, state, action, j]
+                    * _moved(laws, move[:, lattice.place_of[0, state, action, j]], size)
+                    for j in range(k)
+                )
+                assert isinstance(after, Tensor)
+                found.setdefault(int(mdp.successors[0, state, action, 0]), []).append(after)
+        known = {state: _distinct_rows(torch.cat(laws)) for state, laws in found.items()}
+    last, size = lattice.moves[-1], lattice.outcomes.shape[0]
+    ends = [
+        _moved(laws, last[:, lattice.final_place_of[0, state]], size) for state, laws in known.items()
+    ]
+    return lattice.outcomes, _distinct_rows(torch.cat(ends))
+
+
+def _moved(laws: Tensor, move: Tensor, size: int) -> Tensor:
+    """Return laws [N, C] with their mass moved to other places."""
+    return laws.new_zeros(len(laws), size).index_add_(1, move, laws)
+
+
+def _distinct_rows(laws: Tensor) -> Tensor:
+    _, place = torch.unique(torch.round(laws * 1e12).to(torch.int64), return_inverse=True, dim=0)
+    first = torch.full((int(place.max()) + 1,), len(laws), dtype=torch.int64, device=laws.device)
+    first.scatter_reduce_(0, place, torch.arange(len(laws), device=laws.device), "amin")
+    return laws[first]
+
+
+# Problems: an objective, and where the stock starts -------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The best policy of a :class:`StockProblem` in one MDP, and its law."""
+
+    policy: StockPolicy
+    """The policy, of time, state and stock."""
+
+    initial_stock: tuple[float, ...]
+    """c_0."""
+
+    value: float
+    """What is wanted of the law of G (CVaR, ...), of this policy from c_0."""
+
+    returns: Tensor
+    """[Z] or [Z, k] values of G."""
+
+    probs: Tensor
+    """[Z] their probabilities."""
+
+    stocks: Tensor
+    """[C_0] or [C_0, k] initial stocks that were tried."""
+
+    scores: Tensor
+    """[C_0] their h (negated where the smallest is wanted), or K's first key."""
+
+
+def candidate_stocks(problem: FiniteHorizon) -> Tensor:
+    """Return the initial stocks [Z] among which the best one for CVaR is: the negatives of all returns.
+
+    h(c_0) is piecewise linear between them.
+    """
+    returns = StockLattice(problem, problem.rewards.new_zeros(1)).outcomes
+    return 0.0 - returns.flip(0)
+
+
+def solve(
+    problem: FiniteHorizon,
+    wanted: StockProblem,
+    *,
+    initial_stocks: Tensor | Sequence[float] | None = None,
+    tie_break: Literal["mean", "first"] = "mean",
+    max_points: int = MAX_POINTS,
+) -> Solution:
+    """Optimise a return distribution: backward induction, and the search over the initial stock.
+
+    Args:
+        problem: one MDP.
+        wanted: the objective, and how the stock starts.
+        initial_stocks: stocks to search among instead of all that can be the best (a grid of spacing d costs
+            at most (d / 2) max(1, 1 / tau - 1) of CVaR); or the stock to start from, of vectors [1, k].
+        tie_break: what decides between equally good actions: the mean, or their order.
+        max_points: see :class:`StockLattice`.
+
+    Raises:
+        UnsoundObjectiveError: for an objective that cannot be optimised so.
+        ValueError: if there are several MDPs, or the initial stock is missing.
+        TooManyTotalsError: see :class:`StockLattice`.
+    """
+    if problem.mdp.num_mdps != 1:
+        raise ValueError(f"the problem holds {problem.mdp.num_mdps} MDPs; solve takes one")
+    stocks = _initial_stocks(problem, wanted, initial_stocks)
+    induction = BackwardInduction(
+        problem,
+        wanted.objective,
+        stocks,
+        time_indexed=wanted.time_indexed,
+        tie_break=mean_objective(problem) if tie_break == "mean" else None,
+        max_points=max_points,
+    )
+    return solution_of(induction, wanted, stocks)
+
+
+def solution_of(induction: BackwardInduction, wanted: StockProblem, stocks: Tensor) -> Solution:
+    """Finish the induction, choose the initial stock among those it was made for, and evaluate the policy."""
+    policy, problem = induction.run(), induction.problem
+    assert policy.keys is not None
+    values = torch.einsum("s,scj->cj", problem.mdp.start[0], policy.keys[0])[induction.lattice.initial, 0]
+    scores = wanted.score(values, stocks) if wanted.searched else values
+    # Of equally good stocks the largest: a stock on which c_0 + G cannot rise above 0 only repeats the mean.
+    tied = (scores >= scores.max() - TOLERANCE).nonzero()[:, 0]
+    best = int(tied[stocks[tied].argmax()]) if wanted.searched else int(tied[0])
+    stock = stocks[best]
+    probs = policy.law(induction.lattice.initial[best : best + 1])[0, 0]
+    returns = induction.lattice.outcomes - stock
+    initial = tuple(stock.reshape(-1).tolist())
+    value = float(wanted.criterion(initial).value(returns, probs))
+    return Solution(policy, initial, value, returns, probs, stocks, scores)
+
+
+def _initial_stocks(
+    problem: FiniteHorizon, wanted: StockProblem, given: Tensor | Sequence[float] | None
+) -> Tensor:
+    """Return the initial stocks [C] or [C, k] to start from."""
+    if given is None and wanted.searched:
+        return candidate_stocks(problem)
+    if given is None:
+        if wanted.initial_stock is None:
+            raise ValueError("initial_stocks is missing, and the objective sets none")
+        stock = problem.rewards.new_tensor(wanted.initial_stock)
+        return stock[None] if problem.dim else stock
+    stocks = torch.as_tensor(given, dtype=torch.float64, device=problem.rewards.device)
+    if not wanted.searched and wanted.initial_stock is not None:
+        raise ValueError(f"initial_stocks are given, but the objective starts at {wanted.initial_stock}")
+    return stocks
+
+
+def policy_value(policy: StockPolicy, criterion: Objective) -> float:
+    """Return an objective of the law of G of a policy that was made for the initial stock 0."""
+    return float(criterion.value(policy.lattice.outcomes, policy.law()[0, 0]))

@@ -1,0 +1,437 @@
+"""Distributional value and policy iteration on a grid of stocks, for infinite horizons.
+
+The table holds, for every state s and stock c of a grid, the law of the total X = c + G(s, c), as
+
+* ``expectation``: of positively homogeneous utilities E f(X) alone, which is then all that is needed:
+  E f(gamma X) = gamma^p E f(X);
+* ``categorical``: probabilities of fixed atoms (projected as in C51, Bellemare et al. 2017);
+* ``quantile``: the (i + 1/2) / N quantiles (Dabney et al. 2018).
+
+No reward enters a backup but through the stock: c + R + gamma G(S', C') = gamma (C' + G(S', C')). Between two
+stocks of the grid a law is the mixture of its neighbours', so that K is interpolated linearly. Outside the
+grid two-slope utilities have closed forms: where c + G cannot change its sign, the best policy is that of the
+largest (or smallest) mean, and the law stands for its mean, all that K sees of it there.
+
+With L the Lipschitz constant of K, and V* its optimum, n iterations from G = 0 leave an error of at most
+L gamma^n max|r| / (1 - gamma); N quantiles over a range of totals of width B add L B / (2 N (1 - gamma)); a
+grid of spacing d adds gamma L d / (2 (1 - gamma)).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prefrl.functional.objectives import (
+    ExpectedUtility,
+    Lexicographic,
+    Objective,
+    TwoSlope,
+    check_optimisable,
+)
+from prefrl.functional.value_distributions import categorical_projection
+
+from .mdp import TabularMDP
+from .return_distributions import TOLERANCE, best_actions
+from .solvers import value_iteration
+
+MAX_POOLED_ELEMENTS = 2**22
+"""Numbers in the table of pooled atoms made at once (32 MiB); more are made in pieces."""
+
+Form = Literal["expectation", "categorical", "quantile"]
+
+
+def quantile_projection(atoms: Tensor, probs: Tensor, count: int) -> Tensor:
+    """Return the (i + 1/2) / count quantiles [..., count] of laws, rising: nearest in the 1-Wasserstein distance.
+
+    The distance to the law is at most B / (2 count) for one on an interval of length B.
+
+    Args:
+        atoms: [..., m] places.
+        probs: [..., m] their probabilities.
+        count: number of quantiles.
+    """
+    atoms, order = atoms.sort(-1)
+    reached = probs.gather(-1, order).cumsum(-1)
+    taus = (torch.arange(count, dtype=atoms.dtype, device=atoms.device) + 0.5) / count
+    place = torch.searchsorted(reached, (taus - 1e-12).expand(*reached.shape[:-1], count).contiguous())
+    return atoms.gather(-1, place.clamp(max=atoms.shape[-1] - 1))
+
+
+def wasserstein(first: Tensor, second: Tensor) -> Tensor:
+    """Return the 1-Wasserstein distance [...] of laws given by as many quantiles [..., N] each."""
+    return (first.sort(-1).values - second.sort(-1).values).abs().mean(-1)
+
+
+@dataclass(frozen=True)
+class StockGrid:
+    """A product of rising axes of stocks.
+
+    Raises:
+        ValueError: if an axis has fewer than 2 points, or does not rise.
+    """
+
+    axes: tuple[Tensor, ...]
+    """One axis [C_i] per component, float64."""
+
+    def __post_init__(self) -> None:
+        for axis in self.axes:
+            if axis.ndim != 1 or len(axis) < 2 or not bool((axis[1:] > axis[:-1]).all()):
+                raise ValueError("every axis of a stock grid must be at least 2 rising numbers")
+
+    @classmethod
+    def linear(cls, low: float, high: float, points: int, device: torch.device | str = "cpu") -> StockGrid:
+        """Return evenly spaced scalar stocks."""
+        return cls((torch.linspace(low, high, points, dtype=torch.float64, device=device),))
+
+    @property
+    def points(self) -> Tensor:
+        """[C, k] all stocks, the last axis fastest."""
+        return torch.cartesian_prod(*self.axes).view(-1, len(self.axes))
+
+    def locate(self, stocks: Tensor) -> tuple[Tensor, Tensor]:
+        """Return places and weights [..., 2^k] of a multilinear interpolation at stocks [..., k].
+
+        Stocks outside are moved to the edge.
+        """
+        place = torch.zeros(stocks.shape[:-1], dtype=torch.int64, device=stocks.device)
+        lower, share = [], []
+        for i, axis in enumerate(self.axes):
+            value = stocks[..., i].clamp(float(axis[0]), float(axis[-1])).contiguous()
+            below = (torch.searchsorted(axis, value, right=True) - 1).clamp(0, len(axis) - 2)
+            lower.append(below)
+            share.append((value - axis[below]) / (axis[below + 1] - axis[below]))
+        places, weights = [], []
+        for corner in product((0, 1), repeat=len(self.axes)):
+            index, weight = place, torch.ones_like(share[0])
+            for i, up in enumerate(corner):
+                index = index * len(self.axes[i]) + lower[i] + up
+                weight = weight * (share[i] if up else 1.0 - share[i])
+            places.append(index)
+            weights.append(weight)
+        return torch.stack(places, -1), torch.stack(weights, -1)
+
+    def outside(self, stocks: Tensor) -> Tensor:
+        """Return [...] which stocks [..., k] lie outside."""
+        ends = torch.stack([torch.stack([axis[0], axis[-1]]) for axis in self.axes])  # [k, 2]
+        slack = 1e-9 * (ends[:, 1] - ends[:, 0])
+        return ((stocks < ends[:, 0] - slack) | (stocks > ends[:, 1] + slack)).any(-1)
+
+
+class StockGridSolver:
+    """Value iteration and policy iteration over states and a grid of stocks.
+
+    Args:
+        mdp: the MDPs.
+        rewards: [M, S, A, K] or, for vectors, [M, S, A, K, k] rewards of transitions, float64.
+        objective: K.
+        gamma: discount, in (0, 1).
+        grid: the stocks.
+        form: what is kept of a law; see the module's text.
+        places: atoms (categorical) or quantiles N (quantile).
+        support: lowest and highest atom (categorical); None: what the totals can reach, with an atom at 0:
+            then a two-slope utility is linear between atoms, and no projection changes K.
+        outside: beyond the grid take "closed_form", for two-slope utilities and a grid that reaches to where
+            the sign of c + G is certain, or "clamp" to the grid's edge, an approximation.
+        tie_break: see :class:`prefrl.tabular.BackwardInduction`.
+        unsound: go on with objectives that this does not optimise.
+
+    Raises:
+        UnsoundObjectiveError: if K cannot be optimised so, and ``unsound`` is False.
+        ValueError: for arguments that do not fit each other.
+
+    Attributes:
+        rows: [M S C, J], laws or expectations by state and stock, then the fixed ones beyond the grid.
+        sweeps: backups made so far.
+    """
+
+    def __init__(
+        self,
+        mdp: TabularMDP,
+        rewards: Tensor,
+        objective: Objective,
+        gamma: float,
+        grid: StockGrid,
+        *,
+        form: Form = "expectation",
+        places: int = 51,
+        support: tuple[float, float] | None = None,
+        outside: Literal["closed_form", "clamp"] = "closed_form",
+        tie_break: Objective | None = None,
+        unsound: bool = False,
+    ) -> None:
+        if not 0.0 < gamma < 1.0:
+            raise ValueError(f"gamma is {gamma}; an infinite horizon needs it in (0, 1)")
+        if form not in ("expectation", "categorical", "quantile"):
+            raise ValueError(f"form is {form!r}; it must be 'expectation', 'categorical' or 'quantile'")
+        dim = rewards.shape[4] if rewards.ndim == 5 else 0
+        if objective.dim != dim or len(grid.axes) != max(1, dim):
+            raise ValueError(f"rewards have {dim} components (0: numbers), {objective} takes {objective.dim}, "
+                             f"and the grid has {len(grid.axes)} axes; they must agree")  # fmt: skip
+        if dim and form != "expectation":
+            raise ValueError(f"form is {form!r}; laws of vectors are kept as 'expectation' only")
+        if outside == "closed_form" and not isinstance(objective, TwoSlope):
+            raise ValueError(f"{objective} has no closed form beyond the grid; give outside='clamp'")
+        self.mdp, self.gamma, self.grid, self.form, self.dim = mdp, gamma, grid, form, dim
+        self.objective = objective if tie_break is None else Lexicographic(objective, tie_break)
+        self.rewards = rewards
+        live = (mdp.probabilities > 0.0) & ~mdp.terminal[:, :, None, None]
+        paid = (rewards if dim else rewards[..., None])[live]
+        self._return_range = (float(paid.amin()) / (1.0 - gamma), float(paid.amax()) / (1.0 - gamma))
+        self._return_range = (min(0.0, self._return_range[0]), max(0.0, self._return_range[1]))
+        low = min(float(axis[0]) for axis in grid.axes) + self._return_range[0]
+        high = max(float(axis[-1]) for axis in grid.axes) + self._return_range[1]
+        if not unsound:
+            check_optimisable(objective, gamma, time_indexed=False, reach=max(-low, high))
+        if form == "expectation":
+            self._degrees = rewards.new_tensor(_degrees(self.objective))
+        self.support = torch.empty(0)
+        if form == "categorical":
+            # The totals one step on are those of the grid over gamma.
+            self.support = _support(low / gamma, high / gamma, places, support).to(mdp.device)
+        self.places = places
+        self._lay_out(closed=outside == "closed_form")
+        self.sweeps = 0
+        self.actions = torch.zeros(self._shape[:3], dtype=torch.int64, device=mdp.device)
+
+    def _lay_out(self, *, closed: bool) -> None:
+        """Make the table that G = 0 has, and list which rows a backup mixes."""
+        mdp, grid = self.mdp, self.grid
+        m, s, a, k = mdp.successors.shape
+        points = grid.points  # [C, k']
+        size = len(points)
+        self._shape = (m, s, size)
+        rewards = self.rewards if self.dim else self.rewards[..., None]
+        # c' [M, S, C, A, K, k']
+        stocks = (points[:, None, None] + rewards[:, :, None]) / self.gamma
+        place, weight = grid.locate(stocks)
+        offset = (torch.arange(m, device=mdp.device) * s)[:, None, None, None]
+        following = (mdp.successors + offset)[:, :, None].expand(m, s, size, a, k)
+        index = following[..., None] * size + place
+        ends = mdp.terminal.flatten()[following]
+        beyond = grid.outside(stocks)
+        apart = ends | (beyond if closed else torch.zeros_like(beyond))
+        self._fixed = apart & (mdp.probabilities > 0.0)[:, :, None].expand(apart.shape)
+        totals = stocks[self._fixed]
+        if closed:
+            self._check_reach(points)
+            means = self._outer_means().flatten(1)  # [2 sides, M S]
+            side = (totals[:, 0] > 0.0).to(torch.int64)
+            ended = ends[self._fixed]
+            totals = totals + torch.where(ended, 0.0, means[side, following[self._fixed]])[:, None]
+        rows = m * s * size
+        weight = weight.clone()
+        weight[self._fixed] = 0.0
+        weight[..., 0][self._fixed] = 1.0
+        index[..., 0][self._fixed] = rows + torch.arange(len(totals), device=mdp.device)
+        weight = weight * mdp.probabilities[:, :, None, :, :, None]
+        self._index = index.reshape(rows, a, -1)
+        self._weight = weight.reshape(rows, a, -1)
+        start = points.expand(m, s, *points.shape).reshape(rows, -1)
+        self.rows = self._sure(torch.cat([start, totals]))
+
+    def _check_reach(self, points: Tensor) -> None:
+        low, high = -self._return_range[1], -self._return_range[0]
+        if float(points.amin()) > low + 1e-9 or float(points.amax()) < high - 1e-9:
+            raise ValueError(
+                f"the grid goes from {float(points.amin()):g} to {float(points.amax()):g}; closed forms beyond it "
+                f"hold where it covers {low:g} to {high:g}, the negatives of all returns"
+            )
+
+    def _outer_means(self) -> Tensor:
+        """Return mean returns [2, M, S] of the policies that are best below and above the grid."""
+        objective = self.objective.first if isinstance(self.objective, Lexicographic) else self.objective
+        assert isinstance(objective, TwoSlope)
+        rewards = self.mdp.expected_rewards(self.rewards)
+        found = []
+        for slope in (objective.below, objective.above):
+            sign = -1.0 if slope < 0.0 else 1.0
+            found.append(sign * value_iteration(self.mdp, sign * rewards, self.gamma))
+        return torch.stack(found)
+
+    def _sure(self, totals: Tensor) -> Tensor:
+        """Return rows that stand for certain totals [n, k']."""
+        if self.form == "expectation":
+            return self.objective.keys(totals[:, None] if self.dim else totals)
+        if self.form == "quantile":
+            return totals.expand(-1, self.places).contiguous()
+        return categorical_projection(torch.ones_like(totals), totals, self.support)
+
+    # Backups ---------------------------------------------------------------------------------------------
+
+    def _backup(self, index: Tensor, weight: Tensor) -> Tensor:
+        """Return rows [n, J] that mix rows at places [n, q] with weights [n, q], times gamma."""
+        if self.form == "quantile":
+            pieces = [
+                quantile_projection(
+                    self.gamma * self.rows[i].flatten(1),
+                    (w / self.places)[..., None].expand(-1, -1, self.places).flatten(1),
+                    self.places,
+                )
+                for i, w in zip(
+                    index.split(self._piece(index)), weight.split(self._piece(index)), strict=True
+                )
+            ]
+            return torch.cat(pieces)
+        mixed = F.embedding_bag(index, self.rows, mode="sum", per_sample_weights=weight)
+        if self.form == "expectation":
+            return mixed * self.gamma**self._degrees
+        locations = (self.gamma * self.support).expand_as(mixed)
+        return categorical_projection(mixed, locations, self.support)
+
+    def _piece(self, index: Tensor) -> int:
+        return max(1, MAX_POOLED_ELEMENTS // (index.shape[1] * self.places))
+
+    def keys(self, rows: Tensor | None = None) -> Tensor:
+        """Return K of the law at each state and stock, [M, S, C, J]; first key first."""
+        m, s, c = self._shape
+        table = self.rows[: m * s * c] if rows is None else rows
+        return self._keys(table).view(m, s, c, -1)
+
+    def _keys(self, rows: Tensor) -> Tensor:
+        if self.form == "expectation":
+            return rows
+        if self.form == "quantile":
+            return self.objective.keys(rows)
+        return self.objective.keys(self.support, rows)
+
+    def sweep(self, actions: Tensor | None = None) -> float:
+        """Back up once, with the greedy actions or with those given [M, S, C]; return the largest change of K."""
+        m, s, c = self._shape
+        count, a = m * s * c, self._index.shape[1]
+        if actions is None:
+            q = self._backup(self._index.flatten(0, 1), self._weight.flatten(0, 1)).view(count, a, -1)
+            chosen = best_actions(self._keys(q)[:, :, None])[:, 0]
+            new = q.gather(1, chosen[:, None, None].expand(-1, 1, q.shape[2]))[:, 0]
+            self.actions = chosen.view(m, s, c)
+        else:
+            pick = actions.reshape(count, 1, 1).expand(-1, 1, self._index.shape[2])
+            new = self._backup(self._index.gather(1, pick)[:, 0], self._weight.gather(1, pick)[:, 0])
+        ended = self.mdp.terminal[:, :, None].expand(m, s, c).reshape(-1, 1)
+        old = self.rows[:count]
+        new = torch.where(ended, old, new)
+        change = float((self._keys(new) - self._keys(old)).abs().max())
+        self.rows = torch.cat([new, self.rows[count:]])
+        self.sweeps += 1
+        return change
+
+    def value_iteration(self, *, tolerance: float = 1e-10, max_sweeps: int = 100_000) -> StockGridSolver:
+        """Sweep until K changes by at most ``tolerance * (1 - gamma)``; return self.
+
+        Laws themselves need not settle, where K is indifferent between several; K does.
+
+        Raises:
+            RuntimeError: if it has not by then.
+        """
+        for _ in range(max_sweeps):
+            if self.sweep() <= tolerance * (1.0 - self.gamma):
+                return self
+        raise RuntimeError(
+            f"value iteration did not settle in {max_sweeps} sweeps at gamma {self.gamma}; projected laws may "
+            "alternate where K does not survive the projection: try another form, or a larger tolerance"
+        )
+
+    def policy_iteration(
+        self, *, tolerance: float = 1e-10, max_improvements: int = 1_000
+    ) -> list[Tensor]:
+        """Improve the greedy policy until it is its own improvement; return K [M, S, C, J] of each policy.
+
+        Raises:
+            RuntimeError: if it has not settled by then.
+        """
+        history: list[Tensor] = []
+        self.sweep()
+        actions = self.actions
+        for _ in range(max_improvements):
+            while self.sweep(actions) > tolerance * (1.0 - self.gamma):
+                pass
+            history.append(self.keys())
+            q = self._backup(self._index.flatten(0, 1), self._weight.flatten(0, 1))
+            keys = self._keys(q.view(-1, self._index.shape[1], q.shape[-1]))  # [n, A, J]
+            held = keys.gather(1, actions.reshape(-1, 1, 1).expand(-1, 1, keys.shape[2]))
+            # The old action stays where it is as good: else ties could alternate for ever.
+            better = _exceeds(keys, held, 100.0 * max(TOLERANCE, tolerance)).any(1)
+            improved = torch.where(better, best_actions(keys[:, :, None])[:, 0], actions.flatten())
+            improved = torch.where(self._ended(), actions.flatten(), improved).view(actions.shape)
+            if bool((improved == actions).all()):
+                self.actions = actions
+                return history
+            actions = improved
+        raise RuntimeError(f"policy iteration did not settle in {max_improvements} improvements")
+
+    def _ended(self) -> Tensor:
+        return self.mdp.terminal[:, :, None].expand(self._shape).reshape(-1)
+
+    def act(self, states: Tensor, stocks: Tensor) -> Tensor:
+        """Return greedy actions [n] of the first MDP in states [n] with any stocks [n] or [n, k].
+
+        The action is that of the nearest stock of the grid.
+        """
+        place, weight = self.grid.locate(stocks if self.dim else stocks[:, None])
+        nearest = place.gather(-1, weight.argmax(-1, keepdim=True))[:, 0]
+        return self.actions[0][states, nearest]
+
+
+def _support(low: float, high: float, places: int, given: tuple[float, float] | None) -> Tensor:
+    """Return evenly spaced atoms over [low, high], one of them 0, or as they were asked for."""
+    if places < 3:
+        raise ValueError(f"places is {places}; a categorical law needs at least 3")
+    if given is not None:
+        return torch.linspace(*given, places, dtype=torch.float64)
+    step = (high - low) / (places - 2)
+    return step * (torch.arange(places, dtype=torch.float64) - math.ceil(-low / step - 1e-9))
+
+
+def _exceeds(keys: Tensor, held: Tensor, tolerance: float) -> Tensor:
+    """Return [n, A] which keys [n, A, J] are better than others [n, 1, J], in order, by more than rounding."""
+    better = torch.zeros(keys.shape[:-1], dtype=torch.bool, device=keys.device)
+    equal = torch.ones_like(better)
+    for j in range(keys.shape[-1]):
+        gap = keys[..., j] - held[..., j]
+        better = better | (equal & (gap > tolerance))
+        equal = equal & (gap.abs() <= tolerance)
+    return better
+
+
+def _degrees(objective: Objective) -> list[float]:
+    """Return the degree of homogeneity of each key; ValueError where one has none."""
+    if isinstance(objective, Lexicographic):
+        return _degrees(objective.first) + _degrees(objective.second)
+    if not isinstance(objective, ExpectedUtility) or objective.degree is None or objective.num_keys != 1:
+        raise ValueError(f"form is 'expectation'; {objective} is no positively homogeneous expected utility")
+    return [objective.degree]
+
+
+def error_bound(
+    gamma: float, lipschitz: float, *, sweeps: int | None = None, reward: float = math.inf,
+    spacing: float = 0.0, quantiles: int | None = None, width: float = 0.0,
+) -> float:  # fmt: skip
+    """Return the bound on the error of K that the module's text gives.
+
+    Args:
+        gamma: discount.
+        lipschitz: L.
+        sweeps: n of value iteration from G = 0; None: it has settled.
+        reward: largest absolute reward.
+        spacing: of the grid of stocks; 0 where every reachable stock is on it.
+        quantiles: N; None: nothing is projected.
+        width: B, of the range of totals.
+    """
+    rest = 1.0 - gamma
+    iteration = 0.0 if sweeps is None else gamma**sweeps * reward / rest
+    projection = 0.0 if quantiles is None else width / (2.0 * quantiles * rest)
+    return lipschitz * (iteration + projection + gamma * spacing / (2.0 * rest))
+
+
+def grid_axes(low: Sequence[float], high: Sequence[float], points: Sequence[int]) -> StockGrid:
+    """Return an evenly spaced grid of vector stocks."""
+    return StockGrid(
+        tuple(torch.linspace(*ends, dtype=torch.float64) for ends in zip(low, high, points, strict=True))
+    )

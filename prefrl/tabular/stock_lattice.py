@@ -1,0 +1,190 @@
+"""The totals that a finite horizon can reach, and the finite-horizon problem itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from prefrl.envs.tabular import HorizonModel
+
+from .mdp import TabularMDP
+from .solvers import check_gamma
+
+RESOLUTION = 1e-9
+"""Totals nearer to each other than this share of the largest are one: sums of rewards are rounded."""
+
+MAX_POINTS = 2**22
+"""Largest number of totals of one time; more ask for a stock grid."""
+
+
+class TooManyTotalsError(ValueError):
+    """A problem whose totals cannot all be listed."""
+
+
+@dataclass(frozen=True)
+class FiniteHorizon:
+    """M finite MDPs for so many steps, with rewards that are numbers or vectors.
+
+    Raises:
+        ValueError: if the tensors contradict each other, or a number is out of range.
+    """
+
+    mdp: TabularMDP
+    """The MDPs; episodes end at their terminal states, or after ``horizon`` steps."""
+
+    rewards: Tensor
+    """[M, S, A, K] rewards of transitions, or [M, S, A, K, k] vectors, float64."""
+
+    horizon: int
+    """H, at least 1."""
+
+    gamma: float = 1.0
+    """Discount."""
+
+    final_rewards: Tensor | None = None
+    """[M, S] or [M, S, k]: paid with the last reward to an episode that goes on until the horizon."""
+
+    def __post_init__(self) -> None:
+        check_gamma(self.gamma)
+        if self.gamma == 0.0:
+            raise ValueError("gamma is 0.0; a stock, which is divided by it, needs more")
+        if self.horizon < 1:
+            raise ValueError(f"horizon is {self.horizon}; it must be at least 1")
+        shape = tuple(self.mdp.successors.shape)
+        if tuple(self.rewards.shape[:4]) != shape or self.rewards.ndim > 5:
+            raise ValueError(f"rewards has shape {tuple(self.rewards.shape)}; it must be {shape} or that and "
+                             "k")  # fmt: skip
+        expected = (*shape[:2], *self.rewards.shape[4:])
+        if self.final_rewards is not None and tuple(self.final_rewards.shape) != expected:
+            raise ValueError(f"final_rewards has shape {tuple(self.final_rewards.shape)}; it must be "
+                             f"{expected}")  # fmt: skip
+        for name in ("rewards", "final_rewards"):
+            table = getattr(self, name)
+            if table is not None and (table.dtype != torch.float64 or not bool(torch.isfinite(table).all())):
+                raise ValueError(f"{name} must be finite numbers of dtype torch.float64")
+
+    @classmethod
+    def of_model(
+        cls,
+        world: HorizonModel,
+        *,
+        vector: bool = False,
+        horizon: int | None = None,
+        gamma: float = 1.0,
+        device: torch.device | str = "cpu",
+    ) -> FiniteHorizon:
+        """Return the problem of an environment's ``horizon_model()``.
+
+        Args:
+            world: the model.
+            vector: rewards are the features themselves, not their weighted sum.
+            horizon: H; None: the model's own.
+            gamma: discount.
+            device: where the tensors live.
+        """
+        mdp = TabularMDP.stack([world.model], device)
+        final = torch.as_tensor(world.final_features, device=device)[None]
+        rewards = mdp.features
+        if not vector:
+            rewards, final = rewards @ mdp.weights[0], final @ mdp.weights[0]
+        return cls(mdp, rewards, world.horizon if horizon is None else horizon, gamma,
+                   final if bool(final.any()) else None)  # fmt: skip
+
+    @property
+    def dim(self) -> int:
+        """Components of a reward; 0 for numbers."""
+        return self.rewards.shape[4] if self.rewards.ndim == 5 else 0
+
+
+def merged(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the distinct ones of numbers [n] or vectors [n, k], rising, and where each one went, [n].
+
+    Values nearer than :data:`RESOLUTION` times the largest count as the same one.
+    """
+    scale = RESOLUTION * values.abs().amax().clamp(min=1.0)
+    keys = torch.round(values / scale).to(torch.int64)
+    _, place = torch.unique(keys, return_inverse=True, dim=0)
+    distinct = values.new_empty((int(place.max()) + 1, *values.shape[1:]))
+    distinct[place] = values
+    return distinct, place
+
+
+class StockLattice:
+    """All totals x_t = gamma^t c_t that can be reached at each time, whatever the state and the policy.
+
+    In these coordinates c' = (c + r) / gamma is x' = x + gamma^t r: nothing is divided, and the total at the
+    end is c_0 + G itself.
+
+    Args:
+        problem: the MDPs.
+        initial_stocks: [C_0] stocks to start from, or [C_0, k].
+        max_points: largest number of totals of one time.
+
+    Raises:
+        ValueError: for stocks of another dimension.
+        TooManyTotalsError: if there are more.
+
+    Attributes:
+        points: for t = 0 .. H the totals [C_t] or [C_t, k], then those after the final rewards.
+        moves: for t = 0 .. H, [C_t, R], where each reward leads: a place in ``points[t + 1]``.
+        place_of: [M, S, A, K] which of the R rewards a transition pays.
+        final_place_of: [M, S] which of the final rewards a state pays.
+        initial: [number of given stocks] their places in ``points[0]``.
+        still: [2] which reward is 0, of a step and at the end.
+    """
+
+    def __init__(
+        self, problem: FiniteHorizon, initial_stocks: Tensor, *, max_points: int = MAX_POINTS
+    ) -> None:
+        rewards, mdp, dim = problem.rewards, problem.mdp, problem.dim
+        stocks = initial_stocks.to(rewards)
+        if stocks.ndim != 1 + bool(dim) or (dim and stocks.shape[1] != dim) or not stocks.shape[0]:
+            wanted = f"[C, {dim}]" if dim else "[C]"
+            raise ValueError(f"initial_stocks has shape {tuple(stocks.shape)}; it must be {wanted}")
+        happens = (mdp.probabilities > 0.0) & ~mdp.terminal[:, :, None, None]
+        paid = rewards * (happens[..., None] if dim else happens)  # what cannot happen pays nothing
+        zero = rewards.new_zeros((1, *rewards.shape[4:]))  # a terminal state pays nothing
+        distinct, place = merged(torch.cat([zero, paid.flatten(0, 3)]))
+        if not bool((~happens).any()):  # no zero needed, but where it is there already
+            distinct, place = merged(paid.flatten(0, 3))
+            place = torch.cat([place[:1], place])
+        self.still = [int(place[0]), 0]
+        self.place_of = place[1:].view(mdp.successors.shape)
+        self.points: list[Tensor] = []
+        self.moves: list[Tensor] = []
+        points, self.initial = merged(stocks)
+        factor = 1.0
+        for t in range(problem.horizon):
+            self._check_size(t, points.shape[0] * distinct.shape[0], max_points)
+            reached, move = merged((points[:, None] + factor * distinct).flatten(0, 1))
+            self._check_size(t, reached.shape[0], max_points)
+            self.points.append(points)
+            self.moves.append(move.view(points.shape[0], -1))
+            points, factor = reached, factor * problem.gamma
+        self.points.append(points)
+        final = problem.final_rewards
+        paid = zero.expand(mdp.terminal.numel(), *zero.shape[1:]) if final is None else final.flatten(0, 1)
+        paid = torch.where(mdp.terminal.view(-1, *[1] * (paid.ndim - 1)), 0.0, paid)
+        distinct, place = merged(torch.cat([zero, paid]))
+        self.still[1] = int(place[0])
+        self.final_place_of = place[1:].view(mdp.terminal.shape)
+        # With gamma^(H-1), since it is paid together with the last reward.
+        last = problem.gamma ** (problem.horizon - 1)
+        reached, move = merged((points[:, None] + last * distinct).flatten(0, 1))
+        self.moves.append(move.view(points.shape[0], -1))
+        self.points.append(reached)
+
+    @staticmethod
+    def _check_size(t: int, size: int, max_points: int) -> None:
+        if size > max_points:
+            raise TooManyTotalsError(
+                f"by time {t + 1} there are {size} totals, more than max_points {max_points}: rewards have "
+                "few common multiples; round them, shorten the horizon, or use a stock grid"
+            )
+
+    @property
+    def outcomes(self) -> Tensor:
+        """[Z] or [Z, k] totals at the end, c_0 + G."""
+        return self.points[-1]
