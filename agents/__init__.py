@@ -19,6 +19,8 @@ _PUBLIC = {
     "ContinuousQLearningConfig": "continuous_q_learning",
     "DQN": "dqn",
     "DQNConfig": "dqn",
+    "DistributionalDP": "distributional_dp",
+    "DistributionalDPConfig": "distributional_dp",
     "DualMirrorDescent": "dual_mirror_descent",
     "DualMirrorDescentConfig": "dual_mirror_descent",
     "MartingaleConfig": "martingale",
@@ -27,6 +29,8 @@ _PUBLIC = {
     "QLearningConfig": "q_learning",
     "RegretAgent": "regret",
     "RegretConfig": "regret",
+    "StockDQN": "stock_dqn",
+    "StockDQNConfig": "stock_dqn",
 }
 
 __all__ = list(_PUBLIC)

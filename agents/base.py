@@ -207,16 +207,21 @@ class Agent(ABC):
             ValueError: if the observation has neither the space's shape nor one batch axis more, or is none
                 of a Discrete space.
         """
-        obs = np.asarray(observation)
-        shape = self.observation_space.shape or ()
-        single = obs.shape == shape
-        if not single and obs.shape[1:] != shape:
-            raise ValueError(f"observation has shape {obs.shape}; this agent takes {shape} or (n, *{shape})")
-        if isinstance(self.observation_space, gym.spaces.Discrete):
-            obs = _check_discrete(obs, self.observation_space)
+        space = self.observation_space
+        if isinstance(space, gym.spaces.Dict):
+            if not isinstance(observation, Mapping) or set(observation) != set(space):
+                raise ValueError(f"observation is {observation!r}; this agent takes a dict of {list(space)}")
+            parts = {name: _batch(f"observation[{name!r}]", observation[name], space[name]) for name in space}
+        else:
+            parts = {"": _batch("observation", observation, space)}
+        singles = {single for _, single in parts.values()}
+        if len(singles) > 1:
+            raise ValueError("some parts of the observation are a batch and others are not")
+        single = singles.pop()
         with torch.no_grad():
-            batch = torch.as_tensor(obs[None] if single else obs, device=self.device)
-            actions = self.act(batch, deterministic=deterministic).cpu().numpy()
+            batch = {name: torch.as_tensor(rows, device=self.device) for name, (rows, _) in parts.items()}
+            obs = batch if isinstance(space, gym.spaces.Dict) else batch[""]
+            actions = self.act(obs, deterministic=deterministic).cpu().numpy()
         return (actions[0] if single else actions), state
 
     def saved_state(self) -> dict[str, Any]:
@@ -300,6 +305,17 @@ def taking_over(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).split("\n", 1)[0]
         raise ValueError(f"{path} holds no {what}: {reason}") from error
+
+
+def _batch(name: str, observation: Any, space: gym.Space[Any]) -> tuple[Any, bool]:
+    """Return an observation, or a batch of them, as a batch, and whether it was a single one."""
+    obs, shape = np.asarray(observation), space.shape or ()
+    single = obs.shape == shape
+    if not single and obs.shape[1:] != shape:
+        raise ValueError(f"{name} has shape {obs.shape}; this agent takes {shape} or (n, *{shape})")
+    if isinstance(space, gym.spaces.Discrete):
+        obs = _check_discrete(obs, space)
+    return (obs[None] if single else obs), single
 
 
 def _check_discrete(obs: Any, space: gym.spaces.Discrete) -> Any:

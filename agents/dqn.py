@@ -41,11 +41,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, grad
 
 from prefrl.data import Transitions, seeded_generator
 from prefrl.data.datasets import TransitionDataset
@@ -62,12 +60,12 @@ from prefrl.functional.value_distributions import (
     resolve_sigma,
     two_hot_probs,
 )
-from prefrl.nn.compiling import CompiledMethod
-from prefrl.nn.flat import FlatParameters, adam_state, adam_step_, clip_factor
+from prefrl.nn.flat import FlatParameters
 from prefrl.nn.heads import CategoricalHead, QuantileHead, ScalarHead
-from prefrl.nn.torsos import ConvTorso, MLPTorso
+from prefrl.nn.update import AdamUpdate, Network
 
 from .base import Agent, LearningFailedError, check_kinds, make_generator, restore_generator
+from .networks import ObservationTorso
 
 Loss = Literal["mse", "huber", "hl_gauss", "two_hot", "c51", "quantile", "mse_softmax"]
 
@@ -250,24 +248,13 @@ class QNetwork(nn.Module):
 
     def __init__(self, observation_space: gym.Space[Any], num_actions: int, config: DQNConfig) -> None:
         super().__init__()
-        shape = observation_space.shape or ()
-        self.first_state: int | None = None
-        self.is_picture = observation_space.dtype == np.uint8 and len(shape) == 3
-        if isinstance(observation_space, gym.spaces.Discrete):
-            self.first_state, shape = int(observation_space.start), (int(observation_space.n),)
-            self.states: Tensor
-            self.register_buffer("states", torch.arange(shape[0]), persistent=False)
-        elif not isinstance(observation_space, gym.spaces.Box) or not shape:
-            raise ValueError(f"observation_space is {observation_space}; DQN takes Discrete and Box spaces")
-        torso: MLPTorso | ConvTorso
-        if config.network == "auto" and len(shape) == 3 and shape[0] < shape[2]:
-            raise ValueError(f"observations are {shape}, with the channels first as it seems; transpose them "
-                             "to (height, width, channels), or choose network 'conv' or 'mlp'")  # fmt: skip
-        if config.network == "conv" or (config.network == "auto" and len(shape) == 3):
-            torso = ConvTorso(shape, config.conv_filters, config.conv_features)
-        else:
-            torso = MLPTorso(math.prod(shape), config.hidden)
-        self.torso = torso
+        self.torso = torso = ObservationTorso(
+            observation_space,
+            hidden=config.hidden,
+            network=config.network,
+            conv_filters=config.conv_filters,
+            conv_features=config.conv_features,
+        )
         size = (torso.features, num_actions)
         self.head: ScalarHead | CategoricalHead | QuantileHead
         if config.loss in ("mse", "huber"):
@@ -283,11 +270,7 @@ class QNetwork(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Map observations [N, ...] to outputs [N, A] or [N, A, m], which the head reads as values."""
-        if self.first_state is not None:
-            obs = torch.eq((obs - self.first_state)[:, None], self.states)
-        obs = obs.to(torch.float32)
-        features = self.torso(obs / 255.0 if self.is_picture else obs)
-        outputs: Tensor = self.head(features)
+        outputs: Tensor = self.head(self.torso(obs))
         return outputs
 
     def values(self, outputs: Tensor) -> Tensor:
@@ -338,8 +321,9 @@ class DQN(Agent):
             self.target = QNetwork(self.observation_space, self.num_actions, config).requires_grad_(False)
         self.target.load_state_dict(self.network.state_dict())
         rate = LEARNING_RATES[config.loss] if config.learning_rate is None else config.learning_rate
-        self._weights, self._target_weights = FlatParameters(self.network), FlatParameters(self.target)
-        self.optimizer = torch.optim.Adam([self._weights.vector], lr=rate, eps=config.adam_eps, fused=True)
+        self._update = AdamUpdate(self.network, self._sampled_loss, lr=rate, eps=config.adam_eps,
+                                  max_grad_norm=config.max_grad_norm, compile=config.compile)  # fmt: skip
+        self.optimizer, self._target_weights = self._update.optimizer, FlatParameters(self.target)
         head = self.network.head
         self._support = head.support if isinstance(head, CategoricalHead) else torch.empty(0)
         with torch.device(self.device):
@@ -347,7 +331,6 @@ class DQN(Agent):
             self._clamped = torch.zeros(2, dtype=torch.float64)
         self._sigma = resolve_sigma(config.bin_width, sigma=config.sigma, sigma_ratio=config.sigma_ratio)
         self._learned_at = 0
-        self._compiled: CompiledMethod | None = None
         self.steps_env = dataset is None
         self._from_dataset = dataset is not None
         self.replay: ReplayBuffer | None = None
@@ -421,7 +404,7 @@ class DQN(Agent):
             for name, value in self._gradient_step().items():
                 metrics[name] = metrics[name] + value if name in metrics else value
         if now // config.target_update_interval > before // config.target_update_interval:
-            self._target_weights.follow(self._weights, config.tau)
+            self._target_weights.follow(self._update.weights, config.tau)
         if steps > 1:
             metrics = {name: value / steps for name, value in metrics.items()}
         if self.steps_env:
@@ -437,50 +420,20 @@ class DQN(Agent):
 
     def _gradient_step(self) -> dict[str, Tensor]:
         assert self.replay is not None
-        size, generator = self.config.batch_size, self._generator
-        metrics: dict[str, Tensor]
-        if self.config.compile:
-            self._compiled = self._compiled or CompiledMethod(self._functional_step)
-            weights = self._weights.vector
-            lr = torch.full((), self.optimizer.param_groups[0]["lr"], device=self.device)
-            adam, replay = adam_state(self.optimizer, weights), self.replay
-            metrics = self._compiled(
-                weights.detach(), adam, lr, replay.storage, *replay.draw(size, generator)
-            )
-        else:
-            metrics = self._eager_step(self.replay.sample(size, generator))
+        drawn = self.replay.draw(self.config.batch_size, self._generator)
+        metrics = self._update.step(self.replay.storage, *drawn)
         if "clamped" in metrics:
             self._clamped += metrics.pop("clamped")
         return metrics
 
-    def _eager_step(self, batch: Batch) -> dict[str, Tensor]:
-        """Take Adam's step for a batch; return metrics."""
-        self._weights.gradient.zero_()
-        loss, metrics = self._loss(batch, self.network)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._weights.clip_gradient(self.config.max_grad_norm)
-        self.optimizer.step()
-        return metrics
-
-    def _functional_step(
-        self, weights: Tensor, adam: dict[str, Tensor], lr: Tensor, storage: dict[str, Tensor], index: Tensor,
-        newest: Tensor,
-    ) -> dict[str, Tensor]:  # fmt: skip
-        """Do the same as a function of tensors."""
+    def _sampled_loss(
+        self, network: Network, storage: dict[str, Tensor], index: Tensor, newest: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of the transitions at places of the replay, and metrics."""
         assert self.replay is not None
-        batch = self.replay.batch(storage, index, newest)
+        return self._loss(self.replay.batch(storage, index, newest), network)
 
-        def loss(weights: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            named = self._weights.named(weights)
-            return self._loss(batch, lambda obs: functional_call(self.network, named, (obs,)))
-
-        gradient, metrics = grad(loss, has_aux=True)(weights)
-        gradient = gradient * clip_factor(gradient, self.config.max_grad_norm)
-        group = self.optimizer.param_groups[0]
-        adam_step_(weights, gradient, adam, lr=lr, betas=group["betas"], eps=group["eps"])
-        return dict(metrics)
-
-    def _loss(self, batch: Batch, network: Callable[[Tensor], Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(self, batch: Batch, network: Network) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch for a network (or a function that stands for it), and metrics."""
         config, values = self.config, self.network.values
         actions = batch.actions - self._first_action
@@ -613,7 +566,7 @@ class DQN(Agent):
         self._clamped.copy_(state["clamped"])
         self._learned_at = int(state["learned_at"])
         self._from_dataset = bool(state.get("from_dataset", False)) or not self.steps_env
-        self._compiled = None  # the replay is another one from now on
+        self._update.forget_compiled()  # the replay is another one from now on
         if state["replay"] is not None:
             self.replay = self._empty_replay(int(state["num_envs"]))
             self.replay.load_state_dict(state["replay"], self.device)

@@ -140,3 +140,12 @@ def make_device(
     if seed is not None:
         env.reset(seed=seed)
     return env
+
+
+_STOCK = ("StockAugmentation", "VectorStockAugmentation")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _STOCK:
+        return getattr(import_module(".stock", __name__), name)
+    raise AttributeError(f"module 'prefrl.envs' has no attribute {name!r}")

@@ -37,7 +37,9 @@ class HomeostasisDynamics(TabularTask):
             raise ValueError(f"meals is {meals}; it must be two finite numbers")
         deviation = tuple(map(float, (0.0,) * variables if initial_deviation is None else initial_deviation))
         if len(deviation) != variables or not np.isfinite(deviation).all():
-            raise ValueError(f"initial_deviation is {initial_deviation}; it must be {variables} finite numbers")
+            raise ValueError(
+                f"initial_deviation is {initial_deviation}; it must be {variables} finite numbers"
+            )
         drained = []
         for lost in product((0, 1), repeat=variables):
             chance = float(np.prod([drain if one else 1.0 - drain for one in lost]))
@@ -46,7 +48,9 @@ class HomeostasisDynamics(TabularTask):
         entering = {}
         for variable, (cell, _) in enumerate(SOURCES[:variables]):
             entering[cell] = tuple(
-                Outcome(0.5 * out.probability, tuple(np.add(out.features, meal * np.eye(variables)[variable])))
+                Outcome(
+                    0.5 * out.probability, tuple(np.add(out.features, meal * np.eye(variables)[variable]))
+                )
                 for out in drained
                 for meal in meals
             )

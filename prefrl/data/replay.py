@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -40,6 +40,8 @@ class Batch:
     """[B, ...] actions taken at ``next_obs``; data sets only."""
     next_known: Tensor | None = None
     """[B] 1 where that action is known or, after an end, not needed; data sets only."""
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    """[B, ...] what else was kept of the first step."""
 
 
 class ReplayBuffer:
@@ -103,8 +105,12 @@ class ReplayBuffer:
     def __len__(self) -> int:
         return min(self.added, self.steps) * self.num_envs
 
-    def add(self, transitions: Transitions) -> None:
+    def add(self, transitions: Transitions, extras: Mapping[str, Tensor] | None = None) -> None:
         """Take in one step of all environments; the oldest one makes room.
+
+        Args:
+            transitions: the step.
+            extras: what else to keep of it, [n, ...], under names of its own.
 
         Raises:
             ValueError: if the step has another number of rows.
@@ -112,7 +118,7 @@ class ReplayBuffer:
         rows_given = len(transitions.rewards)
         if rows_given != self.num_envs:
             raise ValueError(f"the step has {rows_given} rows; this replay takes {self.num_envs}")
-        step = _fields(transitions)
+        step = {**_fields(transitions), **(extras or {})}
         if not self.storage:
             self.storage = {
                 name: torch.zeros((self.steps, *value.shape), dtype=value.dtype, device=value.device)
@@ -169,6 +175,7 @@ class ReplayBuffer:
             next_obs=at("next_obs", last),
             discounts=power * ~at("terminations", last),
             weights=at("mask", index).to(returns.dtype),
+            extras={name: at(name, index) for name in storage if name not in FIELDS},
             **{name: at(name, last) for name in known},
         )
 
@@ -216,6 +223,11 @@ class ReplayBuffer:
             whole = torch.zeros((self.steps, *value.shape[1:]), dtype=value.dtype, device=device)
             whole[:filled] = value.to(device)
             self.storage[name] = whole
+
+
+FIELDS = ("obs", "actions", "rewards", "next_obs", "terminations", "truncations", "mask", "next_actions",
+          "next_known")  # fmt: skip
+"""Names of what is kept of transitions themselves."""
 
 
 def _fields(step: Transitions) -> dict[str, Tensor]:

@@ -30,6 +30,10 @@ SLACK = 1e-9
 """What reaching 0 may fall short by: sums of rewards are rounded."""
 
 
+TOLERANCE = 1e-12
+"""Keys that differ by less are equal; of equally good actions the first is taken."""
+
+
 class UnsoundObjectiveError(ValueError):
     """An objective that dynamic programming over stocks does not optimise."""
 
@@ -69,6 +73,15 @@ class Objective(ABC):
     def lipschitz(self, reach: float = math.inf) -> float:
         """Return L with |K(nu) - K(nu')| <= L w1(nu, nu') for laws on [-reach, reach]; may be infinite."""
         return math.inf
+
+
+def best_actions(keys: Tensor, tolerance: float = TOLERANCE) -> Tensor:
+    """Return the first action [...] of those with the best keys [..., A, J], which are compared in order."""
+    candidates = torch.ones_like(keys[..., 0], dtype=torch.bool)
+    for j in range(keys.shape[-1]):
+        key = torch.where(candidates, keys[..., j], -math.inf)
+        candidates = candidates & (key >= key.amax(-1, keepdim=True) - tolerance)
+    return candidates.to(torch.int8).argmax(-1)
 
 
 def check_optimisable(
@@ -637,7 +650,9 @@ class ObjectiveSettings:
             ValueError: for a setting out of range, or an objective of vectors where there are none.
         """
         if self.takes_vectors and components == 0:
-            raise ValueError(f"objective is {self.objective!r}, which takes vector rewards; these are scalars")
+            raise ValueError(
+                f"objective is {self.objective!r}, which takes vector rewards; these are scalars"
+            )
         problem = self._problem(components)
         stock = self.initial_stock
         if stock is None:
@@ -645,7 +660,9 @@ class ObjectiveSettings:
         if problem.searched or self.objective in ("target_return", "target_probability"):
             raise ValueError(f"initial_stock is {stock}; {self.objective} sets it by itself")
         if len(stock) != max(1, problem.objective.dim):
-            raise ValueError(f"initial_stock is {stock}; it must have {max(1, problem.objective.dim)} entries")
+            raise ValueError(
+                f"initial_stock is {stock}; it must have {max(1, problem.objective.dim)} entries"
+            )
         fields: dict[str, Any] = {**problem.__dict__, "initial_stock": stock}
         return StockProblem(**fields)
 

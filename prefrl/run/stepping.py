@@ -16,6 +16,7 @@ from torch import Tensor
 
 from prefrl.agents.base import Agent
 from prefrl.data import Transitions, map_obs, step_infos, successor_obs, transition_mask
+from prefrl.envs.stock import StockAugmentation
 
 EPISODE_WINDOW = 100
 """Episodes that ``rollout/ep_rew_mean`` and ``rollout/ep_len_mean`` are the means of, as in SB3."""
@@ -114,7 +115,7 @@ class Stepper:
 
     def state_dict(self) -> dict[str, Any] | None:
         """Return everything a bit-equal continuation needs; None for environments that cannot tell theirs."""
-        env = self.env.unwrapped
+        env = self._stateful()
         if not hasattr(env, "state_dict") or (state := env.state_dict()) is None:
             return None
         return {
@@ -126,13 +127,17 @@ class Stepper:
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """Continue from a checkpoint's copy of :meth:`state_dict`; from None, with new episodes."""
-        if state is None or not hasattr(self.env.unwrapped, "load_state_dict"):
+        if state is None or not hasattr(self._stateful(), "load_state_dict"):
             self.reset()
             return
         self._start()
-        self.env.unwrapped.load_state_dict(state["env"])
+        self._stateful().load_state_dict(state["env"])
         self.obs, self.ended = map_obs(self._stored, state["obs"]), self._stored(state["ended"])
         self.episodes.load_state_dict(state["episodes"])
+
+    def _stateful(self) -> Any:
+        """Return what holds the environment's state: a wrapper that has one of its own, or what is wrapped."""
+        return self.env if hasattr(self.env, "state_dict") else self.env.unwrapped
 
     def _stored(self, values: Tensor) -> Any:
         """Return values of a checkpoint where the environment has its own."""
@@ -154,6 +159,8 @@ class OneRow(gym.vector.VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(env.observation_space, 1)
         self.action_space = batch_space(env.action_space, 1)
         self._limit: TimeLimit[Any, Any] | None = None
+        self._stock = env if isinstance(env, StockAugmentation) else None
+        env = env if self._stock is None else self._stock.env
         while isinstance(env, (PassiveEnvChecker, OrderEnforcing, TimeLimit)):
             self._limit = env if isinstance(env, TimeLimit) else self._limit
             env = env.env
@@ -189,7 +196,8 @@ class OneRow(gym.vector.VectorEnv[Any, Any, Any]):
         if self._own is None:
             return None
         elapsed = None if self._limit is None else self._limit._elapsed_steps
-        return {**self._own.state_dict(), "elapsed": elapsed}
+        stock = None if self._stock is None else self._stock.stock_state()
+        return {**self._own.state_dict(), "elapsed": elapsed, "stock": stock}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` returned."""
@@ -198,6 +206,8 @@ class OneRow(gym.vector.VectorEnv[Any, Any, Any]):
         self._own.load_state_dict(state)
         if self._limit is not None:
             self._limit._elapsed_steps = int(state["elapsed"])  # type: ignore[assignment]
+        if self._stock is not None:
+            self._stock.load_stock_state(state["stock"])
 
 
 class Episodes(Protocol):

@@ -1,6 +1,15 @@
 """Exact, batched solvers for finite MDPs."""
 
 from .mdp import TabularMDP
+from .return_distributions import (
+    BackwardInduction,
+    Solution,
+    StockPolicy,
+    open_loop_laws,
+    policy_value,
+    return_to_go_policy,
+    solve,
+)
 from .solvers import (
     action_values,
     greedy_policy,
@@ -11,19 +20,33 @@ from .solvers import (
     scaled_return,
     value_iteration,
 )
+from .stock_grid import StockGrid, StockGridSolver
+from .stock_lattice import FiniteHorizon, StockLattice, TooManyTotalsError
 from .successor import PolicySet, build_policy_set, successor_features
 
 __all__ = [
+    "BackwardInduction",
+    "FiniteHorizon",
     "PolicySet",
+    "Solution",
+    "StockGrid",
+    "StockGridSolver",
+    "StockLattice",
+    "StockPolicy",
     "TabularMDP",
+    "TooManyTotalsError",
     "action_values",
     "build_policy_set",
     "greedy_policy",
     "mean_start_value",
+    "open_loop_laws",
     "optimal_policy",
     "policy_evaluation",
     "policy_iteration",
+    "policy_value",
+    "return_to_go_policy",
     "scaled_return",
+    "solve",
     "successor_features",
     "value_iteration",
 ]

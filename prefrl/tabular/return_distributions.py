@@ -24,30 +24,20 @@ from torch import Tensor
 
 from prefrl.functional.objectives import (
     MEAN,
+    TOLERANCE,
     ExpectedUtility,
     Lexicographic,
     LinearForm,
     Objective,
     StockProblem,
+    best_actions,
     check_optimisable,
 )
 
 from .stock_lattice import MAX_POINTS, FiniteHorizon, StockLattice, merged
 
-TOLERANCE = 1e-12
-"""Keys that differ by less are equal; of equally good actions the first is taken."""
-
 MAX_BACKUP_ELEMENTS = 2**24
 """Numbers in the table of action laws made at once (128 MiB); more are made in pieces."""
-
-
-def best_actions(keys: Tensor, tolerance: float = TOLERANCE) -> Tensor:
-    """Return the first action [..., C] of those with the best keys [..., A, C, J], compared in order."""
-    candidates = torch.ones(keys.shape[:-1], dtype=torch.bool, device=keys.device)
-    for j in range(keys.shape[-1]):
-        key = torch.where(candidates, keys[..., j], -torch.inf)
-        candidates = candidates & (key >= key.amax(-2, keepdim=True) - tolerance)
-    return candidates.to(torch.int8).argmax(-2)
 
 
 def mean_objective(problem: FiniteHorizon) -> Objective:
@@ -89,20 +79,8 @@ class StockPolicy:
 
         Stocks that are none of the totals (rounded, or never reached) take the nearest one's action.
         """
-        actions = self.actions[time][0]
-        if actions.shape[-1] == 1:
-            return actions[states, 0]
-        points = self.lattice.points[time]
-        totals = stocks.to(points) * self.problem.gamma**time
-        if points.ndim == 1:
-            place = torch.searchsorted(points, totals).clamp(1, max(1, len(points) - 1))
-            below = (place - 1).clamp(min=0)
-            place = place.clamp(max=len(points) - 1)
-            nearer = (totals - points[below]).abs() <= (points[place] - totals).abs()
-            place = torch.where(nearer, below, place)
-        else:
-            place = torch.cdist(totals, points).argmin(-1)
-        return actions[states, place]
+        totals = stocks.to(self.lattice.points[time]) * self.problem.gamma**time
+        return nearest_action(self.actions[time][0], self.lattice.points[time], states, totals)
 
     def law(self, initial: Tensor | None = None) -> Tensor:
         """Return the probabilities [M, N, Z] of the totals c_0 + G at the end.
@@ -147,6 +125,24 @@ class StockPolicy:
     def value(self, objective: Objective, initial: Tensor | None = None) -> Tensor:
         """Return the keys [M, N, J] of an objective of the law of c_0 + G; see :meth:`law`."""
         return objective.keys(self.lattice.outcomes, self.law(initial))
+
+
+def nearest_action(actions: Tensor, points: Tensor, states: Tensor, totals: Tensor) -> Tensor:
+    """Return what a table of actions [S, C] or [S, 1] says in states [n] of the points nearest to totals.
+
+    Args:
+        actions: by state and total.
+        points: [C] totals, rising, or [C, k] vectors.
+        states: [n].
+        totals: [n] or [n, k].
+    """
+    if actions.shape[-1] == 1:
+        return actions[states, 0]
+    if points.ndim > 1:
+        return actions[states, torch.cdist(totals, points).argmin(-1)]
+    above = torch.searchsorted(points, totals.contiguous()).clamp(1, len(points) - 1)
+    nearer = (totals - points[above - 1]).abs() <= (points[above] - totals).abs()
+    return actions[states, torch.where(nearer, above - 1, above)]
 
 
 class BackwardInduction:
@@ -230,7 +226,7 @@ class BackwardInduction:
             q = F.embedding_bag(
                 target.reshape(-1, k), following, mode="sum", per_sample_weights=weight.reshape(-1, k)
             ).view(len(live), a, points, columns)
-            chosen = best_actions(self._keys(t, q))
+            chosen = best_actions(self._keys(t, q).transpose(1, 2))
             actions[live] = chosen
             rows[live] = q.gather(1, chosen[:, None, :, None].expand(-1, 1, -1, columns))[:, 0]
         self.rows, self.time = rows.view(m, s, points, columns), t
@@ -301,10 +297,12 @@ def return_to_go_policy(problem: FiniteHorizon, objective: Objective) -> tuple[S
         for j in range(k):
             q.scatter_add_(2, move[paid[..., j]], probs[..., j, None] * law[following[..., j]])
         keys = objective.keys(reached, q)  # [M S, A, J]
-        chosen = best_actions(keys[:, :, None])[:, 0]
+        chosen = best_actions(keys)
         chosen = torch.where(terminal, 0, chosen)
         still = F.one_hot(torch.full_like(chosen, origin), reached.shape[0]).to(torch.float64)
-        law = torch.where(terminal[:, None], still, q.gather(1, chosen[:, None, None].expand(-1, 1, q.shape[2]))[:, 0])
+        law = torch.where(
+            terminal[:, None], still, q.gather(1, chosen[:, None, None].expand(-1, 1, q.shape[2]))[:, 0]
+        )
         points = reached
         actions.insert(0, chosen.view(m, s, 1))
     keys = objective.keys(points, law)
@@ -329,7 +327,7 @@ def open_loop_laws(problem: FiniteHorizon) -> tuple[Tensor, Tensor]:
         ValueError: if the next state is random, the start is, or there are several MDPs.
     """
     mdp = problem.mdp
-    m, s, a, k = mdp.successors.shape
+    m, _, a, k = mdp.successors.shape
     possible = torch.where(mdp.probabilities > 0.0, mdp.successors, mdp.successors[..., :1])
     certain = (possible == possible[..., :1]).all() and (mdp.probabilities[..., 0] > 0.0).all()
     if m != 1 or not bool(certain) or int((mdp.start > 0.0).sum()) != 1:
@@ -355,9 +353,7 @@ def open_loop_laws(problem: FiniteHorizon) -> tuple[Tensor, Tensor]:
                 found.setdefault(int(mdp.successors[0, state, action, 0]), []).append(after)
         known = {state: _distinct_rows(torch.cat(laws)) for state, laws in found.items()}
     last, size = lattice.moves[-1], lattice.outcomes.shape[0]
-    ends = [
-        _moved(laws, last[:, lattice.final_place_of[0, state]], size) for state, laws in known.items()
-    ]
+    ends = [_moved(laws, last[:, lattice.final_place_of[0, state]], size) for state, laws in known.items()]
     return lattice.outcomes, _distinct_rows(torch.cat(ends))
 
 

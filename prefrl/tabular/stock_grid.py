@@ -30,16 +30,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prefrl.functional.objectives import (
+    TOLERANCE,
     ExpectedUtility,
     Lexicographic,
     Objective,
     TwoSlope,
+    best_actions,
     check_optimisable,
 )
 from prefrl.functional.value_distributions import categorical_projection
 
 from .mdp import TabularMDP
-from .return_distributions import TOLERANCE, best_actions
 from .solvers import value_iteration
 
 MAX_POOLED_ELEMENTS = 2**22
@@ -308,7 +309,7 @@ class StockGridSolver:
         count, a = m * s * c, self._index.shape[1]
         if actions is None:
             q = self._backup(self._index.flatten(0, 1), self._weight.flatten(0, 1)).view(count, a, -1)
-            chosen = best_actions(self._keys(q)[:, :, None])[:, 0]
+            chosen = best_actions(self._keys(q))
             new = q.gather(1, chosen[:, None, None].expand(-1, 1, q.shape[2]))[:, 0]
             self.actions = chosen.view(m, s, c)
         else:
@@ -338,9 +339,7 @@ class StockGridSolver:
             "alternate where K does not survive the projection: try another form, or a larger tolerance"
         )
 
-    def policy_iteration(
-        self, *, tolerance: float = 1e-10, max_improvements: int = 1_000
-    ) -> list[Tensor]:
+    def policy_iteration(self, *, tolerance: float = 1e-10, max_improvements: int = 1_000) -> list[Tensor]:
         """Improve the greedy policy until it is its own improvement; return K [M, S, C, J] of each policy.
 
         Raises:
@@ -358,7 +357,7 @@ class StockGridSolver:
             held = keys.gather(1, actions.reshape(-1, 1, 1).expand(-1, 1, keys.shape[2]))
             # The old action stays where it is as good: else ties could alternate for ever.
             better = _exceeds(keys, held, 100.0 * max(TOLERANCE, tolerance)).any(1)
-            improved = torch.where(better, best_actions(keys[:, :, None])[:, 0], actions.flatten())
+            improved = torch.where(better, best_actions(keys), actions.flatten())
             improved = torch.where(self._ended(), actions.flatten(), improved).view(actions.shape)
             if bool((improved == actions).all()):
                 self.actions = actions

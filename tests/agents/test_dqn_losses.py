@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from prefrl.agents import DQN, DQNConfig
 from prefrl.agents.base import LearningFailedError, Spaces
@@ -45,13 +46,17 @@ class Fixed:
     capacity = 1_000
 
     def __init__(self, batch: Batch) -> None:
-        self.batch = batch
+        self.only = batch
+        self.storage: dict[str, Tensor] = {}
 
     def __len__(self) -> int:
         return 1_000
 
-    def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
-        return self.batch
+    def draw(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return torch.zeros(0), torch.zeros(())
+
+    def batch(self, storage: dict[str, Tensor], index: Tensor, newest: Tensor) -> Batch:
+        return self.only
 
 
 def make_agent(batch: Batch = BATCH, **settings: Any) -> DQN:

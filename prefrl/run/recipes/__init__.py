@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 RECIPES = {
     "continuous_control": "prefrl.run.recipes.continuous_control:TrainContinuousControl",
+    "distributional_dp": "prefrl.run.recipes.distributional_dp:TrainDistributionalDP",
     "dual_mirror_descent": "prefrl.run.recipes.dual_mirror_descent:TrainDualMirrorDescent",
     "dqn": "prefrl.run.recipes.dqn:TrainDQN",
     "martingale": "prefrl.run.recipes.martingale:TrainMartingale",
     "q_learning": "prefrl.run.recipes.q_learning:TrainQLearning",
     "regret": "prefrl.run.recipes.regret:TrainRegret",
+    "stock_dqn": "prefrl.run.recipes.stock_dqn:TrainStockDQN",
 }
 """Names and where they live; loaded when asked for, since each imports its agent."""
 

@@ -1,0 +1,88 @@
+"""Adam's step on a loss of a network, eager or compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+
+from .compiling import CompiledMethod
+from .flat import FlatParameters, adam_state, adam_step_, clip_factor
+
+Network = Callable[..., Tensor]
+"""A network, or a function that stands for it with other parameters."""
+
+
+class AdamUpdate:
+    """Gradient steps on a loss, with the gradient's norm cut.
+
+    Args:
+        network: what is learned; its parameters become views of one vector, see ``prefrl.nn.flat``.
+        loss: called with the network, or a function that stands for it, and the inputs of a step; returns a
+            scalar loss and a dict of detached metrics. Of its object it reads only settings and modules.
+        lr: step size.
+        eps: Adam's epsilon.
+        max_grad_norm: the gradient's norm is cut to this.
+        compile: compile the step, the loss included, at the first call, for inputs of the shapes met there.
+
+    Attributes:
+        weights: the parameters.
+        optimizer: Adam.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: Callable[..., tuple[Tensor, dict[str, Tensor]]],
+        *,
+        lr: float,
+        eps: float,
+        max_grad_norm: float,
+        compile: bool = False,
+    ) -> None:
+        self.network, self.loss, self.max_grad_norm, self.compile = network, loss, max_grad_norm, compile
+        self.weights = FlatParameters(network)
+        self.optimizer = torch.optim.Adam([self.weights.vector], lr=lr, eps=eps, fused=True)
+        self._compiled: CompiledMethod | None = None
+
+    def step(self, *inputs: Any) -> dict[str, Tensor]:
+        """Take one step; return the loss's metrics."""
+        if not self.compile:
+            return self._eager(*inputs)
+        self._compiled = self._compiled or CompiledMethod(self._functional)
+        vector = self.weights.vector
+        lr = torch.full((), self.optimizer.param_groups[0]["lr"], device=vector.device)
+        metrics: dict[str, Tensor] = self._compiled(
+            vector.detach(), adam_state(self.optimizer, vector), lr, *inputs
+        )
+        return metrics
+
+    def forget_compiled(self) -> None:
+        """Compile anew at the next step: what the loss reads is another object from now on."""
+        self._compiled = None
+
+    def _eager(self, *inputs: Any) -> dict[str, Tensor]:
+        self.weights.gradient.zero_()
+        loss, metrics = self.loss(self.network, *inputs)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.weights.clip_gradient(self.max_grad_norm)
+        self.optimizer.step()
+        return metrics
+
+    def _functional(
+        self, vector: Tensor, adam: dict[str, Tensor], lr: Tensor, *inputs: Any
+    ) -> dict[str, Tensor]:
+        """Do the same as a function of tensors."""
+
+        def loss(vector: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            named = self.weights.named(vector)
+            return self.loss(lambda *args: functional_call(self.network, named, args), *inputs)
+
+        gradient, metrics = grad(loss, has_aux=True)(vector)
+        gradient = gradient * clip_factor(gradient, self.max_grad_norm)
+        group = self.optimizer.param_groups[0]
+        adam_step_(vector, gradient, adam, lr=lr, betas=group["betas"], eps=group["eps"])
+        return dict(metrics)
