@@ -3,9 +3,9 @@
     greedy action at time t in (s, c):  argmax_a K(law of gamma (C' + G(S', C'))),    C' = (c + R') / gamma
 
 by backward induction over all states and all stocks that can be reached (Avila Pires et al. 2025, arXiv
-2501.13028; the mathematics was derived anew, see ``prefrl/functional/objectives.py`` for which K this optimises
-and ``prefrl/tabular/return_distributions.py`` for the computation). Where the objective leaves the initial stock
-open, as CVaR does, the best one is searched for among all that can be:
+2501.13028; the mathematics was derived anew, see ``prefrl/functional/objectives.py`` for which K this
+optimises and ``prefrl/tabular/return_distributions.py`` for the computation). Where the objective leaves
+the initial stock open, as CVaR does, the best one is searched for among all that can be:
 
     max_pi CVaR_tau(G) = max_{c_0} h(c_0),        h(c_0) = E min(c_0 + G, 0) / tau - c_0
 
@@ -77,8 +77,8 @@ class DistributionalDPConfig(ObjectiveSettings):
         if ends[0] is not None and ends[1] is not None and not -math.inf < ends[0] < ends[1] < math.inf:
             raise ValueError(f"stock_low is {ends[0]} and stock_high {ends[1]}; they must be finite and rise")
         if min(self.stock_points, self.max_points) < 2:
-            raise ValueError(f"stock_points is {self.stock_points} and max_points {self.max_points}; they must be "
-                             "at least 2")  # fmt: skip
+            raise ValueError(f"stock_points is {self.stock_points} and max_points {self.max_points}; they "
+                             "must be at least 2")  # fmt: skip
 
 
 class DistributionalDP(Agent):
@@ -156,8 +156,8 @@ class DistributionalDP(Agent):
             return torch.linspace(config.stock_low, config.stock_high, config.stock_points, dtype=place.dtype,
                                   device=place.device)  # fmt: skip
         if config.stock_low is not None:
-            raise ValueError(f"stock_low is {config.stock_low}; {config.objective} does not search the initial "
-                             "stock")  # fmt: skip
+            raise ValueError(f"stock_low is {config.stock_low}; {config.objective} does not search the "
+                             "initial stock")  # fmt: skip
         stock = own if self.wanted.initial_stock is None else self.wanted.initial_stock
         if stock is None:
             raise ValueError(f"initial_stock is missing; {config.objective} needs one in this environment")
@@ -206,7 +206,7 @@ class DistributionalDP(Agent):
         times = torch.round(seen[:, -1] * horizon).to(torch.int64).clamp(0, horizon - 1)
         stocks = obs["stock"].to(torch.float64)
         actions = torch.zeros_like(states)
-        for time in times.unique().tolist():
+        for time in torch.unique(times).tolist():
             rows, points = times == time, self._table["points"][time]
             totals = stocks[rows].view(-1, *points.shape[1:]) * self.config.gamma**time
             table = self._table["actions"][time][0].to(torch.int64)
@@ -282,15 +282,15 @@ class DistributionalDP(Agent):
 def stock_size(space: gym.Space[Any]) -> int:
     """Return the components of the stock in observations; ValueError where there is none."""
     if not isinstance(space, gym.spaces.Dict) or set(space) != {"obs", "stock"}:
-        raise ValueError(f"observation_space is {space}; this agent takes a Dict of 'obs' and 'stock': wrap the "
-                         "environment in prefrl.envs.StockAugmentation")  # fmt: skip
+        raise ValueError(f"observation_space is {space}; this agent takes a Dict of 'obs' and 'stock': wrap "
+                         "the environment in prefrl.envs.StockAugmentation")  # fmt: skip
     stock = space["stock"]
     assert stock.shape is not None
     return int(stock.shape[0])
 
 
 def check_stock_rule(env: Any, gamma: float, *, frozen: bool) -> None:
-    """Raise ValueError if an environment's stock, where it can be seen, moves by other rules than an agent's."""
+    """Raise ValueError if an environment's stock moves, as far as one can see, by other rules."""
     while env is not None and not hasattr(env, "rule"):
         env = getattr(env, "env", None)
     if env is None:

@@ -1,4 +1,4 @@
-"""Deep distributional Q-learning with a stock: policies for CVaR, target returns and other objectives of the law.
+"""Deep distributional Q-learning with a stock: for CVaR, target returns, other objectives of the law.
 
 A network gives N quantiles theta_i(s, c, a) of the return-to-go G for a state s and a stock c (the return so
 far, c' = (c + r) / gamma, which :class:`prefrl.envs.StockAugmentation` puts in the observations). The greedy
@@ -8,16 +8,17 @@ action is that of the best objective of the total,
 
 ties broken by the mean, when acting as in targets. A transition (s, a, r, s') teaches
 
-    theta(s, c, a)  ->  r + gamma (1 - terminal) theta'(s', c', a'),    c' = (c + r) / gamma,  a' greedy at (s', c')
+    theta(s, c, a)  ->  r + gamma (1 - terminal) theta'(s', c', a'),    c' = (c + r) / gamma,  a' greedy at
+    (s', c')
 
-by the quantile Huber loss (Dabney et al. 2018, arXiv 1710.10044). What happens does not depend on c, so every
-transition may be replayed with any stock: *relabelling* draws a new one each time, exactly off-policy, which is
-why returns take one step here. Where the initial stock is open, as for CVaR, the best one is searched for on a
-grid by the network's own values.
+by the quantile Huber loss (Dabney et al. 2018, arXiv 1710.10044). What happens does not depend on c, so
+every transition may be replayed with any stock: *relabelling* draws a new one each time, exactly
+off-policy, which is why returns take one step here. Where the initial stock is open, as for CVaR, the best
+one is searched for on a grid by the network's own values.
 
-The combination of DQN with distributional dynamic programming over stocks is that of Avila Pires et al. 2025
-(arXiv 2501.13028); the details are ours, since theirs could not be verified. Objectives that dynamic programming
-does not optimise are refused (``prefrl/functional/objectives.py``).
+The combination of DQN with distributional dynamic programming over stocks is that of Avila Pires et al.
+2025 (arXiv 2501.13028); the details are ours, since theirs could not be verified. Objectives that dynamic
+programming does not optimise are refused (``prefrl/functional/objectives.py``).
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ class StockDQNConfig(ObjectiveSettings):
     """Quantiles N of the law of G."""
 
     kappa: float = 1.0
-    """Where the quantile Huber loss becomes linear, in units of return; much larger than the spacing of returns
-    it makes expectiles of quantiles; 0 is the plain quantile loss."""
+    """Where the quantile Huber loss becomes linear, in units of return; one much larger than the spacing of
+    returns makes expectiles of quantiles, 0 is the plain quantile loss."""
 
     double: bool = True
     """Whether the network, rather than the target network, chooses the next action."""
@@ -146,8 +147,8 @@ class StockDQNConfig(ObjectiveSettings):
         super().__post_init__()
         check_kinds(self)
         if self.takes_vectors:
-            raise ValueError(f"objective is {self.objective!r}; this agent learns laws of numbers, not of vectors: "
-                             "use DistributionalDP")  # fmt: skip
+            raise ValueError(f"objective is {self.objective!r}; this agent learns laws of numbers, not of "
+                             "vectors: use DistributionalDP")  # fmt: skip
         object.__setattr__(self, "hidden", tuple(self.hidden))
         for name in ("stock_points", "quantiles", "batch_size", "buffer_size", "train_freq", "gradient_steps",
                      "target_update_interval"):  # fmt: skip
@@ -166,8 +167,8 @@ class StockDQNConfig(ObjectiveSettings):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie in (0, 1]")
         if not -math.inf < self.stock_low < self.stock_high < math.inf:
-            raise ValueError(f"stock_low is {self.stock_low} and stock_high {self.stock_high}; they must be finite "
-                             "and rise")  # fmt: skip
+            raise ValueError(f"stock_low is {self.stock_low} and stock_high {self.stock_high}; they must be "
+                             "finite and rise")  # fmt: skip
         if self.stock_scale is not None and not 0.0 < self.stock_scale < math.inf:
             raise ValueError(f"stock_scale is {self.stock_scale}; it must be finite and above 0")
         for name, allowed in (("use_of_stock", (STOCK, FROZEN, NAIVE)), ("network", ("auto", "mlp", "conv"))):
@@ -193,7 +194,7 @@ class StockQNetwork(nn.Module):
 
     def forward(self, obs: Tensor, stock: Tensor) -> Tensor:
         """Map observations [N, ...] and stocks [N] to quantiles [N, A, m]."""
-        # Beyond three times the range of interest the law no longer changes, and the network has not been there.
+        # Far outside the range of interest the network has not been, and the law changes no more.
         seen = (stock / self.scale).clamp(-3.0, 3.0).to(torch.float32)[:, None]
         quantiles: Tensor = self.head(self.torso(obs, seen))
         return quantiles

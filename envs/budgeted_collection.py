@@ -19,8 +19,8 @@ class BudgetedCollectionDynamics(TabularTask):
     ) -> None:
         budget, p = check_number("budget", budget), check_number("accident", accident)
         if not 0.0 <= p <= 1.0 or not np.isfinite(budget):
-            raise ValueError(f"budget is {budget} and accident {accident}; they must be finite, and accident lie "
-                             "in [0, 1]")  # fmt: skip
+            raise ValueError(f"budget is {budget} and accident {accident}; they must be finite, and "
+                             "accident lie in [0, 1]")  # fmt: skip
         garden, mine = (0, 3), (3, 0)
         entering = {
             garden: (Outcome(1.0, (1.0, 0.0)),),

@@ -31,8 +31,8 @@ class RiskyCliffDynamics(TabularTask):
             check_number(name, value) for name, value in (("slip", slip), ("fall", fall), ("late", late))
         )
         if not 0.0 <= slip < 1.0 or not np.isfinite([fall, late]).all():
-            raise ValueError(f"slip is {slip}, fall {fall} and late {late}; slip must lie in [0, 1), the others "
-                             "be finite")  # fmt: skip
+            raise ValueError(f"slip is {slip}, fall {fall} and late {late}; slip must lie in [0, 1), the "
+                             "others be finite")  # fmt: skip
         bottom = height - 1
         cliff, goal = [(bottom, column) for column in range(1, width - 1)], (bottom, width - 1)
         entering = {cell: (Outcome(1.0, (fall,)),) for cell in cliff} | {goal: (Outcome(1.0, (0.0,)),)}
@@ -49,11 +49,10 @@ class RiskyCliffDynamics(TabularTask):
 class RiskyCliffEnv(TabularFace, FamilyEnv):
     """Walk to the goal before the deadline, along a cliff into which one may slip.
 
-    ## Description
-    A board of 3 x 5 cells; the start is the lower left corner, the goal the lower right one, and the cells
-    between them are the cliff. With probability 0.1 a move goes down a row instead (or stays, in the lowest).
-    The short way runs beside the cliff, the safe one along the top. What is best depends on how much the worst
-    outcomes count, and on what has happened so far.
+    ## Description A board of 3 x 5 cells; the start is the lower left corner, the goal the lower right one,
+    and the cells between them are the cliff. With probability 0.1 a move goes down a row instead (or stays,
+    in the lowest). The short way runs beside the cliff, the safe one along the top. What is best depends on
+    how much the worst outcomes count, and on what has happened so far.
 
     ## Action Space
     `Discrete(4)`: 0 up, 1 down, 2 left, 3 right. A move into the edge stays.

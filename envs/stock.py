@@ -2,8 +2,8 @@
 
     c' = (c + r) / gamma,        so that        c_0 + G_0 = gamma^t (c_t + G_t)
 
-(Avila Pires et al. 2025, arXiv 2501.13028). One class augments a scalar environment, one a vector environment,
-on the host or on a device.
+(Avila Pires et al. 2025, arXiv 2501.13028). One class augments a scalar environment, one a vector
+environment, on the host or on a device.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class _Stock:
         if not 0.0 < gamma <= 1.0:
             raise ValueError(f"gamma is {gamma}; it must lie in (0, 1]")
         if initial_stock is not None and stock_range is not None:
-            raise ValueError("initial_stock and stock_range are both given; a stock starts at one or within the "
-                             "other")  # fmt: skip
+            raise ValueError("initial_stock and stock_range are both given; a stock starts at one or within "
+                             "the other")  # fmt: skip
         own = getattr(env.unwrapped, "initial_stock", None) if reward_key else None
         default = 0.0 if own is None else own
         given = (
@@ -51,8 +51,8 @@ class _Stock:
         if self.low.shape != self.high.shape or (self.low > self.high).any():
             raise ValueError(f"stock_range is {stock_range}; low must not exceed high")
         if not reward_key and len(self.low) != 1:
-            raise ValueError(f"the stock has {len(self.low)} components; a reward that is a number makes one of 1, "
-                             "name the info that holds a vector as reward_key")  # fmt: skip
+            raise ValueError(f"the stock has {len(self.low)} components; a reward that is a number makes "
+                             "one of 1, name the info that holds a vector as reward_key")  # fmt: skip
         self.gamma, self.reward_key, self.frozen = float(gamma), reward_key, frozen
         self.space = gym.spaces.Box(-np.inf, np.inf, self.low.shape, np.float64)
 
@@ -82,8 +82,8 @@ class _Stock:
         if stock.shape[-1] != self.size and self.size == 1:
             stock = stock[..., None]
         if stock.shape[-1] != self.size or not np.isfinite(stock).all():
-            raise ValueError(f"the option 'stock' is {given}; it must be {self.size} finite numbers, for all rows "
-                             "or for each")  # fmt: skip
+            raise ValueError(f"the option 'stock' is {given}; it must be {self.size} finite numbers, for "
+                             "all rows or for each")  # fmt: skip
         return stock
 
     def moved(self, stock: Any, rewards: Any) -> Any:
@@ -91,8 +91,8 @@ class _Stock:
 
     def check_rewards(self, rewards: Any) -> Any:
         if rewards.shape[-1] != self.size:
-            raise ValueError(f"the info {self.reward_key!r} has {rewards.shape[-1]} components; the stock has "
-                             f"{self.size}")  # fmt: skip
+            raise ValueError(f"the info {self.reward_key!r} has {rewards.shape[-1]} components; the stock "
+                             f"has {self.size}")  # fmt: skip
         return rewards
 
 
@@ -105,7 +105,7 @@ def _vector(name: str, value: Any) -> NDArray[np.float64]:
 
 
 class StockAugmentation(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
-    """Adds the stock to the observations of any environment; for vector environments: VectorStockAugmentation.
+    """Adds the stock to the observations of any scalar environment.
 
     Observations become ``{"obs": ..., "stock": [k]}``, those that are dicts already get a part "stock"; the
     stock is kept in float64, from the rewards as the environment pays them, and stands in ``info["stock"]``.
@@ -255,7 +255,7 @@ class VectorStockAugmentation(gym.vector.VectorWrapper):
         if first is not None:
             self._rng = self._random(first)
         mask = options.get("reset_mask")
-        obs, infos = self.env.reset(seed=seed, options=options or None)
+        obs, infos = self.env.reset(seed=seed, options=options or None)  # type: ignore[arg-type]
         self._low, self._span = self._array(rule.low), self._array(rule.high - rule.low)
         if given is None:
             start = self._starts()
@@ -300,7 +300,7 @@ class VectorStockAugmentation(gym.vector.VectorWrapper):
 
     def _paid(self, rewards: Array, infos: Mapping[str, Any]) -> Array:
         """Return the vector rewards [n, k] of a step; of rows that ended those of their last one."""
-        key, final = self.rule.reward_key, infos.get("final_info", {})
+        key, final = str(self.rule.reward_key), infos.get("final_info", {})
         if key not in infos and key not in final:
             raise ValueError(f"the environment's info has no {key!r}; it has {sorted(infos)}")
         if key not in final:
@@ -327,7 +327,7 @@ class VectorStockAugmentation(gym.vector.VectorWrapper):
         return self.rule.joined(obs, self._copy(self._stock))
 
     def state_dict(self) -> dict[str, Any] | None:
-        """Return everything a bit-equal continuation needs; None where the environment cannot tell its own."""
+        """Return everything a bit-equal continuation needs; None where the environment tells nothing."""
         env = self.env.unwrapped
         if not hasattr(env, "state_dict"):
             return None

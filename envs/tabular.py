@@ -107,7 +107,7 @@ def board_coordinates(shape: tuple[int, int]) -> NDArray[np.float64]:
 
 
 class TabularTask(Dynamics):
-    """Batched dynamics of a :class:`HorizonModel`, observed as coordinates and the share of time that is gone.
+    """Dynamics of a :class:`HorizonModel`, observed as coordinates and the share of time that is gone.
 
     Args:
         world: the model.

@@ -5,8 +5,9 @@ the discounted return to come (Avila Pires et al. 2025, arXiv 2501.13028; what f
 objective K maps laws of X to numbers, or to tuples that are compared in order. Dynamic programming finds the
 best policy where K is
 
-* indifferent to mixtures: K(nu_i) >= K(nu'_i) for all i implies the same of their mixtures with equal weights;
-* indifferent to gamma: K(nu) >= K(nu') implies the same of the laws of gamma X (no demand at gamma 1, nor
+* indifferent to mixtures: K(nu_i) >= K(nu'_i) for all i implies the same of their mixtures with equal
+weights; * indifferent to gamma: K(nu) >= K(nu') implies the same of the laws of gamma X (no demand at gamma
+1, nor
   where time is part of the state and K is applied to gamma^t X, ``time_indexed``);
 * Lipschitz in the 1-Wasserstein distance, for an infinite horizon.
 
@@ -260,7 +261,8 @@ class NegativeNorm(ExpectedUtility):
 
     def utility(self, x: Tensor) -> Tensor:
         """See :meth:`ExpectedUtility.utility`."""
-        return -torch.linalg.vector_norm(x, self.order, dim=-1)[..., None]
+        norm: Tensor = torch.linalg.vector_norm(x, self.order, dim=-1)
+        return -norm[..., None]
 
     def lipschitz(self, reach: float = math.inf) -> float:
         """See :meth:`Objective.lipschitz`."""
@@ -354,7 +356,7 @@ def _sorted(atoms: Tensor, probs: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return atoms and probabilities of the same shape [..., m], by rising atoms."""
     if probs is None:
         probs = torch.full_like(atoms, 1.0 / atoms.shape[-1])
-    atoms, probs = torch.broadcast_tensors(atoms, probs)
+    atoms, probs = atoms + torch.zeros_like(probs), probs + torch.zeros_like(atoms)
     atoms, order = atoms.sort(-1)
     return atoms, probs.gather(-1, order)
 
@@ -496,7 +498,7 @@ class StockProblem:
         return self.of_return is not None
 
     def score(self, values: Tensor, stocks: Tensor) -> Tensor:
-        """Return h(c_0) from values max K and scalar stocks c_0, to be maximised (already negated if need be)."""
+        """Return h(c_0) of scalar stocks c_0 with values max K, to be maximised (negated if need be)."""
         h = self.scale * values - stocks
         return -h if self.minimise else h
 
@@ -589,7 +591,8 @@ def constrained(components: int, penalty: float | None) -> StockProblem:
     return StockProblem(objective)
 
 
-Name = Literal["cvar", "mean_cvar", "optimistic_cvar", "mean", "target_return", "target_probability", "two_slope",
+Name = Literal["cvar", "mean_cvar", "optimistic_cvar", "mean", "target_return", "target_probability",
+"two_slope",
                "worst_case", "exponential", "homeostasis", "constraint_penalty", "constraint"]  # fmt: skip
 
 

@@ -136,7 +136,7 @@ class Stepper:
         self.episodes.load_state_dict(state["episodes"])
 
     def _stateful(self) -> Any:
-        """Return what holds the environment's state: a wrapper that has one of its own, or what is wrapped."""
+        """Return what holds the environment's state: a wrapper with one of its own, or the innermost."""
         return self.env if hasattr(self.env, "state_dict") else self.env.unwrapped
 
     def _stored(self, values: Tensor) -> Any:

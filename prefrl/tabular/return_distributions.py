@@ -6,10 +6,10 @@ arXiv 2501.13028). Backward induction takes, at each time, the greedy action of
     K(law of gamma (C' + G(S', C'))),        C' = (c + R') / gamma,
 
 and a law is a vector of probabilities over the totals that the horizon can end in: the totals are listed
-(:class:`prefrl.tabular.stock_lattice.StockLattice`), so nothing is projected, and a backup is a weighted sum of
-rows. Of an expected utility only expectations need be carried, which are as linear in the law as it is itself:
-the same backup, with fewer columns. Everything runs in float64 on the MDPs' device, over all MDPs, states,
-totals and actions at once.
+(:class:`prefrl.tabular.stock_lattice.StockLattice`), so nothing is projected, and a backup is a weighted
+sum of rows. Of an expected utility only expectations need be carried, which are as linear in the law as it
+is itself: the same backup, with fewer columns. Everything runs in float64 on the MDPs' device, over all
+MDPs, states, totals and actions at once.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ class BackwardInduction:
         rows = torch.where(self.problem.mdp.terminal.view(-1, 1, 1), ended, 0.0)  # the living are filled in
         actions = torch.zeros(m * s, points, dtype=torch.int64, device=rows.device)
         piece = max(1, MAX_BACKUP_ELEMENTS // (a * points * max(columns, 2 * k)))
-        for live in self._live.split(piece):
+        for live in torch.split(self._live, piece):
             target = self._next[live][:, :, None] * size + move[:, self._paid[live]].permute(1, 2, 0, 3)
             weight = self._probs[live][:, :, None].expand(target.shape)
             q = F.embedding_bag(

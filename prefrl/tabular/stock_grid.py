@@ -50,7 +50,7 @@ Form = Literal["expectation", "categorical", "quantile"]
 
 
 def quantile_projection(atoms: Tensor, probs: Tensor, count: int) -> Tensor:
-    """Return the (i + 1/2) / count quantiles [..., count] of laws, rising: nearest in the 1-Wasserstein distance.
+    """Return the (i + 1/2) / count quantiles [..., count] of laws, the nearest in the 1-Wasserstein distance.
 
     The distance to the law is at most B / (2 count) for one on an interval of length B.
 
@@ -174,8 +174,9 @@ class StockGridSolver:
             raise ValueError(f"form is {form!r}; it must be 'expectation', 'categorical' or 'quantile'")
         dim = rewards.shape[4] if rewards.ndim == 5 else 0
         if objective.dim != dim or len(grid.axes) != max(1, dim):
-            raise ValueError(f"rewards have {dim} components (0: numbers), {objective} takes {objective.dim}, "
-                             f"and the grid has {len(grid.axes)} axes; they must agree")  # fmt: skip
+            raise ValueError(f"rewards have {dim} components (0: numbers), {objective} takes "
+                             f"{objective.dim}, and the grid has {len(grid.axes)} axes; they must "
+                             "agree")  # fmt: skip
         if dim and form != "expectation":
             raise ValueError(f"form is {form!r}; laws of vectors are kept as 'expectation' only")
         if outside == "closed_form" and not isinstance(objective, TwoSlope):
@@ -242,8 +243,8 @@ class StockGridSolver:
         low, high = -self._return_range[1], -self._return_range[0]
         if float(points.amin()) > low + 1e-9 or float(points.amax()) < high - 1e-9:
             raise ValueError(
-                f"the grid goes from {float(points.amin()):g} to {float(points.amax()):g}; closed forms beyond it "
-                f"hold where it covers {low:g} to {high:g}, the negatives of all returns"
+                f"the grid goes from {float(points.amin()):g} to {float(points.amax()):g}; closed forms "
+                f"beyond it hold where it covers {low:g} to {high:g}, the negatives of all returns"
             )
 
     def _outer_means(self) -> Tensor:
@@ -277,7 +278,9 @@ class StockGridSolver:
                     self.places,
                 )
                 for i, w in zip(
-                    index.split(self._piece(index)), weight.split(self._piece(index)), strict=True
+                    torch.split(index, self._piece(index)),
+                    torch.split(weight, self._piece(index)),
+                    strict=True,
                 )
             ]
             return torch.cat(pieces)
@@ -304,7 +307,7 @@ class StockGridSolver:
         return self.objective.keys(self.support, rows)
 
     def sweep(self, actions: Tensor | None = None) -> float:
-        """Back up once, with the greedy actions or with those given [M, S, C]; return the largest change of K."""
+        """Back up once, with greedy actions or those given [M, S, C]; return the largest change of K."""
         m, s, c = self._shape
         count, a = m * s * c, self._index.shape[1]
         if actions is None:
@@ -335,8 +338,8 @@ class StockGridSolver:
             if self.sweep() <= tolerance * (1.0 - self.gamma):
                 return self
         raise RuntimeError(
-            f"value iteration did not settle in {max_sweeps} sweeps at gamma {self.gamma}; projected laws may "
-            "alternate where K does not survive the projection: try another form, or a larger tolerance"
+            f"value iteration did not settle in {max_sweeps} sweeps at gamma {self.gamma}; projected laws "
+            "may alternate where K does not survive the projection: try another form, or a larger tolerance"
         )
 
     def policy_iteration(self, *, tolerance: float = 1e-10, max_improvements: int = 1_000) -> list[Tensor]:
@@ -389,7 +392,7 @@ def _support(low: float, high: float, places: int, given: tuple[float, float] | 
 
 
 def _exceeds(keys: Tensor, held: Tensor, tolerance: float) -> Tensor:
-    """Return [n, A] which keys [n, A, J] are better than others [n, 1, J], in order, by more than rounding."""
+    """Return [n, A] which keys [n, A, J] exceed others [n, 1, J], in order, by more than rounding."""
     better = torch.zeros(keys.shape[:-1], dtype=torch.bool, device=keys.device)
     equal = torch.ones_like(better)
     for j in range(keys.shape[-1]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -118,7 +119,7 @@ class TrainStockDQN:
         }
 
     def _outcome(self, agent: StockDQN) -> dict[str, Any]:
-        """Return the objective's value for the law of the agent's return, and the best one where it is known."""
+        """Return the objective's value for the agent's returns, and the best one where it is known."""
         args = with_horizon(self.env_args, self.horizon)
         rows = augment(make_evaluation_env(self.env_id, args, self.eval_episodes), **self._stock_rule())
         stock = agent.search_initial_stock(start_observations(rows, self.seed))
@@ -132,10 +133,8 @@ class TrainStockDQN:
         model = FiniteHorizon.of_model(scalar.unwrapped.horizon_model(), gamma=self.agent.gamma)
         frozen = self.agent.use_of_stock == FROZEN
         returns, probs = exact_law(agent_policy(agent, scalar, model, stock, frozen=frozen), stock)
-        try:
+        with suppress(TooManyTotalsError):
             found["exact_optimum"] = solve(model, agent.problem).value
-        except TooManyTotalsError:
-            pass
         return {**found, "exact": True, "objective_value": float(criterion.value(returns, probs)),
                 "mean_return": float(returns @ probs)}  # fmt: skip
 
