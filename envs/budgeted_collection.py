@@ -15,7 +15,7 @@ class BudgetedCollectionDynamics(TabularTask):
     """See :class:`BudgetedCollectionEnv`."""
 
     def __init__(
-        self, budget: float = 6.0, horizon: int = 12, accident: float = 0.3, backend: Backend | None = None
+        self, budget: float = 12.0, horizon: int = 16, accident: float = 0.3, backend: Backend | None = None
     ) -> None:
         budget, p = check_number("budget", budget), check_number("accident", accident)
         if not 0.0 <= p <= 1.0 or not np.isfinite(budget):
@@ -61,10 +61,11 @@ class BudgetedCollectionEnv(TabularFace, FamilyEnv):
     Terminates after `horizon` steps; an overdrawn budget ends nothing.
 
     ## Arguments
-    `budget` (float, 6), `horizon` (int, 12), `accident` (float, 0.3): their probability, `render_mode`.
+    `budget` (float, 12), `horizon` (int, 16), `accident` (float, 0.3): their probability, `render_mode`.
 
     ## Ground truth
-    `horizon_model()`, `initial_stock`.
+    `horizon_model()`, `initial_stock`. Without ever overdrawing the budget the largest mean worth is 19.443
+    with a stock, and 14 for policies that do not look at it.
 
     ## Version History
     - v0: first version.

@@ -93,7 +93,8 @@ class HomeostasisEnv(TabularFace, FamilyEnv):
     `initial_deviation` (floats, 0), `render_mode`.
 
     ## Ground truth
-    `horizon_model()`, `initial_stock`.
+    `horizon_model()`, `initial_stock`. The least mean Euclidean deviation at the end is 1.3805, and 3.5584
+    for policies that do not look at the stock.
 
     ## Version History
     - v0: first version.

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -35,7 +36,7 @@ def draw_plane(axes: Axes, returns: Tensor, probs: Tensor, *, title: str, colour
     """Draw a law of the first two components of vectors as discs, as large as it is likely to be there."""
     kept = probs > 1e-4
     places, sizes = returns[kept].cpu().numpy(), probs[kept].cpu().numpy()
-    axes.scatter(places[:, 0], places[:, 1], s=2500.0 * sizes, color=colour, alpha=0.6, linewidths=0)
+    axes.scatter(places[:, 0], places[:, 1], s=1500.0 * sizes, color=colour, alpha=0.6, linewidths=0)
     axes.axhline(0.0, color="0.6", linewidth=0.8)
     axes.axvline(0.0, color="0.6", linewidth=0.8)
     axes.set_title(title, fontsize=10)
@@ -67,6 +68,7 @@ def save_returns_figure(path: Path, agent: DistributionalDP) -> None:
                  shift=(place - 1) * spacing)  # fmt: skip
     tidy(axes)
     axes.set_xlabel("return G")
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
     axes.set_ylabel("probability")
     axes.set_ylim(bottom=0.0)
     axes.legend(title=name, fontsize=9, frameon=False)
@@ -126,7 +128,8 @@ def stocks_to_show(policy: StockPolicy) -> tuple[int, list[Tensor]]:
         return time, list(totals[places])
     low, middle, high = (torch.quantile(totals, share, dim=0) for share in (0.25, 0.5, 0.75))
     mixed = [torch.cat([low[:1], high[1:]]), torch.cat([high[:1], low[1:]])]
-    return time, [low, mixed[0], middle.round(), mixed[1], high]
+    wanted = torch.stack([low, mixed[0], middle, mixed[1], high])
+    return time, list(totals[torch.cdist(wanted, totals).argmin(-1)])
 
 
 def save_policy_figure(path: Path, agent: DistributionalDP) -> bool:
