@@ -74,8 +74,8 @@ class _SmallDynamics(TabularTask):
 class TwoCoinsDynamics(_SmallDynamics):
     """See :class:`TwoCoinsEnv`."""
 
-    def __init__(self, backend: Backend | None = None) -> None:
-        super().__init__(two_coins(), backend)
+    def __init__(self, horizon: int = 2, backend: Backend | None = None) -> None:
+        super().__init__(two_coins(check_count("horizon", horizon)), backend)
 
 
 class TwoCoinsEnv(TabularFace, FamilyEnv):
@@ -89,7 +89,7 @@ class TwoCoinsEnv(TabularFace, FamilyEnv):
     `Discrete(2)`: 0 safe, 1 risky; without effect in the first step.
 
     ## Observation Space
-    `Box(0, 1, (4,))`: an indicator of each of the three states, and the share of the two steps that is gone.
+    `Box(0, 1, (4,))`: an indicator of each of the three states, and the share of the horizon that is gone.
     The coin is not observed: it is in the stock, for an agent that carries one.
 
     ## Rewards
@@ -99,10 +99,10 @@ class TwoCoinsEnv(TabularFace, FamilyEnv):
     State 0.
 
     ## Episode End
-    Terminates after two steps.
+    Terminates after two steps, or after `horizon` steps where that is 1.
 
     ## Arguments
-    `render_mode`.
+    `horizon` (int, 2), `render_mode`.
 
     ## Ground truth
     `horizon_model()`. For the CVaR at 1/2 the best is 1.75, risking after 2 only; no policy that forgets

@@ -17,6 +17,9 @@ from .grid import MOVES, TabularModel
 Cell = tuple[int, int]
 """(row, column)."""
 
+TIME_BAR, TIME_COLOUR = 10, (66, 92, 148)
+"""Height in pixels and colour (red, green, blue) of the bar that shows the time that is gone."""
+
 
 @dataclass(frozen=True)
 class HorizonModel:
@@ -130,6 +133,7 @@ class TabularTask(Dynamics):
         super().__init__(backend)
         self.world = world
         self.cells = cells
+        self._board: NDArray[np.uint8] | None = None
         self.initial_stock = initial_stock
         model = world.model
         num_states, self._num_actions, self._num_outcomes = model.successors.shape
@@ -140,7 +144,7 @@ class TabularTask(Dynamics):
         self._successors = asarray(model.successors.flatten())
         self._features = asarray(model.features.reshape(-1, len(model.weights)).copy(), real)
         self._final = asarray(world.final_features.copy(), real)
-        self._weights = asarray(model.weights.copy(), real)
+        self._weights = tuple(model.weights.tolist())
         thresholds = model.probabilities.cumsum(-1)[..., :-1]
         self._thresholds = asarray(thresholds.reshape(num_states * self._num_actions, -1).copy(), real)
         self._terminal = asarray(model.terminal.copy())
@@ -160,7 +164,8 @@ class TabularTask(Dynamics):
         reject_unknown_options(options, ())
         xp, uniform = self.xp, noise["start"]
         state = xp.sum(xp.astype(uniform[:, None] >= self._start, xp.int64), axis=1)
-        earned = xp.zeros_like(uniform)[:, None] * self._weights
+        size = (uniform.shape[0], len(self._weights))
+        earned = xp.zeros(size, dtype=self.backend.float_dtype, device=self.backend.device)
         return {"state": state, "time": xp.zeros_like(state), "earned": earned}
 
     def observe(self, state: State) -> Array:
@@ -178,21 +183,28 @@ class TabularTask(Dynamics):
         ended, over = self._terminal[next_state], time >= self.world.horizon
         late = xp.astype(over & ~ended, self.backend.float_dtype)
         earned = self._features[place] + late[:, None] * self._final[next_state]
-        return {"state": next_state, "time": time, "earned": earned}, earned @ self._weights, ended | over
+        rewards = sum(weight * earned[:, i] for i, weight in enumerate(self._weights))
+        return {"state": next_state, "time": time, "earned": earned}, rewards, ended | over
 
     def info(self, state: State) -> dict[str, Array]:
         """See :meth:`Dynamics.info`: the reward's components, where it has several."""
-        if len(self.world.model.weights) == 1:
+        if len(self._weights) == 1:
             return {}
         return {"reward_vector": self.xp.asarray(state["earned"], copy=True)}
 
     def draw(self, state: State, index: int, last_action: Any) -> NDArray[np.uint8]:
-        """See :meth:`Dynamics.draw`: the board with the vehicle."""
+        """See :meth:`Dynamics.draw`: the board with the vehicle, and below it the time that is gone."""
         from .drawing import draw_board, draw_vehicle
 
         row, column = divmod(int(state["state"][index]), self.cells.shape[1])
-        heading = 3 if last_action is None or self._num_actions != len(MOVES) else int(last_action)
-        return draw_vehicle(draw_board(self.cells), row, column, heading=heading)
+        heading = 3 if last_action is None else int(last_action) % len(MOVES)
+        if self._board is None:
+            self._board = draw_board(self.cells)
+        board = draw_vehicle(self._board, row, column, heading=heading)
+        bar = np.full((TIME_BAR, board.shape[1], 3), 228, dtype=np.uint8)
+        gone = min(1.0, int(state["time"][index]) / self.world.horizon)
+        bar[2:, : round(gone * board.shape[1])] = TIME_COLOUR
+        return np.concatenate([board, bar])
 
 
 class TabularFace:

@@ -169,7 +169,7 @@ def test_discrete_observations_are_one_hot_and_may_start_anywhere() -> None:
     plain = make_agent(gym.spaces.Discrete(5), loss="mse")
     moved = make_agent(gym.spaces.Discrete(5, start=-7), loss="mse")
     assert torch.equal(plain.q_values(torch.arange(5)), moved.q_values(torch.arange(-7, -2)))
-    layer = plain.network.torso.layers[0]
+    layer = plain.network.torso.torso.layers[0]
     hidden = torch.relu(layer.weight.T + layer.bias)  # row s is what state s gives
     expected = plain.network.head(hidden)
     torch.testing.assert_close(plain.q_values(torch.arange(5)), expected.detach())
@@ -193,15 +193,15 @@ def test_actions_may_start_anywhere() -> None:
 def test_the_network_suits_the_observations() -> None:
     picture = gym.spaces.Box(0, 1, (6, 5, 2), np.bool_)
     agent = make_agent(picture, conv_filters=3, conv_features=7)
-    torso = agent.network.torso
+    torso = agent.network.torso.torso
     assert isinstance(torso, ConvTorso)
     assert (torso.conv.out_channels, torso.features) == (3, 7)
     assert agent.q_values(torch.ones(2, 6, 5, 2, dtype=torch.bool)).shape == (2, 4)
     assert agent.predict(picture.sample(), deterministic=True)[0] in range(4)
-    flat = make_agent(picture, network="mlp").network.torso
+    flat = make_agent(picture, network="mlp").network.torso.torso
     assert isinstance(flat, MLPTorso)
     assert flat.layers[0].in_features == 60
-    assert isinstance(make_agent(gym.spaces.Box(0, 1, (6, 5))).network.torso, MLPTorso)
+    assert isinstance(make_agent(gym.spaces.Box(0, 1, (6, 5))).network.torso.torso, MLPTorso)
     with pytest.raises(ValueError, match=r"observations are \(3,\); this network takes \(height, width"):
         make_agent(network="conv")
 
@@ -323,7 +323,9 @@ def test_pictures_of_bytes_are_scaled() -> None:
     space = gym.spaces.Box(0, 255, (5, 5, 2), np.uint8)
     agent = DQN(Spaces(space, gym.spaces.Discrete(3)), DQNConfig(loss="mse"), device="cpu")
     picture = torch.randint(256, (4, 5, 5, 2), dtype=torch.uint8)
-    torch.testing.assert_close(agent.network(picture), agent.network.head(agent.network.torso(picture / 255)))
+    torch.testing.assert_close(
+        agent.network(picture), agent.network.head(agent.network.torso.torso(picture / 255))
+    )
 
 
 def test_sarsa_targets_are_refused_without_a_data_set() -> None:

@@ -44,7 +44,7 @@ def filled(capacity: int, num_envs: int, steps: int, n_step: int = 1) -> ReplayB
 
 
 def everything(batch: Batch) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in vars(batch).items() if value is not None}
+    return {name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
 
 
 # The ring ----------------------------------------------------------------------------------------------
@@ -237,6 +237,19 @@ def test_a_restored_replay_goes_on_alike(steps: int) -> None:
         for name in ours:
             assert torch.equal(ours[name], theirs[name])
             assert ours[name].dtype == theirs[name].dtype
+
+
+def test_what_else_is_kept_of_a_step_comes_back_with_it() -> None:
+    replay = ReplayBuffer(20, 2, gamma=0.5)
+    for time in range(6):
+        replay.add(simple_step(time, 2), {"stock": torch.tensor([time, -time], dtype=torch.float64)})
+    restored = ReplayBuffer(20, 2, gamma=0.5)
+    restored.load_state_dict(replay.state_dict(), torch.device("cpu"))
+    batch = restored.sample(64, generator(0))
+    step, row = batch.obs // 2, batch.obs % 2
+    assert set(batch.extras) == {"stock"}
+    assert batch.extras["stock"].dtype is torch.float64
+    assert torch.equal(batch.extras["stock"], (step * (1 - 2 * row)).to(torch.float64))
 
 
 def test_a_state_holds_what_is_filled_and_is_a_copy() -> None:
