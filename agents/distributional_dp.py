@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from prefrl.data import Transitions
@@ -32,14 +33,16 @@ from prefrl.tabular.return_distributions import (
     StockPolicy,
     candidate_stocks,
     mean_objective,
-    nearest_action,
     policy_value,
     return_to_go_policy,
     solution_of,
 )
-from prefrl.tabular.stock_lattice import FiniteHorizon, StockLattice
+from prefrl.tabular.stock_lattice import FiniteHorizon
 
 from .base import Agent, Spaces, check_kinds
+
+MAX_DISTANCES = 2**22
+"""Distances between stocks and totals made at once."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,8 @@ class DistributionalDP(Agent):
         self.solution: Solution | None = None
         self.problem: FiniteHorizon | None = None
         self._induction: BackwardInduction | None = None
-        self._table: dict[str, Any] | None = None  # what acting takes
+        self._table: _Table | None = None
+        self._loaded: dict[str, Any] = {}
         if isinstance(env, Spaces):
             return
         inner = env.unwrapped
@@ -144,7 +148,6 @@ class DistributionalDP(Agent):
             max_points=self.config.max_points,
         )
         self._coordinates = torch.as_tensor(inner.observations(0)[:, :-1], device=self.device)
-        self._horizon = world.horizon
 
     def _initial_stocks(self, own: tuple[float, ...] | None) -> Tensor:
         """Return the initial stocks [C] or [C, k] to start from."""
@@ -187,7 +190,7 @@ class DistributionalDP(Agent):
     def _conclude(self) -> None:
         assert self._induction is not None
         self.solution = solution_of(self._induction, self.wanted, self._stocks)
-        self._table = self.state_dict()
+        self._table = _Table.of(self.state_dict(), self.device)
 
     def observe(self, transitions: Transitions) -> None:
         """Nothing is learned from steps."""
@@ -200,18 +203,12 @@ class DistributionalDP(Agent):
         """
         if self._table is None:
             raise ValueError(f"the policy is not there yet: {self.stages_left} stages are left")
-        coordinates, horizon = self._table["coordinates"], int(self._table["horizon"])
-        seen = obs["obs"].to(coordinates)
-        states = torch.cdist(seen[:, :-1], coordinates).argmin(-1)
+        table, horizon = self._table, self._table.actions.shape[0]
+        seen = obs["obs"].to(table.coordinates)
+        states = torch.cdist(seen[:, :-1], table.coordinates).argmin(-1)
         times = torch.round(seen[:, -1] * horizon).to(torch.int64).clamp(0, horizon - 1)
-        stocks = obs["stock"].to(torch.float64)
-        actions = torch.zeros_like(states)
-        for time in torch.unique(times).tolist():
-            rows, points = times == time, self._table["points"][time]
-            totals = stocks[rows].view(-1, *points.shape[1:]) * self.config.gamma**time
-            table = self._table["actions"][time][0].to(torch.int64)
-            actions[rows] = nearest_action(table, points, states[rows], totals)
-        return actions
+        totals = obs["stock"].to(torch.float64) * self.config.gamma ** times[:, None]
+        return table.actions[times, states, table.nearest(times, totals)].to(torch.int64)
 
     # What came of it -------------------------------------------------------------------------------------
 
@@ -242,41 +239,78 @@ class DistributionalDP(Agent):
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Agent.state_dict`."""
         if self._induction is None:
-            return dict(self._table or {})
+            return dict(self._loaded)
         return {
             "time": self._induction.time,
             "rows": self._induction.rows,
             "actions": [table.to(torch.int16) for table in self._induction.actions],
             "points": list(self._induction.lattice.points),
             "coordinates": self._coordinates,
-            "horizon": self._horizon,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Agent.load_state_dict`; ValueError for the state of another problem."""
-        induction = self._induction
+        induction, time = self._induction, int(state["time"])
         if induction is None:
-            if int(state["time"]):
-                raise ValueError(
-                    f"{state['time']} of {state['horizon']} stages are left to do; give env to go on"
-                )
-            where = self.device
-            self._table = {name: [part.to(where) for part in value] if isinstance(value, list) else value
-                           for name, value in state.items()}  # fmt: skip
-            self._table["coordinates"] = state["coordinates"].to(where)
+            if time:
+                raise ValueError(f"{time} stages are left to do; give env to go on")
+            self._loaded = dict(state)
+            self._table = _Table.of(state, self.device)
             return
-        lattice: StockLattice = induction.lattice
-        same = len(lattice.points) == len(state["points"]) and all(
-            ours.shape == theirs.shape and bool(torch.equal(ours, theirs.to(ours.device)))
-            for ours, theirs in zip(lattice.points, state["points"], strict=True)
-        )
-        if not same:
+        ours, theirs = induction.lattice.points, state["points"]
+        if len(ours) != len(theirs) or not all(
+            torch.equal(a, b.to(a)) for a, b in zip(ours, theirs, strict=True)
+        ):
             raise ValueError("it holds the policy of another problem: the totals that can be reached differ")
-        induction.time = int(state["time"])
+        induction.time = time
         induction.rows = state["rows"].to(self.device)
         induction.actions = [table.to(self.device, torch.int64) for table in state["actions"]]
-        if induction.time == 0:
+        if time == 0:
             self._conclude()
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What acting takes: one table over time, state and total."""
+
+    points: Tensor
+    """[H, C, k] totals gamma^t c, the last one repeated where a time has fewer."""
+
+    actions: Tensor
+    """[H, S, C]."""
+
+    coordinates: Tensor
+    """[S, d] what is observed of the states."""
+
+    def nearest(self, times: Tensor, totals: Tensor) -> Tensor:
+        """Return the places [n] of the points of times [n] that are nearest to totals [n, k]."""
+        rows = max(1, MAX_DISTANCES // (self.points.shape[1] * self.points.shape[2]))
+        if self.points.shape[2] > 1:
+            pieces = zip(torch.split(times, rows), torch.split(totals, rows), strict=True)
+            return torch.cat([torch.cdist(x[:, None], self.points[t])[:, 0].argmin(-1) for t, x in pieces])
+        # All times in one rising line, far apart.
+        line, x = self.points[:, :, 0], totals[:, 0]
+        size, apart = line.shape[1], 2.0 * (line.amax() - line.amin()) + 1.0
+        start = times * size
+        places = torch.arange(len(line), dtype=line.dtype, device=line.device)[:, None]
+        inside = x.clamp(line[times, 0], line[times, -1]) + apart * times
+        above = torch.searchsorted((line + apart * places).flatten(), inside).minimum(start + size - 1)
+        below = (above - 1).maximum(start)
+        points = line.flatten()
+        return torch.where((x - points[below]).abs() <= (points[above] - x).abs(), below, above) - start
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any], device: torch.device) -> _Table:
+        """Make the table of an agent's state."""
+        actions, points = state["actions"], state["points"][: len(state["actions"])]
+        most = max(len(part) for part in points)
+        padded = [
+            torch.cat([part, part[-1:].expand(most - len(part), *part.shape[1:])]).view(most, -1)
+            for part in points
+        ]
+        tables = [F.pad(part[0], (0, most - part.shape[2])) for part in actions]
+        return cls(torch.stack(padded).to(device), torch.stack(tables).to(device),
+                   state["coordinates"].to(device))  # fmt: skip
 
 
 def stock_size(space: gym.Space[Any]) -> int:

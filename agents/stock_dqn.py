@@ -88,7 +88,7 @@ class StockDQNConfig(ObjectiveSettings):
     quantiles: int = 50
     """Quantiles N of the law of G."""
 
-    kappa: float = 1.0
+    kappa: float = 0.1
     """Where the quantile Huber loss becomes linear, in units of return; one much larger than the spacing of
     returns makes expectiles of quantiles, 0 is the plain quantile loss."""
 
