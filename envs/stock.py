@@ -63,7 +63,7 @@ class _Stock:
     def observation_space(self, space: gym.Space[Any]) -> gym.spaces.Dict:
         if not isinstance(space, gym.spaces.Dict):
             return gym.spaces.Dict({"obs": space, "stock": self.space})
-        if "stock" in space:
+        if "stock" in space.spaces:
             raise ValueError("the observations have a part named 'stock' already")
         return gym.spaces.Dict({**space, "stock": self.space})
 
@@ -216,6 +216,7 @@ class VectorStockAugmentation(gym.vector.VectorWrapper):
         backend = getattr(getattr(env.unwrapped, "dynamics", None), "backend", None)
         self._backend = backend if backend is not None and backend.on_device else None
         self._rng: Random = self._random(0)
+        self._low, self._span = self._rows(rule.low), self._rows(rule.high - rule.low)
         self._stock: Array = None
         self._done: Array = None
 
@@ -225,15 +226,20 @@ class VectorStockAugmentation(gym.vector.VectorWrapper):
             return rng
         return NumpyRandom(np.random.default_rng([seed, 3]))
 
-    def _array(self, values: NDArray[np.float64]) -> Array:
-        return values if self._backend is None else self._backend.asarray(values)
+    def _rows(self, stock: NDArray[np.float64]) -> Array:
+        """Return a stock [k] for every row, [n, k]."""
+        if self._backend is None:
+            return np.broadcast_to(stock, (self.num_envs, len(stock))).copy()
+        xp, device = self._backend.xp, self._backend.device
+        columns = [xp.full((self.num_envs,), c, dtype=xp.float64, device=device) for c in stock.tolist()]
+        return xp.stack(columns, axis=1)
 
     def _starts(self) -> Array:
         """Return initial stocks [n, k]."""
-        rule, n = self.rule, self.num_envs
+        rule = self.rule
         if (rule.low == rule.high).all():
-            return self._array(np.broadcast_to(rule.low, (n, rule.size)).copy())
-        draws = self._rng.uniform(n, rule.size)
+            return self._rows(rule.low)
+        draws = self._rng.uniform(self.num_envs, rule.size)
         xp = array_api_compat.array_namespace(draws)
         return self._low + self._span * xp.astype(draws, xp.float64)
 
@@ -256,17 +262,18 @@ class VectorStockAugmentation(gym.vector.VectorWrapper):
             self._rng = self._random(first)
         mask = options.get("reset_mask")
         obs, infos = self.env.reset(seed=seed, options=options or None)  # type: ignore[arg-type]
-        self._low, self._span = self._array(rule.low), self._array(rule.high - rule.low)
         if given is None:
             start = self._starts()
+        elif given.ndim == 1:
+            start = self._rows(given)
         else:
-            start = self._array(np.broadcast_to(given, (self.num_envs, rule.size)).copy())
+            start = given.copy() if self._backend is None else self._backend.asarray(given)
         xp = array_api_compat.array_namespace(start)
         if mask is None or self._stock is None:
             self._stock = start
             self._done = xp.zeros_like(start[:, 0], dtype=xp.bool)
         else:
-            mask = self._array(np.asarray(mask)) if self._backend is None else self._backend.asarray(mask)
+            mask = np.asarray(mask) if self._backend is None else self._backend.asarray(mask)
             self._stock = xp.where(mask[:, None], start, self._stock)
             self._done = self._done & ~mask
         return self._joined(obs), {**infos, "stock": self._copy(self._stock)}
@@ -339,7 +346,6 @@ class VectorStockAugmentation(gym.vector.VectorWrapper):
         self.env.unwrapped.load_state_dict(state["env"])  # type: ignore[attr-defined]
         convert = np.asarray if self._backend is None else self._backend.asarray
         self._stock, self._done = convert(state["stock"]), convert(state["done"])
-        self._low, self._span = self._array(self.rule.low), self._array(self.rule.high - self.rule.low)
         self._rng.set_state(state["rng"])
 
 

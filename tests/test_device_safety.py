@@ -39,25 +39,28 @@ from torch.utils._pytree import tree_leaves
 
 import prefrl.agents
 import prefrl.envs
-from prefrl.agents import base, continuous_control, dqn, martingale, q_learning, regret
+from prefrl.agents import base, continuous_control, dqn, martingale, q_learning, regret, stock_dqn
 from prefrl.agents.allocation_baselines import AllocationBaseline, AllocationBaselineConfig, Resolving
 from prefrl.agents.base import Agent, Spaces, make_generator
 from prefrl.agents.continuous_actor_critic import ContinuousActorCritic
 from prefrl.agents.continuous_q_learning import ContinuousQLearning
+from prefrl.agents.distributional_dp import DistributionalDP, DistributionalDPConfig
 from prefrl.agents.dqn import DQN, DQNConfig
 from prefrl.agents.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig
 from prefrl.agents.martingale import MartingaleEvaluation
 from prefrl.agents.q_learning import QLearning, QLearningConfig
 from prefrl.agents.regret import RegretAgent, RegretConfig, RewardFit
+from prefrl.agents.stock_dqn import StockDQN, StockDQNConfig
 from prefrl.data import Preferences, TransitionDataset, Transitions
 from prefrl.envs.delivery import DeliveryVectorEnv
 from prefrl.envs.device import TorchBackend
 from prefrl.envs.hindsight import Optimum
 from prefrl.envs.random_grid import RandomGridVectorEnv
 from prefrl.envs.riccati import LinearPolicy
+from prefrl.envs.stock import StockAugmentation, VectorStockAugmentation
 from prefrl.preferences import PartialReturn, ask_teacher
 from prefrl.run.stepping import Stepper
-from prefrl.tabular import TabularMDP
+from prefrl.tabular import BackwardInduction, FiniteHorizon, StockLattice, TabularMDP
 
 DEVICE = "gpu"
 
@@ -289,6 +292,78 @@ def diffusion_case(
     return make
 
 
+def stock_dqn_case(kind: type[StockDQN] = StockDQN, mode: str = "SameStep", **settings: Any) -> Case:
+    """Deep Q-learning with a stock, in an environment on the accelerator."""
+
+    def make(_: FakeTensorMode) -> Step:
+        env = prefrl.envs.make_device(
+            "prefrl/RiskyCliff-v0", 16, device=DEVICE, generator_device="cpu", autoreset_mode=mode, horizon=4
+        )
+        config = StockDQNConfig(**{**DQN_SETTINGS, **settings})
+        frozen = config.use_of_stock == "frozen"
+        agent = kind(
+            VectorStockAugmentation(env, stock_range=(-9.0, 9.0), frozen=frozen), config, device=DEVICE
+        )
+        stepper = Stepper(agent)
+        stepper.reset()
+
+        def step() -> dict[str, Tensor]:
+            stepper.step()
+            agent.num_timesteps += stepper.num_envs
+            agent.act(stepper.obs, deterministic=True)
+            agent.scores(stepper.obs["obs"], torch.zeros(3, device=DEVICE))
+            metrics = agent.update()
+            assert "train/loss" in metrics
+            return metrics
+
+        return step
+
+    return make
+
+
+def moved(mode: FakeTensorMode, value: Any) -> Any:
+    """A copy of an object of the exact solver with its tensors on the accelerator."""
+    if isinstance(value, Tensor):
+        return fake(mode, value, DEVICE)
+    if isinstance(value, list):
+        return [moved(mode, part) for part in value]
+    if isinstance(value, (TabularMDP, FiniteHorizon, StockLattice, BackwardInduction)):
+        twin = copy.copy(value)
+        for name, part in vars(value).items():
+            object.__setattr__(twin, name, moved(mode, part))
+        return twin
+    return value
+
+
+def distributional_dp_case(env_id: str = "prefrl/RiskyCliff-v0", **settings: Any) -> Case:
+    """Stages of the exact solver; what can be reached was listed before, on real numbers."""
+
+    def make(mode: FakeTensorMode) -> Step:
+        config = DistributionalDPConfig(**settings)
+        with real_numbers():
+            key = "reward_vector" if config.takes_vectors else None
+            env = StockAugmentation(gym.make(env_id, horizon=9), reward_key=key)
+            agent = DistributionalDP(env, config, device="cpu")
+            done = DistributionalDP(env, config, device="cpu")
+            done.learn(done.stages_left)
+        agent._induction = moved(mode, agent._induction)
+        agent.device = torch.device(DEVICE)
+        assert done._table is not None
+        table = done._table
+        agent._table = type(table)(*(fake(mode, part, DEVICE) for part in vars(table).values()))
+        size = done.observation_space["stock"].shape[0]
+        obs = {"obs": torch.rand(7, 3, device=DEVICE),
+               "stock": torch.zeros(7, size, dtype=torch.float64, device=DEVICE)}  # fmt: skip
+
+        def step() -> dict[str, Tensor]:
+            agent.act(obs)
+            return agent.update()
+
+        return step
+
+    return make
+
+
 def dqn_picture_case(**settings: Any) -> Case:
     """Deep Q-learning from pictures, by the convolution."""
 
@@ -423,6 +498,16 @@ CASES: dict[str, Case] = {
     "DQN, conservative": dqn_offline_case(cql_alpha=0.5, n_step=2),
     "DQN, SARSA": dqn_offline_case(target_policy="sarsa", n_step=2),
     "DQN, conservative SARSA by C51": dqn_offline_case(loss="c51", cql_alpha=0.5, target_policy="sarsa"),
+    "DistributionalDP, CVaR": distributional_dp_case(),
+    "DistributionalDP, worst case": distributional_dp_case(objective="worst_case"),
+    "DistributionalDP, homeostasis": distributional_dp_case("prefrl/Homeostasis-v0", objective="homeostasis"),
+    "StockDQN, CVaR": stock_dqn_case(),
+    "StockDQN, next step": stock_dqn_case(mode="NextStep", objective="target_return", target=2.0),
+    "StockDQN, disabled": stock_dqn_case(mode="Disabled", objective="worst_case", kappa=0.0, double=False),
+    "StockDQN, frozen": stock_dqn_case(use_of_stock="frozen", relabel=False, gradient_steps=2, polyak=0.1),
+    "StockDQN, naive": stock_dqn_case(use_of_stock="naive"),
+    "StockDQN, probability": stock_dqn_case(objective="target_probability"),
+    "StockDQN, compiled": compiled(stock_dqn_case(compile=True)),
     "DualMirrorDescent, Euclidean": allocation_case(),
     "DualMirrorDescent, scaled": allocation_case(reference="scaled_euclidean", mode="NextStep"),
     "DualMirrorDescent, entropy": allocation_case(reference="entropy", mode="Disabled"),
@@ -495,7 +580,7 @@ def run_case(case: Case) -> str:
     mode = FakeTensorMode()
     try:
         with ExitStack() as stack:
-            for module in (base, continuous_control, dqn, martingale, q_learning, regret):
+            for module in (base, continuous_control, dqn, martingale, q_learning, regret, stock_dqn):
                 stack.enter_context(mock.patch.object(module, "make_generator", on_host))
             stack.enter_context(mode)  # and no default device: an agent has to know its own
             step = case(mode)
