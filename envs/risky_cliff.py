@@ -8,7 +8,7 @@ from .backend import Backend
 from .core import check_count, check_number
 from .family import FamilyEnv, FamilyVectorEnv
 from .grid import GOAL, ROADBLOCK
-from .tabular import HorizonModel, Outcome, TabularFace, TabularTask, board_coordinates, walk
+from .tabular import HorizonModel, Outcome, TabularFace, TabularTask, walk
 
 
 class RiskyCliffDynamics(TabularTask):
@@ -43,7 +43,7 @@ class RiskyCliffDynamics(TabularTask):
         cells = np.zeros(shape, dtype=np.int64)
         cells[bottom, 1:-1], cells[goal] = ROADBLOCK, GOAL
         world = HorizonModel(model, check_count("horizon", horizon), final)
-        super().__init__(world, board_coordinates(shape), cells, backend=backend)
+        super().__init__(world, np.eye(height * width), cells, backend=backend)
 
 
 class RiskyCliffEnv(TabularFace, FamilyEnv):
@@ -58,7 +58,7 @@ class RiskyCliffEnv(TabularFace, FamilyEnv):
     `Discrete(4)`: 0 up, 1 down, 2 left, 3 right. A move into the edge stays.
 
     ## Observation Space
-    `Box(0, 1, (3,))`: row and column over their largest values, and the share of the horizon that is gone.
+    `Box(0, 1, (16,))`: an indicator of each cell, row by row, and the share of the horizon that is gone.
 
     ## Rewards
     -1 for each step, 0 for the one into the goal, -12 for the one into the cliff; -4 more in the last step

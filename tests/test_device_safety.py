@@ -352,7 +352,8 @@ def distributional_dp_case(env_id: str = "prefrl/RiskyCliff-v0", **settings: Any
         table = done._table
         agent._table = type(table)(*(fake(mode, part, DEVICE) for part in vars(table).values()))
         size = done.observation_space["stock"].shape[0]
-        obs = {"obs": torch.rand(7, 3, device=DEVICE),
+        columns = table.coordinates.shape[1] + 1
+        obs = {"obs": torch.rand(7, columns, device=DEVICE),
                "stock": torch.zeros(7, size, dtype=torch.float64, device=DEVICE)}  # fmt: skip
 
         def step() -> dict[str, Tensor]:

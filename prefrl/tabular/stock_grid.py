@@ -20,7 +20,7 @@ grid of spacing d adds gamma L d / (2 (1 - gamma)).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal
@@ -198,6 +198,12 @@ class StockGridSolver:
         if form == "categorical":
             # The totals one step on are those of the grid over gamma.
             self.support = _support(low / gamma, high / gamma, places, support).to(mdp.device)
+            place = torch.searchsorted(self.support, gamma * self.support, right=True) - 1
+            place = place.clamp(0, places - 2)
+            share = (gamma * self.support - self.support[place]) / (
+                self.support[place + 1] - self.support[place]
+            )
+            self._shrink = (place, share.clamp(0.0, 1.0))
         self.places = places
         self._lay_out(closed=outside == "closed_form")
         self.sweeps = 0
@@ -271,27 +277,31 @@ class StockGridSolver:
     def _backup(self, index: Tensor, weight: Tensor) -> Tensor:
         """Return rows [n, J] that mix rows at places [n, q] with weights [n, q], times gamma."""
         if self.form == "quantile":
-            pieces = [
-                quantile_projection(
-                    self.gamma * self.rows[i].flatten(1),
-                    (w / self.places)[..., None].expand(-1, -1, self.places).flatten(1),
-                    self.places,
-                )
-                for i, w in zip(
-                    torch.split(index, self._piece(index)),
-                    torch.split(weight, self._piece(index)),
-                    strict=True,
-                )
-            ]
-            return torch.cat(pieces)
+            atoms = self.gamma * self.rows[index].flatten(1)
+            probs = (weight / self.places)[..., None].expand(*weight.shape, self.places).flatten(1)
+            return quantile_projection(atoms, probs, self.places)
         mixed = F.embedding_bag(index, self.rows, mode="sum", per_sample_weights=weight)
         if self.form == "expectation":
             return mixed * self.gamma**self._degrees
-        locations = (self.gamma * self.support).expand_as(mixed)
-        return categorical_projection(mixed, locations, self.support)
+        lower, share = self._shrink  # where gamma z_j falls between two atoms: the same for every law
+        projected = torch.zeros_like(mixed).index_add_(1, lower, mixed * (1.0 - share))
+        return projected.index_add_(1, lower + 1, mixed * share)
 
-    def _piece(self, index: Tensor) -> int:
-        return max(1, MAX_POOLED_ELEMENTS // (index.shape[1] * self.places))
+    def _pieces(self, actions: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield places [n] of states and stocks, and their rows [n, A, J], or [n, 1, J] of given actions."""
+        count, a, q = self._index.shape
+        columns = q * self.places if self.form == "quantile" else max(q, self.rows.shape[1])
+        for part in torch.split(torch.arange(count, device=self.rows.device), self._piece(a * columns)):
+            index, weight = self._index[part], self._weight[part]
+            if actions is not None:
+                pick = actions.flatten()[part][:, None, None].expand(-1, 1, q)
+                index, weight = index.gather(1, pick), weight.gather(1, pick)
+            rows = self._backup(index.flatten(0, 1), weight.flatten(0, 1))
+            yield part, rows.view(len(part), -1, rows.shape[1])
+
+    @staticmethod
+    def _piece(columns: int) -> int:
+        return max(1, MAX_POOLED_ELEMENTS // columns)
 
     def keys(self, rows: Tensor | None = None) -> Tensor:
         """Return K of the law at each state and stock, [M, S, C, J]; first key first."""
@@ -308,23 +318,22 @@ class StockGridSolver:
 
     def sweep(self, actions: Tensor | None = None) -> float:
         """Back up once, with greedy actions or those given [M, S, C]; return the largest change of K."""
-        m, s, c = self._shape
-        count, a = m * s * c, self._index.shape[1]
+        ended, new = self._ended(), self.rows.clone()
+        chosen = torch.zeros_like(self.actions).flatten()
+        changes = []
+        for part, rows in self._pieces(actions):
+            if actions is None:
+                chosen[part] = best_actions(self._keys(rows))
+            pick = chosen[part] if actions is None else torch.zeros_like(part)
+            picked = rows.gather(1, pick[:, None, None].expand(-1, 1, rows.shape[2]))[:, 0]
+            old = self.rows[part]
+            new[part] = torch.where(ended[part, None], old, picked)
+            changes.append((self._keys(new[part]) - self._keys(old)).abs().amax())
         if actions is None:
-            q = self._backup(self._index.flatten(0, 1), self._weight.flatten(0, 1)).view(count, a, -1)
-            chosen = best_actions(self._keys(q))
-            new = q.gather(1, chosen[:, None, None].expand(-1, 1, q.shape[2]))[:, 0]
-            self.actions = chosen.view(m, s, c)
-        else:
-            pick = actions.reshape(count, 1, 1).expand(-1, 1, self._index.shape[2])
-            new = self._backup(self._index.gather(1, pick)[:, 0], self._weight.gather(1, pick)[:, 0])
-        ended = self.mdp.terminal[:, :, None].expand(m, s, c).reshape(-1, 1)
-        old = self.rows[:count]
-        new = torch.where(ended, old, new)
-        change = float((self._keys(new) - self._keys(old)).abs().max())
-        self.rows = torch.cat([new, self.rows[count:]])
+            self.actions = chosen.view(self._shape)
+        self.rows = new
         self.sweeps += 1
-        return change
+        return float(torch.stack(changes).amax())
 
     def value_iteration(self, *, tolerance: float = 1e-10, max_sweeps: int = 100_000) -> StockGridSolver:
         """Sweep until K changes by at most ``tolerance * (1 - gamma)``; return self.
@@ -355,8 +364,7 @@ class StockGridSolver:
             while self.sweep(actions) > tolerance * (1.0 - self.gamma):
                 pass
             history.append(self.keys())
-            q = self._backup(self._index.flatten(0, 1), self._weight.flatten(0, 1))
-            keys = self._keys(q.view(-1, self._index.shape[1], q.shape[-1]))  # [n, A, J]
+            keys = torch.cat([self._keys(rows) for _, rows in self._pieces()])  # [n, A, J]
             held = keys.gather(1, actions.reshape(-1, 1, 1).expand(-1, 1, keys.shape[2]))
             # The old action stays where it is as good: else ties could alternate for ever.
             better = _exceeds(keys, held, 100.0 * max(TOLERANCE, tolerance)).any(1)
@@ -437,3 +445,28 @@ def grid_axes(low: Sequence[float], high: Sequence[float], points: Sequence[int]
     return StockGrid(
         tuple(torch.linspace(*ends, dtype=torch.float64) for ends in zip(low, high, points, strict=True))
     )
+
+
+def sweep_bytes(
+    *, states: int, stocks: int, actions: int, successors: int, places: int, form: Form, dim: int = 1
+) -> int:
+    """Return how many bytes a solver needs at its peak, but for rows beyond the grid and for small change.
+
+    With R = states * stocks and q = successors * 2^dim neighbours of an action: two tables [R, places], places
+    and weights [R, actions, q] of what a backup mixes, twice while they are made, and the pieces of a sweep.
+
+    Args:
+        states: S, of all MDPs together.
+        stocks: C, all points of the grid.
+        actions: A.
+        successors: K.
+        places: atoms, quantiles or keys of a law.
+        form: what is kept of it.
+        dim: components of a stock.
+    """
+    rows, mixed = states * stocks, successors * 2**dim
+    tables = 2 * rows * places
+    layout = 2 * 2 * rows * actions * mixed
+    # Atoms, order, probabilities, their sums and what is left of them; or a law, its shares, and the result.
+    piece = min(MAX_POOLED_ELEMENTS, rows * actions * places * (mixed if form == "quantile" else 1))
+    return 8 * (tables + layout + (6 if form == "quantile" else 5) * piece)

@@ -134,9 +134,11 @@ def test_files(tmp_path):
     agent.save(tmp_path / "agent.pt")
     loaded = prefrl.DistributionalDP.load(tmp_path / "agent.pt", device="cpu")
     rng = np.random.default_rng(0)
-    obs = {"obs": np.stack([rng.integers(3, size=90) / 2, rng.integers(5, size=90) / 4,
-                            rng.integers(16, size=90) / 16], 1).astype(np.float32),
-           "stock": rng.integers(-9, 13, size=(90, 1)).astype(float)}  # fmt: skip
+    cells, gone = np.eye(15)[rng.integers(15, size=90)], rng.integers(16, size=(90, 1)) / 16
+    obs = {
+        "obs": np.concatenate([cells, gone], 1).astype(np.float32),
+        "stock": rng.integers(-9, 13, size=(90, 1)).astype(float),
+    }
     np.testing.assert_array_equal(agent.predict(obs)[0], loaded.predict(obs)[0])
     with pytest.raises(ValueError, match="loaded without an environment; it can act"):
         loaded.update()

@@ -1,0 +1,281 @@
+"""How fast return distributions are optimised, how the cost grows, how much memory it takes.
+
+Everything runs on one thread; medians, minima and maxima are reported, ratios within a repetition.
+
+- cliff_table: the best CVaR of RiskyCliff at five tau, each with its search over the initial stock
+- plain_python: the same at tau 0.25 with laws as Python dicts, memoised over (time, state, stock)
+- scaling: seconds per sweep of value iteration on a stock grid, with states, stocks and atoms doubled three
+  times; "worst" is the largest ratio of two neighbours over 2, so that 1 is linear
+- exact_scaling: the same of exact stages for a finite horizon, with states and stocks doubled
+- memory: the peak of a fresh process above what it needed before, beside the formula of
+  docs/return_distributions.md
+- relabelling: a gradient step of the deep agent with new stocks over one with the stocks that were there
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+import prefrl.envs
+from prefrl.agents.stock_dqn import StockDQN, StockDQNConfig
+from prefrl.cli import FLAGS, execute
+from prefrl.envs.small_mdps import random_mdp
+from prefrl.envs.stock import VectorStockAugmentation
+from prefrl.functional.objectives import TwoSlope, conditional_value_at_risk
+from prefrl.run.folder import RunFolder
+from prefrl.run.recipes.shared import small_networks
+from prefrl.run.study import check_positive, run_study
+from prefrl.run.timing import seconds, spread
+from prefrl.tabular import BackwardInduction, FiniteHorizon, StockGrid, StockGridSolver, TabularMDP, solve
+from prefrl.tabular.return_distributions import candidate_stocks
+from prefrl.tabular.stock_grid import Form, sweep_bytes
+
+TAUS = (0.05, 0.1, 0.25, 0.5, 1.0)
+SIZES: dict[str, tuple[int, ...]] = {
+    "states": (40, 80, 160, 320), "stocks": (51, 101, 201, 401), "atoms": (51, 101, 201, 401),
+}  # fmt: skip
+BASE = {"states": 40, "stocks": 101, "atoms": 101}
+FORMS: tuple[Form, ...] = ("categorical", "quantile")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """How fast return distributions are optimised."""
+
+    out: Path = Path("runs/bench_distributional_dp")
+    """Run folder, new or empty."""
+
+    repeats: int = 3
+    """Repetitions of each measurement."""
+
+    updates: int = 300
+    """Gradient steps in relabelling."""
+
+    skip_compiled: bool = False
+    """Leave compiled gradient steps out (they take a C++ compiler on the CPU)."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "repeats", "updates")
+
+    def run(self) -> None:
+        """Measure, in the run folder."""
+        with small_networks():
+            run_study(self)
+
+    def measure(self, folder: RunFolder) -> dict[str, Any]:
+        """Return all measurements."""
+        result = {
+            **cliff(self.repeats),
+            "scaling": {form: scaling(form, self.repeats) for form in FORMS},
+            "exact_scaling": exact_scaling(self.repeats),
+            "memory": {form: memory(form) for form in FORMS},
+            "relabelling": {"eager": relabelling(self, compile=False)},
+        }
+        if not self.skip_compiled:
+            result["relabelling"]["compiled"] = relabelling(self, compile=True)
+        show(result)
+        return result
+
+
+# The table of RiskyCliff, and plain Python -------------------------------------------------------------------
+
+
+def cliff(repeats: int) -> dict[str, Any]:
+    """Time the five searches, and one of them beside plain Python."""
+    model = FiniteHorizon.of_model(gym.make("prefrl/RiskyCliff-v0").unwrapped.horizon_model())  # type: ignore[attr-defined]
+    table, plain, ratio, difference = [], [], [], 0.0
+    for _ in range(repeats):
+        table.append(seconds(lambda: [solve(model, conditional_value_at_risk(tau)) for tau in TAUS]))
+        found: list[float] = []
+        ours = seconds(lambda: found.append(solve(model, conditional_value_at_risk(0.25)).value))  # noqa: B023
+        theirs = seconds(lambda: found.append(plain_cvar(model, 0.25)))  # noqa: B023
+        plain.append(theirs)
+        ratio.append(theirs / ours)
+        difference = max(difference, abs(found[0] - found[1]))
+    return {
+        "cliff_table_seconds": spread(table),
+        "plain_python": {"seconds": spread(plain), "times_slower": spread(ratio), "difference": difference},
+    }
+
+
+def plain_cvar(problem: FiniteHorizon, tau: float) -> float:
+    """Return the best CVaR with laws as dicts, by memoised recursion over (time, state, stock)."""
+    mdp = problem.mdp
+    p, successors = mdp.probabilities[0].tolist(), mdp.successors[0].tolist()
+    rewards, terminal = problem.rewards[0].tolist(), mdp.terminal[0].tolist()
+    assert problem.final_rewards is not None
+    final = problem.final_rewards[0].tolist()
+
+    def shortfall(law: dict[float, float], stock: float) -> float:
+        return sum(chance * min(stock + g, 0.0) for g, chance in law.items())
+
+    @cache
+    def best(t: int, s: int, stock: float) -> dict[float, float]:
+        if terminal[s]:
+            return {0.0: 1.0}
+        if t == problem.horizon:
+            return {final[s]: 1.0}
+        chosen: dict[float, float] = {}
+        value = -np.inf
+        for action in range(len(p[s])):
+            law: dict[float, float] = {}
+            for chance, nxt, paid in zip(
+                p[s][action], successors[s][action], rewards[s][action], strict=True
+            ):
+                if chance:
+                    for g, mass in best(t + 1, nxt, stock + paid).items():
+                        law[paid + g] = law.get(paid + g, 0.0) + chance * mass
+            if shortfall(law, stock) > value + 1e-12:
+                chosen, value = law, shortfall(law, stock)
+        return chosen
+
+    start = int(mdp.start[0].argmax())
+    return max(shortfall(best(0, start, c), c) / tau - c for c in candidate_stocks(problem).tolist())
+
+
+# How the cost grows ----------------------------------------------------------------------------------------
+
+
+def grid_solver(form: Form, states: int, stocks: int, atoms: int) -> StockGridSolver:
+    """Return a solver of a random MDP with discount 1/2."""
+    mdp = TabularMDP.stack([random_mdp(0, states=states, actions=2).model])
+    grid = StockGrid.linear(-6.0, 4.0, stocks)
+    return StockGridSolver(mdp, mdp.features[..., 0], TwoSlope(1.0, 0.0), 0.5, grid, form=form, places=atoms)
+
+
+def scaling(form: Form, repeats: int) -> dict[str, Any]:
+    """Time sweeps with one size doubled three times, the others as they are."""
+    found: dict[str, Any] = {}
+    for name, sizes in SIZES.items():
+        solvers = [grid_solver(form, **{**BASE, name: size}) for size in sizes]
+        found[name] = grown(sizes, [solver.sweep for solver in solvers], repeats)
+    return found
+
+
+def exact_scaling(repeats: int) -> dict[str, Any]:
+    """Time exact stages with twice as many states, or initial stocks: their totals grow as the stocks do."""
+    found: dict[str, Any] = {}
+    for name, sizes in (("states", (200, 400, 800, 1600)), ("stocks", (500, 1000, 2000, 4000))):
+        inductions = []
+        for size in sizes:
+            states, stocks = (size, 1000) if name == "states" else (200, size)
+            problem = FiniteHorizon.of_model(random_mdp(0, horizon=8, states=states, actions=2))
+            start = torch.arange(stocks, dtype=torch.float64) - stocks / 2
+            inductions.append(BackwardInduction(problem, TwoSlope(1.0, 0.0), start))
+        found[name] = grown(sizes, [lambda i=i: again(i) for i in inductions], repeats)  # type: ignore[misc]
+    return found
+
+
+def again(induction: BackwardInduction) -> None:
+    """Do the first stage once more."""
+    rows, actions = induction.rows, list(induction.actions)
+    induction.stage()
+    induction.rows, induction.time, induction.actions = rows, induction.time + 1, actions
+
+
+def grown(sizes: tuple[int, ...], functions: list[Callable[[], Any]], repeats: int) -> dict[str, Any]:
+    """Return seconds by size, and the worst ratio of two neighbours over that of a linear cost."""
+    taken: list[list[float]] = []
+    for _ in range(2 * repeats + 1):
+        taken.append([seconds(function) for function in functions])
+    median = np.median(np.array(taken[1:]), axis=0)  # the first one warms up
+    ratios = (median[1:] / median[:-1]) / (np.array(sizes[1:]) / np.array(sizes[:-1]))
+    return {"sizes": list(sizes), "seconds": median.tolist(), "ratios": ratios.tolist(),
+            "worst": float(ratios.max())}  # fmt: skip
+
+
+# Memory ----------------------------------------------------------------------------------------------------
+
+PROBE = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import torch
+torch.set_num_threads(1)
+from bench_distributional_dp import grid_solver
+grid_solver(sys.argv[2], 20, 21, 21).sweep()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+solver = grid_solver(sys.argv[2], 300, 401, 201)
+solver.sweep()
+print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def memory(form: Form) -> dict[str, float]:
+    """Return the peak of a process above what it had needed for a small problem, and the formula's, in MiB."""
+    folder = str(Path(__file__).resolve().parent)
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, folder, form], capture_output=True, text=True, check=True
+    )
+    before, after = map(int, done.stdout.split())
+    unit = 1024 if sys.platform != "darwin" else 1  # ru_maxrss is in KiB, on macOS in bytes
+    measured = (after - before) * unit / 2**20
+    formula = sweep_bytes(states=300, stocks=401, actions=2, successors=2, places=201, form=form) / 2**20
+    return {"measured_mib": measured, "formula_mib": formula, "ratio": measured / formula}
+
+
+# Relabelling -----------------------------------------------------------------------------------------------
+
+
+def relabelling(bench: Bench, *, compile: bool) -> dict[str, Any]:
+    """Time gradient steps with and without new stocks."""
+    agents = []
+    for relabel in (True, False):
+        config = StockDQNConfig(stock_low=-12.0, stock_high=14.0, relabel=relabel, compile=compile)
+        env = prefrl.envs.make_device("prefrl/RiskyCliff-v0", 16)
+        agent = StockDQN(VectorStockAugmentation(env, stock_range=(-12.0, 14.0)), config, device="cpu")
+        agents.append(agent.learn(2_000))
+    taken: dict[str, list[float]] = {"with": [], "without": [], "ratio": []}
+    for _ in range(2 * bench.repeats + 1):
+        times = [
+            seconds(lambda a=agent: [a._gradient_step() for _ in range(bench.updates)]) / bench.updates  # type: ignore[misc]
+            for agent in agents
+        ]
+        for name, value in zip(taken, (*times, times[0] / times[1]), strict=True):
+            taken[name].append(value)
+    return {name: spread(values[1:]) for name, values in taken.items()}
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print what was measured."""
+    table = Table("measurement", "median", "min", "max")
+
+    def row(name: str, entry: dict[str, float], scale: float = 1.0) -> None:
+        table.add_row(name, *(f"{scale * entry[key]:.3g}" for key in ("median", "min", "max")))
+
+    row("table of RiskyCliff [s]", result["cliff_table_seconds"])
+    row("plain Python, times slower", result["plain_python"]["times_slower"])
+    for kind, entry in result["relabelling"].items():
+        row(f"gradient step, {kind} [ms]", entry["with"], 1e3)
+        row(f"with over without relabelling, {kind}", entry["ratio"])
+    Console().print(table)
+    grown_table = Table("doubling", *SIZES, title="worst ratio over a linear cost's", title_justify="left")
+    for form, entry in {**result["scaling"], "exact": result["exact_scaling"]}.items():
+        cells = [f"{entry[name]['worst']:.2f}" if name in entry else "" for name in SIZES]
+        grown_table.add_row(form, *cells)
+    Console().print(grown_table)
+    for form, entry in result["memory"].items():
+        Console().print(
+            f"peak memory, {form}: {entry['measured_mib']:.0f} MiB; by the formula {entry['formula_mib']:.0f}"
+        )
+
+
+def main() -> int:
+    """Run the benchmark that the flags describe; return the exit status."""
+    return execute(lambda: tyro.cli(Bench, description=__doc__, config=FLAGS))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
