@@ -3,7 +3,8 @@
 Everything runs on one thread; medians, minima and maxima are reported, ratios within a repetition.
 
 - cliff_table: the best CVaR of RiskyCliff at five tau, each with its search over the initial stock
-- plain_python: the same at tau 0.25 with laws as Python dicts, memoised over (time, state, stock)
+- plain_python: one search, at tau 0.25, beside laws as Python dicts, memoised over (time, state, stock) that
+  can be reached, on RiskyCliff and on two larger boards
 - scaling: seconds per sweep of value iteration on a stock grid, with states, stocks and atoms doubled three
   times; "worst" is the largest ratio of two neighbours over 2, so that 1 is linear
 - exact_scaling: the same of exact stages for a finite horizon, with states and stocks doubled
@@ -18,7 +19,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,11 @@ SIZES: dict[str, tuple[int, ...]] = {
     "states": (40, 80, 160, 320), "stocks": (51, 101, 201, 401), "atoms": (51, 101, 201, 401),
 }  # fmt: skip
 BASE = {"states": 40, "stocks": 101, "atoms": 101}
+BOARDS: tuple[dict[str, int], ...] = (
+    {}, {"height": 6, "width": 12, "horizon": 40}, {"height": 8, "width": 20, "horizon": 80},
+)  # fmt: skip
+"""Arguments of RiskyCliff: its own size, and larger ones."""
+
 FORMS: tuple[Form, ...] = ("categorical", "quantile")
 
 
@@ -94,21 +100,24 @@ class Bench:
 
 
 def cliff(repeats: int) -> dict[str, Any]:
-    """Time the five searches, and one of them beside plain Python."""
-    model = FiniteHorizon.of_model(gym.make("prefrl/RiskyCliff-v0").unwrapped.horizon_model())  # type: ignore[attr-defined]
-    table, plain, ratio, difference = [], [], [], 0.0
-    for _ in range(repeats):
-        table.append(seconds(lambda: [solve(model, conditional_value_at_risk(tau)) for tau in TAUS]))
-        found: list[float] = []
-        ours = seconds(lambda: found.append(solve(model, conditional_value_at_risk(0.25)).value))  # noqa: B023
-        theirs = seconds(lambda: found.append(plain_cvar(model, 0.25)))  # noqa: B023
-        plain.append(theirs)
-        ratio.append(theirs / ours)
-        difference = max(difference, abs(found[0] - found[1]))
-    return {
-        "cliff_table_seconds": spread(table),
-        "plain_python": {"seconds": spread(plain), "times_slower": spread(ratio), "difference": difference},
-    }
+    """Time the five searches, and one of them beside plain Python, on boards of several sizes."""
+    table, beside = [], []
+    for sizes in BOARDS:
+        env: Any = gym.make("prefrl/RiskyCliff-v0", **sizes).unwrapped
+        model = FiniteHorizon.of_model(env.horizon_model())
+        wanted = conditional_value_at_risk(0.25)
+        ours, plain, difference = [], [], 0.0
+        for _ in range(repeats):
+            found: list[float] = []
+            ours.append(seconds(lambda: found.append(solve(model, wanted).value)))  # noqa: B023
+            plain.append(seconds(lambda: found.append(plain_cvar(model, 0.25))))  # noqa: B023
+            difference = max(difference, abs(found[0] - found[1]))
+            if not sizes:
+                table.append(seconds(lambda: [solve(model, conditional_value_at_risk(tau)) for tau in TAUS]))  # noqa: B023
+        ratios = [theirs / mine for theirs, mine in zip(plain, ours, strict=True)]
+        beside.append({"board": sizes, "seconds": spread(ours), "plain_seconds": spread(plain),
+                       "times_slower": spread(ratios), "difference": difference})  # fmt: skip
+    return {"cliff_table_seconds": spread(table), "plain_python": beside}
 
 
 def plain_cvar(problem: FiniteHorizon, tau: float) -> float:
@@ -175,7 +184,7 @@ def exact_scaling(repeats: int) -> dict[str, Any]:
             problem = FiniteHorizon.of_model(random_mdp(0, horizon=8, states=states, actions=2))
             start = torch.arange(stocks, dtype=torch.float64) - stocks / 2
             inductions.append(BackwardInduction(problem, TwoSlope(1.0, 0.0), start))
-        found[name] = grown(sizes, [lambda i=i: again(i) for i in inductions], repeats)  # type: ignore[misc]
+        found[name] = grown(sizes, [partial(again, induction) for induction in inductions], repeats)
     return found
 
 
@@ -239,13 +248,16 @@ def relabelling(bench: Bench, *, compile: bool) -> dict[str, Any]:
         agents.append(agent.learn(2_000))
     taken: dict[str, list[float]] = {"with": [], "without": [], "ratio": []}
     for _ in range(2 * bench.repeats + 1):
-        times = [
-            seconds(lambda a=agent: [a._gradient_step() for _ in range(bench.updates)]) / bench.updates  # type: ignore[misc]
-            for agent in agents
-        ]
+        times = [seconds(partial(repeat, agent, bench.updates)) / bench.updates for agent in agents]
         for name, value in zip(taken, (*times, times[0] / times[1]), strict=True):
             taken[name].append(value)
     return {name: spread(values[1:]) for name, values in taken.items()}
+
+
+def repeat(agent: StockDQN, updates: int) -> None:
+    """Take gradient steps."""
+    for _ in range(updates):
+        agent._gradient_step()
 
 
 def show(result: dict[str, Any]) -> None:
@@ -256,7 +268,8 @@ def show(result: dict[str, Any]) -> None:
         table.add_row(name, *(f"{scale * entry[key]:.3g}" for key in ("median", "min", "max")))
 
     row("table of RiskyCliff [s]", result["cliff_table_seconds"])
-    row("plain Python, times slower", result["plain_python"]["times_slower"])
+    for entry in result["plain_python"]:
+        row(f"plain Python, times slower {entry['board'] or ''}", entry["times_slower"])
     for kind, entry in result["relabelling"].items():
         row(f"gradient step, {kind} [ms]", entry["with"], 1e3)
         row(f"with over without relabelling, {kind}", entry["ratio"])

@@ -78,11 +78,22 @@ class Objective(ABC):
 
 def best_actions(keys: Tensor, tolerance: float = TOLERANCE) -> Tensor:
     """Return the first action [...] of those with the best keys [..., A, J], which are compared in order."""
-    candidates = torch.ones_like(keys[..., 0], dtype=torch.bool)
-    for j in range(keys.shape[-1]):
-        key = torch.where(candidates, keys[..., j], -math.inf)
-        candidates = candidates & (key >= key.amax(-1, keepdim=True) - tolerance)
-    return candidates.to(torch.int8).argmax(-1)
+    # Action by action: reductions over an axis as short as this one cost several times as much.
+    chosen = torch.zeros_like(keys[..., 0, 0], dtype=torch.int64)
+    held = keys[..., 0, :].unbind(-1)
+    for action in range(1, keys.shape[-2]):
+        rivals = keys[..., action, :].unbind(-1)
+        better = torch.zeros_like(chosen, dtype=torch.bool)
+        equal: Tensor | None = None
+        for rival, best in zip(rivals, held, strict=True):
+            gap = rival - best
+            ahead = gap > tolerance
+            better = better | (ahead if equal is None else ahead & equal)
+            level = gap.abs() <= tolerance
+            equal = level if equal is None else equal & level
+        chosen = torch.where(better, action, chosen)
+        held = tuple(torch.where(better, r, b) for r, b in zip(rivals, held, strict=True))
+    return chosen
 
 
 def check_optimisable(

@@ -296,6 +296,9 @@ def return_to_go_policy(problem: FiniteHorizon, objective: Objective) -> tuple[S
         q = law.new_zeros(m * s, a, reached.shape[0])
         for j in range(k):
             q.scatter_add_(2, move[paid[..., j]], probs[..., j, None] * law[following[..., j]])
+        kept = (q > 0.0).flatten(0, 1).any(0)
+        kept[origin] = True
+        reached, q, origin = reached[kept], q[..., kept], int(kept[:origin].sum())
         keys = objective.keys(reached, q)  # [M S, A, J]
         chosen = best_actions(keys)
         chosen = torch.where(terminal, 0, chosen)
@@ -403,35 +406,8 @@ def candidate_stocks(problem: FiniteHorizon) -> Tensor:
 
     h(c_0) is piecewise linear between them.
     """
-    lattice = StockLattice(problem, problem.rewards.new_zeros(1))
-    return 0.0 - lattice.outcomes[reachable_outcomes(problem, lattice)].flip(0)
-
-
-def reachable_outcomes(problem: FiniteHorizon, lattice: StockLattice) -> Tensor:
-    """Return [Z] bool: the totals at the end that some policy reaches in some MDP.
-
-    The lattice itself has more: it goes through all rewards at all times, whatever the state.
-    """
-    mdp, (m, s, a, k) = problem.mdp, problem.mdp.successors.shape
-    offset = (torch.arange(m, device=mdp.device) * s)[:, None, None, None]
-    following = torch.where(
-        mdp.terminal[:, :, None, None], torch.arange(s, device=mdp.device)[:, None, None], mdp.successors
-    )
-    following = (following + offset).reshape(m * s, a * k)
-    paid = torch.where(mdp.terminal[:, :, None, None], lattice.still[0], lattice.place_of)
-    paid, happens = paid.reshape(m * s, a * k), (mdp.probabilities > 0.0).view(m * s, a * k)
-    reached = torch.zeros(m * s, lattice.points[0].shape[0], dtype=torch.int32, device=mdp.device)
-    reached[:, lattice.initial] = (mdp.start.view(m * s, 1) > 0.0).to(reached.dtype)
-    for t in range(problem.horizon):
-        move, size = lattice.moves[t], lattice.points[t + 1].shape[0]
-        after = reached.new_zeros(m * s * size)
-        for j in range(a * k):
-            index = following[:, j, None] * size + move[:, paid[:, j]].T
-            after.scatter_reduce_(0, index.flatten(), (reached * happens[:, j, None]).flatten(), "amax")
-        reached = after.view(m * s, size)
-    last = lattice.moves[-1][:, lattice.final_place_of.flatten()].T
-    found = reached.new_zeros(lattice.outcomes.shape[0])
-    return found.scatter_reduce_(0, last.flatten(), reached.flatten(), "amax") > 0
+    lattice = StockLattice(problem, problem.rewards.new_zeros(1), from_start=True)
+    return 0.0 - lattice.outcomes.flip(0)
 
 
 def solve(

@@ -467,6 +467,6 @@ def sweep_bytes(
     rows, mixed = states * stocks, successors * 2**dim
     tables = 2 * rows * places
     layout = 2 * 2 * rows * actions * mixed
-    # Atoms, order, probabilities, their sums and what is left of them; or a law, its shares, and the result.
-    piece = min(MAX_POOLED_ELEMENTS, rows * actions * places * (mixed if form == "quantile" else 1))
+    # Atoms, their order, probabilities and sums, before and after sorting; or laws, shares, and the result.
+    piece: int = min(MAX_POOLED_ELEMENTS, rows * actions * places * (mixed if form == "quantile" else 1))
     return 8 * (tables + layout + (6 if form == "quantile" else 5) * piece)

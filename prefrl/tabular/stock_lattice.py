@@ -105,21 +105,24 @@ def merged(values: Tensor) -> tuple[Tensor, Tensor]:
     """
     scale = RESOLUTION * values.abs().amax().clamp(min=1.0)
     keys = torch.round(values / scale).to(torch.int64)
-    _, place = torch.unique(keys, return_inverse=True, dim=0)
+    dim = 0 if values.ndim > 1 else None  # for numbers the form without it is several times as fast
+    _, place = torch.unique(keys, return_inverse=True, dim=dim)
     distinct = values.new_empty((int(place.max()) + 1, *values.shape[1:]))
     distinct[place] = values
     return distinct, place
 
 
 class StockLattice:
-    """All totals x_t = gamma^t c_t that can be reached at each time, whatever the state and the policy.
+    """All totals x_t = gamma^t c_t that can be reached at each time, in some state, whatever the policy.
 
     In these coordinates c' = (c + r) / gamma is x' = x + gamma^t r: nothing is divided, and the total at the
-    end is c_0 + G itself.
+    end is c_0 + G itself. Totals are listed for all states together; one that is reached in some states only
+    has places to go for those.
 
     Args:
         problem: the MDPs.
         initial_stocks: [C_0] stocks to start from, or [C_0, k].
+        from_start: list what is reached from the MDPs' own starts only, instead of from all states.
         max_points: largest number of totals of one time.
 
     Raises:
@@ -136,7 +139,12 @@ class StockLattice:
     """
 
     def __init__(
-        self, problem: FiniteHorizon, initial_stocks: Tensor, *, max_points: int = MAX_POINTS
+        self,
+        problem: FiniteHorizon,
+        initial_stocks: Tensor,
+        *,
+        from_start: bool = False,
+        max_points: int = MAX_POINTS,
     ) -> None:
         rewards, mdp, dim = problem.rewards, problem.mdp, problem.dim
         stocks = initial_stocks.to(rewards)
@@ -155,14 +163,24 @@ class StockLattice:
         self.points: list[Tensor] = []
         self.moves: list[Tensor] = []
         points, self.initial = merged(stocks)
+        alive = mdp.start > 0.0 if from_start else torch.ones_like(mdp.terminal)
+        reached = alive.view(-1, 1).expand(-1, points.shape[0])  # [M S, C_t]
+        following, paid_at, happens = self._transitions(problem)
         factor = 1.0
         for t in range(problem.horizon):
             self._check_size(t, points.shape[0] * distinct.shape[0], max_points)
-            reached, move = merged((points[:, None] + factor * distinct).flatten(0, 1))
-            self._check_size(t, reached.shape[0], max_points)
+            after, move = merged((points[:, None] + factor * distinct).flatten(0, 1))
+            self._check_size(t, after.shape[0], max_points)
+            move = move.view(points.shape[0], -1)
+            target = following[..., None] * after.shape[0] + move.T[paid_at]  # [M S, A K, C_t]
+            goes = (reached[:, None] & happens[..., None]).flatten()
+            found = torch.zeros(reached.shape[0] * after.shape[0], dtype=torch.bool, device=goes.device)
+            found[target.flatten()[goes]] = True
+            found = found.view(reached.shape[0], -1)
+            kept = found.any(0)
             self.points.append(points)
-            self.moves.append(move.view(points.shape[0], -1))
-            points, factor = reached, factor * problem.gamma
+            self.moves.append((kept.cumsum(0) - 1).clamp(min=0)[move])
+            points, reached, factor = after[kept], found[:, kept], factor * problem.gamma
         self.points.append(points)
         final = problem.final_rewards
         paid = zero.expand(mdp.terminal.numel(), *zero.shape[1:]) if final is None else final.flatten(0, 1)
@@ -172,9 +190,22 @@ class StockLattice:
         self.final_place_of = place[1:].view(mdp.terminal.shape)
         # With gamma^(H-1), since it is paid together with the last reward.
         last = problem.gamma ** (problem.horizon - 1)
-        reached, move = merged((points[:, None] + last * distinct).flatten(0, 1))
-        self.moves.append(move.view(points.shape[0], -1))
-        self.points.append(reached)
+        after, move = merged((points[:, None] + last * distinct).flatten(0, 1))
+        move = move.view(points.shape[0], -1)
+        kept = torch.zeros(after.shape[0], dtype=torch.bool, device=move.device)
+        kept[move.T[place[1:]][reached]] = True
+        self.moves.append((kept.cumsum(0) - 1).clamp(min=0)[move])
+        self.points.append(after[kept])
+
+    def _transitions(self, problem: FiniteHorizon) -> tuple[Tensor, Tensor, Tensor]:
+        """Return next states, which reward is paid, and whether it happens, all [M S, A K]."""
+        mdp, (m, s, a, k) = problem.mdp, problem.mdp.successors.shape
+        ended = mdp.terminal[:, :, None, None]
+        states = torch.arange(s, device=mdp.device)[:, None, None]
+        offset = (torch.arange(m, device=mdp.device) * s)[:, None, None, None]
+        following = torch.where(ended, states, mdp.successors) + offset
+        paid = torch.where(ended, self.still[0], self.place_of)
+        return tuple(part.reshape(m * s, a * k) for part in (following, paid, mdp.probabilities > 0.0))  # type: ignore[return-value]
 
     @staticmethod
     def _check_size(t: int, size: int, max_points: int) -> None:

@@ -284,7 +284,7 @@ def test_files(tmp_path):
     agent.save(tmp_path / "agent.pt")
     loaded = prefrl.StockDQN.load(tmp_path / "agent.pt", device="cpu")
     obs = {
-        "obs": np.random.default_rng(0).random((50, 3), dtype=np.float32),
+        "obs": np.random.default_rng(0).random((50, 16), dtype=np.float32),
         "stock": np.linspace(-9, 9, 50)[:, None],
     }
     expected = agent.predict(obs, deterministic=True)[0]
