@@ -190,12 +190,13 @@ class StockQNetwork(nn.Module):
         super().__init__()
         self.torso = ObservationTorso(space, hidden=config.hidden, network=config.network, extra=1)
         self.head = QuantileHead(self.torso.features, num_actions, config.quantiles)
-        self.scale = config.scale
+        self.scale, reach = config.scale, config.stock_high - config.stock_low
+        self.low, self.high = config.stock_low - reach, config.stock_high + reach
 
     def forward(self, obs: Tensor, stock: Tensor) -> Tensor:
         """Map observations [N, ...] and stocks [N] to quantiles [N, A, m]."""
         # Far outside the range of interest the network has not been, and the law changes no more.
-        seen = (stock / self.scale).clamp(-3.0, 3.0).to(torch.float32)[:, None]
+        seen = (stock.clamp(self.low, self.high) / self.scale).to(torch.float32)[:, None]
         quantiles: Tensor = self.head(self.torso(obs, seen))
         return quantiles
 

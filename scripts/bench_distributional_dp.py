@@ -96,7 +96,8 @@ class Bench:
         return result
 
 
-# The table of RiskyCliff, and plain Python -------------------------------------------------------------------
+# The table of RiskyCliff, and plain Python
+# -------------------------------------------------------------------
 
 
 def cliff(repeats: int) -> dict[str, Any]:

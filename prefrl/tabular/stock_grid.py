@@ -452,8 +452,9 @@ def sweep_bytes(
 ) -> int:
     """Return how many bytes a solver needs at its peak, but for rows beyond the grid and for small change.
 
-    With R = states * stocks and q = successors * 2^dim neighbours of an action: two tables [R, places], places
-    and weights [R, actions, q] of what a backup mixes, twice while they are made, and the pieces of a sweep.
+    With R = states * stocks and q = successors * 2^dim neighbours of an action: two tables [R, places],
+    places and weights [R, actions, q] of what a backup mixes, twice while they are made, and the pieces of
+    a sweep.
 
     Args:
         states: S, of all MDPs together.
