@@ -26,7 +26,7 @@ from torch import Tensor
 
 from prefrl.data import Transitions
 from prefrl.envs.tabular import HorizonModel
-from prefrl.functional.objectives import ObjectiveSettings, StockProblem
+from prefrl.functional.stock_problems import ObjectiveSettings, StockProblem
 from prefrl.tabular.return_distributions import (
     BackwardInduction,
     Solution,

@@ -34,15 +34,8 @@ from torch import Tensor, nn
 
 from prefrl.data import Transitions, seeded_generator
 from prefrl.data.replay import ReplayBuffer
-from prefrl.functional.objectives import (
-    MEAN,
-    Lexicographic,
-    Objective,
-    ObjectiveSettings,
-    StockProblem,
-    best_actions,
-    check_optimisable,
-)
+from prefrl.functional.objectives import MEAN, Lexicographic, Objective, best_actions, check_optimisable
+from prefrl.functional.stock_problems import ObjectiveSettings, StockProblem
 from prefrl.functional.value_distributions import quantile_huber_loss
 from prefrl.nn.flat import FlatParameters
 from prefrl.nn.heads import QuantileHead

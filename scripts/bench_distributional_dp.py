@@ -35,7 +35,8 @@ from prefrl.agents.stock_dqn import StockDQN, StockDQNConfig
 from prefrl.cli import FLAGS, execute
 from prefrl.envs.small_mdps import random_mdp
 from prefrl.envs.stock import VectorStockAugmentation
-from prefrl.functional.objectives import TwoSlope, conditional_value_at_risk
+from prefrl.functional.objectives import TwoSlope
+from prefrl.functional.stock_problems import conditional_value_at_risk
 from prefrl.run.folder import RunFolder
 from prefrl.run.recipes.shared import small_networks
 from prefrl.run.study import check_positive, run_study
@@ -224,7 +225,7 @@ print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def memory(form: Form) -> dict[str, float]:
-    """Return the peak of a process above what it had needed for a small problem, and the formula's, in MiB."""
+    """Return how much a process needed at its peak, above a small problem's, and the formula, in MiB."""
     folder = str(Path(__file__).resolve().parent)
     done = subprocess.run(
         [sys.executable, "-c", PROBE, folder, form], capture_output=True, text=True, check=True

@@ -37,13 +37,9 @@ from prefrl.agents.distributional_dp import DistributionalDP, DistributionalDPCo
 from prefrl.agents.stock_dqn import StockDQN, StockDQNConfig
 from prefrl.cli import FLAGS, execute
 from prefrl.envs.stock import StockAugmentation, VectorStockAugmentation
-from prefrl.functional.objectives import (
-    MEAN,
-    CVaR,
-    StockProblem,
-    conditional_value_at_risk,
-    target_return,
-)
+from prefrl.functional.objectives import MEAN
+from prefrl.functional.risk_measures import CVaR
+from prefrl.functional.stock_problems import StockProblem, conditional_value_at_risk, target_return
 from prefrl.run.folder import RunFolder, read_json, write_json
 from prefrl.run.loop import learn
 from prefrl.run.plot import PALETTE, save_figure, tidy

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("regret", "q_learning", "dqn", "allocation", "martingale", "datasets", "runs")
+NAMES = (
+    "regret",
+    "q_learning",
+    "dqn",
+    "allocation",
+    "martingale",
+    "return_distributions",
+    "datasets",
+    "runs",
+)
 PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES)]
 BLOCKS = [
     pytest.param(block, id=f"{page.stem}-{i}")
@@ -26,7 +35,7 @@ def test_the_code_runs_in_an_empty_folder(block, tmp_path):
 
 
 def test_there_is_code_on_every_page():
-    assert len(BLOCKS) == 19
+    assert len(BLOCKS) == 22
 
 
 @pytest.mark.parametrize(

@@ -29,10 +29,10 @@ from prefrl.functional.objectives import (
     Lexicographic,
     LinearForm,
     Objective,
-    StockProblem,
     best_actions,
     check_optimisable,
 )
+from prefrl.functional.stock_problems import StockProblem
 
 from .stock_lattice import MAX_POINTS, FiniteHorizon, StockLattice, merged
 

@@ -470,4 +470,5 @@ def sweep_bytes(
     layout = 2 * 2 * rows * actions * mixed
     # Atoms, their order, probabilities and sums, before and after sorting; or laws, shares, and the result.
     piece: int = min(MAX_POOLED_ELEMENTS, rows * actions * places * (mixed if form == "quantile" else 1))
-    return 8 * (tables + layout + (6 if form == "quantile" else 5) * piece)
+    total: int = 8 * (tables + layout + (6 if form == "quantile" else 5) * piece)
+    return total

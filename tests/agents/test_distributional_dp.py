@@ -13,7 +13,8 @@ from prefrl.agents.base import Spaces
 from prefrl.agents.distributional_dp import DistributionalDP, DistributionalDPConfig
 from prefrl.envs import StockAugmentation
 from prefrl.envs.stock import VectorStockAugmentation
-from prefrl.functional.objectives import CVaR, UnsoundObjectiveError
+from prefrl.functional.objectives import UnsoundObjectiveError
+from prefrl.functional.risk_measures import CVaR
 from prefrl.run.launch import evaluate_run, resume, train
 from prefrl.run.recipes.distributional_dp import TrainDistributionalDP
 from prefrl.run.returns import sample_returns

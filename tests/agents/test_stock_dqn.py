@@ -14,7 +14,8 @@ from prefrl.agents.base import Spaces
 from prefrl.agents.stock_dqn import StockDQN, StockDQNConfig
 from prefrl.data import Transitions
 from prefrl.envs import StockAugmentation, VectorStockAugmentation
-from prefrl.functional.objectives import CVaR, conditional_value_at_risk
+from prefrl.functional.risk_measures import CVaR
+from prefrl.functional.stock_problems import conditional_value_at_risk
 from prefrl.functional.value_distributions import quantile_huber_loss
 from prefrl.run.launch import evaluate_run, resume, train
 from prefrl.run.recipes.stock_dqn import TrainStockDQN

@@ -12,26 +12,24 @@ from hypothesis import strategies as st
 from prefrl.functional.objectives import (
     MEAN,
     Clipped,
-    CVaR,
     Exponential,
     Hinges,
     Lexicographic,
     LinearForm,
-    MeanCVaR,
-    MeanVariance,
     NegativeNorm,
     NegativePower,
-    ObjectiveSettings,
     ReachesZero,
     Shifted,
-    StockProblem,
     TwoSlope,
     UnsoundObjectiveError,
-    UpperCVaR,
-    ValueAtRisk,
     WorstCase,
     best_actions,
     check_optimisable,
+)
+from prefrl.functional.risk_measures import CVaR, MeanCVaR, MeanVariance, UpperCVaR, ValueAtRisk
+from prefrl.functional.stock_problems import (
+    ObjectiveSettings,
+    StockProblem,
     conditional_value_at_risk,
     constrained,
     mean_cvar,
@@ -239,9 +237,9 @@ def test_settings_make_every_problem():
         if field.name == "objective":
             words = field.type
     assert words == "Name"
-    from prefrl.functional import objectives
+    from prefrl.functional import stock_problems
 
-    for word in objectives.Name.__args__:
+    for word in stock_problems.Name.__args__:
         settings_ = ObjectiveSettings(word, tau=0.5, target=2.0, below=2.0, above=-1.0)
         problem = settings_.problem(2 if settings_.takes_vectors else 0)
         assert problem.searched == (word in ("cvar", "mean_cvar", "optimistic_cvar"))

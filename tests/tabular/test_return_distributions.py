@@ -19,19 +19,19 @@ from prefrl.envs.tabular import HorizonModel
 from prefrl.functional.objectives import (
     MEAN,
     Clipped,
-    CVaR,
     Exponential,
     Lexicographic,
-    MeanVariance,
     NegativeNorm,
     NegativePower,
-    ObjectiveSettings,
     ReachesZero,
-    StockProblem,
     TwoSlope,
     UnsoundObjectiveError,
-    ValueAtRisk,
     WorstCase,
+)
+from prefrl.functional.risk_measures import CVaR, MeanVariance, ValueAtRisk
+from prefrl.functional.stock_problems import (
+    ObjectiveSettings,
+    StockProblem,
     conditional_value_at_risk,
     mean_cvar,
     optimistic_cvar,

@@ -60,7 +60,8 @@ class TrainDistributionalDP:
         env = self._env()
         agent = self._agent(env)
         stages = agent.stages_left
-        loop = Loop(agent, stages, folder=folder, resume=resume, progress_bar=progress_bar, log_every=1,
+        loop = Loop(agent, stages, folder=folder, resume=resume, progress_bar=progress_bar,
+                    log_every=max(1, stages // 10),
                     checkpoint_every=max(1, stages // 4))  # fmt: skip
         loop.run()
         agent.save(folder.path / "agent.pt")
