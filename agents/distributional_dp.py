@@ -26,8 +26,10 @@ from torch import Tensor
 
 from prefrl.data import Transitions
 from prefrl.envs.tabular import HorizonModel
+from prefrl.functional.objectives import Objective
 from prefrl.functional.stock_problems import ObjectiveSettings, StockProblem
 from prefrl.tabular.return_distributions import (
+    MAX_DISTANCES,
     BackwardInduction,
     Solution,
     StockPolicy,
@@ -40,9 +42,6 @@ from prefrl.tabular.return_distributions import (
 from prefrl.tabular.stock_lattice import FiniteHorizon
 
 from .base import Agent, Spaces, check_kinds
-
-MAX_DISTANCES = 2**22
-"""Distances between stocks and totals made at once."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ class DistributionalDP(Agent):
         inner = env.unwrapped
         if not hasattr(inner, "horizon_model"):
             raise ValueError(f"{inner} offers no horizon_model(), which exact solutions need")
-        check_stock_rule(env, self.config.gamma, frozen=False)
+        check_stock_rule(env, self.config.gamma, frozen=False, vector=self.config.takes_vectors)
         world: HorizonModel = inner.horizon_model()
         vector = self.config.takes_vectors
         self.problem = FiniteHorizon.of_model(
@@ -155,7 +154,7 @@ class DistributionalDP(Agent):
         config, place = self.config, self.problem.rewards
         if self.wanted.searched:
             if config.stock_low is None or config.stock_high is None:
-                return candidate_stocks(self.problem)
+                return candidate_stocks(self.problem, self.wanted, max_points=config.max_points)
             return torch.linspace(config.stock_low, config.stock_high, config.stock_points, dtype=place.dtype,
                                   device=place.device)  # fmt: skip
         if config.stock_low is not None:
@@ -208,20 +207,24 @@ class DistributionalDP(Agent):
         states = torch.cdist(seen[:, :-1], table.coordinates).argmin(-1)
         times = torch.round(seen[:, -1] * horizon).to(torch.int64).clamp(0, horizon - 1)
         totals = obs["stock"].to(torch.float64) * self.config.gamma ** times[:, None]
-        return table.actions[times, states, table.nearest(times, totals)].to(torch.int64)
+        return table.act(times, states, totals)
 
     # What came of it -------------------------------------------------------------------------------------
 
     def risk_neutral_policy(self) -> StockPolicy:
         """Return the policy of the largest mean, which does not look at the stock."""
         assert self.problem is not None
-        return return_to_go_policy(self.problem, mean_objective(self.problem))[0]
+        return self._blind(mean_objective(self.problem))
 
     def naive_policy(self) -> StockPolicy:
         """Return the policy that is greedy, at each time, on the objective of what is still to come."""
         assert self.problem is not None
         assert self.solution is not None
-        return return_to_go_policy(self.problem, self.wanted.criterion(self.solution.initial_stock))[0]
+        return self._blind(self.wanted.criterion(self.solution.initial_stock))
+
+    def _blind(self, objective: Objective) -> StockPolicy:
+        assert self.problem is not None
+        return return_to_go_policy(self.problem, objective, max_points=self.config.max_points)[0]
 
     def result(self) -> dict[str, Any]:
         """Return the objective's value, the initial stock, and the values of two other policies."""
@@ -245,6 +248,7 @@ class DistributionalDP(Agent):
             "rows": self._induction.rows,
             "actions": [table.to(torch.int16) for table in self._induction.actions],
             "points": list(self._induction.lattice.points),
+            "reached": list(self._induction.lattice.reached),
             "coordinates": self._coordinates,
         }
 
@@ -282,22 +286,17 @@ class _Table:
     coordinates: Tensor
     """[S, d] what is observed of the states."""
 
-    def nearest(self, times: Tensor, totals: Tensor) -> Tensor:
-        """Return the places [n] of the points of times [n] that are nearest to totals [n, k]."""
-        rows = max(1, MAX_DISTANCES // (self.points.shape[1] * self.points.shape[2]))
-        if self.points.shape[2] > 1:
-            pieces = zip(torch.split(times, rows), torch.split(totals, rows), strict=True)
-            return torch.cat([torch.cdist(x[:, None], self.points[t])[:, 0].argmin(-1) for t, x in pieces])
-        # All times in one rising line, far apart.
-        line, x = self.points[:, :, 0], totals[:, 0]
-        size, apart = line.shape[1], 2.0 * (line.amax() - line.amin()) + 1.0
-        start = times * size
-        places = torch.arange(len(line), dtype=line.dtype, device=line.device)[:, None]
-        inside = x.clamp(line[times, 0], line[times, -1]) + apart * times
-        above = torch.searchsorted((line + apart * places).flatten(), inside).minimum(start + size - 1)
-        below = (above - 1).maximum(start)
-        points = line.flatten()
-        return torch.where((x - points[below]).abs() <= (points[above] - x).abs(), below, above) - start
+    reached: Tensor
+    """[H, S, C] bool: which totals are reached in which state; only these have an action."""
+
+    def act(self, times: Tensor, states: Tensor, totals: Tensor) -> Tensor:
+        """Return the actions [n] of the reached totals that are nearest to totals [n, k]."""
+        rows = max(1, MAX_DISTANCES // self.points[0].numel())
+        found = []
+        for t, s, x in zip(*(torch.split(part, rows) for part in (times, states, totals)), strict=True):
+            distances = torch.cdist(x[:, None], self.points[t])[:, 0]
+            found.append(torch.where(self.reached[t, s], distances, torch.inf).argmin(-1))
+        return self.actions[times, states, torch.cat(found)].to(torch.int64)
 
     @classmethod
     def of(cls, state: Mapping[str, Any], device: torch.device) -> _Table:
@@ -308,9 +307,11 @@ class _Table:
             torch.cat([part, part[-1:].expand(most - len(part), *part.shape[1:])]).view(most, -1)
             for part in points
         ]
-        tables = [F.pad(part[0], (0, most - part.shape[2])) for part in actions]
-        return cls(torch.stack(padded).to(device), torch.stack(tables).to(device),
-                   state["coordinates"].to(device))  # fmt: skip
+        tables, reached = (
+            torch.stack([F.pad(part[0], (0, most - part.shape[2])) for part in parts]).to(device)
+            for parts in (actions, state["reached"])
+        )
+        return cls(torch.stack(padded).to(device), tables, state["coordinates"].to(device), reached)
 
 
 def stock_size(space: gym.Space[Any]) -> int:
@@ -323,7 +324,7 @@ def stock_size(space: gym.Space[Any]) -> int:
     return int(stock.shape[0])
 
 
-def check_stock_rule(env: Any, gamma: float, *, frozen: bool) -> None:
+def check_stock_rule(env: Any, gamma: float, *, frozen: bool, vector: bool) -> None:
     """Raise ValueError if an environment's stock moves, as far as one can see, by other rules."""
     while env is not None and not hasattr(env, "rule"):
         env = getattr(env, "env", None)
@@ -331,5 +332,10 @@ def check_stock_rule(env: Any, gamma: float, *, frozen: bool) -> None:
         return
     if env.rule.gamma != gamma:
         raise ValueError(f"gamma is {gamma}; the environment's stock has gamma {env.rule.gamma}")
+    if (env.rule.reward_key is not None) != vector:
+        wanted = "the name of an info that holds vector rewards" if vector else "None"
+        raise ValueError(
+            f"the environment's stock has reward_key={env.rule.reward_key!r}; the agent takes {wanted}"
+        )
     if env.rule.frozen != frozen:
         raise ValueError(f"the environment's stock has frozen={env.rule.frozen}; the agent takes {frozen}")

@@ -54,7 +54,7 @@ class ObservationTorso(nn.Module):
             self.states: Tensor
             self.register_buffer("states", torch.arange(shape[0]), persistent=False)
         elif not isinstance(space, gym.spaces.Box) or not shape:
-            raise ValueError(f"observation_space is {space}; DQN takes Discrete and Box spaces")
+            raise ValueError(f"observation_space is {space}; a Q-network takes Discrete and Box spaces")
         if network == "auto" and len(shape) == 3 and shape[0] < shape[2]:
             raise ValueError(f"observations are {shape}, with the channels first as it seems; transpose them "
                              "to (height, width, channels), or choose network 'conv' or 'mlp'")  # fmt: skip

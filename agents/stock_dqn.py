@@ -24,6 +24,7 @@ programming does not optimise are refused (``prefrl/functional/objectives.py``).
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -45,6 +46,9 @@ from .base import Agent, check_kinds, make_generator, restore_generator
 from .distributional_dp import check_stock_rule, stock_size
 from .dqn import of_actions
 from .networks import ObservationTorso
+
+MAX_ROWS = 2**15
+"""Observations times stocks that are looked at together in the search for the initial stock."""
 
 STOCK, FROZEN, NAIVE = "stock", "frozen", "naive"
 
@@ -162,6 +166,11 @@ class StockDQNConfig(ObjectiveSettings):
         if not -math.inf < self.stock_low < self.stock_high < math.inf:
             raise ValueError(f"stock_low is {self.stock_low} and stock_high {self.stock_high}; they must be "
                              "finite and rise")  # fmt: skip
+        start = self.problem().initial_stock
+        if start is not None and not self.stock_low <= start[0] <= self.stock_high:
+            raise ValueError(f"{self.objective} starts with the stock {start[0]:g}, outside stock_low "
+                             f"{self.stock_low:g} to stock_high {self.stock_high:g}, where the agent "
+                             "learns")  # fmt: skip
         if self.stock_scale is not None and not 0.0 < self.stock_scale < math.inf:
             raise ValueError(f"stock_scale is {self.stock_scale}; it must be finite and above 0")
         for name, allowed in (("use_of_stock", (STOCK, FROZEN, NAIVE)), ("network", ("auto", "mlp", "conv"))):
@@ -225,7 +234,7 @@ class StockDQN(Agent):
             raise ValueError(f"action_space is {self.action_space}; this agent takes Discrete actions")
         if stock_size(self.observation_space) != 1:
             raise ValueError("the stock has several components; this agent takes one")
-        check_stock_rule(env, config.gamma, frozen=config.use_of_stock == FROZEN)
+        check_stock_rule(env, config.gamma, frozen=config.use_of_stock == FROZEN, vector=False)
         self.problem: StockProblem = config.problem()
         self._objective = self._greedy_objective()
         self.num_actions, self._first_action = int(self.action_space.n), int(self.action_space.start)
@@ -295,13 +304,14 @@ class StockDQN(Agent):
     @torch.no_grad()
     def values(self, obs: Tensor, stocks: Tensor) -> Tensor:
         """Return max_a K(law of c + G) [P], the mean over observations [n, ...], of initial stocks [P]."""
-        n, p = len(obs), len(stocks)
-        rows = obs.repeat_interleave(p, 0)
-        stock = stocks.to(self.device).repeat(n)
-        quantiles = self.network(rows, self._fed(stock))
-        keys = self.keys(quantiles, stock)
-        best = best_actions(keys, self.config.tie_tolerance)
-        return keys[..., 0].gather(1, best[:, None])[:, 0].view(n, p).mean(0)
+        total = torch.zeros(len(stocks), device=self.device)
+        for row in torch.split(obs.to(self.device), max(1, MAX_ROWS // len(stocks))):
+            stock = stocks.to(self.device).repeat(len(row))
+            quantiles = self.network(row.repeat_interleave(len(stocks), 0), self._fed(stock))
+            keys = self.keys(quantiles, stock)
+            best = best_actions(keys, self.config.tie_tolerance)
+            total += keys[..., 0].gather(1, best[:, None])[:, 0].view(len(row), -1).sum(0)
+        return total / len(obs)
 
     def scores(self, obs: Tensor, stocks: Tensor, problem: StockProblem | None = None) -> Tensor:
         """Return h [P] of initial stocks [P], for start observations [n, ...]; see :class:`StockProblem`.
@@ -328,7 +338,13 @@ class StockDQN(Agent):
         if config.use_of_stock == NAIVE:
             return 0.0
         grid = torch.linspace(config.stock_low, config.stock_high, config.stock_points, device=self.device)
-        return float(grid[self.scores(obs.to(self.device), grid, wanted).argmax()])
+        scores = self.scores(obs.to(self.device), grid, wanted)
+        best = int(scores.argmax())
+        # At the lower end it is the mean that is wanted, and all low stocks are as good.
+        if best == len(grid) - 1:
+            warnings.warn(f"the best initial stock is stock_high {config.stock_high:g}; a larger one may "
+                          "be better", stacklevel=2)  # fmt: skip
+        return float(grid[best])
 
     # Learning --------------------------------------------------------------------------------------------
 

@@ -49,7 +49,8 @@ class RiskyCliffDynamics(TabularTask):
 class RiskyCliffEnv(TabularFace, FamilyEnv):
     """Walk to the goal before the deadline, along a cliff into which one may slip.
 
-    ## Description A board of 3 x 5 cells; the start is the lower left corner, the goal the lower right one,
+    ## Description
+    A board of 3 x 5 cells; the start is the lower left corner, the goal the lower right one,
     and the cells between them are the cliff. With probability 0.1 a move goes down a row instead (or stays,
     in the lowest). The short way runs beside the cliff, the safe one along the top. What is best depends on
     how much the worst outcomes count, and on what has happened so far.

@@ -145,7 +145,7 @@ class StockAugmentation(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         self.observation_space = self.rule.observation_space(env.observation_space)
         self.stock = self.rule.low.copy()
         """[k] the present stock."""
-        self._rng = np.random.default_rng(0)
+        self._rng = np.random.default_rng()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -215,16 +215,17 @@ class VectorStockAugmentation(gym.vector.VectorWrapper):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         backend = getattr(getattr(env.unwrapped, "dynamics", None), "backend", None)
         self._backend = backend if backend is not None and backend.on_device else None
-        self._rng: Random = self._random(0)
+        self._rng: Random = self._random(None)
         self._low, self._span = self._rows(rule.low), self._rows(rule.high - rule.low)
         self._stock: Array = None
         self._done: Array = None
 
-    def _random(self, seed: int) -> Random:
+    def _random(self, seed: int | None) -> Random:
+        seeds = None if seed is None else [seed, 3]  # not the environment's own numbers
         if self._backend is not None:
-            rng: Random = self._backend.random([seed, 3])
+            rng: Random = self._backend.random(seeds)
             return rng
-        return NumpyRandom(np.random.default_rng([seed, 3]))
+        return NumpyRandom(np.random.default_rng(seeds))
 
     def _rows(self, stock: NDArray[np.float64]) -> Array:
         """Return a stock [k] for every row, [n, k]."""
@@ -309,6 +310,8 @@ class VectorStockAugmentation(gym.vector.VectorWrapper):
         """Return the vector rewards [n, k] of a step; of rows that ended those of their last one."""
         key, final = str(self.rule.reward_key), infos.get("final_info", {})
         if key not in infos and key not in final:
+            if self.mode is AutoresetMode.NEXT_STEP and self._backend is None and self._done.all():
+                return np.zeros((self.num_envs, self.rule.size))  # all rows start anew: nothing is paid
             raise ValueError(f"the environment's info has no {key!r}; it has {sorted(infos)}")
         if key not in final:
             return infos[key]

@@ -44,12 +44,7 @@ from prefrl.run.folder import RunFolder, read_json, write_json
 from prefrl.run.loop import learn
 from prefrl.run.plot import PALETTE, save_figure, tidy
 from prefrl.run.recipes.shared import small_networks
-from prefrl.run.return_figures import (
-    save_frontier_figure,
-    save_plane_figure,
-    save_policy_figure,
-    save_returns_figure,
-)
+from prefrl.run.return_figures import draw_frontier, draw_returns, save_plane_figure, save_policy_figure
 from prefrl.run.returns import agent_policy, exact_law, sample_returns
 from prefrl.run.study import check_positive, run_study
 from prefrl.run.timing import seconds
@@ -182,12 +177,14 @@ def exact_cliff(folder: Path) -> dict[str, Any]:
         found["initial_stock"].append(solution.initial_stock[0])
         found["naive"].append(policy_value(return_to_go_policy(model, CVaR(tau))[0], CVaR(tau)))
         found["risk-neutral"].append(policy_value(neutral, CVaR(tau)))
-    curves = {"best, with a stock": found["best"], "greedy on CVaR (naive)": found["naive"],
-              "risk-neutral": found["risk-neutral"]}  # fmt: skip
-    save_frontier_figure(folder / "frontier.png", TAUS, curves, title="RiskyCliff")
+    curves = {name: found[name] for name in ("risk-neutral", "naive", "best")}
     agent = solved("prefrl/RiskyCliff-v0", objective="cvar", tau=0.25)
-    save_returns_figure(folder / "cliff_returns.png", agent)
-    save_policy_figure(folder / "cliff_policy.png", agent)
+    figure = Figure(figsize=(11.0, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    draw_returns(left, agent)
+    draw_frontier(right, TAUS, curves)
+    save_figure(figure, folder / "returns_cliff.png")
+    save_policy_figure(folder / "policy_cliff.png", agent)
     return found
 
 
@@ -219,8 +216,8 @@ def exact_vectors(env_id: str, objective: Any, folder: Path) -> dict[str, Any]:
     }
     found = {name: criterion.keys(*law).tolist() for name, law in drawn.items()}
     values = {name: key[0] for name, key in found.items()}
-    save_plane_figure(folder / f"{objective}_returns.png", drawn, values, solution.initial_stock)
-    save_policy_figure(folder / f"{objective}_policy.png", agent)
+    save_plane_figure(folder / f"returns_{objective}.png", drawn, values, solution.initial_stock)
+    save_policy_figure(folder / f"policy_{objective}.png", agent)
     return {**found, "expected_component": (solution.probs @ solution.returns).tolist()}
 
 
@@ -278,7 +275,7 @@ def cvar_over_taus(env_id: str, taus: tuple[float, ...]) -> Callable[[StockDQN, 
             returns, probs = exact_law(agent_policy(agent, env, model, stock, frozen=frozen), stock)
             found[f"cvar {tau:g}"] = float(CVaR(tau).value(returns, probs))
             found[f"stock {tau:g}"] = stock
-        if agent.problem.searched and env_id == "prefrl/TwoCoins-v0":
+        if agent.config.use_of_stock == "stock" and agent.problem.searched and env_id == "prefrl/TwoCoins-v0":
             solution = optimum[0.5]
             inside = (solution.stocks >= -6.0) & (solution.stocks <= 2.0)
             stocks = solution.stocks[inside].to(torch.float32)
@@ -384,7 +381,7 @@ def draw(result: dict[str, Any], folder: Path) -> None:
         axes.set_ylabel(label)
         axes.legend(frameon=False, fontsize=8.5)
         tidy(axes)
-        save_figure(figure, folder / f"{name}.png")
+        save_figure(figure, folder / f"deep_{name}.png")
 
 
 def draw_curves(axes: Axes, rows: dict[str, list[Any]], key: str) -> None:

@@ -5,9 +5,8 @@ the discounted return to come (Avila Pires et al. 2025, arXiv 2501.13028; what f
 objective K maps laws of X to numbers, or to tuples that are compared in order. Dynamic programming finds the
 best policy where K is
 
-* indifferent to mixtures: K(nu_i) >= K(nu'_i) for all i implies the same of their mixtures with equal
-weights; * indifferent to gamma: K(nu) >= K(nu') implies the same of the laws of gamma X (no demand at gamma
-1, nor
+* indifferent to mixtures: K(nu_i) >= K(nu'_i) for all i implies the same of mixtures with the same weights;
+* indifferent to gamma: K(nu) >= K(nu') implies the same of the laws of gamma X (no demand at gamma 1, nor
   where time is part of the state and K is applied to gamma^t X, ``time_indexed``);
 * Lipschitz in the 1-Wasserstein distance, for an infinite horizon.
 
@@ -21,6 +20,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,12 +43,15 @@ class Objective(ABC):
 
     Attributes:
         indifferent_to_mixtures: see the module's text.
+        strictly: whether a mixture with something strictly better in it is strictly better; what comes first
+            in a tuple needs that too.
         dim: components of a vector X; 0 for a scalar.
         num_keys: J.
         instead: what to use where it cannot be optimised.
     """
 
     indifferent_to_mixtures: bool = True
+    strictly: bool = True
     dim: int = 0
     num_keys: int = 1
     instead: str = ""
@@ -75,6 +78,17 @@ class Objective(ABC):
         return math.inf
 
 
+def exceeds(keys: Sequence[Tensor], others: Sequence[Tensor], tolerance: float = TOLERANCE) -> Tensor:
+    """Return [...] where J keys, [...] each, are better than others, compared in order."""
+    better = torch.zeros_like(keys[0], dtype=torch.bool)
+    equal = torch.ones_like(better)
+    for key, other in zip(keys, others, strict=True):
+        gap = key - other
+        better = better | (equal & (gap > tolerance))
+        equal = equal & (gap.abs() <= tolerance)
+    return better
+
+
 def best_actions(keys: Tensor, tolerance: float = TOLERANCE) -> Tensor:
     """Return the first action [...] of those with the best keys [..., A, J], which are compared in order."""
     # Action by action: reductions over an axis as short as this one cost several times as much.
@@ -82,14 +96,7 @@ def best_actions(keys: Tensor, tolerance: float = TOLERANCE) -> Tensor:
     held = keys[..., 0, :].unbind(-1)
     for action in range(1, keys.shape[-2]):
         rivals = keys[..., action, :].unbind(-1)
-        better = torch.zeros_like(chosen, dtype=torch.bool)
-        equal: Tensor | None = None
-        for rival, best in zip(rivals, held, strict=True):
-            gap = rival - best
-            ahead = gap > tolerance
-            better = better | (ahead if equal is None else ahead & equal)
-            level = gap.abs() <= tolerance
-            equal = level if equal is None else equal & level
+        better = exceeds(rivals, held, tolerance)
         chosen = torch.where(better, action, chosen)
         held = tuple(torch.where(better, r, b) for r, b in zip(rivals, held, strict=True))
     return chosen
@@ -115,8 +122,8 @@ def check_optimisable(
                                     f"programming does not optimise it{instead}")  # fmt: skip
     if not time_indexed and not objective.indifferent_to_gamma(gamma):
         raise UnsoundObjectiveError(
-            f"{objective} is not indifferent to gamma {gamma:g}: use gamma 1, or time_indexed (a finite "
-            "horizon, with the time in the state)"
+            f"{objective} is not indifferent to gamma {gamma:g}: use gamma 1, or the exact solver with "
+            "time_indexed (a finite horizon, with the time in the state)"
         )
     if reach is not None and not math.isfinite(objective.lipschitz(reach)):
         raise UnsoundObjectiveError(f"{objective} is not Lipschitz, which an infinite horizon asks for: give "
@@ -229,7 +236,8 @@ class Exponential(ExpectedUtility):
 
     def lipschitz(self, reach: float = math.inf) -> float:
         """See :meth:`Objective.lipschitz`."""
-        return self.risk_aversion * math.exp(min(700.0, self.risk_aversion * reach))
+        exponent = self.risk_aversion * reach
+        return self.risk_aversion * math.exp(exponent) if exponent < 700.0 else math.inf
 
 
 @dataclass(frozen=True)
@@ -265,7 +273,7 @@ class NegativeNorm(ExpectedUtility):
     degree = 1.0
 
     def __post_init__(self) -> None:
-        if self.order < 1.0:
+        if not self.order >= 1.0:  # nan neither
             raise ValueError(f"order is {self.order}; it must be at least 1, where a norm is one")
         object.__setattr__(self, "dim", self.components)
 
@@ -317,11 +325,18 @@ class Lexicographic(Objective):
     def __post_init__(self) -> None:
         if self.first.dim != self.second.dim:
             raise ValueError(f"first has {self.first.dim} components and second {self.second.dim}")
-        both = self.first.indifferent_to_mixtures and self.second.indifferent_to_mixtures
+        first = self.first.indifferent_to_mixtures and self.first.strictly
+        both = first and self.second.indifferent_to_mixtures
         object.__setattr__(self, "dim", self.first.dim)
         object.__setattr__(self, "num_keys", self.first.num_keys + self.second.num_keys)
         object.__setattr__(self, "indifferent_to_mixtures", both)
-        object.__setattr__(self, "instead", self.first.instead or self.second.instead)
+        object.__setattr__(self, "strictly", self.second.strictly)
+        instead = self.first.instead or self.second.instead
+        if not self.first.strictly:
+            instead = (
+                instead or f"{self.first} must not come first, since a mixture can hide what is better in it"
+            )
+        object.__setattr__(self, "instead", instead)
 
     def keys(self, atoms: Tensor, probs: Tensor | None = None) -> Tensor:
         """See :meth:`Objective.keys`."""
@@ -355,10 +370,12 @@ class LinearForm(ExpectedUtility):
 class WorstCase(Objective):
     """The least value of positive probability, for finite horizons (it is not continuous in w1)."""
 
+    strictly = False
+
     def keys(self, atoms: Tensor, probs: Tensor | None = None) -> Tensor:
         """See :meth:`Objective.keys`."""
         if probs is not None:
-            atoms = torch.where(probs > SLACK**1.5, atoms, math.inf)
+            atoms = torch.where(probs > 0.0, atoms, math.inf)  # what cannot happen has exactly 0
         return atoms.amin(-1, keepdim=True)
 
 
@@ -373,7 +390,7 @@ class Shifted(Objective):
         if len(self.shift) != max(1, self.objective.dim):
             raise ValueError(f"the initial stock {self.shift} has {len(self.shift)} components; "
                              f"{self.objective} takes {max(1, self.objective.dim)}")  # fmt: skip
-        for name in ("indifferent_to_mixtures", "dim", "num_keys", "instead"):
+        for name in ("indifferent_to_mixtures", "strictly", "dim", "num_keys", "instead"):
             object.__setattr__(self, name, getattr(self.objective, name))
 
     def keys(self, atoms: Tensor, probs: Tensor | None = None) -> Tensor:

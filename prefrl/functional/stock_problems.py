@@ -96,6 +96,9 @@ def mean_cvar(weight: float, tau: float) -> StockProblem:
 def optimistic_cvar(tau: float) -> StockProblem:
     """min_{c_0} max_pi [E max(c_0 + G, 0) / tau - c_0], an upper bound on max_pi of the upper CVaR.
 
+    The minimum may lie between the negatives of returns, where policies change; the search tries some stocks
+    in between as well, and finds it but for their spacing.
+
     Experimental: the bound is reached by a mixture of policies drawn at the start of an episode; a single
     policy, greedy at the minimising c_0, may fall short of it.
     """
@@ -178,7 +181,10 @@ class ObjectiveSettings:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be finite")
         if self.initial_stock is not None:
             object.__setattr__(self, "initial_stock", tuple(map(float, self.initial_stock)))
-        self.problem(2 if self.takes_vectors else 0)
+        if not self.penalty >= 0.0:
+            raise ValueError(f"penalty is {self.penalty}; it must not be negative")
+        given = 2 if self.initial_stock is None else len(self.initial_stock)
+        self.problem(given if self.takes_vectors else 0)
 
     @property
     def takes_vectors(self) -> bool:

@@ -42,36 +42,39 @@ def draw_plane(axes: Axes, returns: Tensor, probs: Tensor, *, title: str, colour
     axes.set_title(title, fontsize=10)
 
 
-def save_returns_figure(path: Path, agent: DistributionalDP) -> None:
-    """Draw the law of returns before and after: of the risk-neutral, the naive and the best policy."""
+def three_laws(agent: DistributionalDP) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, float]]:
+    """Return the laws of G of the risk-neutral, the naive and the best policy, and what each is worth."""
     solution = agent.solution
     assert solution is not None
     criterion = agent.wanted.criterion(solution.initial_stock)
-    laws = {
-        name: (policy.lattice.outcomes, policy.law()[0, 0])
-        for name, policy in (
-            ("risk-neutral", agent.risk_neutral_policy()),
-            ("naive", agent.naive_policy()),
-        )
-    }
+    policies = {"risk-neutral": agent.risk_neutral_policy(), "naive": agent.naive_policy()}
+    laws = {name: (policy.lattice.outcomes, policy.law()[0, 0]) for name, policy in policies.items()}
     laws["optimised"] = (solution.returns, solution.probs)
-    values = {name: float(criterion.value(*law)) for name, law in laws.items()}
-    name = agent.config.objective.replace("_", " ")
-    if solution.returns.ndim > 1:
-        save_plane_figure(path, laws, values, solution.initial_stock)
-        return
-    figure = Figure(figsize=(7.0, 3.6), layout="constrained")
-    axes = figure.subplots()
-    spacing = 0.09
+    return laws, {name: float(criterion.value(*law)) for name, law in laws.items()}
+
+
+def draw_returns(axes: Axes, agent: DistributionalDP) -> None:
+    """Draw the law of returns before and after, of numbers."""
+    laws, values = three_laws(agent)
     for place, (label, law) in enumerate(laws.items()):
         draw_law(axes, *law, label=f"{label}: {values[label]:.4g}", colour=PALETTE[place],
-                 shift=(place - 1) * spacing)  # fmt: skip
+                 shift=(place - 1) * 0.09)  # fmt: skip
     tidy(axes)
     axes.set_xlabel("return G")
     axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
     axes.set_ylabel("probability")
     axes.set_ylim(bottom=0.0)
-    axes.legend(title=name, fontsize=9, frameon=False)
+    axes.legend(title=agent.config.objective.replace("_", " "), fontsize=9, frameon=False)
+
+
+def save_returns_figure(path: Path, agent: DistributionalDP) -> None:
+    """Draw the law of returns before and after: of the risk-neutral, the naive and the best policy."""
+    assert agent.solution is not None
+    if agent.solution.returns.ndim > 1:
+        save_plane_figure(path, *three_laws(agent), agent.solution.initial_stock)
+        return
+    figure = Figure(figsize=(7.0, 3.6), layout="constrained")
+    draw_returns(figure.subplots(), agent)
     save_figure(figure, path)
 
 
@@ -92,28 +95,27 @@ def save_plane_figure(
     save_figure(figure, path)
 
 
-def save_frontier_figure(
-    path: Path, taus: Sequence[float], curves: Mapping[str, Sequence[float]], *, title: str
-) -> None:
+def draw_frontier(axes: Axes, taus: Sequence[float], curves: Mapping[str, Sequence[float]]) -> None:
     """Draw CVaR over tau for several kinds of policies."""
-    figure = Figure(figsize=(6.0, 3.8), layout="constrained")
-    axes = figure.subplots()
     for place, (label, values) in enumerate(curves.items()):
         axes.plot(taus, values, "o-", color=PALETTE[place], label=label, markersize=4)
     tidy(axes)
     axes.set_xlabel("tau: the fraction of worst returns")
     axes.set_ylabel("CVaR of the return")
-    axes.set_title(title, fontsize=10)
     axes.legend(fontsize=9, frameon=False)
-    save_figure(figure, path)
 
 
 def policy_by_stock(policy: StockPolicy, time: int, total: Tensor) -> NDArray[np.float64]:
-    """Return the first MDP's policy [S, A] at a time for a total gamma^t c, [] or [k]."""
+    """Return the first MDP's policy [S, A] at a time for a total gamma^t c, [] or [k].
+
+    In states where that total is not reached it is that of the nearest one which is.
+    """
     mdp = policy.problem.mdp
     states = torch.arange(mdp.num_states, device=mdp.device)
     totals = total.expand(mdp.num_states, *total.shape)
-    actions = nearest_action(policy.actions[time][0], policy.lattice.points[time], states, totals)
+    actions = nearest_action(
+        policy.actions[time][0], policy.lattice.points[time], policy.lattice.reached[time][0], states, totals
+    )
     chosen: NDArray[np.float64] = np.eye(mdp.num_actions)[actions.cpu().numpy()]
     return chosen
 
@@ -140,7 +142,8 @@ def save_policy_figure(path: Path, agent: DistributionalDP) -> bool:
     if cells is None or min(cells.shape) < 2 or policy.problem.mdp.num_actions != len(MOVES):
         return False
     time, totals = stocks_to_show(policy)
-    live = (~policy.problem.mdp.terminal[0]).cpu().numpy()
+    reached = policy.lattice.reached[time][0].any(-1)  # in other states no action is known
+    live = (reached & ~policy.problem.mdp.terminal[0]).cpu().numpy()
     height, width = cells.shape
     figure = Figure(figsize=(max(1.7, 0.45 * width) * len(totals), 0.5 * height + 0.9), layout="constrained")
     for axes, total in zip(figure.subplots(1, len(totals), squeeze=False)[0], totals, strict=True):

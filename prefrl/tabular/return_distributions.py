@@ -36,6 +36,9 @@ from prefrl.functional.stock_problems import StockProblem
 
 from .stock_lattice import MAX_POINTS, FiniteHorizon, StockLattice, merged
 
+MAX_DISTANCES = 2**22
+"""Distances between stocks and totals made at once."""
+
 MAX_BACKUP_ELEMENTS = 2**24
 """Numbers in the table of action laws made at once (128 MiB); more are made in pieces."""
 
@@ -77,10 +80,11 @@ class StockPolicy:
     def act(self, time: int, states: Tensor, stocks: Tensor) -> Tensor:
         """Return actions [n] of the first MDP in states [n] with stocks [n] or [n, k] at a time.
 
-        Stocks that are none of the totals (rounded, or never reached) take the nearest one's action.
+        Stocks that are none of the totals (rounded, or never reached in that state) take the nearest one's.
         """
-        totals = stocks.to(self.lattice.points[time]) * self.problem.gamma**time
-        return nearest_action(self.actions[time][0], self.lattice.points[time], states, totals)
+        points, reached = self.lattice.points[time], self.lattice.reached[time][0]
+        totals = stocks.to(points) * self.problem.gamma**time
+        return nearest_action(self.actions[time][0], points, reached, states, totals)
 
     def law(self, initial: Tensor | None = None) -> Tensor:
         """Return the probabilities [M, N, Z] of the totals c_0 + G at the end.
@@ -127,22 +131,27 @@ class StockPolicy:
         return objective.keys(self.lattice.outcomes, self.law(initial))
 
 
-def nearest_action(actions: Tensor, points: Tensor, states: Tensor, totals: Tensor) -> Tensor:
+def nearest_action(
+    actions: Tensor, points: Tensor, reached: Tensor, states: Tensor, totals: Tensor
+) -> Tensor:
     """Return what a table of actions [S, C] or [S, 1] says in states [n] of the points nearest to totals.
 
     Args:
         actions: by state and total.
-        points: [C] totals, rising, or [C, k] vectors.
+        points: [C] totals, or [C, k] vectors.
+        reached: [S, C] bool, the pairs that are reached; only these are looked at.
         states: [n].
         totals: [n] or [n, k].
     """
     if actions.shape[-1] == 1:
         return actions[states, 0]
-    if points.ndim > 1:
-        return actions[states, torch.cdist(totals, points).argmin(-1)]
-    above = torch.searchsorted(points, totals.contiguous()).clamp(1, len(points) - 1)
-    nearer = (totals - points[above - 1]).abs() <= (points[above] - totals).abs()
-    return actions[states, torch.where(nearer, above - 1, above)]
+    rows = max(1, MAX_DISTANCES // points.numel())
+    found = []
+    line = points.view(len(points), -1)
+    for state, total in zip(torch.split(states, rows), torch.split(totals, rows), strict=True):
+        distance = torch.cdist(total.view(len(total), -1), line)
+        found.append(torch.where(reached[state], distance, torch.inf).argmin(-1))
+    return actions[states, torch.cat(found)]
 
 
 class BackwardInduction:
@@ -197,6 +206,10 @@ class BackwardInduction:
             if self._carries_keys
             else torch.eye(outcomes.shape[0], dtype=torch.float64, device=mdp.device)
         )
+        if not bool(torch.isfinite(end).all()):
+            largest = float(outcomes.abs().max())
+            raise ValueError(f"{objective} is not finite for totals as large as {largest:g}; scale the "
+                             "rewards, or choose a flatter objective")  # fmt: skip
         self.rows = end[self.lattice.moves[-1][:, self.lattice.final_place_of].permute(1, 2, 0)]
         self.time = problem.horizon
         self.actions: list[Tensor] = []
@@ -257,7 +270,9 @@ def _are_expectations(objective: Objective) -> bool:
 # Policies that do not look at the stock ------------------------------------------------------------------
 
 
-def return_to_go_policy(problem: FiniteHorizon, objective: Objective) -> tuple[StockPolicy, Tensor]:
+def return_to_go_policy(
+    problem: FiniteHorizon, objective: Objective, *, max_points: int = MAX_POINTS
+) -> tuple[StockPolicy, Tensor]:
     """Return the policy that is greedy, at each time, on an objective of the return still to come.
 
     It forgets what was collected. For the mean that is dynamic programming as ever; for CVaR it is the
@@ -266,6 +281,7 @@ def return_to_go_policy(problem: FiniteHorizon, objective: Objective) -> tuple[S
     Args:
         problem: the MDPs, with rewards that are numbers or vectors.
         objective: of the law of G.
+        max_points: see :class:`StockLattice`.
 
     Returns:
         The policy, and the keys [M, S, J] of its law at time 0.
@@ -309,7 +325,7 @@ def return_to_go_policy(problem: FiniteHorizon, objective: Objective) -> tuple[S
         points = reached
         actions.insert(0, chosen.view(m, s, 1))
     keys = objective.keys(points, law)
-    lattice = StockLattice(problem, zero)
+    lattice = StockLattice(problem, zero, max_points=max_points)
     return StockPolicy(lattice, problem, actions), keys.view(m, s, -1)
 
 
@@ -331,9 +347,10 @@ def open_loop_laws(problem: FiniteHorizon) -> tuple[Tensor, Tensor]:
     """
     mdp = problem.mdp
     m, _, a, k = mdp.successors.shape
-    possible = torch.where(mdp.probabilities > 0.0, mdp.successors, mdp.successors[..., :1])
-    certain = (possible == possible[..., :1]).all() and (mdp.probabilities[..., 0] > 0.0).all()
-    if m != 1 or not bool(certain) or int((mdp.start > 0.0).sum()) != 1:
+    happens = mdp.probabilities > 0.0
+    first = torch.where(happens, mdp.successors, mdp.num_states).amin(-1)  # [M, S, A]
+    certain = (mdp.successors == first[..., None]) | ~happens
+    if m != 1 or not bool(certain.all()) or int((mdp.start > 0.0).sum()) != 1:
         raise ValueError("open-loop laws are those of one MDP with one start, where states and actions "
                          "determine the next state")  # fmt: skip
     lattice = StockLattice(problem, problem.rewards.new_zeros((1, problem.dim) if problem.dim else 1))
@@ -353,7 +370,7 @@ def open_loop_laws(problem: FiniteHorizon) -> tuple[Tensor, Tensor]:
                     for j in range(k)
                 )
                 assert isinstance(after, Tensor)
-                found.setdefault(int(mdp.successors[0, state, action, 0]), []).append(after)
+                found.setdefault(int(first[0, state, action]), []).append(after)
         known = {state: _distinct_rows(torch.cat(laws)) for state, laws in found.items()}
     last, size = lattice.moves[-1], lattice.outcomes.shape[0]
     ends = [_moved(laws, last[:, lattice.final_place_of[0, state]], size) for state, laws in known.items()]
@@ -398,16 +415,26 @@ class Solution:
     """[C_0] or [C_0, k] initial stocks that were tried."""
 
     scores: Tensor
-    """[C_0] their h (negated where the smallest is wanted), or K's first key."""
+    """[C_0] their h (negated where the smallest is wanted), or the mean over starts of K's first key."""
 
 
-def candidate_stocks(problem: FiniteHorizon) -> Tensor:
-    """Return the initial stocks [Z] among which the best one for CVaR is: the negatives of all returns.
+BETWEEN = 8
+"""Parts into which the space between two returns is divided, where the best stock may lie in between."""
 
-    h(c_0) is piecewise linear between them.
+
+def candidate_stocks(problem: FiniteHorizon, wanted: StockProblem, *, max_points: int = MAX_POINTS) -> Tensor:
+    """Return the initial stocks [C], rising, to search among: the negatives of all returns.
+
+    h(c_0) of one policy is piecewise linear between them. The largest of a maximum over policies is at one of
+    them, the smallest may be where policies change: then stocks in between are tried as well.
     """
-    lattice = StockLattice(problem, problem.rewards.new_zeros(1), from_start=True)
-    return 0.0 - lattice.outcomes.flip(0)
+    lattice = StockLattice(problem, problem.rewards.new_zeros(1), from_start=True, max_points=max_points)
+    stocks = 0.0 - lattice.outcomes.flip(0)
+    if not wanted.minimise:
+        return stocks
+    shares = torch.arange(BETWEEN, device=stocks.device) / BETWEEN
+    between = stocks[:-1, None] + (stocks[1:] - stocks[:-1])[:, None] * shares
+    return torch.cat([between.flatten(), stocks[-1:]])
 
 
 def solve(
@@ -435,7 +462,7 @@ def solve(
     """
     if problem.mdp.num_mdps != 1:
         raise ValueError(f"the problem holds {problem.mdp.num_mdps} MDPs; solve takes one")
-    stocks = _initial_stocks(problem, wanted, initial_stocks)
+    stocks = _initial_stocks(problem, wanted, initial_stocks, max_points)
     induction = BackwardInduction(
         problem,
         wanted.objective,
@@ -465,11 +492,14 @@ def solution_of(induction: BackwardInduction, wanted: StockProblem, stocks: Tens
 
 
 def _initial_stocks(
-    problem: FiniteHorizon, wanted: StockProblem, given: Tensor | Sequence[float] | None
+    problem: FiniteHorizon,
+    wanted: StockProblem,
+    given: Tensor | Sequence[float] | None,
+    max_points: int,
 ) -> Tensor:
     """Return the initial stocks [C] or [C, k] to start from."""
     if given is None and wanted.searched:
-        return candidate_stocks(problem)
+        return candidate_stocks(problem, wanted, max_points=max_points)
     if given is None:
         if wanted.initial_stock is None:
             raise ValueError("initial_stocks is missing, and the objective sets none")

@@ -37,11 +37,13 @@ from prefrl.functional.objectives import (
     TwoSlope,
     best_actions,
     check_optimisable,
+    exceeds,
 )
 from prefrl.functional.value_distributions import categorical_projection
 
 from .mdp import TabularMDP
 from .solvers import value_iteration
+from .stock_lattice import check_rewards
 
 MAX_POOLED_ELEMENTS = 2**22
 """Numbers in the table of pooled atoms made at once (32 MiB); more are made in pieces."""
@@ -172,6 +174,12 @@ class StockGridSolver:
             raise ValueError(f"gamma is {gamma}; an infinite horizon needs it in (0, 1)")
         if form not in ("expectation", "categorical", "quantile"):
             raise ValueError(f"form is {form!r}; it must be 'expectation', 'categorical' or 'quantile'")
+        check_rewards(mdp, rewards)
+        if bool(mdp.terminal.all()):
+            raise ValueError("all states are terminal: there is nothing to decide")
+        least = {"expectation": 0, "categorical": 3, "quantile": 1}[form]
+        if places < least:
+            raise ValueError(f"places is {places}; a {form} law needs at least {least}")
         dim = rewards.shape[4] if rewards.ndim == 5 else 0
         if objective.dim != dim or len(grid.axes) != max(1, dim):
             raise ValueError(f"rewards have {dim} components (0: numbers), {objective} takes "
@@ -351,7 +359,9 @@ class StockGridSolver:
             "may alternate where K does not survive the projection: try another form, or a larger tolerance"
         )
 
-    def policy_iteration(self, *, tolerance: float = 1e-10, max_improvements: int = 1_000) -> list[Tensor]:
+    def policy_iteration(
+        self, *, tolerance: float = 1e-10, max_improvements: int = 1_000, max_sweeps: int = 100_000
+    ) -> list[Tensor]:
         """Improve the greedy policy until it is its own improvement; return K [M, S, C, J] of each policy.
 
         Raises:
@@ -361,13 +371,17 @@ class StockGridSolver:
         self.sweep()
         actions = self.actions
         for _ in range(max_improvements):
-            while self.sweep(actions) > tolerance * (1.0 - self.gamma):
-                pass
+            for _ in range(max_sweeps):
+                if self.sweep(actions) <= tolerance * (1.0 - self.gamma):
+                    break
+            else:
+                raise RuntimeError(f"a policy's evaluation did not settle in {max_sweeps} sweeps at gamma "
+                                   f"{self.gamma}")  # fmt: skip
             history.append(self.keys())
             keys = torch.cat([self._keys(rows) for _, rows in self._pieces()])  # [n, A, J]
             held = keys.gather(1, actions.reshape(-1, 1, 1).expand(-1, 1, keys.shape[2]))
             # The old action stays where it is as good: else ties could alternate for ever.
-            better = _exceeds(keys, held, 100.0 * max(TOLERANCE, tolerance)).any(1)
+            better = exceeds(keys.unbind(-1), held.unbind(-1), 100.0 * max(TOLERANCE, tolerance)).any(1)
             improved = torch.where(better, best_actions(keys), actions.flatten())
             improved = torch.where(self._ended(), actions.flatten(), improved).view(actions.shape)
             if bool((improved == actions).all()):
@@ -391,23 +405,12 @@ class StockGridSolver:
 
 def _support(low: float, high: float, places: int, given: tuple[float, float] | None) -> Tensor:
     """Return evenly spaced atoms over [low, high], one of them 0, or as they were asked for."""
-    if places < 3:
-        raise ValueError(f"places is {places}; a categorical law needs at least 3")
     if given is not None:
+        if not given[0] < given[1]:
+            raise ValueError(f"support is {given}; its lowest atom must be below its highest")
         return torch.linspace(*given, places, dtype=torch.float64)
     step = (high - low) / (places - 2)
     return step * (torch.arange(places, dtype=torch.float64) - math.ceil(-low / step - 1e-9))
-
-
-def _exceeds(keys: Tensor, held: Tensor, tolerance: float) -> Tensor:
-    """Return [n, A] which keys [n, A, J] exceed others [n, 1, J], in order, by more than rounding."""
-    better = torch.zeros(keys.shape[:-1], dtype=torch.bool, device=keys.device)
-    equal = torch.ones_like(better)
-    for j in range(keys.shape[-1]):
-        gap = keys[..., j] - held[..., j]
-        better = better | (equal & (gap > tolerance))
-        equal = equal & (gap.abs() <= tolerance)
-    return better
 
 
 def _degrees(objective: Objective) -> list[float]:
@@ -440,11 +443,15 @@ def error_bound(
     return lipschitz * (iteration + projection + gamma * spacing / (2.0 * rest))
 
 
-def grid_axes(low: Sequence[float], high: Sequence[float], points: Sequence[int]) -> StockGrid:
+def grid_axes(
+    low: Sequence[float],
+    high: Sequence[float],
+    points: Sequence[int],
+    device: torch.device | str = "cpu",
+) -> StockGrid:
     """Return an evenly spaced grid of vector stocks."""
-    return StockGrid(
-        tuple(torch.linspace(*ends, dtype=torch.float64) for ends in zip(low, high, points, strict=True))
-    )
+    ends = zip(low, high, points, strict=True)
+    return StockGrid(tuple(torch.linspace(*end, dtype=torch.float64, device=device) for end in ends))
 
 
 def sweep_bytes(

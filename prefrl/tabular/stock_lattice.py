@@ -23,6 +23,24 @@ class TooManyTotalsError(ValueError):
     """A problem whose totals cannot all be listed."""
 
 
+def check_finite(name: str, table: Tensor) -> None:
+    """Raise ValueError unless a table is of finite float64 numbers."""
+    if table.dtype != torch.float64 or not bool(torch.isfinite(table).all()):
+        raise ValueError(f"{name} must be finite numbers of dtype torch.float64")
+
+
+def check_rewards(mdp: TabularMDP, rewards: Tensor) -> None:
+    """Raise ValueError unless rewards are finite float64 [M, S, A, K] or [M, S, A, K, k], beside the MDPs."""
+    shape = tuple(mdp.successors.shape)
+    if tuple(rewards.shape[:4]) != shape or rewards.ndim > 5:
+        raise ValueError(f"rewards has shape {tuple(rewards.shape)}; it must be {shape} or that and k")
+    if rewards.device != mdp.device:
+        raise ValueError(
+            f"rewards are on {rewards.device} and the MDPs on {mdp.device}; they must be together"
+        )
+    check_finite("rewards", rewards)
+
+
 @dataclass(frozen=True)
 class FiniteHorizon:
     """M finite MDPs for so many steps, with rewards that are numbers or vectors.
@@ -52,18 +70,14 @@ class FiniteHorizon:
             raise ValueError("gamma is 0.0; a stock, which is divided by it, needs more")
         if self.horizon < 1:
             raise ValueError(f"horizon is {self.horizon}; it must be at least 1")
+        check_rewards(self.mdp, self.rewards)
         shape = tuple(self.mdp.successors.shape)
-        if tuple(self.rewards.shape[:4]) != shape or self.rewards.ndim > 5:
-            raise ValueError(f"rewards has shape {tuple(self.rewards.shape)}; it must be {shape} or that and "
-                             "k")  # fmt: skip
         expected = (*shape[:2], *self.rewards.shape[4:])
         if self.final_rewards is not None and tuple(self.final_rewards.shape) != expected:
             raise ValueError(f"final_rewards has shape {tuple(self.final_rewards.shape)}; it must be "
                              f"{expected}")  # fmt: skip
-        for name in ("rewards", "final_rewards"):
-            table = getattr(self, name)
-            if table is not None and (table.dtype != torch.float64 or not bool(torch.isfinite(table).all())):
-                raise ValueError(f"{name} must be finite numbers of dtype torch.float64")
+        if self.final_rewards is not None:
+            check_finite("final_rewards", self.final_rewards)
 
     @classmethod
     def of_model(
@@ -107,9 +121,9 @@ def merged(values: Tensor) -> tuple[Tensor, Tensor]:
     keys = torch.round(values / scale).to(torch.int64)
     dim = 0 if values.ndim > 1 else None  # for numbers the form without it is several times as fast
     _, place = torch.unique(keys, return_inverse=True, dim=dim)
-    distinct = values.new_empty((int(place.max()) + 1, *values.shape[1:]))
-    distinct[place] = values
-    return distinct, place
+    first = torch.full((int(place.max()) + 1,), len(values), dtype=torch.int64, device=values.device)
+    first.scatter_reduce_(0, place, torch.arange(len(values), device=values.device), "amin")
+    return values[first], place  # the first of each: the same whenever it is done again
 
 
 class StockLattice:
@@ -135,6 +149,8 @@ class StockLattice:
         place_of: [M, S, A, K] which of the R rewards a transition pays.
         final_place_of: [M, S] which of the final rewards a state pays.
         initial: [number of given stocks] their places in ``points[0]``.
+        reached: for t = 0 .. H - 1, bool [M, S, C_t], in which states a total is reached; what ``moves`` says
+            of other pairs means nothing.
         still: [2] which reward is 0, of a step and at the end.
     """
 
@@ -162,6 +178,7 @@ class StockLattice:
         self.place_of = place[1:].view(mdp.successors.shape)
         self.points: list[Tensor] = []
         self.moves: list[Tensor] = []
+        self.reached: list[Tensor] = []
         points, self.initial = merged(stocks)
         alive = mdp.start > 0.0 if from_start else torch.ones_like(mdp.terminal)
         reached = alive.view(-1, 1).expand(-1, points.shape[0])  # [M S, C_t]
@@ -178,6 +195,7 @@ class StockLattice:
             found[target.flatten()[goes]] = True
             found = found.view(reached.shape[0], -1)
             kept = found.any(0)
+            self.reached.append(reached.view(*mdp.terminal.shape, -1))
             self.points.append(points)
             self.moves.append((kept.cumsum(0) - 1).clamp(min=0)[move])
             points, reached, factor = after[kept], found[:, kept], factor * problem.gamma
@@ -212,7 +230,7 @@ class StockLattice:
         if size > max_points:
             raise TooManyTotalsError(
                 f"by time {t + 1} there are {size} totals, more than max_points {max_points}: rewards have "
-                "few common multiples; round them, shorten the horizon, or use a stock grid"
+                "few common multiples; round them, shorten the horizon, or start from fewer stocks"
             )
 
     @property

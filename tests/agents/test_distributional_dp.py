@@ -79,6 +79,9 @@ def test_vectors():
     )
     assert agent.result()["objective_value"] == pytest.approx(1.0)
     assert agent.result()["initial_stock"] == [0.0, 9.0]
+    three = solved("prefrl/Homeostasis-v0", {"variables": 3, "horizon": 3}, objective="homeostasis",
+                   initial_stock=(1.0, 0.0, -1.0))  # fmt: skip
+    assert three.result()["initial_stock"] == [1.0, 0.0, -1.0]
 
 
 @pytest.mark.parametrize("gamma", [1.0, 0.5])
@@ -221,6 +224,8 @@ def test_pictures_where_there_is_no_board_or_the_rewards_are_vectors(tmp_path):
     ({"objective": "two_slope", "below": float("nan")}, "below is nan; it must be finite"),
     ({"objective": "exponential", "risk_aversion": -1.0}, "risk_aversion is -1.0"),
     ({"objective": "homeostasis", "norm": 0.5}, "order is 0.5"),
+    ({"objective": "homeostasis", "norm": float("nan")}, "order is nan"),
+    ({"objective": "constraint_penalty", "penalty": -1.0}, "penalty is -1.0; it must not be negative"),
     ({"objective": "target_return", "exponent": 0.0}, "exponent is 0.0"),
 ])  # fmt: skip
 def test_settings_that_are_refused(settings, message):
@@ -237,9 +242,12 @@ def test_environments_that_are_refused():
         DistributionalDP(StockAugmentation(gym.make(CLIFF), 0.5), device="cpu")
     with pytest.raises(ValueError, match="has frozen=True; the agent takes False"):
         make_agent(rule={"frozen": True})
-    with pytest.raises(ValueError, match="the stock has 1 components; homeostasis takes 2"):
+    with pytest.raises(ValueError, match="reward_key=None; the agent takes the name of an info"):
         DistributionalDP(StockAugmentation(gym.make("prefrl/Homeostasis-v0")),
                          DistributionalDPConfig(objective="homeostasis"), device="cpu")  # fmt: skip
+    with pytest.raises(ValueError, match="reward_key='reward_vector'; the agent takes None"):
+        DistributionalDP(StockAugmentation(gym.make("prefrl/Homeostasis-v0"), reward_key="reward_vector"),
+                         device="cpu")  # fmt: skip
     with pytest.raises(ValueError, match="initial_stock is missing"):
         make_agent("prefrl/RandomMDP-v0", rule={"initial_stock": 0.0}, objective="homeostasis")
     with pytest.raises(ValueError, match="target_return does not search the initial stock"):

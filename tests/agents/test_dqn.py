@@ -220,8 +220,8 @@ def test_heads_and_values(loss: str) -> None:
     ("spaces", "message"),
     [
         (Spaces(BOX, BOX), r"action_space is Box.*; DQN takes Discrete actions"),
-        (Spaces(gym.spaces.MultiBinary(3), ACTIONS), "observation_space is MultiBinary.*DQN takes"),
-        (Spaces(gym.spaces.Box(0, 1, ()), ACTIONS), "observation_space is Box.*DQN takes"),
+        (Spaces(gym.spaces.MultiBinary(3), ACTIONS), "observation_space is MultiBinary.*Q-network takes"),
+        (Spaces(gym.spaces.Box(0, 1, ()), ACTIONS), "observation_space is Box.*Q-network takes"),
     ],
 )
 def test_other_spaces_are_refused(spaces: Spaces, message: str) -> None:

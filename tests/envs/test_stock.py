@@ -237,6 +237,30 @@ def test_rows_go_on_bit_equal():
     assert VectorStockAugmentation(gym.make_vec(POLE, 2, vectorization_mode="sync")).state_dict() is None
 
 
+class Silent(Keyed):
+    """Rewards in an info that a reset does not have."""
+
+    def step(self, action):
+        obs, reward, terminated, truncated, _ = super().step(action)
+        return obs, reward, terminated, truncated, {"paid": np.array([reward, 1.0])}
+
+
+def test_rows_that_all_start_anew_have_no_info_of_rewards():
+    rows = VectorStockAugmentation(
+        gym.vector.SyncVectorEnv([Silent] * 3), initial_stock=(5.0, 0.0), reward_key="paid"
+    )
+    rows.reset(seed=0)
+    counts = [rows.step(np.zeros(3, dtype=int))[0]["stock"][:, 1].tolist() for _ in range(7)]
+    assert counts == [[c] * 3 for c in (1.0, 2.0, 3.0, 4.0, 0.0, 1.0, 2.0)]
+
+
+def test_without_a_seed_stocks_differ():
+    envs = [StockAugmentation(gym.make(CLIFF), stock_range=(0.0, 1.0)) for _ in range(2)]
+    assert envs[0].reset()[0]["stock"] != envs[1].reset()[0]["stock"]
+    rows = [VectorStockAugmentation(gym.make_vec(CLIFF, 2), stock_range=(0.0, 1.0)) for _ in range(2)]
+    assert (rows[0].reset()[0]["stock"] != rows[1].reset()[0]["stock"]).all()
+
+
 def test_augment_takes_any_face():
     assert isinstance(augment(gym.make(CLIFF)), StockAugmentation)
     assert isinstance(augment(gym.make_vec(CLIFF, 2)), VectorStockAugmentation)

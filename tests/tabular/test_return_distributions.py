@@ -50,6 +50,7 @@ from prefrl.tabular import (
     solve,
 )
 from prefrl.tabular.return_distributions import candidate_stocks
+from prefrl.tabular.stock_lattice import merged
 
 STOCKS = (-6, -3, -1, 0, 1, 3)
 TAUS = (0.1, 0.25, 0.5)
@@ -211,7 +212,8 @@ def test_utilities_that_mind_gamma():
         assert suboptimal(some, 0.5, objective, value, time_indexed=True)[0] == 0
         assert suboptimal(some, 1.0, objective, value)[0] == 0
         with pytest.raises(
-            UnsoundObjectiveError, match=r"not indifferent to gamma 0\.5: use gamma 1, or time_in"
+            UnsoundObjectiveError,
+            match=r"not indifferent to gamma 0\.5: use gamma 1, or the exact solver with time_in",
         ):
             BackwardInduction(problem_of(0, gamma=0.5), objective, torch.zeros(1, dtype=torch.float64))
 
@@ -311,6 +313,59 @@ def test_the_optimistic_cvar_is_a_bound():
         gaps.append(bound - optimum)
     assert below, "a single policy at the minimising stock may fall short"
     assert min(gaps) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_least_bound_of_the_optimistic_cvar_may_lie_between_returns():
+    better = 0
+    for seed in range(8):
+        problem = problem_of(seed, 2)
+        tried = -solve(problem, optimistic_cvar(0.8)).scores.max()
+        fine = -solve(
+            problem, optimistic_cvar(0.8), initial_stocks=np.linspace(-7, 5, 241).tolist()
+        ).scores.max()
+        assert float(fine) >= float(tried) - 1 / 8
+        atoms = -solve(problem, optimistic_cvar(0.8), initial_stocks=range(-7, 6)).scores.max()
+        better += float(tried) < float(atoms) - 1e-9
+    assert better
+
+
+def test_the_worst_case_sees_the_rarest_outcome():
+    """Eight steps, each -1 with probability 1/100 and else 0, or .9 for sure: all of them may go wrong."""
+    successors = np.zeros((3, 2, 2), dtype=np.int64)
+    successors[0], successors[1], successors[2] = [[1, 1], [2, 2]], 1, 2
+    p = np.zeros((3, 2, 2))
+    p[:, :, 0], p[1] = 1.0, [0.01, 0.99]
+    features = np.zeros((3, 2, 2, 1))
+    features[1, :, 0, 0], features[2, :, 0, 0] = -1.0, -0.9
+    model = TabularModel(successors, p, features, np.ones(1), np.zeros(3, dtype=bool), np.eye(3)[0],
+                         ("reward",))  # fmt: skip
+    problem = FiniteHorizon.of_model(HorizonModel(model, 9, np.zeros((3, 1))))
+    assert solve(problem, StockProblem(WorstCase(), (0.0,))).value == pytest.approx(-7.2)
+
+
+def test_what_comes_first_must_see_everything():
+    """A worst case hides what is better elsewhere in a mixture: it may break ties, but not come first."""
+    stock = torch.zeros(1, dtype=torch.float64)
+    with pytest.raises(UnsoundObjectiveError, match="must not come first"):
+        BackwardInduction(problem_of(0), Lexicographic(WorstCase(), MEAN), stock)
+    short = 0
+    for seed in range(60):
+        policy = BackwardInduction(
+            problem_of(seed), Lexicographic(WorstCase(), MEAN), stock, unsound=True
+        ).run()
+        law, laws = law_of(policy, 0), all_laws(seed, 3, 1.0)
+        key = lambda law: (round(min(law), 9), round(sum(g * p for g, p in law.items()), 9))  # noqa: E731
+        short += key(law) < max(map(key, laws))
+        assert key(law)[0] == max(map(key, laws))[0]
+    assert short == 9
+
+
+def test_the_same_totals_are_listed_whenever_it_is_done():
+    values = torch.as_tensor(np.random.default_rng(0).choice([0.1 + 0.2, 0.3, 0.1], 30_000))
+    first = merged(values)[0]
+    assert len(first) == 2
+    assert all(torch.equal(first, merged(values)[0]) for _ in range(5))
+    assert first[1] == next(x for x in values if x > 0.2)
 
 
 # Known tables --------------------------------------------------------------------------------------------
@@ -505,11 +560,17 @@ def test_rewards_that_are_no_whole_numbers():
     np.testing.assert_allclose(policy.law()[0, 0].numpy(), law, atol=1e-12)
 
 
+def test_objectives_that_overflow_are_refused():
+    with pytest.raises(ValueError, match=r"Exponential.* is not finite for totals as large as"):
+        BackwardInduction(problem_of(0), Exponential(300.0), torch.zeros(1, dtype=torch.float64))
+    assert Exponential(300.0).lipschitz(9.0) == math.inf
+
+
 def test_too_many_totals_are_refused_with_advice():
     generator = np.random.default_rng(0)
     problem = FiniteHorizon.of_model(chain(list(generator.random(10)), horizon=6), gamma=0.9)
     with pytest.raises(
-        TooManyTotalsError, match=r"by time 4 there are .* more than max_points 5000: .*stock grid"
+        TooManyTotalsError, match=r"by time 4 there are .* more than max_points 5000: .*fewer stocks"
     ):
         solve(problem, StockProblem(MEAN, (0.0,)), max_points=5000)
 
@@ -580,6 +641,23 @@ def test_acting_takes_the_nearest_total():
         policy.on(policy.lattice)
 
 
+def test_a_stock_that_is_not_reached_takes_the_action_of_one_that_is():
+    """Solved for one initial stock, and acting far from where it leads, as if solved for the right one."""
+    problem = FiniteHorizon.of_model(gym.make("prefrl/RiskyCliff-v0").unwrapped.horizon_model())
+    alone = solve(problem, StockProblem(TwoSlope(1, 0), (9.0,))).policy
+    for t in (1, 3, 6):
+        reached = alone.lattice.reached[t][0]
+        points = alone.lattice.points[t]
+        assert not reached.all()
+        for state in range(11):
+            there = points[reached[state]]
+            for c in (-30.0, 0.4, 40.0):
+                nearest = there[(there - c).abs().argmin()]
+                states = torch.tensor([state, state])
+                pair = alone.act(t, states, torch.tensor([c, float(nearest)])).tolist()
+                assert pair[0] == pair[1]
+
+
 def test_a_policy_of_our_own_is_evaluated():
     """RS and RR, from their laws."""
     problem = FiniteHorizon.of_model(two_coins())
@@ -593,8 +671,9 @@ def test_a_policy_of_our_own_is_evaluated():
 
 def test_candidates_are_the_returns_that_can_happen():
     problem = FiniteHorizon.of_model(two_coins())
-    assert candidate_stocks(problem).tolist() == [-5, -3, -1, 0, 2]
-    stocks = candidate_stocks(problem_of(3))
+    wanted = conditional_value_at_risk(0.5)
+    assert candidate_stocks(problem, wanted).tolist() == [-5, -3, -1, 0, 2]
+    stocks = candidate_stocks(problem_of(3), wanted)
     possible = sorted({-g for law in all_laws(3, 3, 1.0) for g in law})
     assert stocks.tolist() == possible
 

@@ -241,7 +241,9 @@ def test_locating_stocks_interpolates():
     ({"objective": ReachesZero(), "outside": "clamp"}, UnsoundObjectiveError, "not Lipschitz"),
     ({"form": "laws"}, ValueError, "form is 'laws'"),
     ({"objective": Hinges((1.0, 1.0), (1.0, 0.0))}, ValueError, "they must agree"),
-    ({"form": "categorical", "places": 2}, ValueError, "places is 2"),
+    ({"form": "categorical", "places": 2}, ValueError, "places is 2; a categorical law needs at least 3"),
+    ({"form": "quantile", "places": 0}, ValueError, "places is 0; a quantile law needs at least 1"),
+    ({"form": "categorical", "support": (1.0, -1.0)}, ValueError, "its lowest atom must be below"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_refused(settings, error, message):
     with pytest.raises(error, match=message):
@@ -254,6 +256,11 @@ def test_gamma_one_is_refused_and_bounded_powers_are_not():
         StockGridSolver(mdp, rewards, LOWER, 1.0, StockGrid((WHOLE,)))
     found = solver(0, NegativePower(2.0), outside="clamp").value_iteration()
     assert bool(torch.isfinite(found.keys()).all())
+    for wrong, message in ((rewards.float(), "dtype torch.float64"), (rewards[:, :2], "rewards has shape")):
+        with pytest.raises(ValueError, match=message):
+            StockGridSolver(mdp, wrong, LOWER, GAMMA, StockGrid((WHOLE,)))
+    with pytest.raises(RuntimeError, match="a policy's evaluation did not settle in 3 sweeps"):
+        solver(0).policy_iteration(max_sweeps=3)
     with pytest.raises(ValueError, match="every axis"):
         StockGrid((torch.tensor([1.0, 0.0]),))
     with pytest.raises(RuntimeError, match="did not settle in 2 sweeps"):

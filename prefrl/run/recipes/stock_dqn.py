@@ -126,17 +126,21 @@ class TrainStockDQN:
         criterion = agent.problem.criterion((stock,))
         scalar = make_scalar_env(self.env_id, args)
         found: dict[str, Any] = {"initial_stock": stock, "exact_optimum": None, "exact": False}
-        if not hasattr(scalar.unwrapped, "horizon_model"):
-            returns = torch.as_tensor(sample_returns(agent, rows, stock, seed=self.seed))
-            return {**found, "objective_value": float(criterion.value(returns)),
-                    "mean_return": float(returns.mean())}  # fmt: skip
-        model = FiniteHorizon.of_model(scalar.unwrapped.horizon_model(), gamma=self.agent.gamma)
-        frozen = self.agent.use_of_stock == FROZEN
-        returns, probs = exact_law(agent_policy(agent, scalar, model, stock, frozen=frozen), stock)
-        with suppress(TooManyTotalsError):
-            found["exact_optimum"] = solve(model, agent.problem).value
-        return {**found, "exact": True, "objective_value": float(criterion.value(returns, probs)),
-                "mean_return": float(returns @ probs)}  # fmt: skip
+        if hasattr(scalar.unwrapped, "horizon_model"):
+            model = FiniteHorizon.of_model(scalar.unwrapped.horizon_model(), gamma=self.agent.gamma)
+            with suppress(TooManyTotalsError):
+                frozen = self.agent.use_of_stock == FROZEN
+                returns, probs = exact_law(agent_policy(agent, scalar, model, stock, frozen=frozen), stock)
+                found |= {"exact": True, "objective_value": float(criterion.value(returns, probs)),
+                          "mean_return": float(returns @ probs)}  # fmt: skip
+                found["exact_optimum"] = solve(model, agent.problem).value
+        if not found["exact"]:
+            sampled = torch.as_tensor(sample_returns(agent, rows, stock, seed=self.seed))
+            found |= {
+                "objective_value": float(criterion.value(sampled)),
+                "mean_return": float(sampled.mean()),
+            }
+        return found
 
     def evaluation(self, folder: RunFolder) -> tuple[StockDQN, gym.Env[Any, Any]]:
         """Return the agent of the folder's checkpoint and a fresh scalar environment for it."""
