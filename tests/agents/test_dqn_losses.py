@@ -251,7 +251,8 @@ def test_the_ablation_has_the_network_of_hl_gauss() -> None:
 
 def test_rows_that_are_no_transitions_count_for_nothing() -> None:
     for loss in LOSSES:
-        kept = Batch(**{name: value[:5] for name, value in vars(BATCH).items()})
+        tensors = {name: value for name, value in vars(BATCH).items() if isinstance(value, Tensor)}
+        kept = Batch(**{name: value[:5] for name, value in tensors.items()})
         ours, theirs = (update(make_agent(batch, loss=loss)) for batch in (BATCH, kept))
         assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-5)
         if "train/clamped_fraction" in ours:

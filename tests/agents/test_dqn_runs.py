@@ -211,6 +211,7 @@ def weights(agent: DQN) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in agent.network.parameters()])
 
 
+@pytest.mark.slow
 def test_compiled_agents_of_one_process_do_not_take_each_others_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -330,7 +330,10 @@ def test_fairness_spreads_the_use_of_resources():
 # Guarantees ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("input_model", ["iid", "drift", "ergodic", "corrupted"])
+@pytest.mark.parametrize(
+    "input_model",
+    ["iid", *(pytest.param(name, marks=pytest.mark.slow) for name in ("drift", "ergodic", "corrupted"))],
+)
 def test_the_first_depletion_comes_late_on_every_path(input_model):
     """tau >= T - (mu_max / eta + b-bar) / rho_min, Euclidean; 250 random instances for each input model."""
     rng = np.random.default_rng(0)
@@ -431,6 +434,7 @@ def test_the_adversary_in_the_long_run(alpha):
     assert float(outcome.hindsight[0] / outcome.rewards[0]) == pytest.approx(limit, rel=0.015)
 
 
+@pytest.mark.slow
 def test_random_adversaries_stay_within_alpha_and_a_root():
     """OPT - alpha R <= 3 sqrt(T) on 50 inputs: uniform, two-point and sorted either way; unit consumption."""
     rng, horizon = np.random.default_rng(0), 200

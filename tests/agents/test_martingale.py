@@ -190,7 +190,8 @@ def test_the_mean_square_td_error_finds_a_constant():
     assert found["c0"] == pytest.approx(-0.5, abs=0.02)
 
 
-@pytest.mark.parametrize("strike", [1.0, pytest.param(1.2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("strike", [1.0, 1.2])
 def test_the_volatility_in_a_price(strike):
     found = {}
     for objective in ("martingale_loss", "ctd"):

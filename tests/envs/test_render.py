@@ -70,6 +70,7 @@ def test_vector_render_returns_one_frame_per_row(env_id, kwargs, make):
     pictures = {}
     obs, _ = env.reset(seed=2)
     grid = isinstance(env.single_observation_space, gym.spaces.Discrete)
+    van = grid or env_id in prefrl.envs.RETURN_IDS
     rng = np.random.default_rng(0)
     several = [random_actions(env.single_action_space, rng, 3) for _ in range(2)]
     for actions in (None, *([[0, 1, 2], [3, 3, 3]] if grid else several)):
@@ -80,10 +81,10 @@ def test_vector_render_returns_one_frame_per_row(env_id, kwargs, make):
         for row, frame in enumerate(frames):
             assert frame.dtype == np.uint8
             # what a picture depends on; a fresh van faces right
-            action = (3 if grid else None) if actions is None else np.asarray(actions)[row].tolist()
+            action = (3 if van else None) if actions is None else np.asarray(actions)[row].tolist()
             seen = (np.asarray(obs)[row].tobytes(), str(action))
             np.testing.assert_array_equal(pictures.setdefault(seen, frame), frame)
-    assert len({frame.tobytes() for frame in pictures.values()}) == len(pictures) > 3
+    assert len({frame.tobytes() for frame in pictures.values()}) == len(pictures) > 2
 
 
 @every_family

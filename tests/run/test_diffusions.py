@@ -98,6 +98,7 @@ def test_a_policy_is_judged_exactly_where_that_is_possible():
     assert true_policy(env, 0.1)["variance"] == pytest.approx([0.1 / (2.0 - k2)] * 2)
 
 
+@pytest.mark.slow
 def test_a_policy_without_a_closed_form_is_judged_by_paths():
     env = make_diffusions("prefrl/MeanVariance-v0", ("mu=0.1", "dt=0.05"), 2, "cpu", None)
     agent = ContinuousActorCritic(env, ContinuousActorCriticConfig(averaging=None), device="cpu")

@@ -83,7 +83,7 @@ def test_human_preferences_name_the_conditions_there_are(tmp_path, published_fil
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("stochastic", [False, True])
+@pytest.mark.parametrize("stochastic", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_random_grids(tmp_path, stochastic):
     out = tmp_path / "run"
     flags = ("--num-mdps", 3, "--sizes", 20, 60, "--fit-steps", 60, "--max-policies", 20, "--out", out)
@@ -142,6 +142,7 @@ def test_bench_dqn_on_little_work(tmp_path):
     assert all(0.0 < numbers["min"] <= numbers["median"] <= numbers["max"] for numbers in result.values())
 
 
+@pytest.mark.slow
 def test_bench_allocation_on_little_work(tmp_path):
     out = tmp_path / "run"
     flags = ("--repeats", 2, "--streams", 8, "--horizon", 20, "--single-requests", 30, "--resources", 1, 3,
