@@ -74,6 +74,9 @@ class Bench:
     skip_compiled: bool = False
     """Leave compiled gradient steps out (they take a C++ compiler on the CPU)."""
 
+    skip_memory: bool = False
+    """Leave memory out, which is measured on Linux only."""
+
     def __post_init__(self) -> None:
         check_positive(self, "repeats", "updates")
 
@@ -88,7 +91,7 @@ class Bench:
             **cliff(self.repeats),
             "scaling": {form: scaling(form, self.repeats) for form in FORMS},
             "exact_scaling": exact_scaling(self.repeats),
-            "memory": {form: memory(form) for form in FORMS},
+            "memory": {} if self.skip_memory else {form: memory(form) for form in FORMS},
             "relabelling": {"eager": relabelling(self, compile=False)},
         }
         if not self.skip_compiled:
@@ -154,7 +157,8 @@ def plain_cvar(problem: FiniteHorizon, tau: float) -> float:
         return chosen
 
     start = int(mdp.start[0].argmax())
-    return max(shortfall(best(0, start, c), c) / tau - c for c in candidate_stocks(problem).tolist())
+    stocks = candidate_stocks(problem, conditional_value_at_risk(tau)).tolist()
+    return max(shortfall(best(0, start, c), c) / tau - c for c in stocks)
 
 
 # How the cost grows ----------------------------------------------------------------------------------------
@@ -211,17 +215,29 @@ def grown(sizes: tuple[int, ...], functions: list[Callable[[], Any]], repeats: i
 # Memory ----------------------------------------------------------------------------------------------------
 
 PROBE = """
-import resource, sys
+import sys
 sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
-from bench_distributional_dp import grid_solver
+from bench_distributional_dp import grid_solver, peak_bytes
 grid_solver(sys.argv[2], 20, 21, 21).sweep()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_bytes()
 solver = grid_solver(sys.argv[2], 300, 401, 201)
 solver.sweep()
-print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(before, peak_bytes())
 """
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process has had.
+
+    Not by ``getrusage``: there a process begins with the peak of the one that started it.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        raise OSError("memory is measured on Linux only, in /proc/self/status; give --skip-memory")
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
 
 
 def memory(form: Form) -> dict[str, float]:
@@ -231,8 +247,7 @@ def memory(form: Form) -> dict[str, float]:
         [sys.executable, "-c", PROBE, folder, form], capture_output=True, text=True, check=True
     )
     before, after = map(int, done.stdout.split())
-    unit = 1024 if sys.platform != "darwin" else 1  # ru_maxrss is in KiB, on macOS in bytes
-    measured = (after - before) * unit / 2**20
+    measured = (after - before) / 2**20
     formula = sweep_bytes(states=300, stocks=401, actions=2, successors=2, places=201, form=form) / 2**20
     return {"measured_mib": measured, "formula_mib": formula, "ratio": measured / formula}
 

@@ -39,8 +39,8 @@ from .stock_lattice import MAX_POINTS, FiniteHorizon, StockLattice, merged
 MAX_DISTANCES = 2**22
 """Distances between stocks and totals made at once."""
 
-MAX_BACKUP_ELEMENTS = 2**24
-"""Numbers in the table of action laws made at once (128 MiB); more are made in pieces."""
+MAX_BACKUP_ELEMENTS = 2**20
+"""Numbers in the table of action laws made at once (8 MiB, what caches hold); more are made in pieces."""
 
 
 def mean_objective(problem: FiniteHorizon) -> Objective:

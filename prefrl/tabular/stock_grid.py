@@ -45,8 +45,8 @@ from .mdp import TabularMDP
 from .solvers import value_iteration
 from .stock_lattice import check_rewards
 
-MAX_POOLED_ELEMENTS = 2**22
-"""Numbers in the table of pooled atoms made at once (32 MiB); more are made in pieces."""
+MAX_POOLED_ELEMENTS = 2**19
+"""Numbers in the table of pooled atoms made at once (4 MiB, what caches hold); more are made in pieces."""
 
 Form = Literal["expectation", "categorical", "quantile"]
 

@@ -69,7 +69,7 @@ def test_the_study_goes_on(tmp_path):
 @pytest.mark.slow
 def test_the_benchmark(tmp_path):
     out = tmp_path / "bench"
-    flags = ("--repeats", 1, "--updates", 3, "--skip-compiled", "--out", out)
+    flags = ("--repeats", 1, "--updates", 3, "--skip-compiled", "--skip-memory", "--out", out)
     result = result_of(out, run("bench_distributional_dp.py", *flags))
     assert all(entry["difference"] < 1e-9 for entry in result["plain_python"])
     assert set(result["scaling"]) == {"categorical", "quantile"}
