@@ -151,7 +151,7 @@ class StockGridSolver:
         ValueError: for arguments that do not fit each other.
 
     Attributes:
-        rows: [M S C, J], laws or expectations by state and stock, then the fixed ones beyond the grid.
+        rows: [M S C, J], laws or expectations by state and stock.
         sweeps: backups made so far.
     """
 
@@ -234,24 +234,19 @@ class StockGridSolver:
         ends = mdp.terminal.flatten()[following]
         beyond = grid.outside(stocks)
         apart = ends | (beyond if closed else torch.zeros_like(beyond))
-        self._fixed = apart & (mdp.probabilities > 0.0)[:, :, None].expand(apart.shape)
-        totals = stocks[self._fixed]
+        sure = (apart & (mdp.probabilities > 0.0)[:, :, None].expand(apart.shape)).view(m * s * size, a, k)
+        probs = mdp.probabilities[:, :, None].expand(apart.shape).reshape(sure.shape)
+        totals = stocks.view(*sure.shape, -1)
         if closed:
             self._check_reach(points)
             means = self._outer_means().flatten(1)  # [2 sides, M S]
-            side = (totals[:, 0] > 0.0).to(torch.int64)
-            ended = ends[self._fixed]
-            totals = totals + torch.where(ended, 0.0, means[side, following[self._fixed]])[:, None]
-        rows = m * s * size
-        weight = weight.clone()
-        weight[self._fixed] = 0.0
-        weight[..., 0][self._fixed] = 1.0
-        index[..., 0][self._fixed] = rows + torch.arange(len(totals), device=mdp.device)
-        weight = weight * mdp.probabilities[:, :, None, :, :, None]
-        self._index = index.reshape(rows, a, -1)
-        self._weight = weight.reshape(rows, a, -1)
-        start = points.expand(m, s, *points.shape).reshape(rows, -1)
-        self.rows = self._sure(torch.cat([start, totals]))
+            side = (stocks[..., 0] > 0.0).to(torch.int64)
+            means = torch.where(ends, 0.0, means[side, following]).view(*sure.shape, 1)
+            totals = totals + torch.where(sure[..., None], means, 0.0)
+        self._sure_weight, self._sure_total = torch.where(sure, probs, 0.0), totals
+        self._index = index.view(*sure.shape[:2], -1)
+        self._weight = (weight.view(*sure.shape, -1) * torch.where(sure, 0.0, probs)[..., None]).flatten(2)
+        self.rows = self._certain(points.expand(m, s, *points.shape).reshape(m * s * size, -1))
 
     def _check_reach(self, points: Tensor) -> None:
         low, high = -self._return_range[1], -self._return_range[0]
@@ -272,7 +267,7 @@ class StockGridSolver:
             found.append(sign * value_iteration(self.mdp, sign * rewards, self.gamma))
         return torch.stack(found)
 
-    def _sure(self, totals: Tensor) -> Tensor:
+    def _certain(self, totals: Tensor) -> Tensor:
         """Return rows that stand for certain totals [n, k']."""
         if self.form == "expectation":
             return self.objective.keys(totals[:, None] if self.dim else totals)
@@ -282,15 +277,29 @@ class StockGridSolver:
 
     # Backups ---------------------------------------------------------------------------------------------
 
-    def _backup(self, index: Tensor, weight: Tensor) -> Tensor:
-        """Return rows [n, J] that mix rows at places [n, q] with weights [n, q], times gamma."""
+    def _backup(self, index: Tensor, weight: Tensor, sure_weight: Tensor, sure_total: Tensor) -> Tensor:
+        """Return rows [n, J] of mixtures, times gamma.
+
+        Args:
+            index: [n, q] rows that are mixed.
+            weight: [n, q] their weights.
+            sure_weight: [n, K] weights of certain totals: after an end, and beyond the grid.
+            sure_total: [n, K, k'] those totals.
+        """
         if self.form == "quantile":
-            atoms = self.gamma * self.rows[index].flatten(1)
-            probs = (weight / self.places)[..., None].expand(*weight.shape, self.places).flatten(1)
-            return quantile_projection(atoms, probs, self.places)
+            atoms = torch.cat([self.rows[index].flatten(1), sure_total[..., 0]], 1)
+            spread = (weight / self.places)[..., None].expand(*weight.shape, self.places)
+            return quantile_projection(
+                self.gamma * atoms, torch.cat([spread.flatten(1), sure_weight], 1), self.places
+            )
         mixed = F.embedding_bag(index, self.rows, mode="sum", per_sample_weights=weight)
         if self.form == "expectation":
-            return mixed * self.gamma**self._degrees
+            keys = self._certain(sure_total.flatten(0, 1)).view(*sure_weight.shape, -1)
+            return (mixed + (sure_weight[..., None] * keys).sum(1)) * self.gamma**self._degrees
+        place, part = _between(sure_total[..., 0], self.support)
+        mixed.scatter_add_(1, place, sure_weight * (1.0 - part)).scatter_add_(
+            1, place + 1, sure_weight * part
+        )
         lower, share = self._shrink  # where gamma z_j falls between two atoms: the same for every law
         projected = torch.zeros_like(mixed).index_add_(1, lower, mixed * (1.0 - share))
         return projected.index_add_(1, lower + 1, mixed * share)
@@ -299,12 +308,13 @@ class StockGridSolver:
         """Yield places [n] of states and stocks, and their rows [n, A, J], or [n, 1, J] of given actions."""
         count, a, q = self._index.shape
         columns = q * self.places if self.form == "quantile" else max(q, self.rows.shape[1])
+        tables = (self._index, self._weight, self._sure_weight, self._sure_total)
         for part in torch.split(torch.arange(count, device=self.rows.device), self._piece(a * columns)):
-            index, weight = self._index[part], self._weight[part]
+            chosen = [table[part] for table in tables]
             if actions is not None:
-                pick = actions.flatten()[part][:, None, None].expand(-1, 1, q)
-                index, weight = index.gather(1, pick), weight.gather(1, pick)
-            rows = self._backup(index.flatten(0, 1), weight.flatten(0, 1))
+                row = torch.arange(len(part), device=part.device)
+                chosen = [table[row, actions.flatten()[part]][:, None] for table in chosen]
+            rows = self._backup(*(table.flatten(0, 1) for table in chosen))
             yield part, rows.view(len(part), -1, rows.shape[1])
 
     @staticmethod
@@ -313,9 +323,7 @@ class StockGridSolver:
 
     def keys(self, rows: Tensor | None = None) -> Tensor:
         """Return K of the law at each state and stock, [M, S, C, J]; first key first."""
-        m, s, c = self._shape
-        table = self.rows[: m * s * c] if rows is None else rows
-        return self._keys(table).view(m, s, c, -1)
+        return self._keys(self.rows if rows is None else rows).view(*self._shape, -1)
 
     def _keys(self, rows: Tensor) -> Tensor:
         if self.form == "expectation":
@@ -403,6 +411,13 @@ class StockGridSolver:
         return self.actions[0][states, nearest]
 
 
+def _between(values: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which atom is below each value, and how far it is to the next one, from 0 to 1."""
+    place = (torch.searchsorted(support, values.contiguous(), right=True) - 1).clamp(0, len(support) - 2)
+    share = (values - support[place]) / (support[place + 1] - support[place])
+    return place, share.clamp(0.0, 1.0)
+
+
 def _support(low: float, high: float, places: int, given: tuple[float, float] | None) -> Tensor:
     """Return evenly spaced atoms over [low, high], one of them 0, or as they were asked for."""
     if given is not None:
@@ -457,11 +472,11 @@ def grid_axes(
 def sweep_bytes(
     *, states: int, stocks: int, actions: int, successors: int, places: int, form: Form, dim: int = 1
 ) -> int:
-    """Return how many bytes a solver needs at its peak, but for rows beyond the grid and for small change.
+    """Return how many bytes a solver needs at its peak, but for small change.
 
-    With R = states * stocks and q = successors * 2^dim neighbours of an action: two tables [R, places],
-    places and weights [R, actions, q] of what a backup mixes, twice while they are made, and the pieces of
-    a sweep.
+    With R = states * stocks and q = successors * 2^dim neighbours of an action: two tables [R, places]; of
+    each action q places and weights, and K certain totals and weights, twice while they are made; and the
+    pieces of a sweep.
 
     Args:
         states: S, of all MDPs together.
@@ -474,7 +489,7 @@ def sweep_bytes(
     """
     rows, mixed = states * stocks, successors * 2**dim
     tables = 2 * rows * places
-    layout = 2 * 2 * rows * actions * mixed
+    layout = 2 * rows * actions * (2 * mixed + successors * (1 + dim))
     # Atoms, their order, probabilities and sums, before and after sorting; or laws, shares, and the result.
     piece: int = min(MAX_POOLED_ELEMENTS, rows * actions * places * (mixed if form == "quantile" else 1))
     total: int = 8 * (tables + layout + (6 if form == "quantile" else 5) * piece)
