@@ -28,6 +28,7 @@ from prefrl.data import Transitions
 from prefrl.envs.tabular import HorizonModel
 from prefrl.functional.objectives import Objective
 from prefrl.functional.stock_problems import ObjectiveSettings, StockProblem
+from prefrl.tabular.blind_policies import return_to_go_policy
 from prefrl.tabular.return_distributions import (
     MAX_DISTANCES,
     BackwardInduction,
@@ -36,7 +37,6 @@ from prefrl.tabular.return_distributions import (
     candidate_stocks,
     mean_objective,
     policy_value,
-    return_to_go_policy,
     solution_of,
 )
 from prefrl.tabular.stock_lattice import FiniteHorizon

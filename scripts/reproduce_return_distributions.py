@@ -48,7 +48,8 @@ from prefrl.run.return_figures import draw_frontier, draw_returns, save_plane_fi
 from prefrl.run.returns import agent_policy, exact_law, sample_returns
 from prefrl.run.study import check_positive, run_study
 from prefrl.run.timing import seconds
-from prefrl.tabular.return_distributions import open_loop_laws, policy_value, return_to_go_policy, solve
+from prefrl.tabular.blind_policies import open_loop_laws, return_to_go_policy
+from prefrl.tabular.return_distributions import policy_value, solve
 from prefrl.tabular.stock_lattice import FiniteHorizon
 
 Experiment = Literal["exact", "two_coins", "apples", "cliff", "cartpole"]

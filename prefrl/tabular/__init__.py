@@ -1,15 +1,8 @@
 """Exact, batched solvers for finite MDPs."""
 
+from .blind_policies import open_loop_laws, return_to_go_policy
 from .mdp import TabularMDP
-from .return_distributions import (
-    BackwardInduction,
-    Solution,
-    StockPolicy,
-    open_loop_laws,
-    policy_value,
-    return_to_go_policy,
-    solve,
-)
+from .return_distributions import BackwardInduction, Solution, StockPolicy, policy_value, solve
 from .solvers import (
     action_values,
     greedy_policy,

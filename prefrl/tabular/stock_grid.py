@@ -68,11 +68,6 @@ def quantile_projection(atoms: Tensor, probs: Tensor, count: int) -> Tensor:
     return atoms.gather(-1, place.clamp(max=atoms.shape[-1] - 1))
 
 
-def wasserstein(first: Tensor, second: Tensor) -> Tensor:
-    """Return the 1-Wasserstein distance [...] of laws given by as many quantiles [..., N] each."""
-    return (first.sort(-1).values - second.sort(-1).values).abs().mean(-1)
-
-
 @dataclass(frozen=True)
 class StockGrid:
     """A product of rising axes of stocks.

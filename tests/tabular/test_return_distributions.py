@@ -635,10 +635,6 @@ def test_acting_takes_the_nearest_total():
     assert policy.act(1, states, stocks).tolist() == [1, 0, 0, 1], "risky after 0, safe after 2"
     blind = return_to_go_policy(problem, MEAN)[0]
     assert blind.act(1, states, stocks).tolist() == [1, 1, 1, 1]
-    moved = blind.on(policy.lattice)
-    assert moved.law(policy.lattice.initial).shape[1] == len(policy.lattice.initial)
-    with pytest.raises(ValueError, match="looks at the stock"):
-        policy.on(policy.lattice)
 
 
 def test_a_stock_that_is_not_reached_takes_the_action_of_one_that_is():
