@@ -1,4 +1,4 @@
-"""Policies that do not look at the stock: risk-neutral and naive ones, and all of them where they can be listed."""
+"""Policies that do not look at the stock: risk-neutral and naive ones, and all where they can be listed."""
 
 from __future__ import annotations
 
