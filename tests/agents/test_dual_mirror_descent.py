@@ -308,6 +308,7 @@ def test_an_uncertain_horizon_is_served_better_by_falling_rates():
     assert falling > 1.5 * even
 
 
+@pytest.mark.slow
 def test_fairness_spreads_the_use_of_resources():
     rho = [0.3, 0.3, 0.9]
     plain, _ = run(REVENUE, 2000, 4, m=3, d=4, rho=rho)

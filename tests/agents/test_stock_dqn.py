@@ -74,7 +74,7 @@ def by_hand(agent, step, stocks, *, moves=True, fed=True):
         for a in range(3):
             total = after + chosen[a].double()
             worth = CVaR(config.tau).value(chosen[a].double()) if not fed else total.clamp(max=0.0).mean()
-            scored.append((round(float(worth), 6), float(chosen[a].mean())))
+            scored.append((round(float(worth.detach()), 6), float(chosen[a].detach().mean())))
         best = max(range(3), key=lambda a: scored[a])
         goal = float(step.rewards[i].float()) + config.gamma * (1 - float(step.terminations[i])) * slow[best]
         losses.append(quantile_huber_loss(taken, goal.detach(), kappa=config.kappa))
@@ -182,7 +182,7 @@ def test_the_search_is_over_the_grid():
         scores.append(float(worth.gather(1, best[:, None]).mean() / 0.5 - c))
     np.testing.assert_allclose(agent.scores(obs, grid).numpy(), scores, atol=1e-5)
     assert agent.search_initial_stock(obs) == pytest.approx(float(grid[int(np.argmax(scores))]))
-    other = agent.search_initial_stock(obs, conditional_value_at_risk(0.05))
+    other = agent.search_initial_stock(obs, conditional_value_at_risk(0.9))
     assert other in [pytest.approx(float(c)) for c in grid]
     with pytest.warns(UserWarning, match="is stock_high -4; a larger one may be better"):
         make_agent(stock_low=-30.0, stock_high=-4.0, tau=0.01).search_initial_stock(obs)

@@ -121,6 +121,7 @@ def test_demo(tmp_path):
     assert (out / "demo.png").stat().st_size > 50_000
 
 
+@pytest.mark.slow
 def test_bench_foundation_on_little_work(tmp_path):
     out = tmp_path / "run"
     flags = ("--repeats", 1, "--num-mdps", 20, "--num-envs", 64, "--fit-steps", 20, "--out", out)
