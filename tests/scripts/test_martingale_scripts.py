@@ -41,6 +41,7 @@ def test_train_continuous_control(tmp_path):
     assert {"value", "terminal_mean", "terminal_variance", "seconds"} <= set(result)
 
 
+@pytest.mark.slow
 def test_reproduce_martingale_goes_on(tmp_path):
     out = tmp_path / "study"
     flags = ("--experiments", "misspecified", "rough", "control", "--seeds", 2, "--paths", 300,

@@ -177,6 +177,7 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_a_small_run(tmp_path):
     flags = ("--num-seeds", 3, "--points", 64, "--hidden", 16, 8, "--steps", 20, "--eval-every", 10,
              "--batch-size", 16, "--offsets", 0, 8)  # fmt: skip

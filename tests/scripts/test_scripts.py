@@ -83,7 +83,8 @@ def test_human_preferences_name_the_conditions_there_are(tmp_path, published_fil
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("stochastic", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stochastic", [False, True])
 def test_random_grids(tmp_path, stochastic):
     out = tmp_path / "run"
     flags = ("--num-mdps", 3, "--sizes", 20, 60, "--fit-steps", 60, "--max-policies", 20, "--out", out)
