@@ -133,9 +133,11 @@ def constrained(components: int, penalty: float | None) -> StockProblem:
     return StockProblem(objective)
 
 
-Name = Literal["cvar", "mean_cvar", "optimistic_cvar", "mean", "target_return", "target_probability",
-"two_slope",
-               "worst_case", "exponential", "homeostasis", "constraint_penalty", "constraint"]  # fmt: skip
+Name = Literal[
+    "cvar", "mean_cvar", "optimistic_cvar", "mean", "target_return", "target_probability", "two_slope",
+    "worst_case", "exponential", "homeostasis", "constraint_penalty", "constraint",
+]  # fmt: skip
+"""Words for what is wanted; each is explained in docs/return_distributions.md."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 from prefrl.functional.objectives import Objective, best_actions
 
 from .return_distributions import StockPolicy
-from .stock_lattice import MAX_POINTS, FiniteHorizon, StockLattice, merged
+from .stock_lattice import MAX_POINTS, FiniteHorizon, StockLattice, first_places, merged
 
 
 def return_to_go_policy(
@@ -126,6 +126,4 @@ def _moved(laws: Tensor, move: Tensor, size: int) -> Tensor:
 
 def _distinct_rows(laws: Tensor) -> Tensor:
     _, place = torch.unique(torch.round(laws * 1e12).to(torch.int64), return_inverse=True, dim=0)
-    first = torch.full((int(place.max()) + 1,), len(laws), dtype=torch.int64, device=laws.device)
-    first.scatter_reduce_(0, place, torch.arange(len(laws), device=laws.device), "amin")
-    return laws[first]
+    return laws[first_places(place)]

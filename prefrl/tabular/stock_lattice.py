@@ -121,9 +121,13 @@ def merged(values: Tensor) -> tuple[Tensor, Tensor]:
     keys = torch.round(values / scale).to(torch.int64)
     dim = 0 if values.ndim > 1 else None  # for numbers the form without it is several times as fast
     _, place = torch.unique(keys, return_inverse=True, dim=dim)
-    first = torch.full((int(place.max()) + 1,), len(values), dtype=torch.int64, device=values.device)
-    first.scatter_reduce_(0, place, torch.arange(len(values), device=values.device), "amin")
-    return values[first], place  # the first of each: the same whenever it is done again
+    return values[first_places(place)], place  # the first of each: the same whenever it is done again
+
+
+def first_places(group: Tensor) -> Tensor:
+    """Return where each group 0, 1, ... first stands in [n] numbers of groups."""
+    first = torch.full((int(group.max()) + 1,), len(group), dtype=torch.int64, device=group.device)
+    return first.scatter_reduce_(0, group, torch.arange(len(group), device=group.device), "amin")
 
 
 class StockLattice:
