@@ -179,6 +179,14 @@ class Agent(ABC):
     def restarted(self) -> None:  # noqa: B027  (most agents do not mind)
         """Take note that the environment was reset in mid-episode: the last step has no successor."""
 
+    def relabel(self, rewards: Tensor) -> None:  # noqa: B027  (most keep no rewards)
+        """Replace the rewards of what is kept, after a learned reward has changed.
+
+        Args:
+            rewards: [T, n] rewards of the latest T steps that were observed, the newest last; where more
+                steps are kept, the older ones stay as they are.
+        """
+
     def check(self) -> None:  # noqa: B027  (most agents have nothing to say)
         """Raise :class:`LearningFailedError` where going on is no use; the loop asks when it logs.
 

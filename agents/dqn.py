@@ -385,6 +385,11 @@ class DQN(Agent):
         if self.replay is not None and self.steps_env:
             self.replay.cut()
 
+    def relabel(self, rewards: Tensor) -> None:
+        """See :meth:`Agent.relabel`; a data set's rewards stay as they are."""
+        if self.replay is not None and self.steps_env:
+            self.replay.relabel(rewards)
+
     # Learning --------------------------------------------------------------------------------------------
 
     def update(self) -> dict[str, Tensor]:

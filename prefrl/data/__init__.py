@@ -6,7 +6,13 @@ from .human import load_human_preferences, load_human_statistics
 from .minari import load_minari
 from .preference_files import load_preferences, save_preferences
 from .seeding import seeded_generator
-from .segments import Preferences, Segments, concatenate_segments, split_preferences
+from .segments import (
+    Preferences,
+    Segments,
+    concatenate_preferences,
+    concatenate_segments,
+    split_preferences,
+)
 from .transitions import Transitions, map_obs, step_infos, successor_obs, transition_mask
 
 __all__ = [
@@ -15,6 +21,7 @@ __all__ = [
     "TransitionDataset",
     "Transitions",
     "atomic_path",
+    "concatenate_preferences",
     "concatenate_segments",
     "load_human_preferences",
     "load_human_statistics",

@@ -48,7 +48,7 @@ def save_preferences(path: str | os.PathLike[str], preferences: Preferences) -> 
     """
     if not isinstance(preferences, Preferences):
         raise TypeError(f"preferences is a {type(preferences).__name__}; it must be Preferences")
-    tensors = _tensors(preferences)
+    tensors = preference_tensors(preferences)
     for name, value in tensors.items():
         check_storable(FORMAT, name, value)
     preferences.validate()
@@ -90,23 +90,23 @@ def _assemble(tensors: Mapping[str, Tensor], schema: Mapping[str, Any]) -> Prefe
         raise ValueError(f"schema.annotator_names is {reprlib.repr(names)}; it must be a list of strings")
     if not isinstance(metadata, dict):
         raise ValueError(f"schema.metadata is {reprlib.repr(metadata)}; it must be a JSON object")
+    return preferences_from_tensors(tensors, tuple(names), metadata).validate()
+
+
+def preferences_from_tensors(
+    tensors: Mapping[str, Tensor], names: tuple[str, ...] = ("unknown",), metadata: Mapping[str, Any] | None = None
+) -> Preferences:
+    """Return comparisons of tensors that :func:`preference_tensors` named."""
     first, second = (
         Segments(*(tensors[f"{side}_{name}"] for name in _SEGMENT_FIELDS if f"{side}_{name}" in tensors))
         for side in ("first", "second")
     )
-    return Preferences(
-        first,
-        second,
-        tensors["labels"],
-        tensors["weights"],
-        tensors["annotators"],
-        tuple(names),
-        metadata,
-    ).validate()
+    fields = (tensors[name] for name in _PAIR_FIELDS)
+    return Preferences(first, second, *fields, names, metadata or {})
 
 
-def _tensors(preferences: Preferences) -> dict[str, Tensor]:
-    """Return what a file holds, by name."""
+def preference_tensors(preferences: Preferences) -> dict[str, Tensor]:
+    """Return the tensors of comparisons by the names that they have in a file."""
     found = {name: getattr(preferences, name) for name in _PAIR_FIELDS}
     for side in ("first", "second"):
         segments = getattr(preferences, side)

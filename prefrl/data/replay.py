@@ -134,6 +134,17 @@ class ReplayBuffer:
         if self.added:
             self.storage["truncations"][(self.added - 1) % self.steps] = True
 
+    def relabel(self, rewards: Tensor) -> None:
+        """Replace the rewards of the latest T steps by others [T, num_envs], the newest last."""
+        if self.added:
+            kept = self.storage["rewards"]
+            newest = rewards[max(0, len(rewards) - min(self.added, self.steps)) :]
+            kept[self.latest(len(newest), kept.device)] = newest.to(kept.dtype)
+
+    def latest(self, count: int, device: torch.device) -> Tensor:
+        """Return the places [count] on axis 0 of :attr:`storage` of the latest steps, the newest last."""
+        return (self.added - count + torch.arange(count, device=device)) % self.steps
+
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
         """Draw transitions uniformly, with replacement.
 

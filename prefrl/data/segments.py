@@ -381,6 +381,25 @@ class Preferences:
         return self
 
 
+def concatenate_preferences(parts: Sequence[Preferences]) -> Preferences:
+    """Return several sets of comparisons as one, with the annotators and metadata of the first.
+
+    Raises:
+        ValueError: if there is none, their arrays are of different kinds, or their annotators differ.
+    """
+    if not parts:
+        raise ValueError("parts is empty; give at least one set of comparisons")
+    if len({part.annotator_names for part in parts}) > 1:
+        raise ValueError("the sets of comparisons have different annotators")
+    return replace(
+        parts[0],
+        first=concatenate_segments([part.first for part in parts]),
+        second=concatenate_segments([part.second for part in parts]),
+        **{name: torch.cat([getattr(part, name) for part in parts])
+           for name in ("labels", "weights", "annotators")},
+    )  # fmt: skip
+
+
 def split_preferences(preferences: Preferences, parts: int, *, seed: int = 0) -> list[Preferences]:
     """Split comparisons at random into disjoint parts whose sizes differ by at most one.
 

@@ -50,6 +50,6 @@ class StackedMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs [B, N, in] to outputs [B, N], or [B, N, out]."""
         for layer in self.layers[:-1]:
-            x = torch.relu(layer(x))
+            x = torch.relu_(layer(x))  # in place: what the layer returned is needed by nobody else
         output: Tensor = self.layers[-1](x)
         return output[..., 0] if self.scalar else output

@@ -1,0 +1,85 @@
+"""Symmetric zero-sum games that preferences make: who beats whom, and by how much.
+
+A preference matrix P [K, K] is antisymmetric with entries in [-1, 1]: P[i, j] = 2 Pr(i is preferred to j) - 1.
+It may be intransitive. What is always there is a minimax winner (von Neumann winner), a mixture p* in
+argmax_p min_q p P q, of value 0. Playing one no-regret learner against its own iterates finds it (SPO, Swamy et
+al. 2024, arXiv 2401.04056): since p P p = 0, the exploitability of the average is the average regret.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+TOLERANCE = 1e-9
+"""How far from antisymmetric a preference matrix may be."""
+
+
+def check_preference_matrix(matrix: Tensor) -> Tensor:
+    """Return a preference matrix [K, K] as float64.
+
+    Raises:
+        ValueError: if it is not square, of at least 2 options, antisymmetric, and within [-1, 1].
+    """
+    matrix = matrix.to(torch.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
+        raise ValueError(f"the preference matrix has shape {list(matrix.shape)}; it must be [K, K], K at least 2")
+    if not bool(torch.isfinite(matrix).all()) or float(matrix.abs().max()) > 1.0:
+        raise ValueError("the preference matrix has entries outside [-1, 1]")
+    wrong = torch.nonzero((matrix + matrix.T).abs() > TOLERANCE)
+    if len(wrong):
+        i, j = wrong[0].tolist()
+        raise ValueError(f"the preference matrix is not antisymmetric: entry ({i}, {j}) is "
+                         f"{float(matrix[i, j]):g} and ({j}, {i}) is {float(matrix[j, i]):g}")  # fmt: skip
+    return matrix
+
+
+def cycle_of_three(first: float, second: float, third: float) -> Tensor:
+    """Return P [3, 3] where 0 beats 1 by ``first``, 1 beats 2 by ``second``, and 2 beats 0 by ``third``.
+
+    Its minimax winner is proportional to (second, third, first).
+    """
+    a, c, b = first, second, third
+    return torch.tensor([[0.0, a, -b], [-a, 0.0, c], [b, -c, 0.0]], dtype=torch.float64)
+
+
+def exploitability(matrix: Tensor, policy: Tensor) -> Tensor:
+    """Return max_q q P p [...], what the best answer wins against mixtures p [..., K]; 0 for a winner."""
+    return (policy @ matrix.T).amax(-1)
+
+
+def minimax_winner(matrix: Tensor) -> Tensor:
+    """Return a minimax winner [K], by linear programming: maximise v subject to p P >= v for every column.
+
+    Where there are several, it is one of them.
+
+    Raises:
+        ValueError: if the matrix is no preference matrix.
+    """
+    from scipy.optimize import linprog
+
+    payoff = check_preference_matrix(matrix).numpy()
+    k = len(payoff)
+    objective = np.append(np.zeros(k), -1.0)
+    found = linprog(objective, A_ub=np.hstack([-payoff.T, np.ones((k, 1))]), b_ub=np.zeros(k),
+                    A_eq=np.append(np.ones(k), 0.0)[None], b_eq=[1.0],
+                    bounds=[(0.0, 1.0)] * k + [(None, None)])  # fmt: skip
+    return torch.as_tensor(found.x[:k]).clamp(min=0.0)
+
+
+def hedge_rate(num_options: int, rounds: int) -> float:
+    """Return the learning rate sqrt(2 ln K / T) of Hedge for payoffs in [-1, 1]."""
+    return math.sqrt(2.0 * math.log(num_options) / rounds)
+
+
+def hedge_step(log_weights: Tensor, payoffs: Tensor, rate: float) -> Tensor:
+    """Return the logarithms [..., K] of Hedge's mixture after payoffs [..., K], normalised."""
+    return torch.log_softmax(log_weights + rate * payoffs, -1)
+
+
+def win_rates(preferences: Tensor) -> Tensor:
+    """Return the mean preference [n] of n trajectories over B others, of P [n, B]; 0 where B is 0."""
+    return preferences.mean(1) if preferences.shape[1] else preferences.new_zeros(len(preferences))

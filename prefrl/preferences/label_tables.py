@@ -1,0 +1,68 @@
+"""Answers written down as a table: which segments were compared, and which was preferred."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from pathlib import Path
+
+import torch
+
+from prefrl.data import Preferences, Segments
+
+COLUMNS = ("first", "second", "label")
+"""Header of a table of labels."""
+
+
+def read_label_table(path: str | os.PathLike[str], segments: Segments) -> Preferences:
+    """Return comparisons of segments from a CSV file with the columns ``first,second,label``.
+
+    ``first`` and ``second`` number the segments from 0; ``label`` is the probability that the second is
+    preferred, 0.5 for a tie.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming the line that is wrong: a label of a segment that there is not, or no number.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no table of labels {path}")
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        lines = list(csv.reader(file))
+    if not lines or tuple(name.strip() for name in lines[0]) != COLUMNS:
+        raise ValueError(f"{path} begins with {lines[0] if lines else 'nothing'}; it must begin with the header "
+                         f"{','.join(COLUMNS)}")  # fmt: skip
+    rows = [_row(f"{path}, line {number}", line) for number, line in enumerate(lines[1:], start=2) if line]
+    if not rows:
+        raise ValueError(f"{path} holds no labels")
+    places = [[int(row[side]) for row in rows] for side in (0, 1)]
+    return label_segments(segments, *places, [row[2] for row in rows])
+
+
+def _row(where: str, line: list[str]) -> tuple[float, float, float]:
+    try:
+        first, second, label = (float(entry) for entry in line)
+    except ValueError:
+        raise ValueError(f"{where} is {','.join(line)!r}; it must be two numbers of segments and a label") from None
+    if not (first.is_integer() and second.is_integer() and math.isfinite(label)):
+        raise ValueError(f"{where} is {','.join(line)!r}; segments are whole numbers, labels finite")
+    return first, second, label
+
+
+def label_segments(
+    segments: Segments, first: list[int], second: list[int], labels: list[float]
+) -> Preferences:
+    """Return comparisons of segments by their numbers.
+
+    Raises:
+        ValueError: if the lists differ in length, or a label is of a segment that there is not.
+    """
+    if not len(first) == len(second) == len(labels):
+        raise ValueError(f"there are {len(first)} first and {len(second)} second segments, and {len(labels)} labels")
+    for row, pair in enumerate(zip(first, second, strict=True)):
+        for place in pair:
+            if not 0 <= place < len(segments):
+                raise ValueError(f"label {row} is of segment {place}, which is missing: there are "
+                                 f"{len(segments)} segments, numbered from 0")  # fmt: skip
+    places = [torch.tensor(side) for side in (first, second)]
+    return Preferences.from_labels(segments[places[0]], segments[places[1]], torch.tensor(labels))

@@ -1,0 +1,448 @@
+"""Reward models: ensembles of networks of transitions, fitted to preferences between segments.
+
+The probability that the second of two segments is preferred is logistic(G' - G) with G the sum of the rewards of
+a segment (Bradley and Terry; Christiano et al. 2017, arXiv 1706.03741). A reward is known up to a factor and,
+where all segments have one length, up to a constant; so it is scaled before an agent sees it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import gymnasium as gym
+import torch
+from torch import Tensor
+
+from prefrl.data import Preferences, Segments, concatenate_segments, seeded_generator
+from prefrl.data.observations import ObservationLayout
+from prefrl.data.spaces import space_from_json, space_to_json
+from prefrl.data.tensor_file import read_tensor_file, write_tensor_file
+from prefrl.functional.preferences import partial_return, preference_cross_entropy, weighted_mean
+from prefrl.nn.reward_nets import RewardNetwork
+from prefrl.nn.update import AdamUpdate
+
+FILE_FORMAT = 1
+"""Version of the files that :meth:`RewardModel.save` writes."""
+
+CHUNK = 16_384
+"""Transitions that are scored at once where very many are."""
+
+
+@dataclass(frozen=True)
+class RewardModelConfig:
+    """Settings of :class:`RewardModel`.
+
+    Raises:
+        ValueError: if a number is out of range, or the model would look at nothing.
+    """
+
+    members: int = 3
+    """Networks of the ensemble (PEBBLE: 3)."""
+
+    hidden: tuple[int, ...] = (64, 64)
+    """Sizes of the hidden layers (PEBBLE: three of 256; HERON: two of 256)."""
+
+    use_obs: bool = True
+    """Whether the reward may depend on the observation before the step."""
+
+    use_actions: bool = True
+    """Whether it may depend on the action."""
+
+    use_next_obs: bool = False
+    """Whether it may depend on the observation after the step."""
+
+    use_features: bool = False
+    """Whether it may depend on the segments' features (for HERON: the factors)."""
+
+    learning_rate: float = 1e-3
+    """Adam's step size."""
+
+    batch_size: int = 32
+    """Comparisons of a gradient step."""
+
+    epochs: int = 20
+    """Passes over the comparisons in a fit."""
+
+    bootstrap: bool = True
+    """Each member weighs the comparisons by its own Poisson(1) draws, the online bootstrap; otherwise they see
+    the same ones, and differ by where they start."""
+
+    normalize_inputs: bool = True
+    """Measure numbers in the inputs in their mean and standard deviation, taken anew at each fit."""
+
+    normalize_rewards: Literal["scale", "standard", "none"] = "scale"
+    """What an agent sees: rewards over their standard deviation among the fitted transitions ("scale"), less
+    their mean too ("standard": not where episodes end early, which would become worth seeking or fearing),
+    or as they are."""
+
+    conv_filters: int = 16
+    """Filters of the first convolution, where observations have a picture."""
+
+    def __post_init__(self) -> None:
+        for name in ("members", "batch_size", "epochs", "conv_filters"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not self.learning_rate > 0.0:
+            raise ValueError(f"learning_rate is {self.learning_rate}; it must be positive")
+        if not (self.use_obs or self.use_actions or self.use_next_obs or self.use_features):
+            raise ValueError("the reward model would look at nothing; set one of use_obs, use_actions, "
+                             "use_next_obs, use_features")  # fmt: skip
+        if self.normalize_rewards not in ("scale", "standard", "none"):
+            raise ValueError(f"normalize_rewards is {self.normalize_rewards!r}; it must be 'scale', 'standard' "
+                             "or 'none'")  # fmt: skip
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+
+
+class RewardModel:
+    """An ensemble of reward networks for the transitions of an environment.
+
+    Args:
+        observation_space: see :class:`prefrl.data.observations.ObservationLayout`.
+        action_space: Box, Discrete, MultiBinary or MultiDiscrete.
+        config: settings.
+        num_features: features of a transition that the networks read too (with ``use_features``).
+        device: torch device.
+        seed: seeds the networks and the fits.
+
+    Raises:
+        ValueError: if a space is of another kind, or the settings do not fit it.
+    """
+
+    def __init__(
+        self,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        config: RewardModelConfig | None = None,
+        *,
+        num_features: int = 0,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        self.config = config = config or RewardModelConfig()
+        self.observation_space, self.action_space = observation_space, action_space
+        self.device, self.seed, self.num_features = torch.device(device), seed, num_features
+        self.layout, self._actions = ObservationLayout(observation_space), ObservationLayout(action_space)
+        if config.use_features != (num_features > 0):
+            raise ValueError(f"use_features is {config.use_features}, and num_features {num_features}; the "
+                             "reward model reads features if there are some")  # fmt: skip
+        if self.layout.picture is not None and config.use_obs and config.use_next_obs:
+            raise ValueError("use_obs and use_next_obs are both set, and observations are pictures; a reward "
+                             "model reads one")  # fmt: skip
+        number = [torch.ones(num_features, dtype=torch.bool)] if num_features else []
+        seen = self.layout.numeric
+        kinds = [seen] * config.use_obs + [seen] * config.use_next_obs
+        kinds += [self._actions.numeric] * config.use_actions + number
+        self._numeric = torch.cat([*kinds, torch.zeros(0, dtype=torch.bool)])
+        picture = self.layout.picture if config.use_obs or config.use_next_obs else None
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with torch.device(self.device), torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(seeded_generator(seed, "reward network").initial_seed())
+            self.network = RewardNetwork(config.members, len(self._numeric), config.hidden, picture,
+                                         config.conv_filters)  # fmt: skip
+            self._shift = torch.zeros(len(self._numeric))
+            self._spread = torch.ones(len(self._numeric))
+            self._mean, self._std = torch.zeros(()), torch.ones(())
+        self._update = AdamUpdate(self.network, self._loss, lr=config.learning_rate, eps=1e-8,
+                                  max_grad_norm=float("inf"))  # fmt: skip
+        self._generator = seeded_generator(seed, "reward fit")
+
+    # What an agent is told --------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def rewards(
+        self, obs: Any, actions: Tensor, next_obs: Any = None, features: Tensor | None = None
+    ) -> Tensor:
+        """Return the ensemble's mean reward [n] of transitions, normalised as the settings say.
+
+        Args:
+            obs: [n, ...] observations before the steps, or a dict of them.
+            actions: [n, ...] actions.
+            next_obs: [n, ...] observations after the steps; needed with ``use_next_obs``.
+            features: [n, F]; needed with ``use_features``.
+
+        Raises:
+            ValueError: if something is missing that the model looks at.
+        """
+        following = None if next_obs is None else self.layout.keep(next_obs)
+        return self.kept_rewards(self.layout.keep(obs), actions, following, features)
+
+    @torch.no_grad()
+    def kept_rewards(
+        self, obs: Tensor, actions: Tensor, next_obs: Tensor | None = None, features: Tensor | None = None
+    ) -> Tensor:
+        """Return :meth:`rewards` [n] for observations as they are kept (``prefrl.data.observations``)."""
+        pieces = []
+        for start in range(0, len(obs), CHUNK):
+            part = slice(start, start + CHUNK)
+            pieces.append(self._members(
+                obs[part], actions[part], None if next_obs is None else next_obs[part],
+                None if features is None else features[part],
+            ).mean(0))  # fmt: skip
+        return self.normalized(torch.cat(pieces) if len(pieces) != 1 else pieces[0])
+
+    def normalized(self, rewards: Tensor) -> Tensor:
+        """Return rewards as an agent sees them; see ``normalize_rewards``."""
+        if self.config.normalize_rewards == "none":
+            return rewards
+        centred = rewards - self._mean if self.config.normalize_rewards == "standard" else rewards
+        return centred / self._std
+
+    def numpy_rewards(self, obs: Any, actions: Any, next_obs: Any, infos: Any = None) -> Any:
+        """Return :meth:`rewards` [n] of numpy arrays as float32, for wrappers of environments on the host."""
+
+        def tensor(values: Any) -> Any:
+            if isinstance(values, Mapping):
+                return {name: tensor(part) for name, part in values.items()}
+            return torch.as_tensor(values, device=self.device)
+
+        return self.rewards(tensor(obs), tensor(actions), tensor(next_obs)).cpu().numpy()
+
+    @torch.no_grad()
+    def scores(self, segments: Segments) -> Tensor:
+        """Return the sum of rewards [E, N] of each segment under each member, not normalised."""
+        rows = max(1, CHUNK // segments.max_length)
+        pieces = []
+        for start in range(0, len(segments), rows):
+            part = segments[slice(start, start + rows)]
+            rewards = self._members(*self._flat(part)).reshape(self.config.members, *part.mask.shape)
+            pieces.append(partial_return(rewards, part.mask))
+        return torch.cat(pieces, 1)
+
+    @torch.no_grad()
+    def accuracy(self, preferences: Preferences) -> Tensor:
+        """Return the share [] of comparisons without tie in which the ensemble prefers what was preferred."""
+        scores = [self.scores(side).mean(0) for side in (preferences.first, preferences.second)]
+        wanted = (preferences.labels - 0.5).sign()
+        right = ((scores[1] - scores[0]).sign() == wanted).to(torch.float64)
+        return weighted_mean(right, (wanted != 0) * preferences.weights)
+
+    # Fitting ----------------------------------------------------------------------------------------------
+
+    def fit(self, preferences: Preferences, *, epochs: int | None = None) -> dict[str, Tensor]:
+        """Fit the ensemble to comparisons, on from where it stands; return mean loss and accuracy.
+
+        Args:
+            preferences: comparisons of segments of this environment, on the model's device.
+            epochs: passes over them (None: the settings').
+
+        Raises:
+            ValueError: if there are none, or they are not of this environment's spaces.
+        """
+        self.check(preferences)
+        count, config = len(preferences), self.config
+        both = concatenate_segments([preferences.first, preferences.second])
+        self.take_statistics(both)
+        size = min(config.batch_size, count)
+        weights = preferences.weights.to(torch.float32).expand(config.members, -1)
+        if config.bootstrap:
+            drawn = torch.poisson(torch.ones(config.members, count), generator=self._generator)
+            weights = weights * drawn.to(self.device)
+        vectors, pictures = self._inputs(*self._flat(both))
+        length = both.max_length
+        vectors = vectors.reshape(2 * count, length, -1)
+        pictures = None if pictures is None else pictures.reshape(2 * count, length, *pictures.shape[1:])
+        mask, labels, losses = both.mask, preferences.labels.to(torch.float32), []
+        for _ in range(config.epochs if epochs is None else epochs):
+            order = torch.randperm(count, generator=self._generator).to(self.device)
+            for start in range(0, count, size):
+                chosen = order[start : start + size]
+                rows = torch.cat([chosen, chosen + count])
+                first = torch.arange(len(chosen), device=self.device)
+                metrics = self._update.step(
+                    vectors[rows].flatten(0, 1), None if pictures is None else pictures[rows].flatten(0, 1),
+                    mask[rows], first, first + len(chosen), labels[chosen], weights[:, chosen],
+                )  # fmt: skip
+                losses.append(metrics["loss"])
+        self.take_scale(both)
+        return {"loss": torch.stack(losses).mean(), "accuracy": self.accuracy(preferences)}
+
+    def fit_pairs(self, segments: Segments, first: Tensor, second: Tensor, labels: Tensor,
+                  weights: Tensor) -> dict[str, Tensor]:  # fmt: skip
+        """Take one gradient step on pairs among some segments, each of which is scored once.
+
+        Args:
+            segments: N of them, on the model's device.
+            first: [P] places of the pairs' first segments.
+            second: [P] places of their second ones.
+            labels: [P] probability that the second is preferred.
+            weights: [P] 0 for pairs that do not count.
+
+        Returns:
+            ``loss``, the weighted mean over the pairs.
+        """
+        vectors, pictures = self._inputs(*self._flat(segments))
+        weights = weights.to(torch.float32).expand(self.config.members, -1)
+        return self._update.step(vectors, pictures, segments.mask, first, second, labels.to(torch.float32),
+                                 weights)  # fmt: skip
+
+    def _loss(
+        self, network: Any, vectors: Tensor, pictures: Tensor | None, mask: Tensor, first: Tensor,
+        second: Tensor, labels: Tensor, weights: Tensor,
+    ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+        """Return the sum over members of their mean losses, and the mean over members."""
+        rewards = network(vectors, pictures).reshape(self.config.members, *mask.shape)
+        scores = partial_return(rewards, mask)  # [E, N]
+        logits = scores[:, second] - scores[:, first]
+        losses = weighted_mean(preference_cross_entropy(logits, labels), weights)
+        return losses.sum(), {"loss": losses.detach().mean()}
+
+    def check(self, preferences: Preferences) -> None:
+        """Raise ValueError unless these are comparisons of segments that the model can score."""
+        if not isinstance(preferences, Preferences):
+            raise TypeError(f"preferences is a {type(preferences).__name__}; it must be Preferences")
+        if not len(preferences):
+            raise ValueError("there is no comparison to fit the reward model to")
+        segments = preferences.first
+        wanted = {"obs": _kept_shape(self.layout), "actions": _kept_shape(self._actions)}
+        for name, shape in wanted.items():
+            given = tuple(getattr(segments, name).shape[2:])
+            if given != shape:
+                raise ValueError(f"{name} of the segments have shape {given}; the reward model was made for "
+                                 f"{shape} ({self.observation_space}, {self.action_space})")  # fmt: skip
+        if self.num_features and (segments.features is None or segments.features.shape[-1] != self.num_features):
+            given_features = None if segments.features is None else segments.features.shape[-1]
+            raise ValueError(f"the segments have {given_features or 'no'} features; the reward model reads "
+                             f"{self.num_features}")  # fmt: skip
+
+    @torch.no_grad()
+    def take_statistics(self, segments: Segments) -> None:
+        """Take the scale of inputs from segments; :meth:`fit` does it with those that it is given."""
+        if not self.config.normalize_inputs:
+            return
+        self._shift.zero_(), self._spread.fill_(1.0)
+        vectors, _ = self._inputs(*self._flat(segments))
+        weights = segments.mask.flatten().to(vectors.dtype)[:, None]
+        total = weights.sum().clamp(min=1.0)
+        mean = (weights * vectors).sum(0) / total
+        spread = ((weights * (vectors - mean).square()).sum(0) / total).sqrt()
+        numeric = self._numeric.to(self.device)
+        self._shift.copy_(torch.where(numeric, mean, 0.0))
+        self._spread.copy_(torch.where(numeric & (spread > 1e-6), spread, 1.0))
+
+    @torch.no_grad()
+    def take_scale(self, segments: Segments) -> None:
+        """Take the scale of rewards from segments; :meth:`fit` does it with those that it is given."""
+        rewards = self._members(*self._flat(segments)).mean(0)
+        weights = segments.mask.flatten().to(rewards.dtype)
+        mean = weighted_mean(rewards, weights)
+        self._mean.copy_(mean)
+        self._std.copy_(weighted_mean((rewards - mean).square(), weights).sqrt().clamp(min=1e-6))
+
+    # Inputs -----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _flat(segments: Segments) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Return observations, actions, next observations and features of all steps, [N L, ...]."""
+        features = None if segments.features is None else segments.features.flatten(0, 1)
+        return (segments.obs[:, :-1].flatten(0, 1), segments.actions.flatten(0, 1),
+                segments.obs[:, 1:].flatten(0, 1), features)  # fmt: skip
+
+    def _members(
+        self, obs: Tensor, actions: Tensor, next_obs: Tensor | None, features: Tensor | None
+    ) -> Tensor:
+        """Return rewards [E, N] of transitions with observations as they are kept."""
+        return self.network(*self._inputs(obs, actions, next_obs, features))  # type: ignore[no-any-return]
+
+    def _inputs(
+        self, obs: Tensor, actions: Tensor, next_obs: Tensor | None, features: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return what the networks read: vectors [N, D], and pictures."""
+        config, columns, pictures = self.config, [], None
+        for used, values, name in ((config.use_obs, obs, "obs"), (config.use_next_obs, next_obs, "next_obs")):
+            if used:
+                if values is None:
+                    raise ValueError(f"the reward model looks at {name}, which was not given")
+                read = self.layout.read(values)
+                columns.append(read.vectors)
+                pictures = read.pictures
+        if config.use_actions:
+            columns.append(self._actions.read(actions).vectors)
+        if config.use_features:
+            if features is None:
+                raise ValueError("the reward model looks at features, which were not given")
+            columns.append(features.to(torch.float32))
+        vectors = columns[0] if len(columns) == 1 else torch.cat(columns, 1)
+        return (vectors - self._shift) / self._spread, pictures
+
+    # Files ------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and numbers: everything a bit-equal continuation needs."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self._update.optimizer.state_dict(),
+            "generator": self._generator.get_state(),
+            "inputs": [self._shift, self._spread],
+            "scale": [self._mean, self._std],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
+        self.network.load_state_dict(state["network"])
+        self._update.optimizer.load_state_dict(state["optimizer"])
+        self._generator.set_state(state["generator"].cpu())
+        for mine, given in zip((self._shift, self._spread, self._mean, self._std),
+                               (*state["inputs"], *state["scale"]), strict=True):  # fmt: skip
+            mine.copy_(given)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to one file: tensors and JSON, no pickled objects; whole or not at all."""
+        header = {
+            "format": FILE_FORMAT,
+            "config": dataclasses.asdict(self.config),
+            "observation_space": space_to_json(self.observation_space),
+            "action_space": space_to_json(self.action_space),
+            "num_features": self.num_features,
+            "seed": self.seed,
+        }
+        write_tensor_file(path, {"reward_model": json.dumps(header), "state": self.state_dict()})
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        observation_space: gym.Space[Any] | None = None,
+        action_space: gym.Space[Any] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> RewardModel:
+        """Read a model that :meth:`save` wrote.
+
+        Args:
+            path: the file.
+            observation_space: what the model is to be used with (None: what it was fitted in).
+            action_space: likewise.
+            device: torch device.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is damaged, no reward model, or one of other spaces.
+        """
+        content = read_tensor_file(path, "reward model")
+        try:
+            header = json.loads(content["reward_model"])
+            if header["format"] != FILE_FORMAT:
+                raise ValueError(f"it has format {header['format']}; this version reads {FILE_FORMAT}")
+            spaces = [space_from_json(header[f"{kind}_space"]) for kind in ("observation", "action")]
+            model = cls(*spaces, RewardModelConfig(**header["config"]), num_features=header["num_features"],
+                        device=device, seed=header["seed"])  # fmt: skip
+            model.load_state_dict(content["state"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{path} holds no reward model: {error}") from error
+        wanted = {"observation_space": (observation_space, spaces[0]), "action_space": (action_space, spaces[1])}
+        for name, (given, known) in wanted.items():
+            if given is not None and given != known:
+                raise ValueError(f"{path} was fitted with {name} {known}; this environment has {given}")
+        return model
+
+
+def _kept_shape(layout: ObservationLayout) -> tuple[int, ...]:
+    """Return the shape of one step as it is kept."""
+    if layout.is_dict:
+        return (sum(layout._kept_sizes),)
+    return tuple(layout.space.shape or ())
