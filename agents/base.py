@@ -127,6 +127,9 @@ class Agent(ABC):
     steps_env: bool = True
     """Whether the loop steps an environment for this agent."""
 
+    keeps_rewards: bool = False
+    """Whether rewards are kept from one update to the next, so that :meth:`relabel` matters."""
+
     info_keys: tuple[str, ...] = ()
     """What the agent needs of the environment's infos; the loop hands it over in the transitions."""
 

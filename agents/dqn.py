@@ -298,6 +298,7 @@ class DQN(Agent):
     """
 
     config_class: ClassVar[type[DQNConfig]] = DQNConfig
+    keeps_rewards = True
 
     def __init__(
         self,

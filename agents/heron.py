@@ -35,7 +35,7 @@ from prefrl.functional.preferences import partial_return, weighted_mean
 from prefrl.preferences.reward_model import RewardModel, RewardModelConfig
 
 from .base import Agent, LearningFailedError, Spaces, check_kinds, make_generator, restore_generator
-from .learners import LearnerConfig, WithLearner, as_config, make_learner
+from .learners import LearnerConfig, WithLearner, as_config, make_learner, relabel
 
 REFERENCE = 1_024
 """Segments, drawn anew for each fit, that standard deviations and scales are taken from."""
@@ -257,7 +257,7 @@ class Heron(WithLearner, Agent):
             model.take_scale(reference)
             self._reference = self._measured(reference, totals) if config.level_scale > 1.0 else None
         self.fits += 1
-        self._relabel()
+        relabel(self.learner, self.store, self._rewards, "features", "rewards")
         return metrics
 
     def _measured(self, reference: Segments, totals: Tensor) -> tuple[Tensor, Tensor]:
@@ -284,14 +284,6 @@ class Heron(WithLearner, Agent):
             **{f"preferences/decided_by_{name}": share for name, share in named if name != "undecided"},
             "preferences/undecided": self.shares[-1],
         }
-
-    def _relabel(self) -> None:
-        """Give the learner the new rewards of whatever it keeps."""
-        kept = self.store.latest()
-        steps = len(kept["rewards"])
-        names = ("obs", "actions", "next_obs", "features", "rewards")
-        rewards = self._rewards(*(kept[name].flatten(0, 1) for name in names))
-        self.learner.relabel(rewards.reshape(steps, self.rows))
 
     def check(self) -> None:
         """See :meth:`Agent.check`.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+
+from prefrl.data.segment_store import SegmentStore
 
 from .base import Agent
 from .dqn import DQN, DQNConfig
@@ -91,6 +93,23 @@ class WithLearner:
     def check(self) -> None:
         """See :meth:`Agent.check`."""
         self.learner.check()
+
+
+def relabel(learner: Agent, store: SegmentStore, rewards: Callable[..., Tensor], *more: str) -> None:
+    """Give a learner new rewards of whatever it keeps.
+
+    Args:
+        learner: whom.
+        store: the latest steps, with observations as they are kept.
+        rewards: called with observations, actions and next observations [N, ...] and ``more``, returns [N].
+        more: names of what else in the store the rewards depend on.
+    """
+    if not learner.keeps_rewards:
+        return
+    kept = store.latest()
+    names = ("obs", "actions", "next_obs", *more)
+    made = rewards(*(kept[name].flatten(0, 1) for name in names))
+    learner.relabel(made.reshape(kept["rewards"].shape))
 
 
 def as_config(kind: type[Any], value: Any) -> Any:

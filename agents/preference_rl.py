@@ -31,7 +31,7 @@ from prefrl.preferences.queries import QueryKind, choose_queries
 from prefrl.preferences.reward_model import RewardModel, RewardModelConfig
 
 from .base import Agent, check_kinds, make_generator, restore_generator
-from .learners import LearnerConfig, WithLearner, as_config, make_learner
+from .learners import LearnerConfig, WithLearner, as_config, make_learner, relabel
 
 NEIGHBOURS_AMONG = 512
 """Visited observations, drawn anew at every step, among which nearest neighbours are looked for."""
@@ -209,7 +209,7 @@ class PreferenceRL(WithLearner, Agent):
         self.preferences = concatenate_preferences([*known, answers])
         metrics = self.reward_model.fit(self.preferences)
         self.fitted = True
-        self._relabel()
+        relabel(self.learner, self.store, self.reward_model.kept_rewards)
         return {
             "reward_model/loss": metrics["loss"],
             "reward_model/accuracy": metrics["accuracy"],
@@ -248,13 +248,6 @@ class PreferenceRL(WithLearner, Agent):
         scores = torch.cat([model.score(valuation) for valuation in valuations]).to(torch.float64)
         temperature = config.teacher_temperature * float(scores.std()) + 1e-12
         return teacher_of_kind(config.teacher, model, scores, temperature=temperature)
-
-    def _relabel(self) -> None:
-        """Give the learner the new rewards of whatever it keeps."""
-        kept = self.store.latest()
-        steps = len(kept["rewards"])
-        obs, actions, next_obs = (kept[name].flatten(0, 1) for name in ("obs", "actions", "next_obs"))
-        self.learner.relabel(self.reward_model.kept_rewards(obs, actions, next_obs).reshape(steps, self.rows))
 
     def accuracy(self, num_pairs: int = 1_000) -> float:
         """Return how often the reward model prefers the segment of larger true return; waits for the device.

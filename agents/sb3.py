@@ -146,6 +146,7 @@ class SB3Agent(Agent):
         self.model.set_logger(Logger(None, []))
         self.model._total_timesteps = self.config.schedule_timesteps
         self.on_policy = hasattr(self.model, "rollout_buffer")
+        self.keeps_rewards = not self.on_policy
         self.acted: dict[str, Tensor] = {}
         self._starts = np.ones(self.rows, dtype=np.float32)
         self._bootstrap: dict[str, Any] = {}

@@ -63,7 +63,13 @@ _RETURNS = {
     "prefrl/RandomMDP-v0": _Family("prefrl.envs.small_mdps", "RandomMDP"),
 }
 
-REGISTRY = {**_CONTROL, **_DIFFUSIONS, **_ALLOCATION, **_RETURNS}
+_PREFERENCES = {
+    "prefrl/TrafficGrid-v0": _Family("prefrl.envs.traffic_grid", "TrafficGrid", 100),
+    "prefrl/ThreeGoals-v0": _Family("prefrl.envs.preference_boards", "ThreeGoals"),
+    "prefrl/Meadow-v0": _Family("prefrl.envs.preference_boards", "Meadow"),
+}
+
+REGISTRY = {**_CONTROL, **_DIFFUSIONS, **_ALLOCATION, **_RETURNS, **_PREFERENCES}
 """Registered ids and where they live."""
 
 DIFFUSION_IDS, ALLOCATION_IDS, RETURN_IDS = tuple(_DIFFUSIONS), tuple(_ALLOCATION), tuple(_RETURNS)
@@ -142,10 +148,16 @@ def make_device(
     return env
 
 
-_STOCK = ("StockAugmentation", "VectorStockAugmentation")
+_LAZY = {
+    "StockAugmentation": "stock",
+    "VectorStockAugmentation": "stock",
+    "ReplaceReward": "wrappers",
+    "VectorReplaceReward": "vector_wrappers",
+    "AgentsAsRows": "vector_wrappers",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _STOCK:
-        return getattr(import_module(".stock", __name__), name)
+    if name in _LAZY:
+        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
     raise AttributeError(f"module 'prefrl.envs' has no attribute {name!r}")

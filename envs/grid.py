@@ -27,6 +27,7 @@ CELL_NAMES = (
 """Cell codes 0 to 11; 6 to 11 are 0 to 5 on bricks."""
 
 GOAL, HOUSE, SHEEP, COIN, ROADBLOCK = 1, 2, 3, 4, 5
+BRICKS = 6
 
 FEATURE_NAMES = ("gas", "goal", "sheep", "coin", "roadblock", "brick gas")
 """Order of the reward features; the lottery family has a seventh, "sheep won"."""

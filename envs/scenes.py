@@ -1,4 +1,4 @@
-"""Pictures of the classic control problems, of budgets, and of diffusions."""
+"""Pictures of the classic control problems, of budgets, of diffusions, and of traffic."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ WOOD: Colour = (214, 150, 84)
 WOOD_DARK: Colour = (160, 100, 46)
 STEEL: Colour = (120, 128, 140)
 ARROW: Colour = (234, 92, 40)
+GREEN_LIGHT: Colour = (40, 168, 84)
+RED_LIGHT: Colour = (214, 48, 44)
 
 
 def _arrow(canvas: Canvas, points: list[Point], width: float) -> None:
@@ -267,4 +269,36 @@ def draw_diffusion(place: Sequence[float], origin: float, action: float | None, 
         if gone > 0.0:
             end = left + gone * (right - left)
             canvas.polygon([(left, 372.0), (end, 372.0), (end, 378.0), (left, 378.0)], STEEL, 2.0)
+    return canvas.image()
+
+
+def draw_traffic(queue: NDArray[np.float64], east_west: NDArray[np.bool_]) -> Image:
+    """Return a picture of crossings with their lights, and a dot for every vehicle that waits.
+
+    Args:
+        queue: [rows, columns, 4] vehicles from north, south, west and east.
+        east_west: [rows, columns] whether west and east have green.
+    """
+    rows, columns = east_west.shape
+    block, street, lane, gap = 120.0, 34.0, 8.5, 7.0
+    canvas = Canvas(int(columns * block), int(rows * block), GRASS)
+    for row in range(rows):
+        y = (row + 0.5) * block
+        canvas.stroke([(0.0, y), (columns * block, y)], street, SHADE)
+    for column in range(columns):
+        x = (column + 0.5) * block
+        canvas.stroke([(x, 0.0), (x, rows * block)], street, SHADE)
+    for row, column in np.ndindex(rows, columns):
+        x, y = (column + 0.5) * block, (row + 0.5) * block
+        # Where vehicles from each approach wait: (across, along) the street, on the right-hand side.
+        waits = (((-lane, -1.0), True), ((lane, 1.0), True), ((lane, -1.0), False), ((-lane, 1.0), False))
+        for approach, ((across, away), vertical) in enumerate(waits):
+            green = bool(east_west[row, column]) != vertical
+            edge = away * (street / 2.0 + 4.0)
+            for i in range(min(int(queue[row, column, approach]), 8)):
+                along = edge + away * gap * (i + 0.6)
+                place = (x + across, y + along) if vertical else (x + along, y + across)
+                canvas.disc(*place, 3.0, BODY)
+            light = (x + across, y + edge * 0.8) if vertical else (x + edge * 0.8, y + across)
+            canvas.disc(*light, 4.2, GREEN_LIGHT if green else RED_LIGHT)
     return canvas.image()

@@ -82,6 +82,16 @@ class ObservationLayout:
         rows = [obs[name] for name, _ in self.parts]
         return torch.cat([row.reshape(len(row), -1).to(torch.float32) for row in rows], 1)
 
+    def unkeep(self, kept: Tensor) -> Any:
+        """Return observations [n, ...], or a dict of them, that :meth:`keep` returned."""
+        if not self.is_dict:
+            return kept
+        columns = torch.split(kept, self._kept_sizes, dim=1)
+        return {
+            name: values.reshape(-1, *(part.shape or ())).to(getattr(torch, str(part.dtype)))
+            for (name, part), values in zip(self.parts, columns, strict=True)
+        }
+
     def read(self, kept: Tensor) -> Inputs:
         """Return what a network reads of observations that were kept, [N, ...]."""
         if not self.is_dict:

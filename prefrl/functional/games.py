@@ -80,6 +80,28 @@ def hedge_step(log_weights: Tensor, payoffs: Tensor, rate: float) -> Tensor:
     return torch.log_softmax(log_weights + rate * payoffs, -1)
 
 
+def bradley_terry(wins: Tensor, *, prior: float = 0.5, iterations: int = 200) -> Tensor:
+    """Return utilities [K], of mean 0, that explain best how often each option beat each other.
+
+    P(i beats j) = logistic(u_i - u_j); Zermelo's fixed point, which climbs the likelihood (Hunter 2004).
+
+    Args:
+        wins: [K, K] how often the row was preferred to the column.
+        prior: wins added in both directions of every pair, which keep utilities finite.
+        iterations: of the fixed point.
+    """
+    k = len(wins)
+    apart = 1.0 - torch.eye(k, dtype=wins.dtype, device=wins.device)
+    wins = (wins + prior) * apart
+    games, won = wins + wins.T, wins.sum(1)
+    strength = torch.ones(k, dtype=wins.dtype, device=wins.device)
+    for _ in range(iterations):
+        strength = won / (games / (strength[:, None] + strength[None])).sum(1)
+        strength = strength / strength.mean()
+    utilities = strength.log()
+    return utilities - utilities.mean()
+
+
 def win_rates(preferences: Tensor) -> Tensor:
     """Return the mean preference [n] of n trajectories over B others, of P [n, B]; 0 where B is 0."""
     return preferences.mean(1) if preferences.shape[1] else preferences.new_zeros(len(preferences))
