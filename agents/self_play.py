@@ -100,7 +100,8 @@ class SelfPlay(WithLearner, Agent):
         ValueError: if the learner or the reward model does not take the spaces.
 
     Attributes:
-        recent: summaries of the latest trajectories, see ``TrajectoryPreference.summarize``.
+        recent: summaries of the latest trajectories, see ``TrajectoryPreference.summarize``: the queue.
+        history: summaries of all trajectories.
     """
 
     config_class: ClassVar[type[SelfPlayConfig]] = SelfPlayConfig
@@ -134,7 +135,7 @@ class SelfPlay(WithLearner, Agent):
         self._opponents: deque[Segments] = deque(maxlen=config.fit_every)
         self._store = SegmentStore(config.relabel_size, 1)
         self._comparisons: deque[tuple[Segments, Segments, float]] = deque(maxlen=config.fit_comparisons)
-        self.trajectories = 0
+        self.history: list[Tensor] = []
         self.fitted = False
 
     # Stepping ---------------------------------------------------------------------------------------------
@@ -192,6 +193,7 @@ class SelfPlay(WithLearner, Agent):
             metrics |= self._compare_for_model(trajectory, summary)
         rewards = self._rewards(trajectory, wins)
         self.recent.append(summary)
+        self.history.append(summary)
         if self.learner.keeps_rewards and config.reward_source == "self_play":
             self._known.append((summary, len(steps)))
             self._known_steps += len(steps)
@@ -205,7 +207,6 @@ class SelfPlay(WithLearner, Agent):
             shown = replace(self._as_observed(step), rewards=reward[None], infos=told)
             self.learner.observe(self._closed(shown) if config.reward_source == "self_play" else shown)
             metrics |= self.learner.update()
-        self.trajectories += 1
         if self._known and self.trajectories % config.relabel_every == 0:
             self._relabel()
         return metrics
@@ -276,14 +277,14 @@ class SelfPlay(WithLearner, Agent):
         labels = torch.tensor([label for *_, label in self._comparisons], dtype=torch.float64, device=self.device)
         return Preferences.from_labels(first.padded(longest), second.padded(longest), labels)
 
+    @property
+    def trajectories(self) -> int:
+        """Trajectories that were compared so far."""
+        return len(self.history)
+
     def result(self) -> dict[str, Any]:
-        """Return the number of trajectories, and the mean summary of the latest."""
-        if not self.recent:
-            return {"trajectories": self.trajectories, "recent_mean": None}
-        return {
-            "trajectories": self.trajectories,
-            "recent_mean": torch.stack(list(self.recent)).mean(0).tolist(),
-        }
+        """Return the number of trajectories."""
+        return {"trajectories": self.trajectories}
 
     # What a continuation needs ----------------------------------------------------------------------------
 
@@ -310,7 +311,8 @@ class SelfPlay(WithLearner, Agent):
         return {
             "learner": self.learner.saved_state(),
             "reward_model": self.reward_model.state_dict(),
-            "counts": [self.trajectories, self.learner.num_timesteps],
+            "learner_timesteps": self.learner.num_timesteps,
+            "history": torch.stack(self.history) if self.history else torch.zeros(0, 1),
             "fitted": self.fitted,
         }
 
@@ -318,7 +320,8 @@ class SelfPlay(WithLearner, Agent):
         """See :meth:`Agent.load_state_dict`."""
         self.learner.load_state_dict(state["learner"])
         self.reward_model.load_state_dict(state["reward_model"])
-        self.trajectories, self.learner.num_timesteps = (int(count) for count in state["counts"])
+        self.learner.num_timesteps = int(state["learner_timesteps"])
+        self.history = list(state["history"].to(self.device))
         self.fitted = bool(state["fitted"])
         if "steps" not in state:
             return

@@ -13,6 +13,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from prefrl.agents.base import Agent
+from prefrl.data import map_obs
 
 
 def evaluate(agent: Agent, env: gym.Env[Any, Any], *, episodes: int, seed: int) -> dict[str, float]:
@@ -78,7 +79,8 @@ def evaluate_rows(agent: Agent, env: gym.vector.VectorEnv[Any, Any, Any], *, see
     going = np.ones(env.num_envs, dtype=bool)
     while going.any():  # rows that ended go on into episodes that do not count
         with torch.no_grad():
-            actions = agent.act(torch.as_tensor(obs, device=agent.device), deterministic=True)
+            seen = map_obs(lambda values: torch.as_tensor(values, device=agent.device), obs)
+            actions = agent.act(seen, deterministic=True)
         obs, rewards, terminations, truncations, _ = env.step(actions.cpu().numpy())
         returns += rewards * going
         lengths += going

@@ -20,9 +20,12 @@ RECIPES = {
     "distributional_dp": "prefrl.run.recipes.distributional_dp:TrainDistributionalDP",
     "dual_mirror_descent": "prefrl.run.recipes.dual_mirror_descent:TrainDualMirrorDescent",
     "dqn": "prefrl.run.recipes.dqn:TrainDQN",
+    "heron": "prefrl.run.recipes.heron:TrainHeron",
     "martingale": "prefrl.run.recipes.martingale:TrainMartingale",
+    "preference_rl": "prefrl.run.recipes.preference_rl:TrainPreferenceRL",
     "q_learning": "prefrl.run.recipes.q_learning:TrainQLearning",
     "regret": "prefrl.run.recipes.regret:TrainRegret",
+    "self_play": "prefrl.run.recipes.self_play:TrainSelfPlay",
     "stock_dqn": "prefrl.run.recipes.stock_dqn:TrainStockDQN",
 }
 """Names and where they live; loaded when asked for, since each imports its agent."""

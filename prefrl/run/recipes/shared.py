@@ -10,6 +10,7 @@ from typing import Any
 
 import gymnasium as gym
 import torch
+from gymnasium.vector import AutoresetMode
 
 import prefrl.envs
 from prefrl.agents.base import Agent, read_agent_file, resolve_device, taking_over
@@ -78,6 +79,22 @@ def make_training_env(
                 env_id, num_envs, device=resolve_device(device), float_dtype=float_dtype, **args
             )
         return gym.make_vec(env_id, num_envs, **args)
+    except (TypeError, RuntimeError) as error:
+        raise _unsuitable(env_id, env_args, error) from error
+
+
+def make_rollout_env(env_id: str, env_args: tuple[str, ...], num_envs: int, device: str) -> Any:
+    """Return ``num_envs`` environments whose rows start anew in the step that ended them.
+
+    prefrl's own are on the device, others on the host. Raises ValueError if the arguments are not the
+    environment's.
+    """
+    if num_envs == 1 or prefrl.envs.bare_id(env_id) in prefrl.envs.REGISTRY:
+        return make_training_env(env_id, env_args, num_envs, device)
+    try:
+        return gym.make_vec(env_id, num_envs, vectorization_mode="sync",
+                            vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
+                            **parse_env_args(env_args))  # fmt: skip
     except (TypeError, RuntimeError) as error:
         raise _unsuitable(env_id, env_args, error) from error
 

@@ -1,0 +1,8 @@
+"""Train from preferences between segments; the flags are those of ``prefrl train preference_rl``."""
+
+import sys
+
+from prefrl.cli import train_main
+
+if __name__ == "__main__":
+    sys.exit(train_main("preference_rl"))
