@@ -193,7 +193,9 @@ class Heron(WithLearner, Agent):
         factors = self.ranked_factors(transitions)
         obs, next_obs = layout.keep(transitions.obs), layout.keep(transitions.next_obs)
         self.store.add(transitions, obs, next_obs, factors.to(torch.float32))
-        rewards = self._rewards(obs, transitions.actions, next_obs, factors.to(torch.float32), transitions.rewards)
+        rewards = self._rewards(
+            obs, transitions.actions, next_obs, factors.to(torch.float32), transitions.rewards
+        )
         self.learner.observe(replace(transitions, rewards=rewards))
 
     def ranked_factors(self, transitions: Any) -> Tensor:
@@ -202,7 +204,9 @@ class Heron(WithLearner, Agent):
         values = torch.as_tensor(self.factors.compute(transitions), device=self.device)
         return values.to(torch.float64)[:, self._places] * self._signs
 
-    def _rewards(self, obs: Tensor, actions: Tensor, next_obs: Tensor, factors: Tensor, true: Tensor) -> Tensor:
+    def _rewards(
+        self, obs: Tensor, actions: Tensor, next_obs: Tensor, factors: Tensor, true: Tensor
+    ) -> Tensor:
         """Return what the learner is rewarded with [n]."""
         config, model = self.config, self.reward_model
         if config.reward_source == "true":
@@ -210,7 +214,9 @@ class Heron(WithLearner, Agent):
         if not self.fits:
             return torch.zeros_like(true)
         if config.reward_source == "weighted_sum":
-            scales = self.spread.clamp(min=1e-12) if config.normalize_factors else torch.ones_like(self.spread)
+            scales = (
+                self.spread.clamp(min=1e-12) if config.normalize_factors else torch.ones_like(self.spread)
+            )
             return weighted_sum(factors, scales, config.beta)
         rewards = model.kept_rewards(obs, actions, next_obs, factors if config.reward.use_features else None)
         if config.level_scale == 1.0 or self._reference is None:
@@ -319,7 +325,9 @@ class Heron(WithLearner, Agent):
         return {
             "decided_fraction": 1.0 - shares[-1],
             "decided_by_level": dict(zip(self.ranking, shares, strict=False)),
-            "reward_model_accuracy": float(weighted_mean(right, (levels < len(self.ranking)).to(torch.float64))),
+            "reward_model_accuracy": float(
+                weighted_mean(right, (levels < len(self.ranking)).to(torch.float64))
+            ),
         }
 
     # What a continuation needs ----------------------------------------------------------------------------
@@ -349,7 +357,9 @@ class Heron(WithLearner, Agent):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Agent.load_state_dict`."""
         if list(state["ranking"]) != list(self.ranking):
-            raise ValueError(f"it was trained with the ranking {list(state['ranking'])}, not {list(self.ranking)}")
+            raise ValueError(
+                f"it was trained with the ranking {list(state['ranking'])}, not {list(self.ranking)}"
+            )
         self.learner.load_state_dict(state["learner"])
         self.reward_model.load_state_dict(state["reward_model"])
         restore_generator(self._generator, state["generator"])

@@ -42,7 +42,9 @@ class LearnerConfig:
 
     def __post_init__(self) -> None:
         if self.algorithm not in get_args(LearnerKind):
-            raise ValueError(f"algorithm is {self.algorithm!r}; it must be one of {list(get_args(LearnerKind))}")
+            raise ValueError(
+                f"algorithm is {self.algorithm!r}; it must be one of {list(get_args(LearnerKind))}"
+            )
         self.own_config()
 
     def own_config(self) -> SB3Config | DQNConfig:

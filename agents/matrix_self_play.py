@@ -225,7 +225,9 @@ class MatrixSelfPlay(Agent):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Agent.load_state_dict`."""
-        if state["matrix"].shape != self.matrix.shape or bool((state["matrix"].to(self.device) != self.matrix).any()):
+        if state["matrix"].shape != self.matrix.shape or bool(
+            (state["matrix"].to(self.device) != self.matrix).any()
+        ):
             raise ValueError("it was trained on another preference matrix")
         self.logits, self._total = state["logits"].to(self.device), state["total"].to(self.device)
         self._queue, self._wins = state["queue"].to(self.device), state["wins"].to(self.device)

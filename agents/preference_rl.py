@@ -317,5 +317,3 @@ def _by_true_reward(side: Excerpt) -> Valuation:
     count, length = mask.shape
     nothing = torch.zeros(count, length + 1, dtype=torch.float64, device=mask.device)
     return Valuation(rewards, mask, nothing, nothing[:, 1:])
-
-

@@ -65,7 +65,9 @@ class SB3Config:
 
     def __post_init__(self) -> None:
         if self.algorithm not in get_args(Algorithm):
-            raise ValueError(f"algorithm is {self.algorithm!r}; it must be one of {list(get_args(Algorithm))}")
+            raise ValueError(
+                f"algorithm is {self.algorithm!r}; it must be one of {list(get_args(Algorithm))}"
+            )
         known = sorted(set(inspect.signature(sb3_class(self.algorithm)).parameters) - set(WITHHELD))
         for name, value in self.settings.items():
             if name in WITHHELD:
@@ -236,7 +238,9 @@ class SB3Agent(Agent):
         if isinstance(self.action_space, gym.spaces.Box):
             actions = self.model.policy.scale_action(actions)
         infos = [{"TimeLimit.truncated": bool(cut)} for cut in step["cut"]]
-        self.model.replay_buffer.add(step["obs"], step["next_obs"], actions, step["rewards"], step["ended"], infos)
+        self.model.replay_buffer.add(
+            step["obs"], step["next_obs"], actions, step["rewards"], step["ended"], infos
+        )
 
     def _observe_on_policy(self, transitions: Transitions, step: Mapping[str, Any]) -> None:
         policy, rewards = self.model.policy, step["rewards"]

@@ -47,7 +47,9 @@ class SelfPlayConfig:
     learner: LearnerConfig = field(default_factory=lambda: LearnerConfig("ppo"))
     """What learns the policy."""
 
-    reward: RewardModelConfig = field(default_factory=lambda: RewardModelConfig(members=1, bootstrap=False))
+    reward: RewardModelConfig = field(
+        default_factory=lambda: RewardModelConfig(members=1, bootstrap=False, epochs=3)
+    )
     """The reward model of the baseline."""
 
     reward_source: Literal["self_play", "reward_model", "true"] = "self_play"
@@ -274,7 +276,9 @@ class SelfPlay(WithLearner, Agent):
         """Return the comparisons that the baseline's reward model is fitted to."""
         first, second = (concatenate_segments([pair[side] for pair in self._comparisons]) for side in (0, 1))
         longest = max(first.max_length, second.max_length)
-        labels = torch.tensor([label for *_, label in self._comparisons], dtype=torch.float64, device=self.device)
+        labels = torch.tensor(
+            [label for *_, label in self._comparisons], dtype=torch.float64, device=self.device
+        )
         return Preferences.from_labels(first.padded(longest), second.padded(longest), labels)
 
     @property
@@ -283,8 +287,11 @@ class SelfPlay(WithLearner, Agent):
         return len(self.history)
 
     def result(self) -> dict[str, Any]:
-        """Return the number of trajectories."""
-        return {"trajectories": self.trajectories}
+        """Return the number of trajectories and, of the baseline, how often its model agrees with the answers."""
+        found: dict[str, Any] = {"trajectories": self.trajectories}
+        if self._comparisons:
+            found["reward_model_accuracy"] = float(self.reward_model.accuracy(self.comparisons()))
+        return found
 
     # What a continuation needs ----------------------------------------------------------------------------
 
@@ -337,7 +344,9 @@ class SelfPlay(WithLearner, Agent):
         self._known = deque((summary.to(device), int(length)) for summary, length in state["known"])
         self._store.load_state_dict(state["store"], device)
         self._known_steps = sum(length for _, length in self._known)
-        self._opponents.extend(Segments(*(part.to(device) for part in segment)) for segment in state["opponents"])
+        self._opponents.extend(
+            Segments(*(part.to(device) for part in segment)) for segment in state["opponents"]
+        )
         for first, second, label in state["comparisons"]:
             sides = (Segments(*(part.to(device) for part in side)) for side in (first, second))
             self._comparisons.append((*sides, float(label)))

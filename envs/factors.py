@@ -7,7 +7,7 @@ environments whose reward is a weighted sum of them, or nearly; an environment o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,7 +22,9 @@ ANT_JOINTS = slice(5, 13)
 ANT_OBSERVATION = 105
 """Numbers in an observation of Ant-v5 as it is made by default."""
 
-ANT_RANGES = np.deg2rad([(-30, 30), (30, 70), (-30, 30), (-70, -30), (-30, 30), (-70, -30), (-30, 30), (30, 70)])
+ANT_RANGES = np.deg2rad(
+    [(-30, 30), (30, 70), (-30, 30), (-70, -30), (-30, 30), (-70, -30), (-30, 30), (30, 70)]
+)
 """[8, 2] smallest and largest angles of the joints, in rad: hip and ankle of each leg."""
 
 AT_LIMIT = 0.01
@@ -77,7 +79,9 @@ class Factors:
         if not self.names or len(set(self.names)) != len(self.names):
             raise ValueError(f"factor names are {list(self.names)}; they must be some, and different")
         if len(self.signs) != len(self.names) or not set(self.signs) <= {1, -1}:
-            raise ValueError(f"signs are {list(self.signs)}; there must be +1 or -1 for each of {list(self.names)}")
+            raise ValueError(
+                f"signs are {list(self.signs)}; there must be +1 or -1 for each of {list(self.names)}"
+            )
 
     def ranked(self, ranking: tuple[str, ...]) -> tuple[list[int], list[int]]:
         """Return places and signs of a ranking's factors; all in their own order where it is empty.
@@ -93,6 +97,27 @@ class Factors:
             raise ValueError(f"ranking is {list(ranking)}; a factor can have one rank only")
         places = [self.names.index(name) for name in ranking]
         return places, [self.signs[place] for place in places]
+
+    def measured_in(self, units: Mapping[str, float]) -> Factors:
+        """Return the same factors, those that are named multiplied by positive numbers.
+
+        Raises:
+            ValueError: if a name is unknown, or a number not positive and finite.
+        """
+        for name, unit in units.items():
+            if name not in self.names:
+                raise ValueError(f"factor units name {name!r}; the factors here are {list(self.names)}")
+            if not 0.0 < unit < np.inf:
+                raise ValueError(f"the unit of {name} is {unit}; it must be positive and finite")
+        if not units:
+            return self
+
+        def compute(step: Step) -> Array:
+            values = self.compute(step)
+            columns = [values[:, i] * units.get(name, 1.0) for i, name in enumerate(self.names)]
+            return _stacked(*columns)
+
+        return Factors(self.names, self.signs, compute, self.info_keys)
 
 
 def _stacked(*columns: Array) -> Array:

@@ -17,9 +17,7 @@ class ThreeGoalsDynamics(TabularTask):
     def __init__(self, horizon: int = 12, backend: Backend | None = None) -> None:
         shape, goals = (4, 7), ((3, 0), (0, 3), (3, 6))
         indicators = np.eye(3)
-        entering = {
-            cell: (Outcome(1.0, (1.0, *indicators[i].tolist())),) for i, cell in enumerate(goals)
-        }
+        entering = {cell: (Outcome(1.0, (1.0, *indicators[i].tolist())),) for i, cell in enumerate(goals)}
         model = walk(shape, entering, (Outcome(1.0, (0.0,) * 4),), start=(3, 3), terminal=frozenset(goals),
                      weights=(1.0, 0.0, 0.0, 0.0),
                      feature_names=("reward", "left", "top", "right"))  # fmt: skip

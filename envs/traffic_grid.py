@@ -52,7 +52,9 @@ def routes(rows: int, columns: int) -> tuple[NDArray[np.int64], NDArray[np.float
         for way, heading in enumerate((ahead, right, -right)):
             r, c = row + int(heading[0]), column + int(heading[1])
             if 0 <= r < rows and 0 <= c < columns:
-                places[crossing, approach, way] = (r * columns + c) * 4 + HEADING.index((int(heading[0]), int(heading[1])))
+                places[crossing, approach, way] = (r * columns + c) * 4 + HEADING.index(
+                    (int(heading[0]), int(heading[1]))
+                )
     matrix = np.zeros((places.size, rows * columns * 4))
     inside = np.flatnonzero(places.ravel() >= 0)
     matrix[inside, places.ravel()[inside]] = 1.0
@@ -85,7 +87,9 @@ class TrafficGridDynamics(Dynamics):
         asarray, real = self.backend.asarray, self.backend.float_dtype
         _, matrix = routes(rows, columns)
         self._matrix = asarray(matrix, real)
-        self._entry_rate = asarray(self._entries() * np.array([1.0, 1.0, 1.0 - imbalance, 1.0 - imbalance]) * rate, real)
+        self._entry_rate = asarray(
+            self._entries() * np.array([1.0, 1.0, 1.0 - imbalance, 1.0 - imbalance]) * rate, real
+        )
         self._along = asarray(np.array([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]]), real)
 
     def _entries(self) -> NDArray[np.float64]:

@@ -50,7 +50,9 @@ class ObservationLayout:
         self._check(space)
         pictures = [part for _, part in self.parts if _is_picture(part)]
         if len(pictures) > 1:
-            raise ValueError(f"observation_space {space} has {len(pictures)} pictures; a reward model reads one")
+            raise ValueError(
+                f"observation_space {space} has {len(pictures)} pictures; a reward model reads one"
+            )
         self._channels_first = False
         self.picture: tuple[int, ...] | None = None
         if pictures:
@@ -128,9 +130,7 @@ def _vector(space: gym.Space[Any], values: Tensor) -> Tensor:
     if isinstance(space, gym.spaces.MultiDiscrete):
         columns = values.reshape(len(values), -1).unbind(1)
         sizes, starts = space.nvec.ravel().tolist(), space.start.ravel().tolist()
-        return torch.cat(
-            [_indicator(c, n, s) for c, n, s in zip(columns, sizes, starts, strict=True)], 1
-        )
+        return torch.cat([_indicator(c, n, s) for c, n, s in zip(columns, sizes, starts, strict=True)], 1)
     return values.reshape(len(values), -1).to(torch.float32)
 
 

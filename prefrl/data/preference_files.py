@@ -94,7 +94,9 @@ def _assemble(tensors: Mapping[str, Tensor], schema: Mapping[str, Any]) -> Prefe
 
 
 def preferences_from_tensors(
-    tensors: Mapping[str, Tensor], names: tuple[str, ...] = ("unknown",), metadata: Mapping[str, Any] | None = None
+    tensors: Mapping[str, Tensor],
+    names: tuple[str, ...] = ("unknown",),
+    metadata: Mapping[str, Any] | None = None,
 ) -> Preferences:
     """Return comparisons of tensors that :func:`preference_tensors` named."""
     first, second = (

@@ -45,7 +45,9 @@ class SegmentStore:
         """Steps that it holds, of all environments together."""
         return len(self.ring) // self.ring.num_envs
 
-    def add(self, transitions: Transitions, obs: Tensor, next_obs: Tensor, features: Tensor | None = None) -> None:
+    def add(
+        self, transitions: Transitions, obs: Tensor, next_obs: Tensor, features: Tensor | None = None
+    ) -> None:
         """Take in one step.
 
         Args:
@@ -62,9 +64,7 @@ class SegmentStore:
         order = self.ring.latest(self.steps, self.ring.storage["rewards"].device)
         return {name: values[order] for name, values in self.ring.storage.items()}
 
-    def sample(
-        self, count: int, length: int, generator: torch.Generator, *, recent: float = 1.0
-    ) -> Excerpt:
+    def sample(self, count: int, length: int, generator: torch.Generator, *, recent: float = 1.0) -> Excerpt:
         """Cut segments at random: of ``length`` transitions, or fewer where they end in a terminal state.
 
         Starts are drawn uniformly. Segments that a truncation, or the present, cuts short are taken only where
@@ -120,7 +120,7 @@ class SegmentStore:
         last = (lengths - 1)[:, None]
         end = storage["next_obs"][places.gather(1, last), rows]  # [N, 1, ...]
         obs = torch.cat([storage["obs"][places, rows], end], 1)
-        beyond = (torch.arange(length + 1, device=places.device) >= lengths[:, None])
+        beyond = torch.arange(length + 1, device=places.device) >= lengths[:, None]
         obs = torch.where(beyond.reshape(count, length + 1, *(1,) * (obs.ndim - 2)), end, obs)
         features = along("features").to(torch.float64) if "features" in storage else None
         segments = Segments(obs, along("actions"), lengths, terminated, features)

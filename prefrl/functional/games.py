@@ -26,7 +26,9 @@ def check_preference_matrix(matrix: Tensor) -> Tensor:
     """
     matrix = matrix.to(torch.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
-        raise ValueError(f"the preference matrix has shape {list(matrix.shape)}; it must be [K, K], K at least 2")
+        raise ValueError(
+            f"the preference matrix has shape {list(matrix.shape)}; it must be [K, K], K at least 2"
+        )
     if not bool(torch.isfinite(matrix).all()) or float(matrix.abs().max()) > 1.0:
         raise ValueError("the preference matrix has entries outside [-1, 1]")
     wrong = torch.nonzero((matrix + matrix.T).abs() > TOLERANCE)

@@ -43,7 +43,9 @@ def _row(where: str, line: list[str]) -> tuple[float, float, float]:
     try:
         first, second, label = (float(entry) for entry in line)
     except ValueError:
-        raise ValueError(f"{where} is {','.join(line)!r}; it must be two numbers of segments and a label") from None
+        raise ValueError(
+            f"{where} is {','.join(line)!r}; it must be two numbers of segments and a label"
+        ) from None
     if not (first.is_integer() and second.is_integer() and math.isfinite(label)):
         raise ValueError(f"{where} is {','.join(line)!r}; segments are whole numbers, labels finite")
     return first, second, label
@@ -58,7 +60,9 @@ def label_segments(
         ValueError: if the lists differ in length, or a label is of a segment that there is not.
     """
     if not len(first) == len(second) == len(labels):
-        raise ValueError(f"there are {len(first)} first and {len(second)} second segments, and {len(labels)} labels")
+        raise ValueError(
+            f"there are {len(first)} first and {len(second)} second segments, and {len(labels)} labels"
+        )
     for row, pair in enumerate(zip(first, second, strict=True)):
         for place in pair:
             if not 0 <= place < len(segments):

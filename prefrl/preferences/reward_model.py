@@ -304,7 +304,9 @@ class RewardModel:
             if given != shape:
                 raise ValueError(f"{name} of the segments have shape {given}; the reward model was made for "
                                  f"{shape} ({self.observation_space}, {self.action_space})")  # fmt: skip
-        if self.num_features and (segments.features is None or segments.features.shape[-1] != self.num_features):
+        if self.num_features and (
+            segments.features is None or segments.features.shape[-1] != self.num_features
+        ):
             given_features = None if segments.features is None else segments.features.shape[-1]
             raise ValueError(f"the segments have {given_features or 'no'} features; the reward model reads "
                              f"{self.num_features}")  # fmt: skip
@@ -434,7 +436,10 @@ class RewardModel:
             model.load_state_dict(content["state"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path} holds no reward model: {error}") from error
-        wanted = {"observation_space": (observation_space, spaces[0]), "action_space": (action_space, spaces[1])}
+        wanted = {
+            "observation_space": (observation_space, spaces[0]),
+            "action_space": (action_space, spaces[1]),
+        }
         for name, (given, known) in wanted.items():
             if given is not None and given != known:
                 raise ValueError(f"{path} was fitted with {name} {known}; this environment has {given}")

@@ -12,8 +12,9 @@ import torch
 
 from prefrl.data.atomic import remove_stale_temporaries
 
-from .folder import RunFolder
-from .recipes import recipe_to_json
+from .folder import RunFolder, read_json
+from .launch import resume, train
+from .recipes import recipe_name, recipe_to_json
 from .settings import flatten
 from .worker import claimed
 
@@ -77,6 +78,21 @@ def _reopen(path: Path, config: Mapping[str, Any]) -> RunFolder:
             raise ValueError(f"the study in {path} was begun with {name} = {there.get(key)}, "
                              f"now it is {here.get(key)}: choose another --out")  # fmt: skip
     return folder
+
+
+def finish_run(recipe: Any, path: Path) -> dict[str, Any]:
+    """Return the result of a recipe that is run in a folder of its own: done, gone on with, or begun.
+
+    Raises:
+        ValueError: if the folder holds a run with other settings.
+    """
+    if not (path / "config.json").exists():
+        train(recipe_name(recipe), recipe, path, quiet=True)
+    else:
+        _reopen(path, {"recipe": recipe_name(recipe), "config": recipe_to_json(recipe)})
+        resume(path, quiet=True)
+    result: dict[str, Any] = read_json(path / "result.json")
+    return result
 
 
 def check_positive(study: object, *names: str) -> None:

@@ -40,7 +40,11 @@ FAMILIES = [
 ]
 MODES = list(AutoresetMode)
 ROWS, STEPS, LIMIT = 6, 60, 9
-NEVER_TERMINATE = {"prefrl/Pendulum-v0", "prefrl/TrafficGrid-v0", *(i for i in DIFFUSIONS if i not in HORIZON)}
+NEVER_TERMINATE = {
+    "prefrl/Pendulum-v0",
+    "prefrl/TrafficGrid-v0",
+    *(i for i in DIFFUSIONS if i not in HORIZON),
+}
 """Families whose episodes only the time limit ends."""
 
 LIMITS = {"prefrl/CartPole-v0": 20}
@@ -405,7 +409,12 @@ def test_seeds(env_id, kwargs, make):
 
     for seed in (5, np.int64(5), 2**70, list(range(50)), [None, *range(49)]):
         np.testing.assert_array_equal(start(seed), start(seed))
-    told = ("prefrl/AdversarialKnapsack-v0", *prefrl.envs.RETURN_IDS, "prefrl/ThreeGoals-v0", "prefrl/Meadow-v0")
+    told = (
+        "prefrl/AdversarialKnapsack-v0",
+        *prefrl.envs.RETURN_IDS,
+        "prefrl/ThreeGoals-v0",
+        "prefrl/Meadow-v0",
+    )
     if env_id in told or (env_id in DIFFUSIONS and not kwargs.get("x0_spread")):
         return  # nothing at the start is random, or starts are told
     assert (start(5) != start(6)).any()

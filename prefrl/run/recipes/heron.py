@@ -22,7 +22,9 @@ from .with_learner import WithLearnerRecipe, agents_apart
 class TrainHeron(WithLearnerRecipe):
     """HERON: rank the factors of a reward, and train any agent on what is learned from the ranking."""
 
-    ranking: Annotated[str, arg(metavar="F1,F2,...", help_behavior_hint="(default: the environment's order)")] = ""
+    ranking: Annotated[
+        str, arg(metavar="F1,F2,...", help_behavior_hint="(default: the environment's order)")
+    ] = ""
     """Factors, the most important one first; see docs/heron.md for those of each environment."""
 
     margins: Annotated[str, arg(metavar="C1,C2,...", help_behavior_hint="(default: 1 for each)")] = ""
@@ -41,6 +43,9 @@ class TrainHeron(WithLearnerRecipe):
     level_scale: float = 1.0
     """Separate the levels of the learned reward by this factor each; 1 leaves it as it is."""
 
+    factor_units: Annotated[tuple[str, ...], arg(metavar="[NAME=FACTOR ...]", help_behavior_hint="")] = ()
+    """Measure factors in other units, as in torque_squared=1000: HERON does not mind, a plain sum does."""
+
     compare_steps: int = 1
     """Steps of what is compared."""
 
@@ -56,13 +61,16 @@ class TrainHeron(WithLearnerRecipe):
     def __post_init__(self) -> None:
         self.check()
         self.agent_config()
+        self._units()
 
     def agent_config(self) -> HeronConfig:
         """Return the settings of the agent."""
         try:
             margins = tuple(float(entry) for entry in self.margins.split(",") if entry.strip())
         except ValueError:
-            raise ValueError(f"margins is {self.margins!r}; it must be numbers with commas between them") from None
+            raise ValueError(
+                f"margins is {self.margins!r}; it must be numbers with commas between them"
+            ) from None
         return HeronConfig(
             learner=self.learner_config(),
             reward=self.reward,
@@ -84,16 +92,16 @@ class TrainHeron(WithLearnerRecipe):
             return self._run(folder, resume=resume, progress_bar=progress_bar)
 
     def _run(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
-        agent = Heron(self.training_env(), self.agent_config(), device=self.device, seed=self.seed)
+        env = self.training_env()
+        agent = self._agent(env, rows=None)
         loop = self.train(agent, folder, resume=resume, progress_bar=progress_bar)
         agent.save(folder.path / "agent.pt")
         agent.reward_model.save(folder.path / "reward_model.pt")
-        assert agent.factors is not None
         rows = agents_apart(make_rollout_env(self.env_id, self.env_args, self.eval_episodes, self.device))
         return {
             **self.outcome(agent, loop),
             **agent.result(),
-            "factor_means": factor_means(agent, rows, agent.factors, seed=self.seed),
+            "factor_means": factor_means(agent, rows, factors_of(rows), seed=self.seed),
             "ranking": list(agent.ranking),
         }
 
@@ -107,7 +115,23 @@ class TrainHeron(WithLearnerRecipe):
         if hasattr(env.unwrapped, "num_agents"):
             raise ValueError(f"{self.env_id} has several agents, whose policy is shared: result.json has its "
                              "returns and factors")  # fmt: skip
-        agent = Heron(env, self.agent_config(), factors=factors_of(env), rows=self.rows, device=self.device,
-                      seed=self.seed)  # fmt: skip
+        agent = self._agent(env, rows=self.rows)
         restore(agent, folder)
         return agent, env
+
+    def _agent(self, env: Any, rows: int | None) -> Heron:
+        factors = factors_of(env).measured_in(self._units())
+        return Heron(env, self.agent_config(), factors=factors, rows=rows, device=self.device, seed=self.seed)
+
+    def _units(self) -> dict[str, float]:
+        """Return what each factor is multiplied with."""
+        units = {}
+        for entry in self.factor_units:
+            name, _, text = entry.partition("=")
+            try:
+                units[name] = float(text)
+            except ValueError:
+                raise ValueError(
+                    f"factor_units has {entry!r}; each must be NAME=FACTOR, as in torque_squared=1000"
+                ) from None
+        return units

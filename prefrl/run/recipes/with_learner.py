@@ -90,11 +90,15 @@ class WithLearnerRecipe:
         try:
             settings = parse_env_args(self.agent_args)
         except ValueError as error:
-            raise ValueError(str(error).replace("env_args", "agent_args").replace("layout_seed=3", "gamma=0.9")) from error
+            raise ValueError(
+                str(error).replace("env_args", "agent_args").replace("layout_seed=3", "gamma=0.9")
+            ) from error
         try:
             return LearnerConfig(self.agent, settings, self.total_timesteps, self.warmup_hold)
         except TypeError as error:
-            raise ValueError(f"agent_args {list(self.agent_args)} do not suit {self.agent}: {error}") from error
+            raise ValueError(
+                f"agent_args {list(self.agent_args)} do not suit {self.agent}: {error}"
+            ) from error
 
     @property
     def rows(self) -> int:

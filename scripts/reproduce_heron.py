@@ -1,0 +1,169 @@
+"""HERON beside the true reward and a tuned weighted sum of the same factors.
+
+Experiments, all of them by default:
+
+- pendulum: HERON, the true reward, and the weighted sum sum_l beta^(l-1) z_l / s_l for several beta, on Pendulum
+- units: one factor is measured in a unit a thousand times smaller: HERON, and the weighted sum without
+  normalisation, which has to be weighed anew (HERON in the usual unit is in pendulum)
+- mountain_car: reach the goal first, then save energy; and the other way round
+- traffic: a grid of lights with a shared policy and a shared reward model: short queues first, or steady lights
+  first
+
+Every seed is reported. Each run has a folder of its own, with its curves, below the study's; the same command
+goes on with a study that was stopped, from the checkpoint of the run that was under way.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import tyro
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from prefrl.cli import FLAGS, execute
+from prefrl.run.folder import RunFolder
+from prefrl.run.plot import PALETTE, save_figure, tidy
+from prefrl.run.recipes.heron import TrainHeron
+from prefrl.run.study import check_positive, finish_run, run_study
+
+Experiment = Literal["pendulum", "units", "mountain_car", "traffic"]
+
+SMALL_SAC = ("learning_rate=1e-3", "batch_size=128", 'policy_kwargs={"net_arch": [64, 64]}')
+"""SB3's SAC with small networks, which are enough here and several times as fast."""
+
+BETAS = (0.3, 1.0)
+"""Weights of a level against the one above it, among which the weighted sum is tuned."""
+
+UNIT = 1000.0
+"""What the torque is multiplied with in ``units``."""
+
+
+@dataclass(frozen=True)
+class HeronStudy:
+    """HERON beside the true reward and a tuned weighted sum."""
+
+    out: Path = Path("runs/heron")
+    """Run folder: new, empty, or of the same study."""
+
+    experiments: tuple[Experiment, ...] = get_args(Experiment)
+    """Which; see above."""
+
+    seeds: int = 3
+    """Seeds 0, 1, ..."""
+
+    pendulum_timesteps: int = 30_000
+    """Timesteps in pendulum and units."""
+
+    mountain_car_timesteps: int = 40_000
+    """Timesteps in mountain_car."""
+
+    traffic_timesteps: int = 200_000
+    """Timesteps in traffic, over all crossings."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "seeds", "pendulum_timesteps", "mountain_car_timesteps", "traffic_timesteps")
+        if not self.experiments:
+            raise ValueError(f"experiments is empty; give some of {', '.join(get_args(Experiment))}")
+
+    def run(self) -> None:
+        """Run the study in its folder, or go on with it."""
+        run_study(self, resumable=True)
+
+    def measure(self, folder: RunFolder) -> dict[str, Any]:
+        """Run what has not been run yet; draw, print and return all of it."""
+        result: dict[str, Any] = {}
+        for name in self.experiments:
+            rows = {
+                arm: [
+                    finish_run(
+                        replace(recipe, seed=seed), folder.path / name / f"{arm.replace(' ', '_')}-{seed}"
+                    )
+                    for seed in range(self.seeds)
+                ]
+                for arm, recipe in self.arms(name).items()
+            }
+            show(name, rows)
+            draw(name, rows, folder.path)
+            result[name] = rows
+        return result
+
+    def arms(self, experiment: Experiment) -> dict[str, TrainHeron]:
+        """Return what is compared in an experiment."""
+        if experiment in ("pendulum", "units"):
+            return self._pendulum(experiment)
+        if experiment == "mountain_car":
+            base = TrainHeron(
+                env_id="prefrl/MountainCarContinuous-v0", agent="sac", warmup_hold=30,
+                agent_args=(*SMALL_SAC, "learning_starts=10000", "gamma=0.999"), first_fit=10_000,
+                fit_every=1_000, compare_steps=50, total_timesteps=self.mountain_car_timesteps,
+            )  # fmt: skip
+            return {
+                "goal first": replace(base, ranking="reached_goal,energy", margins="0,1"),
+                "energy first": replace(base, ranking="energy,reached_goal", margins="1,0"),
+            }
+        traffic = TrainHeron(
+            env_id="prefrl/TrafficGrid-v0", agent="ppo", num_envs=4,
+            agent_args=("n_steps=128", "batch_size=256", "gamma=0.95", "learning_rate=1e-3"), first_fit=2_000,
+            fit_every=2_000, margins="0.1,0.1,0.1", total_timesteps=self.traffic_timesteps,
+        )  # fmt: skip
+        return {
+            "queue first": replace(traffic, ranking="queue,waiting_time,switches"),
+            "switches first": replace(traffic, ranking="switches,queue,waiting_time"),
+        }
+
+    def _pendulum(self, experiment: Experiment) -> dict[str, TrainHeron]:
+        base = TrainHeron(
+            env_id="prefrl/Pendulum-v0", agent="sac", agent_args=(*SMALL_SAC, "learning_starts=1000", "gamma=0.98"),
+            total_timesteps=self.pendulum_timesteps,
+        )  # fmt: skip
+        if experiment == "pendulum":
+            sums = {f"sum {b:g}": replace(base, reward_source="weighted_sum", beta=b) for b in BETAS}
+            return {"HERON": base, "true reward": replace(base, reward_source="true"), **sums}
+        plain = replace(base, reward_source="weighted_sum", beta=0.3, normalize_factors=False)
+        units = (f"torque_squared={UNIT:g}",)
+        return {
+            "HERON, other unit": replace(base, factor_units=units),
+            "plain sum": plain,
+            "plain sum, other unit": replace(plain, factor_units=units),
+        }
+
+
+def show(name: str, rows: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Print what every seed ended with."""
+    factors = list(next(iter(rows.values()))[0]["factor_means"])
+    table = Table("arm", "true return", *factors, "seconds", title=name, title_justify="left")
+    for arm, runs in rows.items():
+        columns = [[run["factor_means"][factor] for run in runs] for factor in factors]
+        cells = [[run["true_return"] for run in runs], *columns, [run["seconds"] for run in runs]]
+        table.add_row(arm, *(" ".join(f"{value:.4g}" for value in cell) for cell in cells))
+    Console(width=170).print(table)
+
+
+def draw(name: str, rows: Mapping[str, list[dict[str, Any]]], folder: Path) -> None:
+    """Draw the evaluations of every seed."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for place, (arm, runs) in enumerate(rows.items()):
+        for seed, run in enumerate(runs):
+            axes.plot(run["eval_timesteps"], run["eval_returns"], color=PALETTE[place % len(PALETTE)],
+                      linewidth=1.1, alpha=0.85, label=arm if seed == 0 else None)  # fmt: skip
+    axes.set_xlabel("timesteps")
+    axes.set_ylabel("true return")
+    axes.legend(frameon=False, fontsize=8.5)
+    tidy(axes)
+    save_figure(figure, folder / f"{name}.png")
+
+
+def main() -> int:
+    """Run the study that the flags describe; return the exit status."""
+    return execute(lambda: tyro.cli(HeronStudy, description=__doc__, config=FLAGS))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
