@@ -1,14 +1,14 @@
 """HERON: a reward learned from a ranking of factors (arXiv 2309.02632).
 
-The designer ranks what matters - first stay alive, then get ahead, then save energy - and gives no weights. Two
-segments are compared level by level: the one is preferred that is better in the most important factor by more
-than a margin, or, where that does not decide, in the next one; the margin is c_l standard deviations of the
-factor, so that its unit does not matter. A reward model is fitted to these preferences,
+The designer ranks what matters - first stay alive, then get ahead, then save energy - and gives no weights.
+Two segments are compared level by level: the one is preferred that is better in the most important factor by
+more than a margin, or, where that does not decide, in the next one; the margin is c_l standard deviations of
+the factor, so that its unit does not matter. A reward model is fitted to these preferences,
 
     loss = mean over decided pairs of - log logistic( R(preferred) - R(other) ),
 
-and any policy learner is trained on it, both in turns. All pairs of a batch are compared at once, and pairs that
-no level decides are left out. The policy never sees the environment's own reward.
+and any policy learner is trained on it, both in turns. All pairs of a batch are compared at once, and pairs
+that no level decides are left out. The policy never sees the environment's own reward.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ class Heron(WithLearner, Agent):
         self.learner.observe(replace(transitions, rewards=rewards))
 
     def ranked_factors(self, transitions: Any) -> Tensor:
-        """Return the factors [n, levels] of a step, the most important first, turned so that more is better."""
+        """Return factors [n, levels] of a step, the most important first, turned so that more is better."""
         assert self.factors is not None
         values = torch.as_tensor(self.factors.compute(transitions), device=self.device)
         return values.to(torch.float64)[:, self._places] * self._signs
@@ -305,7 +305,8 @@ class Heron(WithLearner, Agent):
             names = [name for name, flat in zip(self.ranking, constant, strict=True) if flat]
             raise LearningFailedError(f"the factor {names[0]!r} has been the same in all that was seen: its "
                                       "standard deviation, and with it its margin, is 0 (take it out of the "
-                                      "ranking, give it margin 0, or explore more before the first fit)")  # fmt: skip
+                                      "ranking, give it margin 0, or explore more before the "
+                                      "first fit)")  # fmt: skip
 
     def verdicts(self, num_segments: int = 256) -> tuple[Segments, Verdicts]:
         """Return fresh segments and what the hierarchy says of all their pairs (see ``all_pairs``)."""

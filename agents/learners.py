@@ -51,7 +51,7 @@ class LearnerConfig:
         """Return the settings as the agent's own."""
         if self.algorithm != "prefrl_dqn":
             return SB3Config(self.algorithm, dict(self.settings), self.schedule_timesteps, self.warmup_hold)
-        settings = {
+        settings: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in self.settings.items()
         }
         return DQNConfig(**settings)

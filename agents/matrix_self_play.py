@@ -5,9 +5,10 @@ the average of its mixtures approaches a minimax winner, at the rate of its regr
 
     exploitability(average) = max_q q P average = Reg(T) / T   <= sqrt(2 ln K / T) for Hedge.
 
-Beside the exact expectation stands the algorithm as it is used in deep learning: options are drawn, compared with
-a queue of earlier draws, and a softmax policy follows the gradient; and its opponent, a Bradley-Terry reward
-per option fitted to the same comparisons, whose policy ends in a corner where preferences are intransitive.
+Beside the exact expectation stands the algorithm as it is used in deep learning: options are drawn, compared
+with a queue of earlier draws, and a softmax policy follows the gradient; and its opponent, a Bradley-Terry
+reward per option fitted to the same comparisons, whose policy ends in a corner where preferences are
+intransitive.
 """
 
 from __future__ import annotations
@@ -187,11 +188,11 @@ class MatrixSelfPlay(Agent):
         """Count who beat whom, and return the Bradley-Terry utilities [samples] of the draws."""
         k = len(self.logits)
         pair = (drawn[:, None] * k + held[None]).flatten()
-        counts = torch.zeros(2, k * k, dtype=torch.float64, device=self.device)
-        counts[0].scatter_add_(0, pair, wins.flatten())
-        counts[1].scatter_add_(0, held[None].expand(len(drawn), -1).flatten() * k
-                               + drawn[:, None].expand(-1, len(held)).flatten(), 1.0 - wins.flatten())  # fmt: skip
-        self._wins += counts.sum(0).reshape(k, k)
+        back = (held[None] * k + drawn[:, None]).flatten()
+        counts = torch.zeros(k * k, dtype=torch.float64, device=self.device)
+        counts.scatter_add_(0, pair, wins.flatten())
+        counts.scatter_add_(0, back, 1.0 - wins.flatten())
+        self._wins += counts.reshape(k, k)
         if self.num_timesteps % self.config.fit_every == 0:
             self._utility = bradley_terry(self._wins)
         return self._utility[drawn]

@@ -1,16 +1,16 @@
 """Reinforcement learning from preferences between segments, with any policy learner.
 
-The agent acts; segments of what it did are shown in pairs to a teacher, who says which is better; a reward model
-is fitted to the answers (Bradley-Terry on the sum of rewards),
+The agent acts; segments of what it did are shown in pairs to a teacher, who says which is better; a reward
+model is fitted to the answers (Bradley-Terry on the sum of rewards),
 
     loss = - [ label log P(second) + (1 - label) log P(first) ],   P(second) = logistic(G_hat' - G_hat),
 
 and an ordinary agent is trained on the learned reward, all in turns: collect, ask, fit, improve. Whatever the
 agent keeps is relabelled after each fit.
 
-Sources: Christiano et al. 2017 (arXiv 1706.03741); PEBBLE (Lee et al. 2021, arXiv 2106.05091) for relabelling and
-for the state entropy that a policy may be trained with before anybody is asked; B-Pref (arXiv 2111.03026) for
-the teachers.
+Sources: Christiano et al. 2017 (arXiv 1706.03741); PEBBLE (Lee et al. 2021, arXiv 2106.05091) for relabelling
+and for the state entropy that a policy may be trained with before anybody is asked; B-Pref (arXiv 2111.03026)
+for the teachers.
 """
 
 from __future__ import annotations

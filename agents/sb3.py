@@ -1,7 +1,7 @@
 """An algorithm of Stable-Baselines3 as an agent of prefrl.
 
-SB3's ``learn`` steps its own environments and takes the reward from them. Where the reward is learned, it must
-be possible to step, replace the reward, and learn, one after the other. :class:`SB3Agent` gives an SB3
+SB3's ``learn`` steps its own environments and takes the reward from them. Where the reward is learned, it
+must be possible to step, replace the reward, and learn, one after the other. :class:`SB3Agent` gives an SB3
 algorithm the face that the training loop asks for: ``act`` draws from its policy, ``observe`` fills its
 rollout or replay buffer, ``update`` calls its own ``train``. The networks, losses, buffers, optimisers and
 schedules are SB3's; only the stepping is done elsewhere, as its ``collect_rollouts`` does it.
@@ -21,6 +21,9 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.preprocessing import is_image_space, maybe_transpose
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from prefrl.data import Transitions, map_obs
@@ -128,7 +131,7 @@ class SB3Agent(Agent):
         if isinstance(env, gym.vector.VectorEnv) and (
             AutoresetMode(metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)) is AutoresetMode.NEXT_STEP
         ):
-            raise ValueError("env pauses for a step after an end (AutoresetMode.NEXT_STEP), and SB3's buffers "
+            raise ValueError("env pauses for a step after an end (AutoresetMode.NEXT_STEP); SB3's buffers "
                              "have no place for that; make it with autoreset_mode SAME_STEP")  # fmt: skip
         self.rows = rows or int(getattr(env, "num_envs", 1))
         settings = {**self.config.settings}
@@ -141,10 +144,8 @@ class SB3Agent(Agent):
             )
         except (AssertionError, TypeError, ValueError, AttributeError) as error:
             reason = str(error).split("\n", 1)[0] or repr(error)
-            raise ValueError(f"SB3's {self.config.algorithm} does not take {self.observation_space} and "
-                             f"{self.action_space} with {dict(self.config.settings)}: {reason}") from error  # fmt: skip
-        from stable_baselines3.common.logger import Logger
-
+            given = f"{self.observation_space} and {self.action_space} with {dict(self.config.settings)}"
+            raise ValueError(f"SB3's {self.config.algorithm} does not take {given}: {reason}") from error
         self.model.set_logger(Logger(None, []))
         self.model._total_timesteps = self.config.schedule_timesteps
         self.on_policy = hasattr(self.model, "rollout_buffer")
@@ -260,8 +261,6 @@ class SB3Agent(Agent):
 
     def _arrays(self, obs: Any) -> Any:
         """Return observations as SB3 keeps them."""
-        from stable_baselines3.common.preprocessing import maybe_transpose
-
         arrays = map_obs(lambda values: values.cpu().numpy(), obs)
         space = self.model.observation_space
         if isinstance(arrays, dict):
@@ -403,8 +402,6 @@ class SB3Agent(Agent):
 
 def _policy_name(space: gym.Space[Any]) -> str:
     """Return SB3's name of the policy for an observation space."""
-    from stable_baselines3.common.preprocessing import is_image_space
-
     if isinstance(space, gym.spaces.Dict):
         return "MultiInputPolicy"
     return "CnnPolicy" if is_image_space(space) else "MlpPolicy"
@@ -422,30 +419,21 @@ def _restore_numpy(state: Mapping[str, Any]) -> None:
     np.random.set_state((state["kind"], keys, int(position), int(has_gauss), float(cached)))  # noqa: NPY002
 
 
-def _make_stand_in() -> type[Any]:
-    """Return a kind of SB3's vector environment that has spaces and nothing else."""
-    from stable_baselines3.common.vec_env import VecEnv
+class _SpacesOnly(VecEnv):
+    """Tells SB3 the spaces, and nothing else: prefrl's loop steps the environment."""
 
-    class SpacesOnlyVecEnv(VecEnv):
-        """Tells SB3 the spaces; prefrl's loop steps the environment itself."""
+    def _no(self, *args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("this algorithm is stepped by prefrl's loop: call the agent's learn()")
 
-        def _no(self, *args: Any, **kwargs: Any) -> Any:
-            raise RuntimeError("this algorithm is stepped by prefrl's loop: call the agent's learn()")
+    reset = step_async = step_wait = set_attr = env_method = _no
 
-        reset = step_async = step_wait = set_attr = env_method = _no  # type: ignore[assignment]
+    def close(self) -> None:
+        """Nothing is open."""
 
-        def close(self) -> None:
-            """Nothing is open."""
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """There are no attributes."""
+        return [None] * self.num_envs
 
-        def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-            return [None] * self.num_envs
-
-        def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-            return [False] * self.num_envs
-
-    return SpacesOnlyVecEnv
-
-
-def _SpacesOnly(rows: int, observation_space: Any, action_space: Any) -> Any:  # noqa: N802
-    """Return an SB3 vector environment that has spaces and nothing else."""
-    return _make_stand_in()(rows, observation_space, action_space)
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        """There are no wrappers."""
+        return [False] * self.num_envs

@@ -1,16 +1,17 @@
 """SPO: learning a policy from preferences that no reward need explain (Swamy et al. 2024, arXiv 2401.04056).
 
-Preferences may be intransitive, noisy, and of whole trajectories. What they always have is a minimax winner, a
-policy that no other is preferred to. One learner finds it by playing against itself: it is rewarded with how
-often its trajectory is preferred to the latest ones of its own,
+Preferences may be intransitive, noisy, and of whole trajectories. What they always have is a minimax winner,
+a policy that no other is preferred to. One learner finds it by playing against itself: it is rewarded with
+how often its trajectory is preferred to the latest ones of its own,
 
     R(xi) = 1/B sum_{xi' in queue} P(xi, xi'),
 
-spread over the steps of xi, or paid at the end. There is no reward model and no adversary. For comparison, the
-same learner may be trained on a reward model that is fitted to the same comparisons, or on the true reward.
+spread over the steps of xi, or paid at the end. There is no reward model and no adversary. For comparison,
+the same learner may be trained on a reward model that is fitted to the same comparisons, or on the true
+reward.
 
-A trajectory is shown to the learner when it is over, since only then is it known how it compares: step by step,
-as if a single environment had made it.
+A trajectory is shown to the learner when it is over, since only then is it known how it compares: step by
+step, as if a single environment had made it.
 """
 
 from __future__ import annotations
@@ -146,8 +147,8 @@ class SelfPlay(WithLearner, Agent):
         """Keep one step; trajectories that it ends are compared at the next update."""
         layout = self.reward_model.layout
         told = {**transitions.infos, **getattr(self.learner, "acted", {})}
-        kept = replace(transitions, obs=layout.keep(transitions.obs), next_obs=layout.keep(transitions.next_obs),
-                       infos=told)  # fmt: skip
+        obs, next_obs = layout.keep(transitions.obs), layout.keep(transitions.next_obs)
+        kept = replace(transitions, obs=obs, next_obs=next_obs, infos=told)
         if not self._begun:
             self._begun = [0] * len(transitions.rewards)
         self._steps.append(kept)
@@ -274,7 +275,9 @@ class SelfPlay(WithLearner, Agent):
 
     def comparisons(self) -> Preferences:
         """Return the comparisons that the baseline's reward model is fitted to."""
-        first, second = (concatenate_segments([pair[side] for pair in self._comparisons]) for side in (0, 1))
+        pairs = list(self._comparisons)
+        first = concatenate_segments([one for one, _, _ in pairs])
+        second = concatenate_segments([other for _, other, _ in pairs])
         longest = max(first.max_length, second.max_length)
         labels = torch.tensor(
             [label for *_, label in self._comparisons], dtype=torch.float64, device=self.device
@@ -287,7 +290,7 @@ class SelfPlay(WithLearner, Agent):
         return len(self.history)
 
     def result(self) -> dict[str, Any]:
-        """Return the number of trajectories and, of the baseline, how often its model agrees with the answers."""
+        """Return the number of trajectories; of the baseline, how often its model agrees with answers."""
         found: dict[str, Any] = {"trajectories": self.trajectories}
         if self._comparisons:
             found["reward_model_accuracy"] = float(self.reward_model.accuracy(self.comparisons()))
@@ -348,8 +351,8 @@ class SelfPlay(WithLearner, Agent):
             Segments(*(part.to(device) for part in segment)) for segment in state["opponents"]
         )
         for first, second, label in state["comparisons"]:
-            sides = (Segments(*(part.to(device) for part in side)) for side in (first, second))
-            self._comparisons.append((*sides, float(label)))
+            pair = [Segments(*(part.to(device) for part in side)) for side in (first, second)]
+            self._comparisons.append((pair[0], pair[1], float(label)))
 
 
 def _row(step: Transitions, row: int) -> Transitions:

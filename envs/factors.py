@@ -1,7 +1,7 @@
-"""Factors of a reward: what a designer would rank by importance instead of weighing it (HERON, arXiv 2309.02632).
+"""Factors of a reward: what a designer would rank instead of weighing it (HERON, arXiv 2309.02632).
 
 A factor is a number per step, with a sign that says whether more of it is better. Those below are for
-environments whose reward is a weighted sum of them, or nearly; an environment of your own tells its factors by
+environments whose reward is a weighted sum of them, or nearly; one of your own tells its factors by
 ``register_factors``, or by the attributes ``factor_names`` and ``factor_signs`` and ``info["factors"]`` [F].
 """
 
@@ -154,8 +154,8 @@ def _hopper(step: Step) -> Array:
 
 def _ant(step: Step) -> Array:
     if step.next_obs.shape[1] != ANT_OBSERVATION:
-        raise ValueError(f"observations have {step.next_obs.shape[1]} numbers; the factors of Ant-v5 are for the "
-                         f"{ANT_OBSERVATION} that it has by default")  # fmt: skip
+        raise ValueError(f"observations have {step.next_obs.shape[1]} numbers; the factors of Ant-v5 are for "
+                         f"the {ANT_OBSERVATION} that it has by default")  # fmt: skip
     effort, angles = _squares(step.actions), step.next_obs[:, ANT_JOINTS]
     at_limit = 0.0 * effort
     for joint, (low, high) in enumerate(ANT_RANGES.tolist()):
@@ -206,8 +206,8 @@ def factors_of(env: Any) -> Factors:
     spec = getattr(env, "spec", None) or getattr(inner, "spec", None)
     env_id = getattr(spec, "id", None) or _own_id(inner)
     if env_id not in FACTORS:
-        raise ValueError(f"{env_id or type(inner).__name__} has no factors; there are some for {sorted(FACTORS)} "
-                         "(see prefrl.envs.factors.register_factors)")  # fmt: skip
+        raise ValueError(f"{env_id or type(inner).__name__} has no factors; there are some for "
+                         f"{sorted(FACTORS)} (see prefrl.envs.factors.register_factors)")  # fmt: skip
     return FACTORS[env_id]
 
 

@@ -1,4 +1,4 @@
-"""Boards on which what is preferred is no sum of rewards: three goals, and a meadow to stay in for a while."""
+"""Boards on which what is preferred is no sum of rewards: three goals, and a meadow to graze for a while."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class ThreeGoalsEnv(TabularFace, FamilyEnv):
 
     ## Description
     A board of 4 x 7 cells. The start is the middle of the lowest row; the goals are three steps away, to the
-    left, to the top and to the right. Where left beats top, top beats right and right beats left, no reward of
-    goals says which to go for: the minimax winner goes for all of them.
+    left, to the top and to the right. Where left beats top, top beats right and right beats left, no reward
+    of goals says which to go for: the minimax winner goes for all of them.
 
     ## Action Space
     `Discrete(4)`: 0 up, 1 down, 2 left, 3 right. A move into the edge stays.
@@ -90,9 +90,9 @@ class MeadowEnv(TabularFace, FamilyEnv):
     """Graze in a meadow, but not for too long.
 
     ## Description
-    A board of 4 x 4 cells whose right half (paved in the picture) is a meadow. A step that ends in it is worth
-    1. Preferences may want as much as possible, but no more than a share of all steps: then no reward of single
-    steps says what is preferred, since what one step more is worth depends on how many there were.
+    A board of 4 x 4 cells whose right half (paved in the picture) is a meadow. A step that ends in it is
+    worth 1. Preferences may want as much as possible, but no more than a share of all steps: then no reward
+    of single steps says what is preferred, since what one more is worth depends on how many there were.
 
     ## Action Space
     `Discrete(4)`: 0 up, 1 down, 2 left, 3 right. A move into the edge stays.

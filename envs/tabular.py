@@ -145,7 +145,7 @@ class TabularTask(Dynamics):
         self._features = asarray(model.features.reshape(-1, len(model.weights)).copy(), real)
         self._final = asarray(world.final_features.copy(), real)
         self._weights = tuple(model.weights.tolist())
-        # A single outcome is drawn against 1, which no draw reaches: not every device takes arrays of nothing.
+        # A single outcome is drawn against 1, which no draw reaches: some devices take no empty arrays.
         thresholds = model.probabilities.cumsum(-1)[..., : max(1, self._num_outcomes - 1)]
         thresholds = np.where(self._num_outcomes == 1, 1.0, thresholds)
         self._thresholds = asarray(thresholds.reshape(num_states * self._num_actions, -1).copy(), real)

@@ -1,4 +1,4 @@
-"""A grid of streets with lights at every crossing: several agents, and no single number for what is wanted."""
+"""A grid of streets with lights at every crossing: several agents, and no one number for what is wanted."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ FACTOR_SIGNS = (-1, -1, -1, 1, -1, -1)
 def routes(rows: int, columns: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return where vehicles go: places [K, 4, 3] and matrix [K * 12, K * 4].
 
-    The axis of 3 is straight on, right, left. A place is crossing * 4 + approach, or -1 for a street that leaves
-    the grid; the matrix has a 1 for each place.
+    The axis of 3 is straight on, right, left. A place is crossing * 4 + approach, or -1 for a street that
+    leaves the grid; the matrix has a 1 for each place.
     """
     places = np.full((rows * columns, 4, 3), -1)
     for crossing, approach in np.ndindex(rows * columns, 4):
@@ -224,10 +224,10 @@ class TrafficGridEnv(_TrafficFace, FamilyEnv):
     """Switch the lights of a grid of crossings.
 
     ## Description
-    2 to 16 crossings of two streets each, in rows and columns; a step is 5 s. Vehicles come in at the edge, wait
-    in a queue, and at green two of each approach drive on, one in a step in which the lights change. 60 % go
-    straight on, 20 % turn to each side; they queue at the next crossing or leave the grid. Several things are
-    wanted at once - short queues, short waits, steady lights - and nobody says what they weigh.
+    2 to 16 crossings of two streets each, in rows and columns; a step is 5 s. Vehicles come in at the edge,
+    wait in a queue, and at green two of each approach drive on, one in a step in which the lights change. 60
+    % go straight on, 20 % turn to each side; they queue at the next crossing or leave the grid. Several
+    things are wanted at once - short queues, short waits, steady lights - and nobody says what they weigh.
 
     ## Action Space
     `MultiBinary(K)`: for each crossing, row by row, 0: green for north and south, 1: for west and east. With
@@ -235,8 +235,8 @@ class TrafficGridEnv(_TrafficFace, FamilyEnv):
 
     ## Observation Space
     `Box` of 11 numbers for each crossing: vehicles waiting from north, south, west and east (in tens), their
-    mean waiting time (in minutes), which street is green (two indicators), and steps since the lights changed (in
-    tens).
+    mean waiting time (in minutes), which street is green (two indicators), and steps since the lights changed
+    (in tens).
 
     ## Rewards
     Minus the mean number of vehicles waiting at a crossing. `info["factors"]` are six factors, means over the

@@ -17,7 +17,7 @@ from .backend import Array
 class VectorReplaceReward(gym.vector.VectorWrapper):
     """Replace the rewards of all rows by a function of the transitions; ``infos["true_reward"]`` keeps them.
 
-    Successors are the true ones, in every autoreset mode; rows that pause after an end (NEXT_STEP) are paid 0.
+    Successors are the true ones, in every autoreset mode; rows that pause after an end (NEXT_STEP) get 0.
 
     Args:
         env: the vector environment.
@@ -107,8 +107,8 @@ class AgentsAsRows(gym.vector.VectorEnv[Any, Any, Any]):
     """Every agent of a multi-agent environment as a row of its own, for one policy that all of them share.
 
     Row i of the environment becomes rows i K to i K + K - 1. A row observes, does and is told what is its
-    agent's: of the environment's observation its part, of ``info["agent_factors"]`` its factors. The reward is
-    the environment's, which is the agents' mean.
+    agent's: of the environment's observation its part, of ``info["agent_factors"]`` its factors. The reward
+    is the environment's, which is the agents' mean.
 
     Args:
         env: a vector environment with ``num_agents``, ``agent_observation_space`` and ``agent_action_space``
@@ -153,11 +153,11 @@ class AgentsAsRows(gym.vector.VectorEnv[Any, Any, Any]):
         """Advance all rows; see ``gymnasium.vector.VectorEnv.step``."""
         joint = actions.reshape(self.env.num_envs, self.num_agents)
         obs, rewards, terminations, truncations, infos = self.env.step(joint)
-        each = (self._each(values) for values in (rewards, terminations, truncations))
-        return self._split(obs), *each, self._infos(infos)  # type: ignore[return-value]
+        ended, cut = self._each(terminations), self._each(truncations)
+        return self._split(obs), self._each(rewards), ended, cut, self._infos(infos)
 
     def _split(self, obs: Any) -> Any:
-        return obs.reshape(self.num_envs, *self.single_observation_space.shape)
+        return obs.reshape(self.num_envs, *(self.single_observation_space.shape or ()))
 
     def _each(self, values: Array) -> Array:
         """Return an environment's numbers [n] for each of its agents [n K]."""
@@ -187,7 +187,8 @@ class AgentsAsRows(gym.vector.VectorEnv[Any, Any, Any]):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the environment's state."""
-        return self.env.unwrapped.state_dict()  # type: ignore[no-any-return]
+        state: dict[str, Any] = self.env.unwrapped.state_dict()
+        return state
 
     def load_state_dict(self, state: Any) -> None:
         """Continue from what :meth:`state_dict` returned."""

@@ -2,12 +2,12 @@
 
 Experiments, all of them by default:
 
-- pendulum: HERON, the true reward, and the weighted sum sum_l beta^(l-1) z_l / s_l for several beta, on Pendulum
+- pendulum: HERON, the true reward, and the weighted sum sum_l beta^(l-1) z_l / s_l for several beta
 - units: one factor is measured in a unit a thousand times smaller: HERON, and the weighted sum without
   normalisation, which has to be weighed anew (HERON in the usual unit is in pendulum)
 - mountain_car: reach the goal first, then save energy; and the other way round
-- traffic: a grid of lights with a shared policy and a shared reward model: short queues first, or steady lights
-  first
+- traffic: a grid of lights with a shared policy and a shared reward model: short queues first, or
+  steady lights first
 
 Every seed is reported. Each run has a folder of its own, with its curves, below the study's; the same command
 goes on with a study that was stopped, from the checkpoint of the run that was under way.
@@ -119,7 +119,8 @@ class HeronStudy:
 
     def _pendulum(self, experiment: Experiment) -> dict[str, TrainHeron]:
         base = TrainHeron(
-            env_id="prefrl/Pendulum-v0", agent="sac", agent_args=(*SMALL_SAC, "learning_starts=1000", "gamma=0.98"),
+            env_id="prefrl/Pendulum-v0", agent="sac",
+            agent_args=(*SMALL_SAC, "learning_starts=1000", "gamma=0.98"),
             total_timesteps=self.pendulum_timesteps,
         )  # fmt: skip
         if experiment == "pendulum":

@@ -8,8 +8,8 @@ Experiments, all of them by default:
 - cartpole: the larger return is preferred, answered rightly, and wrongly in a fifth of the cases
 - meadow: return counts only within a budget of steps, which no reward of single steps can say
 
-Every seed is reported. Each run has a folder of its own below the study's; the same command goes on with a study
-that was stopped.
+Every seed is reported. Each run has a folder of its own below the study's; the same command goes on with a
+study that was stopped.
 """
 
 from __future__ import annotations
@@ -104,9 +104,10 @@ class SelfPlayStudy:
         if experiment == "cartpole":
             base = TrainSelfPlay(
                 env_id="prefrl/CartPole-v0", num_envs=8, total_timesteps=self.cartpole_timesteps,
-                agent_args=("n_steps=256", "batch_size=256", "n_epochs=20", "learning_rate=1e-3", "gamma=1.0"),
+                agent_args=("n_steps=256", "batch_size=256", "n_epochs=20", "learning_rate=1e-3",
+                            "gamma=1.0"),
             )  # fmt: skip
-            # A sum over 500 steps that is not discounted is hard on the true reward, whose usual gamma is less.
+            # The true reward adds up over 500 steps: its usual discount is less than 1.
             usual = tuple("gamma=0.98" if entry == "gamma=1.0" else entry for entry in base.agent_args)
             true = replace(base, reward_source="true", agent_args=(*usual, "gae_lambda=0.8"))
             model = replace(base, reward_source="reward_model", agent_args=true.agent_args)
@@ -126,8 +127,10 @@ class SelfPlayStudy:
                 agent_args=(*common, "ent_coef=0.05", "normalize_advantage=false"),
             )  # fmt: skip
         else:
-            base = replace(board, env_id="prefrl/Meadow-v0", preference="budget",
-                           total_timesteps=self.meadow_timesteps, agent_args=(*common, "ent_coef=0.01"))  # fmt: skip
+            base = replace(
+                board, env_id="prefrl/Meadow-v0", preference="budget",
+                total_timesteps=self.meadow_timesteps, agent_args=(*common, "ent_coef=0.01"),
+            )  # fmt: skip
         return {"self-play": base, "reward model": replace(base, reward_source="reward_model")}
 
     def _matrices(self) -> dict[str, Any]:

@@ -74,8 +74,8 @@ class ObservationLayout:
         parts = space.values() if isinstance(space, gym.spaces.Dict) else [space]
         for part in parts:
             if not isinstance(part, allowed):
-                raise ValueError(f"space {space} is not supported; allowed are Box, Discrete, MultiBinary and "
-                                 "MultiDiscrete spaces, and Dict spaces of these")  # fmt: skip
+                raise ValueError(f"space {space} is not supported; allowed are Box, Discrete, MultiBinary "
+                                 "and MultiDiscrete spaces, and Dict spaces of these")  # fmt: skip
 
     def keep(self, obs: Any) -> Tensor:
         """Return observations [n, ...], or a dict of them, as the one tensor that is kept of them."""
@@ -96,10 +96,7 @@ class ObservationLayout:
 
     def read(self, kept: Tensor) -> Inputs:
         """Return what a network reads of observations that were kept, [N, ...]."""
-        if not self.is_dict:
-            columns = [kept]
-        else:
-            columns = list(torch.split(kept, self._kept_sizes, dim=1))
+        columns = list(torch.split(kept, self._kept_sizes, dim=1)) if self.is_dict else [kept]
         vectors: list[Tensor] = [torch.zeros(len(kept), 0, device=kept.device)]
         pictures = None
         for (_, part), values in zip(self.parts, columns, strict=True):

@@ -103,8 +103,8 @@ def preferences_from_tensors(
         Segments(*(tensors[f"{side}_{name}"] for name in _SEGMENT_FIELDS if f"{side}_{name}" in tensors))
         for side in ("first", "second")
     )
-    fields = (tensors[name] for name in _PAIR_FIELDS)
-    return Preferences(first, second, *fields, names, metadata or {})
+    labels, weights, annotators = (tensors[name] for name in _PAIR_FIELDS)
+    return Preferences(first, second, labels, weights, annotators, names, metadata or {})
 
 
 def preference_tensors(preferences: Preferences) -> dict[str, Tensor]:

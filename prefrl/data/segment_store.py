@@ -67,8 +67,8 @@ class SegmentStore:
     def sample(self, count: int, length: int, generator: torch.Generator, *, recent: float = 1.0) -> Excerpt:
         """Cut segments at random: of ``length`` transitions, or fewer where they end in a terminal state.
 
-        Starts are drawn uniformly. Segments that a truncation, or the present, cuts short are taken only where
-        there are not enough others.
+        Starts are drawn uniformly. Segments that a truncation, or the present, cuts short are taken only
+        where there are not enough others.
 
         Args:
             count: N.

@@ -395,9 +395,10 @@ def concatenate_preferences(parts: Sequence[Preferences]) -> Preferences:
         parts[0],
         first=concatenate_segments([part.first for part in parts]),
         second=concatenate_segments([part.second for part in parts]),
-        **{name: torch.cat([getattr(part, name) for part in parts])
-           for name in ("labels", "weights", "annotators")},
-    )  # fmt: skip
+        labels=torch.cat([part.labels for part in parts]),
+        weights=torch.cat([part.weights for part in parts]),
+        annotators=torch.cat([part.annotators for part in parts]),
+    )
 
 
 def split_preferences(preferences: Preferences, parts: int, *, seed: int = 0) -> list[Preferences]:

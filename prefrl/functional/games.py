@@ -1,9 +1,9 @@
 """Symmetric zero-sum games that preferences make: who beats whom, and by how much.
 
-A preference matrix P [K, K] is antisymmetric with entries in [-1, 1]: P[i, j] = 2 Pr(i is preferred to j) - 1.
-It may be intransitive. What is always there is a minimax winner (von Neumann winner), a mixture p* in
-argmax_p min_q p P q, of value 0. Playing one no-regret learner against its own iterates finds it (SPO, Swamy et
-al. 2024, arXiv 2401.04056): since p P p = 0, the exploitability of the average is the average regret.
+A preference matrix P [K, K] is antisymmetric with entries in [-1, 1]: P[i, j] = 2 Pr(i is preferred to j) -
+1. It may be intransitive. What is always there is a minimax winner (von Neumann winner), a mixture p* in
+argmax_p min_q p P q, of value 0. Playing one no-regret learner against its own iterates finds it (SPO, Swamy
+et al. 2024, arXiv 2401.04056): since p P p = 0, the exploitability of the average is the average regret.
 """
 
 from __future__ import annotations

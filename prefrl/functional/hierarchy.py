@@ -1,9 +1,9 @@
 """Preferences from a ranking of factors, and the weighted sum that they replace.
 
-Source: HERON (arXiv 2309.02632). A designer ranks the n factors of a reward by importance, with a sign each (is
-more better, or less?) and a margin: of two stretches of behaviour the one is preferred that is better by more
-than the margin in the most important factor, or, where that does not decide, in the next one. A pair that no
-level decides is left out.
+Source: HERON (arXiv 2309.02632). A designer ranks the n factors of a reward by importance, with a sign each
+(is more better, or less?) and a margin: of two stretches of behaviour the one is preferred that is better by
+more than the margin in the most important factor, or, where that does not decide, in the next one. A pair
+that no level decides is left out.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Who answers (teachers), what is believed (preference models), and how well it explains people."""
 
 from .asking import ask_teacher, true_valuation
+from .label_tables import label_segments, read_label_table
 from .likelihood import cross_validated_cross_entropy, fit_scale
 from .models import (
     DeterministicRegret,
@@ -12,6 +13,8 @@ from .models import (
     Valuation,
     valuate,
 )
+from .queries import QueryKind, choose_queries
+from .reward_model import RewardModel, RewardModelConfig
 from .teachers import Teacher, TeacherKind, teacher_of_kind
 
 __all__ = [
@@ -19,14 +22,20 @@ __all__ = [
     "Expanded",
     "PartialReturn",
     "PreferenceModel",
+    "QueryKind",
     "Regret",
+    "RewardModel",
+    "RewardModelConfig",
     "StepwiseModel",
     "Teacher",
     "TeacherKind",
     "Valuation",
     "ask_teacher",
+    "choose_queries",
     "cross_validated_cross_entropy",
     "fit_scale",
+    "label_segments",
+    "read_label_table",
     "teacher_of_kind",
     "true_valuation",
     "valuate",

@@ -30,13 +30,13 @@ def read_label_table(path: str | os.PathLike[str], segments: Segments) -> Prefer
     with Path(path).open(newline="", encoding="utf-8") as file:
         lines = list(csv.reader(file))
     if not lines or tuple(name.strip() for name in lines[0]) != COLUMNS:
-        raise ValueError(f"{path} begins with {lines[0] if lines else 'nothing'}; it must begin with the header "
-                         f"{','.join(COLUMNS)}")  # fmt: skip
+        begin = ",".join(lines[0]) if lines else ""
+        raise ValueError(f"{path} begins with {begin!r}; it must begin with the header {','.join(COLUMNS)}")
     rows = [_row(f"{path}, line {number}", line) for number, line in enumerate(lines[1:], start=2) if line]
     if not rows:
         raise ValueError(f"{path} holds no labels")
-    places = [[int(row[side]) for row in rows] for side in (0, 1)]
-    return label_segments(segments, *places, [row[2] for row in rows])
+    first, second = ([int(row[side]) for row in rows] for side in (0, 1))
+    return label_segments(segments, first, second, [row[2] for row in rows])
 
 
 def _row(where: str, line: list[str]) -> tuple[float, float, float]:

@@ -17,13 +17,15 @@ QueryKind = Literal["uniform", "disagreement", "entropy", "recent"]
 
 def disagreement(first_scores: Tensor, second_scores: Tensor) -> Tensor:
     """Return the standard deviation [N] over members of P(second preferred), of scores [E, N]."""
-    return torch.sigmoid(second_scores - first_scores).std(0, correction=0)
+    spread: Tensor = torch.sigmoid(second_scores - first_scores).std(0, correction=0)
+    return spread
 
 
 def preference_entropy(first_scores: Tensor, second_scores: Tensor) -> Tensor:
     """Return the entropy [N], in nats, of the ensemble's mean P(second preferred), of scores [E, N]."""
     probability = torch.sigmoid(second_scores - first_scores).mean(0)
-    return torch.special.entr(probability) + torch.special.entr(1.0 - probability)
+    entropy: Tensor = torch.special.entr(probability) + torch.special.entr(1.0 - probability)
+    return entropy
 
 
 def choose_queries(kind: QueryKind, count: int, first_scores: Tensor, second_scores: Tensor) -> Tensor:

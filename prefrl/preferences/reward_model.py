@@ -1,8 +1,8 @@
 """Reward models: ensembles of networks of transitions, fitted to preferences between segments.
 
-The probability that the second of two segments is preferred is logistic(G' - G) with G the sum of the rewards of
-a segment (Bradley and Terry; Christiano et al. 2017, arXiv 1706.03741). A reward is known up to a factor and,
-where all segments have one length, up to a constant; so it is scaled before an agent sees it.
+The probability that the second of two segments is preferred is logistic(G' - G) with G the sum of the rewards
+of a segment (Bradley and Terry; Christiano et al. 2017, arXiv 1706.03741). A reward is known up to a factor
+and, where all segments have one length, up to a constant; so it is scaled before an agent sees it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import gymnasium as gym
+import numpy as np
 import torch
 from torch import Tensor
 
-from prefrl.data import Preferences, Segments, concatenate_segments, seeded_generator
+from prefrl.data import Preferences, Segments, concatenate_segments, map_obs, seeded_generator
 from prefrl.data.observations import ObservationLayout
 from prefrl.data.spaces import space_from_json, space_to_json
 from prefrl.data.tensor_file import read_tensor_file, write_tensor_file
@@ -69,8 +70,8 @@ class RewardModelConfig:
     """Passes over the comparisons in a fit."""
 
     bootstrap: bool = True
-    """Each member weighs the comparisons by its own Poisson(1) draws, the online bootstrap; otherwise they see
-    the same ones, and differ by where they start."""
+    """Each member weighs the comparisons by its own Poisson(1) draws, the online bootstrap; otherwise they
+    see the same ones, and differ by where they start."""
 
     normalize_inputs: bool = True
     """Measure numbers in the inputs in their mean and standard deviation, taken anew at each fit."""
@@ -93,8 +94,8 @@ class RewardModelConfig:
             raise ValueError("the reward model would look at nothing; set one of use_obs, use_actions, "
                              "use_next_obs, use_features")  # fmt: skip
         if self.normalize_rewards not in ("scale", "standard", "none"):
-            raise ValueError(f"normalize_rewards is {self.normalize_rewards!r}; it must be 'scale', 'standard' "
-                             "or 'none'")  # fmt: skip
+            raise ValueError(f"normalize_rewards is {self.normalize_rewards!r}; it must be 'scale', "
+                             "'standard' or 'none'")  # fmt: skip
         object.__setattr__(self, "hidden", tuple(self.hidden))
 
 
@@ -201,6 +202,11 @@ class RewardModel:
             return torch.as_tensor(values, device=self.device)
 
         return self.rewards(tensor(obs), tensor(actions), tensor(next_obs)).cpu().numpy()
+
+    def reward(self, obs: Any, action: Any, next_obs: Any) -> float:
+        """Return the reward of one transition, for ``prefrl.envs.ReplaceReward``."""
+        rows = [map_obs(lambda values: np.asarray(values)[None], part) for part in (obs, action, next_obs)]
+        return float(self.numpy_rewards(*rows)[0])
 
     @torch.no_grad()
     def scores(self, segments: Segments) -> Tensor:
@@ -431,8 +437,9 @@ class RewardModel:
             if header["format"] != FILE_FORMAT:
                 raise ValueError(f"it has format {header['format']}; this version reads {FILE_FORMAT}")
             spaces = [space_from_json(header[f"{kind}_space"]) for kind in ("observation", "action")]
-            model = cls(*spaces, RewardModelConfig(**header["config"]), num_features=header["num_features"],
-                        device=device, seed=header["seed"])  # fmt: skip
+            config = RewardModelConfig(**header["config"])
+            model = cls(spaces[0], spaces[1], config, num_features=header["num_features"], device=device,
+                        seed=header["seed"])  # fmt: skip
             model.load_state_dict(content["state"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path} holds no reward model: {error}") from error

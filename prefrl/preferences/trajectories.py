@@ -1,8 +1,8 @@
 """Preferences between whole trajectories, which need not come from any reward.
 
-P(xi, xi') in [-1, 1] is antisymmetric: 1 where xi is always preferred, 0 where nobody minds. It may be random,
-intransitive, and of the trajectory as a whole. Each kind reduces a trajectory to a few numbers once, and
-compares those; so thousands of comparisons are one operation.
+P(xi, xi') in [-1, 1] is antisymmetric: 1 where xi is always preferred, 0 where nobody minds. It may be
+random, intransitive, and of the trajectory as a whole. Each kind reduces a trajectory to a few numbers once,
+and compares those; so thousands of comparisons are one operation.
 
 Source: SPO (Swamy et al. 2024, arXiv 2401.04056).
 """
@@ -114,8 +114,8 @@ class Noisy(TrajectoryPreference):
 class ByOption(TrajectoryPreference):
     """A trajectory counts as one of K options, and a matrix says which options beat which.
 
-    The option is told by the environment's ``info["reward_vector"]``: K columns of it count, over the episode,
-    how often each option was reached. A trajectory that reached none loses to all that reached one.
+    The option is told by the environment's ``info["reward_vector"]``: K columns of it count, over the
+    episode, how often each option was reached. A trajectory that reached none loses to all that reached one.
     """
 
     matrix: Tensor

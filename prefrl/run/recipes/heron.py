@@ -109,7 +109,8 @@ class TrainHeron(WithLearnerRecipe):
         """Return the agent of the folder's checkpoint and a fresh scalar environment for it.
 
         Raises:
-            ValueError: for an environment of several agents, which has no scalar face with one policy for all.
+            ValueError: for an environment of several agents, which has no scalar face with one policy for
+            all.
         """
         env = make_scalar_env(self.env_id, self.env_args)
         if hasattr(env.unwrapped, "num_agents"):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
 import torch
-from tyro.conf import OmitArgPrefixes, arg
+from tyro.conf import OmitArgPrefixes
 
 from prefrl.agents.base import Agent, resolve_device
 from prefrl.agents.matrix_self_play import MatrixSelfPlay, MatrixSelfPlayConfig
@@ -53,7 +53,7 @@ class TrainSelfPlay(WithLearnerRecipe):
     """Timesteps to train for; with --matrix, rounds."""
 
     preference: PreferenceKind = "max_return"
-    """Who compares: larger return; the same with wrong answers; options that beat each other in a cycle, or by
+    """Who compares: larger return; that with wrong answers; options that beat each other in a cycle, or by
     the majority of three people; or return within a budget of steps in a region."""
 
     flip: float = 0.2
@@ -66,7 +66,7 @@ class TrainSelfPlay(WithLearnerRecipe):
     """budget: largest share of steps in the region."""
 
     matrix: Path | None = None
-    """Play on a preference matrix instead: K x K numbers in [-1, 1] with commas between them, antisymmetric."""
+    """Play on a preference matrix instead: K x K numbers in [-1, 1], comma-separated, antisymmetric."""
 
     mode: Literal["hedge", "sampled", "reward_model"] = "hedge"
     """On a matrix: Hedge on exact preferences, a policy gradient on sampled ones, or a reward model's."""

@@ -117,8 +117,8 @@ class WithLearnerRecipe:
         self, agent: Agent, folder: RunFolder | None, *, resume: bool = False, progress_bar: bool = False
     ) -> Loop:
         """Train an agent, with evaluations under the true reward; return the finished loop."""
-        evaluation = Evaluation(self.evaluation_env(), every=self.eval_every or max(1, self.total_timesteps // 10),
-                                seed=self.seed)  # fmt: skip
+        every = self.eval_every or max(1, self.total_timesteps // 10)
+        evaluation = Evaluation(self.evaluation_env(), every=every, seed=self.seed)
         loop = Loop(
             agent,
             self.total_timesteps,

@@ -1,0 +1,103 @@
+"""Segments cut from a store, against a slow search of the same steps."""
+
+import pytest
+import torch
+
+from prefrl.data import Transitions
+from prefrl.data.segment_store import SegmentStore
+
+
+def filled(steps=37, rows=3, capacity=60, seed=0, pauses=False):
+    """A store of made-up episodes whose observation is the step's number (and row), and a list of all steps."""
+    generator = torch.Generator().manual_seed(seed)
+    store, said = SegmentStore(capacity, rows), []
+    mask = torch.ones(rows, dtype=torch.bool)
+    for t in range(steps):
+        obs = torch.stack([torch.full((rows,), float(t)), torch.arange(rows).float()], 1)
+        ended = torch.rand(rows, generator=generator) < 0.15
+        cut = torch.rand(rows, generator=generator) < 0.1
+        step = Transitions(
+            obs=obs, actions=obs[:, :1] * 10, rewards=obs[:, 0], next_obs=obs + 0.5,
+            terminations=ended & mask, truncations=cut & ~ended & mask, mask=mask,
+        )  # fmt: skip
+        store.add(step, step.obs, step.next_obs, features=obs * 2)
+        said.append(step)
+        if pauses:
+            mask = ~(step.terminations | step.truncations)
+    return store, said
+
+
+@pytest.mark.parametrize("pauses", [False, True])
+@pytest.mark.parametrize("steps", [11, 37])
+def test_segments_are_stretches_of_episodes(steps, pauses):
+    store, said = filled(steps, pauses=pauses)
+    cut = store.sample(40, 6, torch.Generator().manual_seed(1))
+    segments = cut.segments.validate()
+    assert len(segments) == 40
+    for i in range(40):
+        if cut.weights[i] == 0.0:
+            continue
+        n, row = int(segments.lengths[i]), int(segments.obs[i, 0, 1])
+        first = int(segments.obs[i, 0, 0])
+        assert first >= max(0, steps - 20), "only what is still kept"
+        for k in range(n):
+            step = said[first + k]
+            assert bool(step.mask[row])
+            assert segments.obs[i, k].tolist() == step.obs[row].tolist()
+            assert segments.actions[i, k].tolist() == step.actions[row].tolist()
+            assert float(cut.rewards[i, k]) == float(step.rewards[row])
+            assert segments.features[i, k].tolist() == (2 * step.obs[row]).tolist()
+            ended = bool(step.terminations[row] | step.truncations[row])
+            assert not ended or k == n - 1, "nothing follows an end"
+        last = said[first + n - 1]
+        assert segments.obs[i, n].tolist() == last.next_obs[row].tolist()
+        assert bool(segments.terminated[i]) == bool(last.terminations[row])
+        assert n == 6 or bool(last.terminations[row] | last.truncations[row]) or first + n == steps
+        assert cut.rewards[i, n:].abs().sum() == 0.0
+
+
+def test_segments_that_were_cut_short_come_last():
+    store, _ = filled(37)
+    segments = store.sample(10, 4, torch.Generator().manual_seed(0)).segments
+    assert bool(((segments.lengths == 4) | segments.terminated).all())
+
+
+def test_recent_segments_start_in_the_latest_steps():
+    store, _ = filled(60, capacity=180)
+    segments = store.sample(30, 2, torch.Generator().manual_seed(0), recent=0.25).segments
+    assert float(segments.obs[:, 0, 0].min()) >= 60 - 15
+    assert float(store.sample(200, 2, torch.Generator().manual_seed(0)).segments.obs[:, 0, 0].min()) < 15
+
+
+def test_pairs_without_a_transition_have_weight_zero():
+    store = SegmentStore(4, 1)
+    nothing = torch.zeros(1, dtype=torch.bool)
+    step = Transitions(torch.zeros(1, 2), torch.zeros(1, 1), torch.zeros(1), torch.zeros(1, 2), nothing, nothing,
+                       mask=nothing)  # fmt: skip
+    store.add(step, step.obs, step.next_obs)
+    assert store.sample(3, 2, torch.Generator()).weights.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_an_empty_store_says_so():
+    with pytest.raises(ValueError, match="the store is empty"):
+        SegmentStore(4, 1).sample(1, 1, torch.Generator())
+
+
+def test_latest_is_in_order_and_the_state_goes_on():
+    store, said = filled(37)
+    assert store.latest()["rewards"][:, 0].tolist() == [float(step.rewards[0]) for step in said[-20:]]
+    other = SegmentStore(60, 3)
+    other.load_state_dict(store.state_dict(), torch.device("cpu"))
+    one, two = (s.sample(8, 3, torch.Generator().manual_seed(5)).segments.obs for s in (store, other))
+    assert torch.equal(one, two)
+
+
+def test_relabelling_reaches_the_latest_steps_only():
+    store, _ = filled(37)
+    before = store.latest()["rewards"]
+    store.ring.relabel(torch.full((5, 3), -1.0))
+    after = store.latest()["rewards"]
+    assert torch.equal(after[:-5], before[:-5])
+    assert bool((after[-5:] == -1.0).all())
+    store.ring.relabel(torch.arange(90.0).reshape(30, 3))
+    assert torch.equal(store.latest()["rewards"], torch.arange(90.0).reshape(30, 3)[-20:])
