@@ -181,6 +181,7 @@ class Heron(WithLearner, Agent):
             self._signs = torch.tensor(signs, dtype=torch.float64)
             self._multipliers = torch.tensor(config.margins or [1.0] * levels, dtype=torch.float64)
             self.spread = torch.zeros(levels, dtype=torch.float64)
+            self._seen = torch.full((2, levels), torch.inf, dtype=torch.float64)  # least, and minus the largest
             self.shares = torch.zeros(levels + 1, dtype=torch.float64)
         self._reference: tuple[Tensor, Tensor] | None = None
         self.fits = 0
@@ -191,6 +192,9 @@ class Heron(WithLearner, Agent):
         """Keep one step with its factors, and show it to the learner with the reward that it is to have."""
         layout = self.reward_model.layout
         factors = self.ranked_factors(transitions)
+        real = torch.where(transitions.mask[:, None], factors, torch.inf)
+        mirrored = torch.where(transitions.mask[:, None], -factors, torch.inf)
+        self._seen = torch.minimum(self._seen, torch.stack([real.amin(0), mirrored.amin(0)]))
         obs, next_obs = layout.keep(transitions.obs), layout.keep(transitions.next_obs)
         self.store.add(transitions, obs, next_obs, factors.to(torch.float32))
         rewards = self._rewards(
@@ -255,7 +259,7 @@ class Heron(WithLearner, Agent):
         """Fit the reward model to comparisons of what is kept, and relabel."""
         config, model = self.config, self.reward_model
         reference, totals = self._segments(REFERENCE)
-        self.spread = totals.std(0, correction=0)
+        self.spread = self._spread_of_all() if config.segment_length == 1 else totals.std(0, correction=0)
         metrics: dict[str, Tensor] = {}
         if config.reward_source == "hierarchy":
             model.take_statistics(reference)
@@ -265,6 +269,14 @@ class Heron(WithLearner, Agent):
         self.fits += 1
         relabel(self.learner, self.store, self._rewards, "features", "rewards")
         return metrics
+
+    def _spread_of_all(self) -> Tensor:
+        """Return the standard deviations [levels] of the factors of all steps that are kept."""
+        storage, steps = self.store.ring.storage, self.store.steps
+        values = storage["features"][:steps].flatten(0, 1).to(torch.float64)
+        weights = storage["mask"][:steps].flatten().to(torch.float64)[:, None]
+        mean = (weights * values).sum(0) / weights.sum()
+        return ((weights * (values - mean).square()).sum(0) / weights.sum()).sqrt()
 
     def _measured(self, reference: Segments, totals: Tensor) -> tuple[Tensor, Tensor]:
         """Return normalised rewards per step [M] and factors per step [M, levels] of segments."""
@@ -300,7 +312,7 @@ class Heron(WithLearner, Agent):
         self.learner.check()
         if not self.fits or self.config.reward_source != "hierarchy":
             return
-        constant = ((self.spread == 0.0) & (self._multipliers > 0.0)).tolist()
+        constant = ((self._seen[0] == -self._seen[1]) & (self._multipliers > 0.0)).tolist()
         if any(constant):
             names = [name for name, flat in zip(self.ranking, constant, strict=True) if flat]
             raise LearningFailedError(f"the factor {names[0]!r} has been the same in all that was seen: its "
@@ -352,6 +364,7 @@ class Heron(WithLearner, Agent):
             "generator": self._generator.get_state(),
             "counts": [self.fits, self.learner.num_timesteps],
             "spread": self.spread,
+            "seen": self._seen,
             "shares": self.shares,
         }
 
@@ -365,6 +378,7 @@ class Heron(WithLearner, Agent):
         self.reward_model.load_state_dict(state["reward_model"])
         restore_generator(self._generator, state["generator"])
         self.fits, self.learner.num_timesteps = (int(count) for count in state["counts"])
+        self._seen = state["seen"].to(self.device)
         self.spread, self.shares = state["spread"].to(self.device), state["shares"].to(self.device)
         if "store" in state:
             self.store.load_state_dict(state["store"], self.device)

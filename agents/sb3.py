@@ -9,6 +9,7 @@ schedules are SB3's; only the stepping is done elsewhere, as its ``collect_rollo
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import math
@@ -134,7 +135,7 @@ class SB3Agent(Agent):
             raise ValueError("env pauses for a step after an end (AutoresetMode.NEXT_STEP); SB3's buffers "
                              "have no place for that; make it with autoreset_mode SAME_STEP")  # fmt: skip
         self.rows = rows or int(getattr(env, "num_envs", 1))
-        settings = {**self.config.settings}
+        settings = copy.deepcopy(dict(self.config.settings))  # SB3 writes into what it is given
         self._noise = float(settings.pop("action_noise", 0.0))
         policy = settings.pop("policy", None) or _policy_name(self.observation_space)
         stand_in = _SpacesOnly(self.rows, self.observation_space, self.action_space)
@@ -172,8 +173,8 @@ class SB3Agent(Agent):
             actions = self._epsilon_greedy(actions)
         elif not deterministic and self._noise:
             scaled = model.policy.scale_action(actions)
-            noise = np.random.normal(0.0, self._noise, scaled.shape)  # noqa: NPY002  (SB3's generator)
-            actions = model.policy.unscale_action(np.clip(scaled + noise, -1.0, 1.0).astype(np.float32))
+            noise = np.random.normal(0.0, self._noise, scaled.shape).astype(np.float32)  # noqa: NPY002
+            actions = model.policy.unscale_action(np.clip(scaled + noise, -1.0, 1.0))
         return torch.as_tensor(actions, device=self.device)
 
     def _drawn(self, arrays: Any) -> Tensor:

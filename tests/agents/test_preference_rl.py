@@ -1,0 +1,178 @@
+"""Preference RL: what is asked and fitted when, relabelling, budgets, teachers, files, and resuming."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+import prefrl.envs
+from prefrl.agents import LearnerConfig, PreferenceRL, PreferenceRLConfig
+from prefrl.data import Preferences
+from prefrl.preferences import RewardModelConfig
+from prefrl.run.folder import RunFolder
+from prefrl.run.loop import learn
+
+REWARD = RewardModelConfig(members=2, hidden=(8,), epochs=2)
+LEARNERS = {
+    "sac": {"learning_starts": 10, "batch_size": 8, "policy_kwargs": {"net_arch": [8]}, "buffer_size": 100},
+    "ppo": {"n_steps": 8, "batch_size": 8, "n_epochs": 1, "policy_kwargs": {"net_arch": [8]}},
+    "dqn": {"learning_starts": 10, "batch_size": 8, "policy_kwargs": {"net_arch": [8]}, "buffer_size": 100},
+    "prefrl_dqn": {"learning_starts": 10, "batch_size": 8, "hidden": [8], "buffer_size": 100},
+}
+SCHEDULE = {"segment_length": 5, "num_labels": 14, "first_labels": 6, "session_labels": 5, "first_session": 20,
+            "session_every": 10}  # fmt: skip
+
+
+def agent_of(algorithm="sac", seed=0, preferences=None, rows=2, **settings):
+    env_id = "prefrl/CartPole-v0" if "dqn" in algorithm else "prefrl/Pendulum-v0"
+    env = prefrl.envs.make_device(env_id, rows, max_episode_steps=9)
+    config = PreferenceRLConfig(LearnerConfig(algorithm, LEARNERS[algorithm]), REWARD, **{**SCHEDULE, **settings})
+    return PreferenceRL(env, config, preferences=preferences, device="cpu", seed=seed)
+
+
+def kept_rewards(agent):
+    learner = agent.learner
+    if agent.config.learner.algorithm == "prefrl_dqn":
+        return learner.replay.storage["rewards"][: learner.replay.added]
+    buffer = learner.model.replay_buffer
+    return torch.as_tensor(buffer.rewards[: buffer.pos])
+
+
+@pytest.mark.parametrize("algorithm", list(LEARNERS))
+def test_trains_and_resumes_bit_equal(algorithm, tmp_path):
+    whole = agent_of(algorithm)
+    learn(whole, 60)
+    assert (whole.asked, whole.sessions, len(whole.preferences)) == (14, 3, 14)
+    folder = RunFolder.create(tmp_path / "run", {"recipe": "dqn", "config": {}}, quiet=True)
+    first = agent_of(algorithm)
+    learn(first, 60, folder=folder, checkpoint_every=26, callback=lambda local, world: first.num_timesteps < 28)
+    second = agent_of(algorithm)
+    learn(second, 60, folder=RunFolder.open(folder.path, quiet=True), resume=True)
+    sides = [agent.reward_model.scores(whole.preferences.first) for agent in (whole, second)]
+    assert torch.equal(*sides)
+    obs = torch.as_tensor(np.stack([whole.observation_space.sample() for _ in range(4)]))
+    assert torch.equal(*(agent.act(obs, deterministic=True) for agent in (whole, second)))
+    whole.save(tmp_path / "agent.pt")
+    loaded = PreferenceRL.load(tmp_path / "agent.pt", device="cpu")
+    assert loaded.config == whole.config
+    assert torch.equal(loaded.act(obs, deterministic=True), whole.act(obs, deterministic=True))
+    assert torch.equal(loaded.reward_model.scores(whole.preferences.first), sides[0])
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "prefrl_dqn"])
+def test_the_learner_sees_the_learned_reward_of_all_that_it_keeps(algorithm):
+    """After the last session everything in the replay has the reward that the model gives it now."""
+    agent = agent_of(algorithm)
+    learn(agent, 60)
+    kept = agent.store.latest()
+    flat = [kept[name].flatten(0, 1) for name in ("obs", "actions", "next_obs")]
+    wanted = agent.reward_model.kept_rewards(*flat).reshape(-1, 2)
+    torch.testing.assert_close(kept_rewards(agent), wanted, atol=1e-4, rtol=1e-4)
+    assert bool((kept["rewards"] != wanted).any()), "the store keeps the true ones"
+
+
+def test_before_the_first_fit_the_reward_is_zero_or_novelty():
+    plain, novel = agent_of(first_session=1000), agent_of(first_session=1000, pretraining=True)
+    for agent in (plain, novel):
+        learn(agent, 30)
+    assert not kept_rewards(plain).any()
+    assert bool((kept_rewards(novel) >= 0.0).all())
+    assert float(kept_rewards(novel).std()) > 0.0
+
+
+def test_the_budget_is_kept_and_skipped_questions_teach_nothing():
+    agent = agent_of(teacher="skips", num_labels=71, first_labels=60, session_labels=40)
+    learn(agent, 80)
+    assert (agent.asked, agent.sessions) == (71, 2)
+    assert agent.labels_used == int((agent.preferences.weights > 0).sum()) < 71
+    assert agent.result()["labels_used"] == agent.labels_used
+
+
+@pytest.mark.parametrize("teacher", ["noiseless", "logistic", "mistakes", "skips", "ties", "myopia"])
+@pytest.mark.parametrize("query", ["uniform", "recent"])
+def test_teachers_and_queries(teacher, query):
+    agent = agent_of(teacher=teacher, query=query)
+    learn(agent, 40)
+    assert agent.asked == 14
+    agent.preferences.validate()
+
+
+@pytest.mark.parametrize("query", ["disagreement", "entropy"])
+def test_questions_are_chosen_by_the_ensemble(query):
+    """Those asked are worth more than the candidates on average."""
+    from prefrl.preferences.queries import disagreement, preference_entropy
+
+    agent = agent_of(query=query, num_labels=6)
+    learn(agent, 60)
+    agent.reward_model.fit(agent.preferences, epochs=200)
+    agent.sessions = 1
+    first, second = agent._questions(5)
+    others = [agent.store.sample(50, 5, torch.Generator().manual_seed(9 + side)).segments for side in range(2)]
+    worth = disagreement if query == "disagreement" else preference_entropy
+    asked = worth(*(agent.reward_model.scores(side.segments) for side in (first, second)))
+    anyone = worth(*(agent.reward_model.scores(side) for side in others))
+    assert float(asked.mean()) > float(anyone.mean())
+
+
+def test_answers_are_those_of_the_true_return():
+    agent = agent_of()
+    learn(agent, 40)
+    first, second = (agent.store.sample(30, 5, torch.Generator().manual_seed(s)) for s in (1, 2))
+    answers = agent._answered(first, second)
+    gap = second.rewards.sum(1) - first.rewards.sum(1)
+    assert torch.equal(answers.labels, torch.where(gap.abs() < 1e-6, 0.5, (gap > 0).double()))
+
+
+def test_preferences_of_a_file_need_nobody_to_ask():
+    source = agent_of()
+    learn(source, 60)
+    agent = agent_of(preferences=source.preferences, num_labels=0, seed=1)
+    assert agent.fitted
+    learn(agent, 30)
+    assert agent.asked == 0
+    assert agent.labels_used == 14
+    assert kept_rewards(agent).any()
+
+
+def test_dict_observations():
+    class Both(gym.ObservationWrapper):
+        def __init__(self, env):
+            super().__init__(env)
+            self.observation_space = gym.spaces.Dict(a=env.observation_space, b=gym.spaces.Box(-9.0, 9.0, (1,)))
+
+        def observation(self, obs):
+            return {"a": obs, "b": obs[:1]}
+
+    config = PreferenceRLConfig(LearnerConfig("ppo", LEARNERS["ppo"]), REWARD, **{**SCHEDULE, "first_session": 10})
+    agent = PreferenceRL(Both(gym.make("Pendulum-v1")), config, device="cpu")
+    learn(agent, 40)
+    assert agent.sessions == 3
+    assert agent.preferences.first.obs.shape[2:] == (4,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"teacher": "human"}, "teacher is 'human'"),
+        ({"query": "best"}, "query is 'best'"),
+        ({"segment_length": 0}, "segment_length is 0"),
+        ({"num_labels": -1}, "num_labels is -1"),
+        ({"recent": 0.0}, "recent is 0.0"),
+        ({"teacher_temperature": 0.0}, "teacher_temperature is 0.0"),
+    ],
+)
+def test_wrong_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        PreferenceRLConfig(**settings)
+
+
+def test_preferences_of_another_environment_are_refused():
+    source = agent_of("dqn")
+    learn(source, 30)
+    with pytest.raises(ValueError, match="obs of the segments have shape"):
+        agent_of("sac", preferences=source.preferences)
+    with pytest.raises(TypeError, match="preferences is a list"):
+        agent_of("sac").reward_model.fit([])
+    with pytest.raises(ValueError, match="algorithm is 'reinforce'"):
+        LearnerConfig("reinforce")
+    assert isinstance(source.preferences, Preferences)

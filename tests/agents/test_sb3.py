@@ -1,0 +1,191 @@
+"""SB3's algorithms as agents: the same numbers as SB3's own ``learn``, and everything an agent must do."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import stable_baselines3
+import torch
+from gymnasium.vector import AutoresetMode
+
+import prefrl.envs
+from prefrl.agents import SB3Agent, SB3Config
+from prefrl.agents.base import Spaces
+from prefrl.data import Transitions
+from prefrl.run.loop import learn
+
+SMALL = {"net_arch": [8]}
+SETTINGS = {
+    "ppo": {"n_steps": 8, "batch_size": 8, "n_epochs": 2, "policy_kwargs": SMALL},
+    "a2c": {"n_steps": 4, "policy_kwargs": SMALL},
+    "sac": {"learning_starts": 12, "batch_size": 8, "policy_kwargs": SMALL, "buffer_size": 100},
+    "td3": {"learning_starts": 12, "batch_size": 8, "policy_kwargs": SMALL, "buffer_size": 100, "action_noise": 0.2},
+    "ddpg": {"learning_starts": 12, "batch_size": 8, "policy_kwargs": SMALL, "buffer_size": 100},
+    "dqn": {"learning_starts": 12, "batch_size": 8, "policy_kwargs": SMALL, "buffer_size": 100},
+}
+
+
+def env_of(algorithm, n=2, **settings):
+    env_id = "prefrl/CartPole-v0" if algorithm in ("dqn", "a2c") else "prefrl/Pendulum-v0"
+    return prefrl.envs.make_device(env_id, n, **{"max_episode_steps": 9, **settings})
+
+
+def agent_of(algorithm, n=2, seed=0, **settings):
+    config = SB3Config(algorithm, {**SETTINGS[algorithm], **settings})
+    return SB3Agent(env_of(algorithm, n), config, device="cpu", seed=seed)
+
+
+def parameters(agent):
+    return torch.cat([p.detach().flatten() for p in agent.model.policy.parameters()])
+
+
+def drive(agent, env, steps):
+    """Step as the loop does, in a scalar environment that was seeded as SB3 seeds its own."""
+    obs, _ = env.reset(seed=0)
+    for _ in range(steps):
+        row = torch.as_tensor(np.asarray(obs)[None])
+        action = agent.act(row)
+        taken = action[0].numpy()
+        following, reward, terminated, truncated, _ = env.step(taken.item() if taken.ndim == 0 else taken)
+        agent.observe(Transitions(
+            row, action, torch.tensor([float(reward)]), torch.as_tensor(np.asarray(following)[None]),
+            torch.tensor([terminated]), torch.tensor([truncated]), torch.tensor([True]),
+        ))  # fmt: skip
+        agent.num_timesteps += 1
+        agent.update()
+        obs = env.reset()[0] if terminated or truncated else following
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "env_id", "settings"),
+    [
+        ("ppo", "Pendulum-v1", {"n_steps": 30, "batch_size": 15}),
+        ("ppo", "CartPole-v1", {"n_steps": 30, "batch_size": 15, "gae_lambda": 0.9}),
+        ("a2c", "CartPole-v1", {}),
+        ("sac", "Pendulum-v1", {"learning_starts": 0, "batch_size": 8, "buffer_size": 200}),
+        ("td3", "Pendulum-v1", {"learning_starts": 0, "batch_size": 8, "buffer_size": 200, "action_noise": 0.1}),
+    ],
+)
+def test_equals_sb3_itself(algorithm, env_id, settings):
+    """The same draws, the same data, the same updates: equal parameters, over ends and truncations."""
+    from stable_baselines3.common.noise import NormalActionNoise
+
+    def make():
+        return gym.make(env_id, max_episode_steps=20)
+
+    theirs = dict(settings)
+    if "action_noise" in theirs:
+        theirs["action_noise"] = NormalActionNoise(np.zeros(1), 0.1 * np.ones(1))
+    model = getattr(stable_baselines3, algorithm.upper())("MlpPolicy", make(), seed=0, device="cpu", **theirs)
+    model.learn(60)
+    scalar = make()
+    spaces = Spaces(scalar.observation_space, scalar.action_space)
+    agent = SB3Agent(spaces, SB3Config(algorithm, settings, schedule_timesteps=60), device="cpu", seed=0)
+    drive(agent, scalar, 60)
+    wanted = torch.cat([p.detach().flatten() for p in model.policy.parameters()])
+    if algorithm == "td3":  # which keeps a noisy action as it was before it was scaled, and not afterwards
+        torch.testing.assert_close(parameters(agent), wanted, atol=1e-5, rtol=1e-4)
+    else:
+        assert torch.equal(parameters(agent), wanted)
+
+
+@pytest.mark.parametrize("algorithm", list(SETTINGS))
+def test_trains_saves_loads_and_resumes(algorithm, tmp_path):
+    """A run that is stopped and resumed ends where the uninterrupted one does."""
+    from prefrl.run.folder import RunFolder
+
+    whole = agent_of(algorithm)
+    start = parameters(whole).clone()
+    learn(whole, 40)
+    assert not torch.equal(start, parameters(whole))
+    folder = RunFolder.create(tmp_path / "run", {"recipe": "dqn", "config": {}}, quiet=True)
+    first = agent_of(algorithm)
+    learn(first, 40, folder=folder, checkpoint_every=20, callback=lambda local, world: first.num_timesteps < 22)
+    second = agent_of(algorithm, seed=0)
+    learn(second, 40, folder=RunFolder.open(folder.path, quiet=True), resume=True)
+    assert second.num_timesteps == 40
+    assert torch.equal(parameters(second), parameters(whole))
+    path = tmp_path / "agent.pt"
+    whole.save(path)
+    loaded = SB3Agent.load(path, device="cpu")
+    obs = whole.observation_space.sample()
+    np.testing.assert_array_equal(
+        loaded.predict(obs, deterministic=True)[0], whole.predict(obs, deterministic=True)[0]
+    )
+
+
+def test_relabelling_replaces_the_latest_rewards():
+    agent = agent_of("sac", n=2, buffer_size=20)  # 10 steps of 2 rows
+    learn(agent, 30)
+    agent.relabel(torch.arange(60.0).reshape(30, 2))
+    buffer = agent.model.replay_buffer
+    order = (buffer.pos + np.arange(10)) % 10
+    assert buffer.rewards[order].tolist() == torch.arange(40.0, 60.0).reshape(10, 2).tolist()
+    agent.relabel(torch.full((3, 2), -1.0))
+    assert buffer.rewards[order][-3:].tolist() == [[-1.0] * 2] * 3
+    assert buffer.rewards[order][:-3].tolist() == torch.arange(40.0, 54.0).reshape(7, 2).tolist()
+    agent_of("ppo").relabel(torch.zeros(3, 2))
+
+
+def test_warmup_actions_are_held():
+    config = SB3Config("sac", SETTINGS["sac"], warmup_hold=3)
+    agent = SB3Agent(env_of("sac"), config, device="cpu")
+    obs = torch.zeros(2, 3)
+    actions = torch.stack([agent.act(obs) for _ in range(9)])[..., 0]
+    assert torch.equal(actions[0], actions[2])
+    assert not torch.equal(actions[2], actions[3])
+    assert torch.equal(actions[3], actions[5])
+
+
+def test_pictures_and_dicts():
+    picture = gym.spaces.Box(0, 255, (36, 36, 3), np.uint8)
+    for space in (picture, gym.spaces.Dict(eye=picture, speed=gym.spaces.Box(-1.0, 1.0, (2,)))):
+        settings = {"n_steps": 2, "batch_size": 2, "n_epochs": 1}
+        agent = SB3Agent(Spaces(space, gym.spaces.Discrete(3)), SB3Config("ppo", settings), device="cpu")
+        sample = space.sample()
+        obs = (
+            {name: torch.as_tensor(part[None]) for name, part in sample.items()}
+            if isinstance(sample, dict)
+            else torch.as_tensor(sample[None])
+        )
+        flag = torch.zeros(1, dtype=torch.bool)
+        for _ in range(2):
+            action = agent.act(obs)
+            agent.observe(Transitions(obs, action, torch.ones(1), obs, flag, flag, ~flag))
+        assert "train/loss" in agent.update()
+        agent.predict(sample, deterministic=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SB3Config("trpo"), r"algorithm is 'trpo'; it must be one of"),
+        (lambda: SB3Config("sac", {"learning_rte": 1}), "settings hold 'learning_rte'; sac of SB3 has"),
+        (lambda: SB3Config("sac", {"seed": 1}), "settings hold 'seed', which is the agent's"),
+        (lambda: SB3Config("sac", {"action_noise": -1}), "action_noise is -1"),
+        (lambda: SB3Config("sac", warmup_hold=0), "warmup_hold is 0"),
+        (lambda: SB3Agent(gym.make("CartPole-v1"), SB3Config("sac")), "SB3's sac does not take"),
+        (
+            lambda: SB3Agent(gym.make_vec("CartPole-v1", 2), SB3Config("ppo")),
+            "make it with autoreset_mode SAME_STEP",
+        ),
+    ],
+)
+def test_wrong_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_steps_of_another_size_are_refused():
+    agent = agent_of("ppo")
+    flag = torch.zeros(3, dtype=torch.bool)
+    with pytest.raises(ValueError, match="the step has 3 rows; this agent was made for 2"):
+        agent.observe(Transitions(torch.zeros(3, 3), torch.zeros(3, 1), torch.zeros(3), torch.zeros(3, 3), flag,
+                                  flag, ~flag))  # fmt: skip
+
+
+def test_sync_vector_environments_are_stepped():
+    env = gym.make_vec("CartPole-v1", 2, vectorization_mode="sync",
+                       vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP})  # fmt: skip
+    agent = SB3Agent(env, SB3Config("ppo", SETTINGS["ppo"]), device="cpu")
+    learn(agent, 64)
+    assert agent.num_timesteps == 64
