@@ -181,7 +181,9 @@ class Heron(WithLearner, Agent):
             self._signs = torch.tensor(signs, dtype=torch.float64)
             self._multipliers = torch.tensor(config.margins or [1.0] * levels, dtype=torch.float64)
             self.spread = torch.zeros(levels, dtype=torch.float64)
-            self._seen = torch.full((2, levels), torch.inf, dtype=torch.float64)  # least, and minus the largest
+            self._seen = torch.full(
+                (2, levels), torch.inf, dtype=torch.float64
+            )  # least, and minus the largest
             self.shares = torch.zeros(levels + 1, dtype=torch.float64)
         self._reference: tuple[Tensor, Tensor] | None = None
         self.fits = 0

@@ -69,18 +69,20 @@ class SelfPlayConfig:
     relabel_size: int = 100_000
     """Steps whose trajectories are remembered for relabelling."""
 
-    fit_every: int = 10
+    fit_every: int = 50
     """Trajectories between two fits of the baseline's reward model."""
 
+    opponents: int = 5
+    """Latest trajectories that each new one is compared with, for the baseline's reward model."""
+
     fit_comparisons: int = 500
-    """Latest comparisons that the baseline's reward model is fitted to; each new trajectory adds some with
-    the queue's (one for each of the ``fit_every`` latest)."""
+    """Latest comparisons that the baseline's reward model is fitted to."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "learner", as_config(LearnerConfig, self.learner))
         object.__setattr__(self, "reward", as_config(RewardModelConfig, self.reward))
         check_kinds(self)
-        for name in ("queue", "relabel_every", "relabel_size", "fit_every", "fit_comparisons"):
+        for name in ("queue", "relabel_every", "relabel_size", "fit_every", "opponents", "fit_comparisons"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name, allowed in (("reward_source", ("self_play", "reward_model", "true")),
@@ -135,7 +137,7 @@ class SelfPlay(WithLearner, Agent):
         self.recent: deque[Tensor] = deque(maxlen=config.queue)
         self._known: deque[tuple[Tensor, int]] = deque()
         self._known_steps = 0
-        self._opponents: deque[Segments] = deque(maxlen=config.fit_every)
+        self._opponents: deque[Segments] = deque(maxlen=config.opponents)
         self._store = SegmentStore(config.relabel_size, 1)
         self._comparisons: deque[tuple[Segments, Segments, float]] = deque(maxlen=config.fit_comparisons)
         self.history: list[Tensor] = []

@@ -2,9 +2,10 @@
 
 Experiments, all of them by default:
 
-- pendulum: HERON, the true reward, and the weighted sum sum_l beta^(l-1) z_l / s_l for several beta
+- pendulum: HERON and the true reward on Pendulum
+- sums: the weighted sum sum_l beta^(l-1) z_l / s_l of the same factors, for several beta
 - units: one factor is measured in a unit a thousand times smaller: HERON, and the weighted sum without
-  normalisation, which has to be weighed anew (HERON in the usual unit is in pendulum)
+  normalisation, which has to be weighed anew
 - mountain_car: reach the goal first, then save energy; and the other way round
 - traffic: a grid of lights with a shared policy and a shared reward model: short queues first, or
   steady lights first
@@ -32,12 +33,12 @@ from prefrl.run.plot import PALETTE, save_figure, tidy
 from prefrl.run.recipes.heron import TrainHeron
 from prefrl.run.study import check_positive, finish_run, run_study
 
-Experiment = Literal["pendulum", "units", "mountain_car", "traffic"]
+Experiment = Literal["traffic", "pendulum", "units", "mountain_car", "sums"]
 
 SMALL_SAC = ("learning_rate=1e-3", "batch_size=128", 'policy_kwargs={"net_arch": [64, 64]}')
 """SB3's SAC with small networks, which are enough here and several times as fast."""
 
-BETAS = (0.3, 1.0)
+BETAS = (0.1, 0.3, 1.0)
 """Weights of a level against the one above it, among which the weighted sum is tuned."""
 
 UNIT = 1000.0
@@ -58,16 +59,26 @@ class HeronStudy:
     """Seeds 0, 1, ..."""
 
     pendulum_timesteps: int = 30_000
-    """Timesteps in pendulum and units."""
+    """Timesteps in pendulum, with a gradient step for every second."""
 
-    mountain_car_timesteps: int = 40_000
+    short_timesteps: int = 12_000
+    """Timesteps in sums and units, with a gradient step for each."""
+
+    mountain_car_timesteps: int = 30_000
     """Timesteps in mountain_car."""
 
-    traffic_timesteps: int = 200_000
+    traffic_timesteps: int = 100_000
     """Timesteps in traffic, over all crossings."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "seeds", "pendulum_timesteps", "mountain_car_timesteps", "traffic_timesteps")
+        check_positive(
+            self,
+            "seeds",
+            "pendulum_timesteps",
+            "short_timesteps",
+            "mountain_car_timesteps",
+            "traffic_timesteps",
+        )
         if not self.experiments:
             raise ValueError(f"experiments is empty; give some of {', '.join(get_args(Experiment))}")
 
@@ -95,7 +106,7 @@ class HeronStudy:
 
     def arms(self, experiment: Experiment) -> dict[str, TrainHeron]:
         """Return what is compared in an experiment."""
-        if experiment in ("pendulum", "units"):
+        if experiment in ("pendulum", "sums", "units"):
             return self._pendulum(experiment)
         if experiment == "mountain_car":
             base = TrainHeron(
@@ -124,11 +135,15 @@ class HeronStudy:
             total_timesteps=self.pendulum_timesteps,
         )  # fmt: skip
         if experiment == "pendulum":
-            sums = {f"sum {b:g}": replace(base, reward_source="weighted_sum", beta=b) for b in BETAS}
-            return {"HERON": base, "true reward": replace(base, reward_source="true"), **sums}
+            base = replace(base, agent_args=(*base.agent_args, "train_freq=2"))
+            return {"HERON": base, "true reward": replace(base, reward_source="true")}
+        base = replace(base, total_timesteps=self.short_timesteps)
+        if experiment == "sums":
+            return {f"sum {b:g}": replace(base, reward_source="weighted_sum", beta=b) for b in BETAS}
         plain = replace(base, reward_source="weighted_sum", beta=0.3, normalize_factors=False)
         units = (f"torque_squared={UNIT:g}",)
         return {
+            "HERON": base,
             "HERON, other unit": replace(base, factor_units=units),
             "plain sum": plain,
             "plain sum, other unit": replace(plain, factor_units=units),

@@ -37,7 +37,7 @@ def test_factors_are_kept_in_their_order_and_turned():
     learn(agent, 10)
     store, _ = kept(agent)
     angle = torch.atan2(store["obs"][..., 1], store["obs"][..., 0])
-    torch.testing.assert_close(store["features"][..., 0], -store["actions"][..., 0] ** 2)
+    torch.testing.assert_close(store["features"][..., 0], -(store["actions"][..., 0] ** 2))
     torch.testing.assert_close(store["features"][..., 1], -(angle**2), atol=1e-5, rtol=1e-4)
 
 
@@ -47,7 +47,9 @@ def test_the_learner_is_paid_by_the_model_and_never_by_the_environment():
     store, paid = kept(agent)
     flat = [store[name].flatten(0, 1) for name in ("obs", "actions", "next_obs", "features")]
     assert agent.fits == 5
-    torch.testing.assert_close(paid, agent.reward_model.kept_rewards(*flat).reshape(-1, 2), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        paid, agent.reward_model.kept_rewards(*flat).reshape(-1, 2), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_an_environment_that_pays_something_else_changes_nothing():
@@ -64,7 +66,9 @@ def test_an_environment_that_pays_something_else_changes_nothing():
     assert torch.equal(*policies)
 
 
-@pytest.mark.parametrize("settings", [{"normalize_factors": True}, {"normalize_factors": False, "beta": 0.25}])
+@pytest.mark.parametrize(
+    "settings", [{"normalize_factors": True}, {"normalize_factors": False, "beta": 0.25}]
+)
 def test_the_engineered_sum(settings):
     agent = agent_of(reward_source="weighted_sum", **settings)
     learn(agent, 40)
@@ -101,7 +105,9 @@ def test_undecided_pairs_are_left_out():
     agent = agent_of(margins=(1e6, 1e6, 1e6))
     weights = [p.detach().clone() for p in agent.reward_model.network.parameters()]
     learn(agent, 40)
-    assert all(torch.equal(a, b) for a, b in zip(weights, agent.reward_model.network.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(weights, agent.reward_model.network.parameters(), strict=True)
+    )
     assert agent.result()["decided_fraction"] == 0.0
 
 
@@ -137,7 +143,9 @@ def test_resumes_bit_equal_and_loads(tmp_path):
     learn(whole, 60)
     folder = RunFolder.create(tmp_path / "run", {"recipe": "dqn", "config": {}}, quiet=True)
     first = agent_of(level_scale=2.0, spread_of="batch")
-    learn(first, 60, folder=folder, checkpoint_every=26, callback=lambda local, world: first.num_timesteps < 28)
+    learn(
+        first, 60, folder=folder, checkpoint_every=26, callback=lambda local, world: first.num_timesteps < 28
+    )
     second = agent_of(level_scale=2.0, spread_of="batch")
     learn(second, 60, folder=RunFolder.open(folder.path, quiet=True), resume=True)
     obs = torch.randn(5, 3)
@@ -152,7 +160,9 @@ def test_resumes_bit_equal_and_loads(tmp_path):
 def test_agents_of_a_grid_share_policy_and_reward_model():
     env = AgentsAsRows(prefrl.envs.make_device("prefrl/TrafficGrid-v0", 2, rows=1, columns=2))
     ppo = {"n_steps": 8, "batch_size": 8, "n_epochs": 1}
-    config = HeronConfig(LearnerConfig("ppo", ppo), REWARD, ranking=("queue", "switches"), margins=(0.1, 0.1), **FITS)
+    config = HeronConfig(
+        LearnerConfig("ppo", ppo), REWARD, ranking=("queue", "switches"), margins=(0.1, 0.1), **FITS
+    )
     agent = Heron(env, config, device="cpu")
     learn(agent, 80)
     assert agent.fits > 0
@@ -161,7 +171,9 @@ def test_agents_of_a_grid_share_policy_and_reward_model():
 
 
 def test_gymnasium_environments_with_infos():
-    agent = Heron(gym.make("Hopper-v5"), HeronConfig(LearnerConfig("sac", SAC), REWARD, first_fit=150), device="cpu")
+    agent = Heron(
+        gym.make("Hopper-v5"), HeronConfig(LearnerConfig("sac", SAC), REWARD, first_fit=150), device="cpu"
+    )
     learn(agent, 200)
     velocity = agent.store.latest()["features"][..., 0]
     assert float(velocity.std()) > 0.0
@@ -173,7 +185,9 @@ def test_a_constant_factor_with_a_margin_stops_the_run():
         return torch.cat([values, torch.ones_like(values[:, :1])], 1)
 
     factors = Factors((*FACTORS["Pendulum-v1"].names, "gravity"), (-1, -1, -1, 1), with_constant)
-    with pytest.raises(LearningFailedError, match="the factor 'gravity' has been the same in all that was seen"):
+    with pytest.raises(
+        LearningFailedError, match="the factor 'gravity' has been the same in all that was seen"
+    ):
         learn(agent_of(factors=factors), 40)
     agent = agent_of(factors=factors, ranking=("gravity", "angle_squared"), margins=(0.0, 1.0))
     learn(agent, 40)

@@ -95,6 +95,9 @@ def test_wrong_arguments(make, message):
 
 
 def test_a_state_of_another_matrix_is_refused():
-    one, two = played("hedge", cycle_of_three(1, 1, 1), rounds=2), played("hedge", cycle_of_three(1, 1, 0.5), rounds=2)
+    one, two = (
+        played("hedge", cycle_of_three(1, 1, 1), rounds=2),
+        played("hedge", cycle_of_three(1, 1, 0.5), rounds=2),
+    )
     with pytest.raises(ValueError, match="another preference matrix"):
         two.load_state_dict(one.state_dict())

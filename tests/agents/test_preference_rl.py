@@ -26,7 +26,9 @@ SCHEDULE = {"segment_length": 5, "num_labels": 14, "first_labels": 6, "session_l
 def agent_of(algorithm="sac", seed=0, preferences=None, rows=2, **settings):
     env_id = "prefrl/CartPole-v0" if "dqn" in algorithm else "prefrl/Pendulum-v0"
     env = prefrl.envs.make_device(env_id, rows, max_episode_steps=9)
-    config = PreferenceRLConfig(LearnerConfig(algorithm, LEARNERS[algorithm]), REWARD, **{**SCHEDULE, **settings})
+    config = PreferenceRLConfig(
+        LearnerConfig(algorithm, LEARNERS[algorithm]), REWARD, **{**SCHEDULE, **settings}
+    )
     return PreferenceRL(env, config, preferences=preferences, device="cpu", seed=seed)
 
 
@@ -45,7 +47,9 @@ def test_trains_and_resumes_bit_equal(algorithm, tmp_path):
     assert (whole.asked, whole.sessions, len(whole.preferences)) == (14, 3, 14)
     folder = RunFolder.create(tmp_path / "run", {"recipe": "dqn", "config": {}}, quiet=True)
     first = agent_of(algorithm)
-    learn(first, 60, folder=folder, checkpoint_every=26, callback=lambda local, world: first.num_timesteps < 28)
+    learn(
+        first, 60, folder=folder, checkpoint_every=26, callback=lambda local, world: first.num_timesteps < 28
+    )
     second = agent_of(algorithm)
     learn(second, 60, folder=RunFolder.open(folder.path, quiet=True), resume=True)
     sides = [agent.reward_model.scores(whole.preferences.first) for agent in (whole, second)]
@@ -107,7 +111,9 @@ def test_questions_are_chosen_by_the_ensemble(query):
     agent.reward_model.fit(agent.preferences, epochs=200)
     agent.sessions = 1
     first, second = agent._questions(5)
-    others = [agent.store.sample(50, 5, torch.Generator().manual_seed(9 + side)).segments for side in range(2)]
+    others = [
+        agent.store.sample(50, 5, torch.Generator().manual_seed(9 + side)).segments for side in range(2)
+    ]
     worth = disagreement if query == "disagreement" else preference_entropy
     asked = worth(*(agent.reward_model.scores(side.segments) for side in (first, second)))
     anyone = worth(*(agent.reward_model.scores(side) for side in others))
@@ -138,12 +144,16 @@ def test_dict_observations():
     class Both(gym.ObservationWrapper):
         def __init__(self, env):
             super().__init__(env)
-            self.observation_space = gym.spaces.Dict(a=env.observation_space, b=gym.spaces.Box(-9.0, 9.0, (1,)))
+            self.observation_space = gym.spaces.Dict(
+                a=env.observation_space, b=gym.spaces.Box(-9.0, 9.0, (1,))
+            )
 
         def observation(self, obs):
             return {"a": obs, "b": obs[:1]}
 
-    config = PreferenceRLConfig(LearnerConfig("ppo", LEARNERS["ppo"]), REWARD, **{**SCHEDULE, "first_session": 10})
+    config = PreferenceRLConfig(
+        LearnerConfig("ppo", LEARNERS["ppo"]), REWARD, **{**SCHEDULE, "first_session": 10}
+    )
     agent = PreferenceRL(Both(gym.make("Pendulum-v1")), config, device="cpu")
     learn(agent, 40)
     assert agent.sessions == 3

@@ -18,7 +18,13 @@ SETTINGS = {
     "ppo": {"n_steps": 8, "batch_size": 8, "n_epochs": 2, "policy_kwargs": SMALL},
     "a2c": {"n_steps": 4, "policy_kwargs": SMALL},
     "sac": {"learning_starts": 12, "batch_size": 8, "policy_kwargs": SMALL, "buffer_size": 100},
-    "td3": {"learning_starts": 12, "batch_size": 8, "policy_kwargs": SMALL, "buffer_size": 100, "action_noise": 0.2},
+    "td3": {
+        "learning_starts": 12,
+        "batch_size": 8,
+        "policy_kwargs": SMALL,
+        "buffer_size": 100,
+        "action_noise": 0.2,
+    },
     "ddpg": {"learning_starts": 12, "batch_size": 8, "policy_kwargs": SMALL, "buffer_size": 100},
     "dqn": {"learning_starts": 12, "batch_size": 8, "policy_kwargs": SMALL, "buffer_size": 100},
 }
@@ -62,7 +68,11 @@ def drive(agent, env, steps):
         ("ppo", "CartPole-v1", {"n_steps": 30, "batch_size": 15, "gae_lambda": 0.9}),
         ("a2c", "CartPole-v1", {}),
         ("sac", "Pendulum-v1", {"learning_starts": 0, "batch_size": 8, "buffer_size": 200}),
-        ("td3", "Pendulum-v1", {"learning_starts": 0, "batch_size": 8, "buffer_size": 200, "action_noise": 0.1}),
+        (
+            "td3",
+            "Pendulum-v1",
+            {"learning_starts": 0, "batch_size": 8, "buffer_size": 200, "action_noise": 0.1},
+        ),
     ],
 )
 def test_equals_sb3_itself(algorithm, env_id, settings):
@@ -99,7 +109,9 @@ def test_trains_saves_loads_and_resumes(algorithm, tmp_path):
     assert not torch.equal(start, parameters(whole))
     folder = RunFolder.create(tmp_path / "run", {"recipe": "dqn", "config": {}}, quiet=True)
     first = agent_of(algorithm)
-    learn(first, 40, folder=folder, checkpoint_every=20, callback=lambda local, world: first.num_timesteps < 22)
+    learn(
+        first, 40, folder=folder, checkpoint_every=20, callback=lambda local, world: first.num_timesteps < 22
+    )
     second = agent_of(algorithm, seed=0)
     learn(second, 40, folder=RunFolder.open(folder.path, quiet=True), resume=True)
     assert second.num_timesteps == 40

@@ -16,7 +16,9 @@ DQN = {"learning_starts": 10, "batch_size": 8, "hidden": [8], "buffer_size": 60}
 REWARD = RewardModelConfig(members=1, bootstrap=False, hidden=(8,), epochs=2, use_next_obs=True)
 
 
-def agent_of(learner="prefrl_dqn", seed=0, env_id="prefrl/ThreeGoals-v0", preference=None, rows=3, **settings):
+def agent_of(
+    learner="prefrl_dqn", seed=0, env_id="prefrl/ThreeGoals-v0", preference=None, rows=3, **settings
+):
     limit = {} if env_id != "prefrl/CartPole-v0" else {"max_episode_steps": 9}
     env = prefrl.envs.make_device(env_id, rows, **limit)
     config = SelfPlayConfig(LearnerConfig(learner, PPO if learner == "ppo" else DQN), REWARD, **settings)
@@ -119,12 +121,18 @@ def test_the_baseline_fits_a_model_to_the_same_preferences(learner):
 @pytest.mark.parametrize("learner", ["ppo", "prefrl_dqn"])
 @pytest.mark.parametrize("source", ["self_play", "reward_model"])
 def test_resumes_bit_equal_and_loads(learner, source, tmp_path):
-    settings = {"reward_source": source, "fit_every": 4, "preference": Noisy(ByOption(cycle_of_three(1, 1, 1)), 0.1)}
+    settings = {
+        "reward_source": source,
+        "fit_every": 4,
+        "preference": Noisy(ByOption(cycle_of_three(1, 1, 1)), 0.1),
+    }
     whole = agent_of(learner, **settings)
     learn(whole, 150)
     folder = RunFolder.create(tmp_path / "run", {"recipe": "dqn", "config": {}}, quiet=True)
     first = agent_of(learner, **settings)
-    learn(first, 150, folder=folder, checkpoint_every=60, callback=lambda local, world: first.num_timesteps < 70)
+    learn(
+        first, 150, folder=folder, checkpoint_every=60, callback=lambda local, world: first.num_timesteps < 70
+    )
     second = agent_of(learner, **settings)
     learn(second, 150, folder=RunFolder.open(folder.path, quiet=True), resume=True)
     assert torch.equal(torch.stack(whole.history), torch.stack(second.history))

@@ -89,7 +89,7 @@ def test_rankings_and_units():
     scaled = pendulum.measured_in({"torque_squared": 1000.0}).compute(step)
     np.testing.assert_allclose(scaled, pendulum.compute(step) * np.array([1.0, 1.0, 1000.0]))
     for units in ({"mass": 1.0}, {"torque_squared": 0.0}):
-        with pytest.raises(ValueError, match="factor"  if "mass" in units else "must be positive"):
+        with pytest.raises(ValueError, match="factor" if "mass" in units else "must be positive"):
             pendulum.measured_in(units)
     for names, signs in (((), ()), (("a", "a"), (1, 1)), (("a",), (2,)), (("a",), (1, 1))):
         with pytest.raises(ValueError, match="factor names are|signs are"):

@@ -26,7 +26,9 @@ def test_routes():
         row, column = np.array([1, 1]) + HEADING[approach]
         assert places[middle, approach, 0] == (row * 3 + column) * 4 + approach, name
     north = APPROACHES.index("north")
-    assert places[middle, north, 1] == 3 * 4 + APPROACHES.index("east"), "turns right, to the west, from the east"
+    assert places[middle, north, 1] == 3 * 4 + APPROACHES.index("east"), (
+        "turns right, to the west, from the east"
+    )
     assert places[middle, north, 2] == 5 * 4 + APPROACHES.index("west")
     assert places[0, APPROACHES.index("south"), 0] == -1, "leaves the grid"
     assert (places >= 0).sum() == 12 * 2 * 3, "each of 24 streets inwards is reached by three ways"
@@ -88,7 +90,9 @@ def test_equals_a_simulation_with_loops(rows, columns, rate):
         hold = np.full((3, k), t // 20 % 2) if t > 30 else rng.integers(2, size=(3, k))
         noise = {"arrivals": rng.random((3, k, 4)), "turns": rng.random((3, k, 4, 2))}
         state, rewards, terminated = dynamics.step(state, hold, noise)
-        wanted = np.stack([one.step(hold[i], noise["arrivals"][i], noise["turns"][i]) for i, one in enumerate(slow)])
+        wanted = np.stack(
+            [one.step(hold[i], noise["arrivals"][i], noise["turns"][i]) for i, one in enumerate(slow)]
+        )
         np.testing.assert_allclose(state["factors"], wanted, atol=1e-9)
         np.testing.assert_allclose(rewards, -wanted[:, :, 0].mean(1))
         np.testing.assert_array_equal(state["since"], np.stack([one.since for one in slow]))

@@ -16,17 +16,22 @@ def make(face, mode, env_id="prefrl/CartPole-v0", n=4, **settings):
         return prefrl.envs.make_device(env_id, n, autoreset_mode=mode, **settings)
     if face == "host":
         return gym.make_vec(env_id, n, autoreset_mode=mode, **settings)
-    return gym.make_vec(env_id, n, vectorization_mode="sync", vector_kwargs={"autoreset_mode": mode}, **settings)
+    return gym.make_vec(
+        env_id, n, vectorization_mode="sync", vector_kwargs={"autoreset_mode": mode}, **settings
+    )
 
 
 @pytest.mark.parametrize("mode", [gym.vector.AutoresetMode.NEXT_STEP, gym.vector.AutoresetMode.SAME_STEP])
 @pytest.mark.parametrize("face", ["device", "host", "sync"])
 def test_rewards_are_of_true_transitions(face, mode):
     """The reward is |next_obs - obs|: small for a step, and it would be large across a restart."""
+
     def change(obs, actions, next_obs):
         return abs(next_obs - obs).sum(-1)
 
-    env = VectorReplaceReward(make(face, mode, "prefrl/MountainCarContinuous-v0", max_episode_steps=50), change)
+    env = VectorReplaceReward(
+        make(face, mode, "prefrl/MountainCarContinuous-v0", max_episode_steps=50), change
+    )
     obs, _ = env.reset(seed=0)
     push = torch.ones(4, 1) if face == "device" else np.ones((4, 1), dtype=np.float32)
     paused = np.zeros(4, dtype=bool)
@@ -54,7 +59,9 @@ def test_dqn_learns_from_a_replaced_reward_and_resumes(tmp_path):
     whole, first = agent(), agent()
     learn(whole, 80)
     folder = RunFolder.create(tmp_path / "run", {"recipe": "dqn", "config": {}}, quiet=True)
-    learn(first, 80, folder=folder, checkpoint_every=40, callback=lambda local, world: first.num_timesteps < 44)
+    learn(
+        first, 80, folder=folder, checkpoint_every=40, callback=lambda local, world: first.num_timesteps < 44
+    )
     second = agent()
     learn(second, 80, folder=RunFolder.open(folder.path, quiet=True), resume=True)
     for left, right in zip(whole.network.parameters(), second.network.parameters(), strict=True):
@@ -78,13 +85,17 @@ def test_agents_as_rows_are_the_same_world(face, mode):
         given = [torch.as_tensor(a) if face == "device" else a for a in (actions, actions.ravel())]
         obs, reward, _, cut, infos = joint.step(given[0])
         rows, rewards, _, cuts, told = apart.step(given[1])
-        np.testing.assert_array_equal(np.asarray(rewards).reshape(3, 6), np.asarray(reward)[:, None].repeat(6, 1))
+        np.testing.assert_array_equal(
+            np.asarray(rewards).reshape(3, 6), np.asarray(reward)[:, None].repeat(6, 1)
+        )
         np.testing.assert_array_equal(np.asarray(cuts).reshape(3, 6), np.asarray(cut)[:, None].repeat(6, 1))
         factors = np.asarray(told["factors"]).reshape(3, 6, 6)
         np.testing.assert_allclose(factors.mean(1), np.asarray(infos["factors"]), rtol=1e-5)
         assert ("final_obs" in infos) == ("final_obs" in told)
         if "final_obs" in infos:
-            np.testing.assert_array_equal(np.asarray(told["final_obs"]).reshape(3, -1), np.asarray(infos["final_obs"]))
+            np.testing.assert_array_equal(
+                np.asarray(told["final_obs"]).reshape(3, -1), np.asarray(infos["final_obs"])
+            )
         if mode == "Disabled" and bool(cut.any()):
             obs, _ = joint.reset(options={"reset_mask": cut})
             rows, _ = apart.reset(options={"reset_mask": cuts})

@@ -43,7 +43,10 @@ def test_an_option_that_beats_all_wins_alone():
 
 def test_exploitability_is_the_average_regret():
     """max_q q P p_bar = (1/T) max_q sum_t q P p_t, since p_t P p_t = 0."""
-    matrix, log_p = cycle_of_three(0.9, 0.4, 0.6), torch.log(torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64))
+    matrix, log_p = (
+        cycle_of_three(0.9, 0.4, 0.6),
+        torch.log(torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)),
+    )
     total, best = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     for _ in range(50):
         p = log_p.exp()

@@ -56,9 +56,7 @@ def test_units_do_not_matter_with_margins_in_standard_deviations(seed, units):
     z = torch.randn(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     scaled = z * torch.tensor(units, dtype=torch.float64)
     first, second = all_pairs(40)
-    verdicts = [
-        hierarchy_verdicts(part[first], part[second], 0.5 * part.std(0)) for part in (z, scaled)
-    ]
+    verdicts = [hierarchy_verdicts(part[first], part[second], 0.5 * part.std(0)) for part in (z, scaled)]
     for left, right in zip(*verdicts, strict=True):
         assert torch.equal(left, right)
 

@@ -78,7 +78,9 @@ def test_comparisons_of_weight_zero_teach_nothing():
         labels=torch.cat([right.labels, wrong.labels]), weights=torch.cat([right.weights, 0.0 * wrong.weights]),
         annotators=torch.zeros(120, dtype=torch.int64),
     )  # fmt: skip
-    model = RewardModel(BOX, TWO, RewardModelConfig(members=1, bootstrap=False, epochs=30, learning_rate=3e-3))
+    model = RewardModel(
+        BOX, TWO, RewardModelConfig(members=1, bootstrap=False, epochs=30, learning_rate=3e-3)
+    )
     model.fit(both)
     assert float(model.accuracy(right)) > 0.9
 
@@ -185,7 +187,9 @@ PICTURE = gym.spaces.Box(0, 255, (12, 12, 3), np.uint8)
 )
 def test_every_kind_of_space(space, action_space, tmp_path):
     """A fit lowers the loss, and a file gives the same rewards."""
-    model = RewardModel(space, action_space, RewardModelConfig(members=2, hidden=(16,), epochs=1, conv_filters=4))
+    model = RewardModel(
+        space, action_space, RewardModelConfig(members=2, hidden=(16,), epochs=1, conv_filters=4)
+    )
     space.seed(0), action_space.seed(0)
     rows = [space.sample() for _ in range(24)]
     obs = (
@@ -195,7 +199,9 @@ def test_every_kind_of_space(space, action_space, tmp_path):
     )
     kept = model.layout.keep(obs).reshape(8, 3, -1) if isinstance(space, gym.spaces.Dict) else None
     kept = torch.as_tensor(np.stack(rows)).reshape(8, 3, *space.shape) if kept is None else kept
-    actions = torch.as_tensor(np.stack([action_space.sample() for _ in range(16)])).reshape(8, 2, *action_space.shape)
+    actions = torch.as_tensor(np.stack([action_space.sample() for _ in range(16)])).reshape(
+        8, 2, *action_space.shape
+    )
     sides = Segments(kept, actions, torch.full((8,), 2), torch.zeros(8, dtype=torch.bool))
     preferences = Preferences.from_labels(sides[:4], sides[4:], torch.tensor([0.0, 1.0, 1.0, 0.0]))
     if action_space == gym.spaces.MultiDiscrete([2, 3]):
@@ -205,7 +211,9 @@ def test_every_kind_of_space(space, action_space, tmp_path):
     losses = [float(model.fit(preferences)["loss"]) for _ in range(40)]
     assert losses[-1] < losses[0]
     flat_actions = actions.flatten(0, 1)
-    rewards = model.rewards({n: v[:16] for n, v in obs.items()} if isinstance(obs, dict) else obs[:16], flat_actions)
+    rewards = model.rewards(
+        {n: v[:16] for n, v in obs.items()} if isinstance(obs, dict) else obs[:16], flat_actions
+    )
     assert rewards.shape == (16,)
     if path is not None:
         model.save(path)
@@ -217,7 +225,9 @@ def test_files_of_other_spaces_are_refused(tmp_path):
     path = tmp_path / "model.pt"
     RewardModel(BOX, TWO).save(path)
     RewardModel.load(path, observation_space=BOX, action_space=TWO)
-    with pytest.raises(ValueError, match=r"was fitted with observation_space Box.*; this environment has Discrete"):
+    with pytest.raises(
+        ValueError, match=r"was fitted with observation_space Box.*; this environment has Discrete"
+    ):
         RewardModel.load(path, observation_space=gym.spaces.Discrete(3))
     with pytest.raises(ValueError, match="was fitted with action_space"):
         RewardModel.load(path, action_space=BOX)
@@ -246,7 +256,9 @@ def test_wrong_arguments():
     with pytest.raises(ValueError, match="use_obs and use_next_obs are both set"):
         RewardModel(PICTURE, TWO, RewardModelConfig(use_next_obs=True))
     model = RewardModel(gym.spaces.Box(-1.0, 1.0, (4,)), TWO)
-    with pytest.raises(ValueError, match=r"obs of the segments have shape \(3,\); the reward model was made for \(4,\)"):
+    with pytest.raises(
+        ValueError, match=r"obs of the segments have shape \(3,\); the reward model was made for \(4,\)"
+    ):
         model.fit(compared(4))
     with pytest.raises(ValueError, match="there is no comparison"):
         RewardModel(BOX, TWO).fit(compared(4)[:0])
