@@ -166,6 +166,7 @@ class Heron(WithLearner, Agent):
         levels = len(self.ranking)
         if config.margins and levels and len(config.margins) != levels:
             raise ValueError(f"there are {len(config.margins)} margins for {levels} ranked factors")
+        self._turned = list(zip(places, signs, strict=True))
         self.info_keys = () if factors is None else factors.info_keys
         self.rows = rows or int(getattr(env, "num_envs", 1))
         self.learner = make_learner(config.learner, env, rows=self.rows, device=self.device, seed=seed)
@@ -177,9 +178,9 @@ class Heron(WithLearner, Agent):
         self.store = SegmentStore(config.store_size, self.rows)
         self._generator = make_generator(self.device, seed)
         with torch.device(self.device):
-            self._places = torch.tensor(places, dtype=torch.int64)
-            self._signs = torch.tensor(signs, dtype=torch.float64)
-            self._multipliers = torch.tensor(config.margins or [1.0] * levels, dtype=torch.float64)
+            self._multipliers = torch.ones(levels, dtype=torch.float64)
+            for level, margin in enumerate(config.margins):
+                self._multipliers[level] = margin
             self.spread = torch.zeros(levels, dtype=torch.float64)
             self._seen = torch.full(
                 (2, levels), torch.inf, dtype=torch.float64
@@ -207,8 +208,9 @@ class Heron(WithLearner, Agent):
     def ranked_factors(self, transitions: Any) -> Tensor:
         """Return factors [n, levels] of a step, the most important first, turned so that more is better."""
         assert self.factors is not None
-        values = torch.as_tensor(self.factors.compute(transitions), device=self.device)
-        return values.to(torch.float64)[:, self._places] * self._signs
+        values = self.factors.compute(transitions)
+        columns = [values[:, place].to(torch.float64) * sign for place, sign in self._turned]
+        return torch.stack(columns, 1)
 
     def _rewards(
         self, obs: Tensor, actions: Tensor, next_obs: Tensor, factors: Tensor, true: Tensor

@@ -214,7 +214,7 @@ class PreferenceRL(WithLearner, Agent):
             "reward_model/loss": metrics["loss"],
             "reward_model/accuracy": metrics["accuracy"],
             "preferences/answered": answers.weights.mean(),
-            "preferences/labels": torch.tensor(float(self.asked), device=self.device),
+            "preferences/labels": torch.full((), float(self.asked), device=self.device),
         }
 
     def _questions(self, count: int) -> tuple[Excerpt, Excerpt]:

@@ -39,7 +39,18 @@ from torch.utils._pytree import tree_leaves
 
 import prefrl.agents
 import prefrl.envs
-from prefrl.agents import base, continuous_control, dqn, martingale, q_learning, regret, stock_dqn
+from prefrl.agents import (
+    base,
+    continuous_control,
+    dqn,
+    heron,
+    martingale,
+    matrix_self_play,
+    preference_rl,
+    q_learning,
+    regret,
+    stock_dqn,
+)
 from prefrl.agents.allocation_baselines import AllocationBaseline, AllocationBaselineConfig, Resolving
 from prefrl.agents.base import Agent, Spaces, make_generator
 from prefrl.agents.continuous_actor_critic import ContinuousActorCritic
@@ -47,7 +58,11 @@ from prefrl.agents.continuous_q_learning import ContinuousQLearning
 from prefrl.agents.distributional_dp import DistributionalDP, DistributionalDPConfig
 from prefrl.agents.dqn import DQN, DQNConfig
 from prefrl.agents.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig
+from prefrl.agents.heron import Heron, HeronConfig
+from prefrl.agents.learners import LearnerConfig
 from prefrl.agents.martingale import MartingaleEvaluation
+from prefrl.agents.matrix_self_play import MatrixSelfPlay, MatrixSelfPlayConfig
+from prefrl.agents.preference_rl import PreferenceRL, PreferenceRLConfig
 from prefrl.agents.q_learning import QLearning, QLearningConfig
 from prefrl.agents.regret import RegretAgent, RegretConfig, RewardFit
 from prefrl.agents.stock_dqn import StockDQN, StockDQNConfig
@@ -58,7 +73,9 @@ from prefrl.envs.hindsight import Optimum
 from prefrl.envs.random_grid import RandomGridVectorEnv
 from prefrl.envs.riccati import LinearPolicy
 from prefrl.envs.stock import StockAugmentation, VectorStockAugmentation
-from prefrl.preferences import PartialReturn, ask_teacher
+from prefrl.envs.vector_wrappers import AgentsAsRows
+from prefrl.functional.games import cycle_of_three
+from prefrl.preferences import PartialReturn, RewardModelConfig, ask_teacher
 from prefrl.run.stepping import Stepper
 from prefrl.tabular import BackwardInduction, FiniteHorizon, StockLattice, TabularMDP
 
@@ -321,6 +338,77 @@ def stock_dqn_case(kind: type[StockDQN] = StockDQN, mode: str = "SameStep", **se
     return make
 
 
+LEARNER = {**DQN_SETTINGS, "hidden": [8], "buffer_size": 4000}
+
+
+def preference_rl_case(**settings: Any) -> Case:
+    """Preference RL over deep Q-learning: every step asks, fits and relabels."""
+
+    def make(_: FakeTensorMode) -> Step:
+        env = prefrl.envs.make_device(
+            "prefrl/CartPole-v0", 16, device=DEVICE, generator_device="cpu", max_episode_steps=5
+        )
+        reward = RewardModelConfig(members=2, hidden=(8,), epochs=2, batch_size=4)
+        schedule = {"first_session": 1, "session_every": 16, "first_labels": 6, "session_labels": 5}
+        config = PreferenceRLConfig(
+            LearnerConfig("prefrl_dqn", LEARNER), reward, segment_length=3, **{**schedule, **settings}
+        )
+        return stepped(PreferenceRL(env, config, device=DEVICE))
+
+    return make
+
+
+def heron_case(**settings: Any) -> Case:
+    """HERON over deep Q-learning, every crossing of a grid a row: every step compares, fits and relabels."""
+
+    def make(_: FakeTensorMode) -> Step:
+        env = prefrl.envs.make_device(
+            "prefrl/TrafficGrid-v0", 4, device=DEVICE, generator_device="cpu", max_episode_steps=5
+        )
+        reward = RewardModelConfig(members=1, hidden=(8,), use_features=True, bootstrap=False)
+        fits = {"first_fit": 1, "fit_every": 16, "batches": 2, "batch_size": 4}
+        config = HeronConfig(LearnerConfig("prefrl_dqn", LEARNER), reward, **{**fits, **settings})
+        return stepped(Heron(AgentsAsRows(env), config, device=DEVICE))
+
+    return make
+
+
+def stepped(agent: Agent) -> Step:
+    """Steps as the training loop takes them, of an agent with a policy learner."""
+    stepper = Stepper(agent)
+    stepper.reset()
+
+    def step() -> dict[str, Tensor]:
+        stepper.step()
+        agent.num_timesteps += stepper.num_envs
+        agent.act(stepper.obs, deterministic=True)
+        return agent.update()
+
+    return step
+
+
+def matrix_case(mode: str) -> Case:
+    """Self-play on a matrix, which was checked on real numbers."""
+
+    def make(fake_mode: FakeTensorMode) -> Step:
+        with real_numbers():
+            matrix = cycle_of_three(1.0, 0.5, 0.2)
+        settings: Any = {"mode": mode, "fit_every": 1}
+        with mock.patch.object(matrix_self_play, "check_preference_matrix", lambda values: values):
+            agent = MatrixSelfPlay(
+                None, MatrixSelfPlayConfig(**settings), matrix=fake(fake_mode, matrix, "cpu"), device=DEVICE
+            )
+        obs = torch.zeros(7, dtype=torch.int64, device=DEVICE)
+
+        def step() -> dict[str, Tensor]:
+            agent.act(obs)
+            return agent.update()
+
+        return step
+
+    return make
+
+
 def moved(mode: FakeTensorMode, value: Any) -> Any:
     """A copy of an object of the exact solver with its tensors on the accelerator."""
     if isinstance(value, Tensor):
@@ -552,6 +640,15 @@ CASES: dict[str, Case] = {
     ),
     "ContinuousQLearning": diffusion_case(ContinuousQLearning, "LQDiscounted"),
     "ContinuousQLearning, unknown": diffusion_case(ContinuousQLearning, normalizer="unknown"),
+    "PreferenceRL, disagreement": preference_rl_case(),
+    "PreferenceRL, entropy": preference_rl_case(query="entropy", pretraining=True, first_session=17),
+    "PreferenceRL, recent": preference_rl_case(query="recent"),
+    "Heron, hierarchy": heron_case(),
+    "Heron, levels apart": heron_case(level_scale=2.0, spread_of="batch", segment_length=2),
+    "Heron, weighted sum": heron_case(reward_source="weighted_sum"),
+    "MatrixSelfPlay, Hedge": matrix_case("hedge"),
+    "MatrixSelfPlay, sampled": matrix_case("sampled"),
+    "MatrixSelfPlay, reward model": matrix_case("reward_model"),
     "RegretAgent, deterministic": regret_case(regret_form="deterministic"),
     "RegretAgent, action": regret_case(regret_form="action"),
     "RegretAgent, lottery": regret_case(lottery=True),
@@ -576,12 +673,23 @@ WRONG: dict[str, tuple[Case, str]] = {
 }
 
 
+GENERATING = (base, continuous_control, dqn, heron, martingale, matrix_self_play, preference_rl, q_learning,
+              regret, stock_dqn)  # fmt: skip
+"""Modules that make generators of their own."""
+
+HOST_BOUND = {
+    "SB3Agent": "Stable-Baselines3 keeps its buffers in host memory",
+    "SelfPlay": "whole trajectories are compared when they end, which the host has to know",
+}
+"""Agents that wait for the device by nature, and why."""
+
+
 def run_case(case: Case) -> str:
     """Return "ok", or what was raised, and where."""
     mode = FakeTensorMode()
     try:
         with ExitStack() as stack:
-            for module in (base, continuous_control, dqn, martingale, q_learning, regret, stock_dqn):
+            for module in GENERATING:
                 stack.enter_context(mock.patch.object(module, "make_generator", on_host))
             stack.enter_context(mode)  # and no default device: an agent has to know its own
             step = case(mode)
@@ -640,7 +748,7 @@ def test_every_agent_is_among_the_cases() -> None:
         for name, value in vars(importlib.import_module(f"prefrl.agents.{module.name}")).items():
             if inspect.isclass(value) and issubclass(value, Agent) and not inspect.isabstract(value):
                 found.add(name)
-    assert found == {name.split(",")[0] for name in CASES}
+    assert found == {name.split(",")[0] for name in CASES} | set(HOST_BOUND)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def test_hedge_finds_the_winner():
 
 @pytest.mark.slow
 def test_sampled_comparisons_find_it_too_and_a_reward_model_ends_in_a_corner():
-    """S2 over five seeds: mean distance of the average at most .1; the baseline's last policy at least .95."""
+    """S2 over five seeds: the average's mean distance is at most .1, the baseline's corner at least .95."""
     generator = torch.Generator().manual_seed(1)
     distances = []
     for seed in range(5):

@@ -19,8 +19,10 @@ LEARNERS = {
     "dqn": {"learning_starts": 10, "batch_size": 8, "policy_kwargs": {"net_arch": [8]}, "buffer_size": 100},
     "prefrl_dqn": {"learning_starts": 10, "batch_size": 8, "hidden": [8], "buffer_size": 100},
 }
-SCHEDULE = {"segment_length": 5, "num_labels": 14, "first_labels": 6, "session_labels": 5, "first_session": 20,
-            "session_every": 10}  # fmt: skip
+SCHEDULE = {
+    "segment_length": 5, "num_labels": 14, "first_labels": 6, "session_labels": 5, "first_session": 20,
+    "session_every": 10,
+}  # fmt: skip
 
 
 def agent_of(algorithm="sac", seed=0, preferences=None, rows=2, **settings):

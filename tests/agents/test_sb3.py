@@ -190,9 +190,10 @@ def test_wrong_arguments(make, message):
 def test_steps_of_another_size_are_refused():
     agent = agent_of("ppo")
     flag = torch.zeros(3, dtype=torch.bool)
+    obs = torch.zeros(3, 3)
+    step = Transitions(obs, obs[:, :1], obs[:, 0], obs, flag, flag, ~flag)
     with pytest.raises(ValueError, match="the step has 3 rows; this agent was made for 2"):
-        agent.observe(Transitions(torch.zeros(3, 3), torch.zeros(3, 1), torch.zeros(3), torch.zeros(3, 3), flag,
-                                  flag, ~flag))  # fmt: skip
+        agent.observe(step)
 
 
 def test_sync_vector_environments_are_stepped():

@@ -1,5 +1,7 @@
 """Self-play: what a trajectory is worth, how it is paid, relabelling, the baselines, and resuming."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -63,7 +65,7 @@ def test_the_learner_is_shown_whole_episodes_one_after_the_other():
     agent = agent_of()
     shown = watched(agent)
     learn(agent, 240)
-    for step, following in zip(shown, shown[1:], strict=False):
+    for step, following in itertools.pairwise(shown):
         assert len(step.rewards) == 1
         if not bool(step.terminations[0]):
             assert torch.equal(step.next_obs, following.obs)

@@ -8,7 +8,7 @@ from prefrl.data.segment_store import SegmentStore
 
 
 def filled(steps=37, rows=3, capacity=60, seed=0, pauses=False):
-    """A store of made-up episodes whose observation is the step's number (and row), and a list of all steps."""
+    """A store of made-up episodes, observed as the step's number and row, and a list of all steps."""
     generator = torch.Generator().manual_seed(seed)
     store, said = SegmentStore(capacity, rows), []
     mask = torch.ones(rows, dtype=torch.bool)
@@ -72,8 +72,8 @@ def test_recent_segments_start_in_the_latest_steps():
 def test_pairs_without_a_transition_have_weight_zero():
     store = SegmentStore(4, 1)
     nothing = torch.zeros(1, dtype=torch.bool)
-    step = Transitions(torch.zeros(1, 2), torch.zeros(1, 1), torch.zeros(1), torch.zeros(1, 2), nothing, nothing,
-                       mask=nothing)  # fmt: skip
+    obs = torch.zeros(1, 2)
+    step = Transitions(obs, obs[:, :1], obs[:, 0], obs, nothing, nothing, mask=nothing)
     store.add(step, step.obs, step.next_obs)
     assert store.sample(3, 2, torch.Generator()).weights.tolist() == [0.0, 0.0, 0.0]
 

@@ -28,7 +28,8 @@ def steps(env_id, count=40):
         action = env.action_space.sample()
         following, reward, terminated, truncated, info = env.step(action)
         yield env, reward, SimpleNamespace(
-            obs=obs[None].astype(np.float64), actions=action[None].astype(np.float64), next_obs=following[None],
+            obs=obs[None].astype(np.float64), actions=action[None].astype(np.float64),
+            next_obs=following[None],
             terminations=np.array([terminated]), infos={key: np.array([info[key]]) for key in keys},
         )  # fmt: skip
         obs = following if not (terminated or truncated) else env.reset()[0]
@@ -92,5 +93,5 @@ def test_rankings_and_units():
         with pytest.raises(ValueError, match="factor" if "mass" in units else "must be positive"):
             pendulum.measured_in(units)
     for names, signs in (((), ()), (("a", "a"), (1, 1)), (("a",), (2,)), (("a",), (1, 1))):
-        with pytest.raises(ValueError, match="factor names are|signs are"):
+        with pytest.raises(ValueError, match=r"factor names are|signs are"):
             Factors(names, signs, lambda step: step.obs)

@@ -32,12 +32,12 @@ def test_rewards_are_of_true_transitions(face, mode):
     env = VectorReplaceReward(
         make(face, mode, "prefrl/MountainCarContinuous-v0", max_episode_steps=50), change
     )
-    obs, _ = env.reset(seed=0)
+    env.reset(seed=0)
     push = torch.ones(4, 1) if face == "device" else np.ones((4, 1), dtype=np.float32)
     paused = np.zeros(4, dtype=bool)
     pauses = 0
     for _ in range(120):
-        obs, rewards, terminations, truncations, infos = env.step(push)
+        _, rewards, terminations, truncations, infos = env.step(push)
         assert len(infos["true_reward"]) == 4
         paid = np.asarray(rewards)
         assert (paid[paused] == 0.0).all()

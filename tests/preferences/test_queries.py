@@ -9,7 +9,7 @@ from prefrl.preferences.queries import choose_queries, disagreement, preference_
 
 FIRST = torch.zeros(2, 3)
 SECOND = torch.tensor([[0.0, 4.0, 9.0], [0.0, -4.0, 9.0]])
-"""Scores by two members: of the first pair none knows, of the second they disagree, of the third both know."""
+"""Scores by two members: none knows of the first pair, they disagree on the second, both know the third."""
 
 
 def test_worth_by_hand():

@@ -1,13 +1,14 @@
 """Reward models: against a plain computation, on HERON's labels, over every kind of space, and as files."""
 
 import copy
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
-from prefrl.data import Preferences, Segments
+from prefrl.data import Preferences, Segments, concatenate_preferences
 from prefrl.functional.hierarchy import all_pairs, hierarchy_verdicts
 from prefrl.preferences import RewardModel, RewardModelConfig
 
@@ -72,12 +73,7 @@ def test_fit_learns_and_repeats():
 def test_comparisons_of_weight_zero_teach_nothing():
     right = compared(60)
     wrong = Preferences.from_labels(right.first, right.second, 1.0 - right.labels)
-    both = Preferences(
-        *(Segments(*(torch.cat([getattr(side, name)] * 2) for name in ("obs", "actions", "lengths", "terminated")))
-          for side in (right.first, right.second)),
-        labels=torch.cat([right.labels, wrong.labels]), weights=torch.cat([right.weights, 0.0 * wrong.weights]),
-        annotators=torch.zeros(120, dtype=torch.int64),
-    )  # fmt: skip
+    both = concatenate_preferences([right, replace(wrong, weights=0.0 * wrong.weights)])
     model = RewardModel(
         BOX, TWO, RewardModelConfig(members=1, bootstrap=False, epochs=30, learning_rate=3e-3)
     )
@@ -204,10 +200,8 @@ def test_every_kind_of_space(space, action_space, tmp_path):
     )
     sides = Segments(kept, actions, torch.full((8,), 2), torch.zeros(8, dtype=torch.bool))
     preferences = Preferences.from_labels(sides[:4], sides[4:], torch.tensor([0.0, 1.0, 1.0, 0.0]))
-    if action_space == gym.spaces.MultiDiscrete([2, 3]):
-        path = None  # has no form in our files
-    else:
-        path = tmp_path / "model.pt"
+    several = isinstance(action_space, gym.spaces.MultiDiscrete)  # which has no form in our files
+    path = None if several else tmp_path / "model.pt"
     losses = [float(model.fit(preferences)["loss"]) for _ in range(40)]
     assert losses[-1] < losses[0]
     flat_actions = actions.flatten(0, 1)
