@@ -13,6 +13,11 @@ SMALLEST_PICTURE = 6
 """Pictures are halved by another convolution as long as they are at least this high and wide."""
 
 
+IN_CACHE = 204_800
+"""Numbers in a layer's output, per member, that stay in a processor's cache until they are used again. More
+rows than that are taken in parts there, which makes fits of wide networks up to a quarter faster."""
+
+
 class StackedConv(nn.Module):
     """E convolutional torsos for pictures: 3 x 3 filters with stride 2 and ReLU, twice as many at each layer.
 
@@ -72,9 +77,18 @@ class RewardNetwork(nn.Module):
         self.torso = None if picture is None else StackedConv(members, picture, filters)
         features = 0 if self.torso is None else self.torso.features
         self.mlp = StackedMLP(members, inputs + features, hidden)
+        self._rows = max(1, IN_CACHE // max(1, *hidden))
 
     def forward(self, vectors: Tensor, pictures: Tensor | None = None) -> Tensor:
         """Map vectors [N, D], and pictures [N, height, width, channels] in uint8, to rewards [E, N]."""
+        rows = len(vectors) if vectors.device.type != "cpu" else self._rows
+        if len(vectors) <= rows:
+            return self._rewards(vectors, pictures)
+        parts = torch.split(vectors, rows)
+        pieces = [None] * len(parts) if pictures is None else torch.split(pictures, rows)
+        return torch.cat([self._rewards(*part) for part in zip(parts, pieces, strict=True)], 1)
+
+    def _rewards(self, vectors: Tensor, pictures: Tensor | None) -> Tensor:
         x = vectors.expand(self.members, -1, -1)
         if self.torso is not None and pictures is not None:
             x = torch.cat([x, self.torso(pictures)], -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +26,7 @@ class AdamUpdate:
             scalar loss and a dict of detached metrics. Of its object it reads only settings and modules.
         lr: step size.
         eps: Adam's epsilon.
-        max_grad_norm: the gradient's norm is cut to this.
+        max_grad_norm: the gradient's norm is cut to this; infinity: it is not.
         compile: compile the step, the loss included, at the first call, for inputs of the shapes met there.
 
     Attributes:
@@ -68,7 +69,8 @@ class AdamUpdate:
         self.weights.gradient.zero_()
         loss, metrics = self.loss(self.network, *inputs)
         loss.backward()  # type: ignore[no-untyped-call]
-        self.weights.clip_gradient(self.max_grad_norm)
+        if self.max_grad_norm < math.inf:
+            self.weights.clip_gradient(self.max_grad_norm)
         self.optimizer.step()
         return metrics
 
@@ -82,7 +84,8 @@ class AdamUpdate:
             return self.loss(lambda *args: functional_call(self.network, named, args), *inputs)
 
         gradient, metrics = grad(loss, has_aux=True)(vector)
-        gradient = gradient * clip_factor(gradient, self.max_grad_norm)
+        if self.max_grad_norm < math.inf:
+            gradient = gradient * clip_factor(gradient, self.max_grad_norm)
         group = self.optimizer.param_groups[0]
         adam_step_(vector, gradient, adam, lr=lr, betas=group["betas"], eps=group["eps"])
         return dict(metrics)

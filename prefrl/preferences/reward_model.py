@@ -33,6 +33,9 @@ FILE_FORMAT = 1
 CHUNK = 16_384
 """Transitions that are scored at once where very many are."""
 
+SCALE_SAMPLE = 16_384
+"""Transitions, about, that the scale of rewards is taken from after a fit, where there are more."""
+
 
 @dataclass(frozen=True)
 class RewardModelConfig:
@@ -230,11 +233,15 @@ class RewardModel:
     # Fitting ----------------------------------------------------------------------------------------------
 
     def fit(self, preferences: Preferences, *, epochs: int | None = None) -> dict[str, Tensor]:
-        """Fit the ensemble to comparisons, on from where it stands; return mean loss and accuracy.
+        """Fit the ensemble to comparisons, on from where it stands.
 
         Args:
             preferences: comparisons of segments of this environment, on the model's device.
             epochs: passes over them (None: the settings').
+
+        Returns:
+            ``loss``, the mean over all gradient steps, and ``accuracy``, the share of comparisons without tie
+            that the ensemble was right about in the last pass, each before the step that it was used for.
 
         Raises:
             ValueError: if there are none, or they are not of this environment's spaces.
@@ -248,24 +255,32 @@ class RewardModel:
         if config.bootstrap:
             drawn = torch.poisson(torch.ones(config.members, count), generator=self._generator)
             weights = weights * drawn.to(self.device)
+
+        def by_pair(values: Tensor) -> Tensor:
+            """Return what is [2 N L, ...] as [N, 2, L, ...]."""
+            return values.reshape(2, count, both.max_length, *values.shape[1:]).transpose(0, 1)
+
         vectors, pictures = self._inputs(*self._flat(both))
-        length = both.max_length
-        vectors = vectors.reshape(2 * count, length, -1)
-        pictures = None if pictures is None else pictures.reshape(2 * count, length, *pictures.shape[1:])
-        mask, labels, losses = both.mask, preferences.labels.to(torch.float32), []
-        for _ in range(config.epochs if epochs is None else epochs):
+        vectors, mask = by_pair(vectors), by_pair(both.mask.flatten())
+        pictures = None if pictures is None else by_pair(pictures)
+        labels, losses, right = preferences.labels.to(torch.float32), [], []
+        passes = config.epochs if epochs is None else epochs
+        for epoch in range(passes):
             order = torch.randperm(count, generator=self._generator).to(self.device)
+            x, m, y, w = vectors[order], mask[order], labels[order], weights[:, order]
+            z = None if pictures is None else pictures[order]
             for start in range(0, count, size):
-                chosen = order[start : start + size]
-                rows = torch.cat([chosen, chosen + count])
-                first = torch.arange(len(chosen), device=self.device)
+                part = slice(start, start + size)
                 metrics = self._update.step(
-                    vectors[rows].flatten(0, 1), None if pictures is None else pictures[rows].flatten(0, 1),
-                    mask[rows], first, first + len(chosen), labels[chosen], weights[:, chosen],
+                    x[part].flatten(0, 2), None if z is None else z[part].flatten(0, 2),
+                    m[part].flatten(0, 1), None, None, y[part], w[:, part],
                 )  # fmt: skip
                 losses.append(metrics["loss"])
-        self.take_scale(both)
-        return {"loss": torch.stack(losses).mean(), "accuracy": self.accuracy(preferences)}
+                if epoch == passes - 1:
+                    right.append(metrics["right"])
+        self.take_scale(both[:: max(1, 2 * count * both.max_length // SCALE_SAMPLE)])
+        totals = torch.stack(right).sum(0)
+        return {"loss": torch.stack(losses).mean(), "accuracy": totals[0] / totals[1].clamp(min=1e-9)}
 
     def fit_pairs(self, segments: Segments, first: Tensor, second: Tensor, labels: Tensor,
                   weights: Tensor) -> dict[str, Tensor]:  # fmt: skip
@@ -283,19 +298,31 @@ class RewardModel:
         """
         vectors, pictures = self._inputs(*self._flat(segments))
         weights = weights.to(torch.float32).expand(self.config.members, -1)
-        return self._update.step(vectors, pictures, segments.mask, first, second, labels.to(torch.float32),
-                                 weights)  # fmt: skip
+        metrics = self._update.step(vectors, pictures, segments.mask, first, second, labels.to(torch.float32),
+                                    weights)  # fmt: skip
+        return {"loss": metrics["loss"]}
 
     def _loss(
-        self, network: Any, vectors: Tensor, pictures: Tensor | None, mask: Tensor, first: Tensor,
-        second: Tensor, labels: Tensor, weights: Tensor,
+        self, network: Any, vectors: Tensor, pictures: Tensor | None, mask: Tensor, first: Tensor | None,
+        second: Tensor | None, labels: Tensor, weights: Tensor,
     ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
-        """Return the sum over members of their mean losses, and the mean over members."""
+        """Return the sum over members of their mean losses; their mean, and how many pairs were right.
+
+        Pairs are those of ``first`` and ``second``, or, where these are None, each two segments in turn.
+        """
         rewards = network(vectors, pictures).reshape(self.config.members, *mask.shape)
         scores = partial_return(rewards, mask)  # [E, N]
-        logits = scores[:, second] - scores[:, first]
+        if first is None or second is None:
+            pairs = scores.reshape(len(scores), -1, 2)
+            logits = pairs[..., 1] - pairs[..., 0]
+        else:
+            logits = scores[:, second] - scores[:, first]
         losses = weighted_mean(preference_cross_entropy(logits, labels), weights)
-        return losses.sum(), {"loss": losses.detach().mean()}
+        with torch.no_grad():
+            decided = (labels != 0.5) * (weights.sum(0) > 0)
+            right = ((logits.mean(0) > 0) == (labels > 0.5)) * decided
+            counts = torch.stack([right.sum(), decided.sum()])
+        return losses.sum(), {"loss": losses.detach().mean(), "right": counts}
 
     def check(self, preferences: Preferences) -> None:
         """Raise ValueError unless these are comparisons of segments that the model can score."""
