@@ -15,6 +15,9 @@ NAMES = (
     "allocation",
     "martingale",
     "return_distributions",
+    "preference_rl",
+    "heron",
+    "self_play",
     "datasets",
     "runs",
 )
@@ -35,7 +38,7 @@ def test_the_code_runs_in_an_empty_folder(block, tmp_path):
 
 
 def test_there_is_code_on_every_page():
-    assert len(BLOCKS) == 22
+    assert len(BLOCKS) == 29
 
 
 @pytest.mark.parametrize(

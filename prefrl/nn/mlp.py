@@ -52,6 +52,7 @@ class StackedMLP(nn.Module):
         for layer in self.layers[:-1]:
             x = torch.relu_(layer(x))  # in place: what the layer returned is needed by nobody else
         last = self.layers[-1]
+        assert isinstance(last, StackedLinear)
         if not self.scalar:
             output: Tensor = last(x)
             return output

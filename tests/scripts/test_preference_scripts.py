@@ -1,0 +1,134 @@
+"""The scripts of preference RL, HERON and self-play run as a person would run them, on small settings."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+SAC = ("--agent-args", "learning_starts=50", "batch_size=16", 'policy_kwargs={"net_arch": [8]}')
+PPO = ("--agent-args", "n_steps=32", "batch_size=32", "n_epochs=1")
+
+
+def run(script, *arguments):
+    command = [sys.executable, str(SCRIPTS / script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=500)
+
+
+def result_of(out, done):
+    assert done.returncode == 0, done.stderr
+    assert str(out / "result.json") in done.stdout.splitlines()[-2:]
+    return json.loads((out / "result.json").read_text())
+
+
+def test_train_heron(tmp_path):
+    out = tmp_path / "run"
+    flags = ("--env-id", "prefrl/Pendulum-v0", "--ranking", "angle_squared,velocity_squared", "--margins", "0.5,0.1",
+             "--total-timesteps", 150, "--first-fit", 60, "--fit-every", 40, "--eval-episodes", 2, *SAC, "--seed", 1,
+             "--quiet", "--out", out)  # fmt: skip
+    result = result_of(out, run("train_heron.py", *flags))
+    assert {"true_return", "factor_means", "decided_fraction", "reward_model_accuracy", "seconds"} <= set(
+        result
+    )
+    assert result["ranking"] == ["angle_squared", "velocity_squared"]
+    assert {"agent.pt", "reward_model.pt", "progress.csv", "checkpoint.pt"} <= {p.name for p in out.iterdir()}
+    header = (out / "progress.csv").read_text().splitlines()[0]
+    assert "preferences/decided_by_angle_squared" in header
+    done = run(
+        "train_heron.py", "--env-id", "prefrl/Pendulum-v0", "--ranking", "mass", "--out", tmp_path / "other"
+    )
+    assert done.returncode == 2
+    assert "ranking holds 'mass'; the factors here are" in done.stderr
+    assert not (tmp_path / "other").exists()
+
+
+def test_train_preference_rl(tmp_path):
+    out = tmp_path / "run"
+    flags = ("--env-id", "Pendulum-v1", "--teacher", "mistakes", "--num-labels", 14, "--agent", "ppo", *PPO,
+             "--segment-length", 5, "--total-timesteps", 512, "--eval-episodes", 2, "--epochs", 1, "--baseline",
+             "--quiet", "--out", out)  # fmt: skip
+    result = result_of(out, run("train_preference_rl.py", *flags))
+    assert {"true_return", "true_reward_baseline", "reward_model_accuracy", "labels_used", "seconds"} <= set(
+        result
+    )
+    assert result["labels_used"] == 14
+    # What was answered teaches another run, without a teacher.
+    again = tmp_path / "again"
+    flags = ("--teacher", "file", "--preferences", out / "preferences.npz", "--agent", "sac", *SAC,
+             "--total-timesteps", 100, "--eval-episodes", 2, "--quiet", "--out", again)  # fmt: skip
+    result = result_of(again, run("train_preference_rl.py", *flags))
+    assert result["labels_used"] == 14
+    done = run("train_preference_rl.py", "--teacher", "file", "--out", tmp_path / "other")
+    assert done.returncode == 2
+    assert "a file of preferences goes with --teacher file" in done.stderr
+
+
+def test_train_self_play(tmp_path):
+    out = tmp_path / "run"
+    flags = ("--preference", "cyclic", "--env-id", "prefrl/ThreeGoals-v0", *PPO, "--total-timesteps", 400,
+             "--eval-episodes", 2, "--seed", 3, "--quiet", "--out", out)  # fmt: skip
+    result = result_of(out, run("train_self_play.py", *flags))
+    assert {"true_return", "seconds", "option_shares_all", "trajectories"} <= set(result)
+    assert sum(result["option_shares_all"]) == pytest.approx(1.0)
+    matrix, out = tmp_path / "matrix.csv", tmp_path / "matrix_run"
+    np.savetxt(matrix, [[0.0, 0.5, -1.0], [-0.5, 0.0, 0.25], [1.0, -0.25, 0.0]], delimiter=",")
+    flags = (
+        "--preference",
+        "cyclic",
+        "--matrix",
+        matrix,
+        "--total-timesteps",
+        2_000,
+        "--quiet",
+        "--out",
+        out,
+    )
+    result = result_of(out, run("train_self_play.py", *flags))
+    assert {"exploitability", "average_policy", "seconds"} <= set(result)
+    assert result["exploitability"] < 0.02
+    matrix.write_text("0,1\n1,0\n")
+    done = run("train_self_play.py", "--matrix", matrix, "--out", tmp_path / "other")
+    assert done.returncode == 2
+    assert "not antisymmetric" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_studies_run_and_go_on(tmp_path):
+    out = tmp_path / "heron"
+    flags = ("--experiments", "pendulum", "units", "--seeds", 1, "--pendulum-timesteps", 1_500, "--short-timesteps",
+             1_300, "--out", out)  # fmt: skip
+    result = result_of(out, run("reproduce_heron.py", *flags))
+    assert set(result["units"]) == {"HERON", "HERON, other unit", "plain sum", "plain sum, other unit"}
+    (out / "result.json").unlink()
+    assert result_of(out, run("reproduce_heron.py", *flags)) == result
+    out = tmp_path / "self_play"
+    flags = ("--experiments", "goals", "meadow", "--seeds", 1, "--goals-timesteps", 2_000, "--meadow-timesteps",
+             2_000, "--out", out)  # fmt: skip
+    result = result_of(out, run("reproduce_self_play.py", *flags))
+    assert len(result["goals"]["reward model"]) == 1
+    assert (out / "meadow.png").exists()
+
+
+@pytest.mark.slow
+def test_the_benchmark_reports_ratios(tmp_path):
+    out = tmp_path / "bench"
+    flags = (
+        "--repeats",
+        1,
+        "--pairs",
+        64,
+        "--epochs",
+        1,
+        "--label-pairs",
+        1000,
+        "--ppo-timesteps",
+        2048,
+        "--out",
+        out,
+    )
+    result = result_of(out, run("bench_preferences.py", *flags))
+    assert result["fit_64"]["ours_over_plain"]["median"] > 0.0
+    assert set(result) >= {"fit_256", "labels_seconds", "wrapper_over_plain_seconds"}
