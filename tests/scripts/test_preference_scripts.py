@@ -26,9 +26,9 @@ def result_of(out, done):
 
 def test_train_heron(tmp_path):
     out = tmp_path / "run"
-    flags = ("--env-id", "prefrl/Pendulum-v0", "--ranking", "angle_squared,velocity_squared", "--margins", "0.5,0.1",
-             "--total-timesteps", 150, "--first-fit", 60, "--fit-every", 40, "--eval-episodes", 2, *SAC, "--seed", 1,
-             "--quiet", "--out", out)  # fmt: skip
+    flags = ("--env-id", "prefrl/Pendulum-v0", "--ranking", "angle_squared,velocity_squared",
+             "--margins", "0.5,0.1", "--total-timesteps", 150, "--first-fit", 60, "--fit-every", 40, "--eval-episodes", 2,
+             *SAC, "--seed", 1, "--quiet", "--out", out)  # fmt: skip
     result = result_of(out, run("train_heron.py", *flags))
     assert {"true_return", "factor_means", "decided_fraction", "reward_model_accuracy", "seconds"} <= set(
         result
@@ -45,11 +45,12 @@ def test_train_heron(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_train_preference_rl(tmp_path):
     out = tmp_path / "run"
     flags = ("--env-id", "Pendulum-v1", "--teacher", "mistakes", "--num-labels", 14, "--agent", "ppo", *PPO,
-             "--segment-length", 5, "--total-timesteps", 512, "--eval-episodes", 2, "--epochs", 1, "--baseline",
-             "--quiet", "--out", out)  # fmt: skip
+             "--segment-length", 5, "--total-timesteps", 512, "--eval-episodes", 2, "--epochs", 1,
+             "--baseline", "--quiet", "--out", out)  # fmt: skip
     result = result_of(out, run("train_preference_rl.py", *flags))
     assert {"true_return", "true_reward_baseline", "reward_model_accuracy", "labels_used", "seconds"} <= set(
         result
@@ -66,6 +67,7 @@ def test_train_preference_rl(tmp_path):
     assert "a file of preferences goes with --teacher file" in done.stderr
 
 
+@pytest.mark.slow
 def test_train_self_play(tmp_path):
     out = tmp_path / "run"
     flags = ("--preference", "cyclic", "--env-id", "prefrl/ThreeGoals-v0", *PPO, "--total-timesteps", 400,
@@ -98,15 +100,15 @@ def test_train_self_play(tmp_path):
 @pytest.mark.slow
 def test_the_studies_run_and_go_on(tmp_path):
     out = tmp_path / "heron"
-    flags = ("--experiments", "pendulum", "units", "--seeds", 1, "--pendulum-timesteps", 1_500, "--short-timesteps",
-             1_300, "--out", out)  # fmt: skip
+    flags = ("--experiments", "pendulum", "units", "--seeds", 1, "--pendulum-timesteps", 1_500,
+             "--short-timesteps", 1_300, "--out", out)  # fmt: skip
     result = result_of(out, run("reproduce_heron.py", *flags))
     assert set(result["units"]) == {"HERON", "HERON, other unit", "plain sum", "plain sum, other unit"}
     (out / "result.json").unlink()
     assert result_of(out, run("reproduce_heron.py", *flags)) == result
     out = tmp_path / "self_play"
-    flags = ("--experiments", "goals", "meadow", "--seeds", 1, "--goals-timesteps", 2_000, "--meadow-timesteps",
-             2_000, "--out", out)  # fmt: skip
+    flags = ("--experiments", "goals", "meadow", "--seeds", 1, "--goals-timesteps", 2_000,
+             "--meadow-timesteps", 2_000, "--out", out)  # fmt: skip
     result = result_of(out, run("reproduce_self_play.py", *flags))
     assert len(result["goals"]["reward model"]) == 1
     assert (out / "meadow.png").exists()
