@@ -1,9 +1,9 @@
 """How fast preferences are learned from: reward models, HERON's labels, and learned rewards in SB3's loop.
 
 - fit: reward models on pairs of 50 steps, 256 x 256 and 64 x 64, batches of 32 comparisons, one member,
-  beside a plain PyTorch loop for the same (an ``nn.Sequential`` and Adam), the matrix products of the layer in
-  the middle alone, and, where ``--imitation-python`` names a Python that has it, imitation 1.0.1, whose trainer
-  is timed in the same run
+  beside a plain PyTorch loop for the same (an ``nn.Sequential`` and Adam), the matrix products of the layer
+  in the middle alone, and, where ``--imitation-python`` names a Python that has it, imitation 1.0.1, whose
+  trainer is timed in the same run
 - labels: the verdicts of a hierarchy of 4 factors on a million pairs
 - wrapper: SB3's PPO on 16 environments with and without a learned reward
 

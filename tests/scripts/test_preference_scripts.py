@@ -27,8 +27,8 @@ def result_of(out, done):
 def test_train_heron(tmp_path):
     out = tmp_path / "run"
     flags = ("--env-id", "prefrl/Pendulum-v0", "--ranking", "angle_squared,velocity_squared",
-             "--margins", "0.5,0.1", "--total-timesteps", 150, "--first-fit", 60, "--fit-every", 40, "--eval-episodes", 2,
-             *SAC, "--seed", 1, "--quiet", "--out", out)  # fmt: skip
+             "--margins", "0.5,0.1", "--total-timesteps", 150, "--first-fit", 60, "--fit-every", 40,
+             "--eval-episodes", 2, *SAC, "--seed", 1, "--quiet", "--out", out)  # fmt: skip
     result = result_of(out, run("train_heron.py", *flags))
     assert {"true_return", "factor_means", "decided_fraction", "reward_model_accuracy", "seconds"} <= set(
         result
