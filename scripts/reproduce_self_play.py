@@ -7,6 +7,7 @@ Experiments, all of them by default:
 - goals: which of three goals to reach, when left beats top, top beats right and right beats left
 - cartpole: the larger return is preferred, answered rightly, and wrongly in a fifth of the cases
 - meadow: return counts only within a budget of steps, which no reward of single steps can say
+- budget_model: how much of that a reward model can learn from comparisons of random walks
 
 Every seed is reported. Each run has a folder of its own below the study's; the same command goes on with a
 study that was stopped.
@@ -20,6 +21,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import gymnasium as gym
+import numpy as np
 import torch
 import tyro
 from matplotlib.figure import Figure
@@ -28,14 +31,19 @@ from rich.table import Table
 
 from prefrl.agents.matrix_self_play import MatrixSelfPlay, MatrixSelfPlayConfig
 from prefrl.cli import FLAGS, execute
+from prefrl.data import Preferences, Segments
 from prefrl.functional.games import cycle_of_three, minimax_winner
-from prefrl.preferences.reward_model import RewardModelConfig
+from prefrl.preferences.reward_model import RewardModel, RewardModelConfig
+from prefrl.preferences.trajectories import Trajectory, WithinBudget
 from prefrl.run.folder import RunFolder
 from prefrl.run.plot import PALETTE, save_figure, tidy
 from prefrl.run.recipes.self_play import TrainSelfPlay
 from prefrl.run.study import check_positive, finish_run, run_study
 
-Experiment = Literal["matrix", "goals", "cartpole", "meadow"]
+Experiment = Literal["matrix", "goals", "cartpole", "meadow", "budget_model"]
+
+WALKS = 1_000
+"""Comparisons of random walks in ``budget_model``."""
 
 MATRICES = 20
 """Random cycles that Hedge plays."""
@@ -82,8 +90,8 @@ class SelfPlayStudy:
         """Run what has not been run yet; draw, print and return all of it."""
         result: dict[str, Any] = {}
         for name in self.experiments:
-            if name == "matrix":
-                result[name] = self._matrices()
+            if name in ("matrix", "budget_model"):
+                result[name] = self._matrices() if name == "matrix" else budget_model()
                 continue
             rows = {
                 arm: [
@@ -158,6 +166,45 @@ class SelfPlayStudy:
             table.add_row(mode, *(" ".join(f"{value:.3g}" for value in cell[:5]) for cell in cells))
         Console(width=170).print(table)
         return rows
+
+
+def budget_model() -> dict[str, Any]:
+    """Fit reward models to comparisons of random walks in the meadow, within a budget of half the steps.
+
+    Returns:
+        The share of the comparisons, all of them answered without fault, that a model agrees with after the
+        fit, with the time that is gone among its inputs and without.
+    """
+    env = gym.make_vec("prefrl/Meadow-v0", 2 * WALKS, vectorization_mode="vector_entry_point")
+    rng = np.random.default_rng(0)
+    seen = [env.reset(seed=0)[0]]
+    actions, vectors = [], []
+    for _ in range(16):
+        actions.append(rng.integers(4, size=2 * WALKS))
+        obs, *_, infos = env.step(actions[-1])
+        seen.append(obs)
+        vectors.append(infos["reward_vector"])
+    obs, did, told = (torch.as_tensor(np.stack(part, 1)) for part in (seen, actions, vectors))
+    walks = [
+        Trajectory(obs[i], did[i], told[i, :, 0], True, {"reward_vector": told[i]}) for i in range(2 * WALKS)
+    ]
+    preference = WithinBudget(0.5)
+    numbers = torch.stack([preference.summarize(walk) for walk in walks])
+    wins = preference.compare(numbers[:WALKS], numbers[WALKS:], torch.Generator()).diagonal()
+    found = {}
+    for name in ("with_time", "without_time"):
+        shown = obs.clone()
+        if name == "without_time":
+            shown[..., 2] = 0.0
+        lengths, ended = torch.full((2 * WALKS,), 16), torch.ones(2 * WALKS, dtype=torch.bool)
+        segments = Segments(shown, did, lengths, ended)
+        answers = Preferences.from_labels(segments[:WALKS], segments[WALKS:], (1.0 - wins) / 2.0)
+        space, choices = env.single_observation_space, env.single_action_space
+        model = RewardModel(space, choices, replace(WITH_SUCCESSOR, epochs=150))
+        model.fit(answers)
+        found[name] = float(model.accuracy(answers))
+    print(f"budget_model: agreement with the answers {found}")
+    return found
 
 
 def show(name: str, rows: Mapping[str, list[dict[str, Any]]]) -> None:
