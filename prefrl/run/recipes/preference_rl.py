@@ -29,7 +29,7 @@ class TrainPreferenceRL(WithLearnerRecipe):
     teacher: AnyTeacher = "oracle"
     """Who answers: a simulated teacher who knows the true return (oracle: without fault), or a file."""
 
-    preferences: Path | None = None
+    preferences: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Preference file to learn the reward from; with --teacher file nobody is asked."""
 
     num_labels: int = 700

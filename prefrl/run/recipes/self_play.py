@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import gymnasium as gym
 import numpy as np
 import torch
-from tyro.conf import OmitArgPrefixes
+from tyro.conf import OmitArgPrefixes, arg
 
 from prefrl.agents.base import Agent, resolve_device
 from prefrl.agents.matrix_self_play import MatrixSelfPlay, MatrixSelfPlayConfig
@@ -65,7 +65,7 @@ class TrainSelfPlay(WithLearnerRecipe):
     budget: float = 0.5
     """budget: largest share of steps in the region."""
 
-    matrix: Path | None = None
+    matrix: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Play on a preference matrix instead: K x K numbers in [-1, 1], comma-separated, antisymmetric."""
 
     mode: Literal["hedge", "sampled", "reward_model"] = "hedge"
