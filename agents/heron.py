@@ -35,7 +35,7 @@ from prefrl.functional.preferences import partial_return, weighted_mean
 from prefrl.preferences.reward_model import RewardModel, RewardModelConfig
 
 from .base import Agent, LearningFailedError, Spaces, check_kinds, make_generator, restore_generator
-from .learners import LearnerConfig, WithLearner, as_config, make_learner, relabel
+from .learners import LearnerConfig, WithLearner, as_config, make_learner, relabel, rows_of
 
 REFERENCE = 1_024
 """Segments, drawn anew for each fit, that standard deviations and scales are taken from."""
@@ -222,9 +222,8 @@ class Heron(WithLearner, Agent):
         if not self.fits:
             return torch.zeros_like(true)
         if config.reward_source == "weighted_sum":
-            scales = (
-                self.spread.clamp(min=1e-12) if config.normalize_factors else torch.ones_like(self.spread)
-            )
+            varies = (self.spread > 0.0) & config.normalize_factors
+            scales = torch.where(varies, self.spread, 1.0)
             return weighted_sum(factors, scales, config.beta)
         rewards = model.kept_rewards(obs, actions, next_obs, factors if config.reward.use_features else None)
         if config.level_scale == 1.0 or self._reference is None:
@@ -355,7 +354,6 @@ class Heron(WithLearner, Agent):
             **self.saved_state(),
             "learner": self.learner.state_dict(),
             "store": self.store.state_dict(),
-            "reference": None if self._reference is None else list(self._reference),
         }
 
     def saved_state(self) -> dict[str, Any]:
@@ -370,6 +368,7 @@ class Heron(WithLearner, Agent):
             "spread": self.spread,
             "seen": self._seen,
             "shares": self.shares,
+            "reference": None if self._reference is None else list(self._reference),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -384,13 +383,13 @@ class Heron(WithLearner, Agent):
         self.fits, self.learner.num_timesteps = (int(count) for count in state["counts"])
         self._seen = state["seen"].to(self.device)
         self.spread, self.shares = state["spread"].to(self.device), state["shares"].to(self.device)
+        reference = state["reference"]
+        self._reference = None if reference is None else tuple(part.to(self.device) for part in reference)
         if "store" in state:
             self.store.load_state_dict(state["store"], self.device)
-            reference = state["reference"]
-            self._reference = None if reference is None else tuple(part.to(self.device) for part in reference)
 
     @classmethod
     def _rebuilt(cls, env: Any, config: Any, state: Mapping[str, Any], **settings: Any) -> Heron:
         if isinstance(env, Spaces):  # the names are all that is known of the factors
             config = replace(config, ranking=tuple(state["ranking"]))
-        return cls(env, config, rows=int(state["rows"]), **settings)
+        return cls(env, config, rows=rows_of(env, state), **settings)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prefrl.data.segment_store import SegmentStore
 
-from .base import Agent
+from .base import Agent, Spaces
 from .dqn import DQN, DQNConfig
 from .sb3 import SB3Agent, SB3Config
 
@@ -82,6 +82,7 @@ class WithLearner:
     """What agents have in common that put a reward of their own before a policy learner (mixin)."""
 
     learner: Agent
+    store: SegmentStore
     num_timesteps: int
 
     def act(self, obs: Any, *, deterministic: bool = False) -> Tensor:
@@ -89,8 +90,9 @@ class WithLearner:
         return self.learner.act(obs, deterministic=deterministic)
 
     def restarted(self) -> None:
-        """See :meth:`Agent.restarted`."""
+        """See :meth:`Agent.restarted`: no segment may reach across."""
         self.learner.restarted()
+        self.store.ring.cut()
 
     def check(self) -> None:
         """See :meth:`Agent.check`."""
@@ -112,6 +114,11 @@ def relabel(learner: Agent, store: SegmentStore, rewards: Callable[..., Tensor],
     names = ("obs", "actions", "next_obs", *more)
     made = rewards(*(kept[name].flatten(0, 1) for name in names))
     learner.relabel(made.reshape(kept["rewards"].shape))
+
+
+def rows_of(env: Any, state: Mapping[str, Any]) -> int | None:
+    """Return how many rows a loaded agent's steps have: its environment's (None), or those of its file."""
+    return int(state["rows"]) if isinstance(env, Spaces) else None
 
 
 def as_config(kind: type[Any], value: Any) -> Any:

@@ -15,6 +15,7 @@ for the teachers.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, get_args
@@ -31,10 +32,13 @@ from prefrl.preferences.queries import QueryKind, choose_queries
 from prefrl.preferences.reward_model import RewardModel, RewardModelConfig
 
 from .base import Agent, check_kinds, make_generator, restore_generator
-from .learners import LearnerConfig, WithLearner, as_config, make_learner, relabel
+from .learners import LearnerConfig, WithLearner, as_config, make_learner, relabel, rows_of
 
-NEIGHBOURS_AMONG = 512
+NEIGHBOURS_AMONG = 1_024
 """Visited observations, drawn anew at every step, among which nearest neighbours are looked for."""
+
+TEACHER = "teacher"
+"""Who is named as the annotator of answers to the agent's own questions."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ class PreferenceRLConfig:
     """Which nearest neighbour (PEBBLE: 5)."""
 
     store_size: int = 100_000
-    """Transitions to keep for segments and relabelling."""
+    """Transitions to keep for segments and relabelling; what the learner keeps longer is not relabelled."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "learner", as_config(LearnerConfig, self.learner))
@@ -111,6 +115,9 @@ class PreferenceRLConfig:
         for name, kinds in (("teacher", get_args(TeacherKind)), ("query", get_args(QueryKind))):
             if getattr(self, name) not in kinds:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {list(kinds)}")
+        if self.query == "disagreement" and self.reward.members == 1:
+            raise ValueError("query is 'disagreement', and the reward model has one member, who agrees with "
+                             "itself; give it members, or choose another query")  # fmt: skip
 
 
 class PreferenceRL(WithLearner, Agent):
@@ -155,10 +162,24 @@ class PreferenceRL(WithLearner, Agent):
         self.preferences: Preferences | None = None
         self.sessions = self.asked = 0
         self.fitted = False
+        self._check_settings(env)
         if preferences is not None:
-            self.preferences = preferences.to(self.device)
+            self.reward_model.check(preferences)
+            self.preferences = _with_teacher(preferences).to(self.device)
             self.reward_model.fit(self.preferences)
             self.fitted = True
+
+    def _check_settings(self, env: Any) -> None:
+        """Raise ValueError for settings that do not suit the environment."""
+        config, layout = self.config, self.reward_model.layout
+        if config.pretraining and not layout.vector_size:
+            raise ValueError(
+                "pretraining measures distances between observations, and these are pictures only"
+            )
+        spec = getattr(env, "spec", None)
+        limit = getattr(env, "max_episode_steps", None) or getattr(spec, "max_episode_steps", None)
+        if limit is not None and config.segment_length > limit:
+            raise ValueError(f"segment_length is {config.segment_length}; episodes end after {limit} steps")
 
     # Stepping ---------------------------------------------------------------------------------------------
 
@@ -166,23 +187,25 @@ class PreferenceRL(WithLearner, Agent):
         """Keep one step, and show it to the learner with the learned reward."""
         layout = self.reward_model.layout
         obs, next_obs = layout.keep(transitions.obs), layout.keep(transitions.next_obs)
-        self.store.add(transitions, obs, next_obs)
         if self.fitted:
-            rewards = self.reward_model.rewards(transitions.obs, transitions.actions, transitions.next_obs)
-        elif self.config.pretraining:
+            rewards = self.reward_model.kept_rewards(obs, transitions.actions, next_obs)
+        elif self.config.pretraining and len(self.store):
             rewards = self._novelty(next_obs)
         else:
             rewards = torch.zeros_like(transitions.rewards)
+        self.store.add(transitions, obs, next_obs)
         self.learner.observe(replace(transitions, rewards=rewards))
 
     def _novelty(self, obs: Tensor) -> Tensor:
         """Return the reward [n] of state entropy for observations [n, ...]."""
         visited = self.store.ring.storage["next_obs"][: self.store.steps].flatten(0, 1)
-        drawn = torch.randint(len(visited), (NEIGHBOURS_AMONG,), generator=self._generator,
-                              device=self._generator.device)  # fmt: skip
+        if len(visited) > NEIGHBOURS_AMONG:
+            drawn = torch.randint(len(visited), (NEIGHBOURS_AMONG,), generator=self._generator,
+                                  device=self._generator.device)  # fmt: skip
+            visited = visited[drawn.to(self.device)]
         read = self.reward_model.layout.read
-        others = read(visited[drawn.to(self.device)]).vectors
-        spread = others.std(0).clamp(min=1e-3)
+        others = read(visited).vectors
+        spread = others.std(0, correction=0).clamp(min=1e-3)
         return nearest_neighbour_reward(read(obs).vectors / spread, others / spread, self.config.neighbour)
 
     def update(self) -> dict[str, Tensor]:
@@ -239,7 +262,13 @@ class PreferenceRL(WithLearner, Agent):
         valuations = [_by_true_reward(side) for side in (first, second)]
         labels, answered = self._teacher(valuations).label(*valuations, seed=self.seed + 7919 * self.sessions)
         answers = Preferences.from_labels(first.segments, second.segments, labels)
-        return replace(answers, weights=answered * first.weights * second.weights)
+        names = (TEACHER,) if self.preferences is None else self.preferences.annotator_names
+        return replace(
+            answers,
+            weights=answered * first.weights * second.weights,
+            annotators=torch.full_like(answers.annotators, names.index(TEACHER)),
+            annotator_names=names,
+        )
 
     def _teacher(self, valuations: list[Valuation]) -> Teacher:
         config, model = self.config, PartialReturn()
@@ -269,8 +298,9 @@ class PreferenceRL(WithLearner, Agent):
         return 0 if self.preferences is None else int((self.preferences.weights > 0).sum())
 
     def result(self) -> dict[str, Any]:
-        """Return accuracy of the reward model and number of labels."""
-        return {"reward_model_accuracy": self.accuracy(), "labels_used": self.labels_used}
+        """Return accuracy of the reward model (None before anything was visited) and number of labels."""
+        accuracy = self.accuracy() if len(self.store) else None
+        return {"reward_model_accuracy": accuracy, "labels_used": self.labels_used}
 
     # What a continuation needs ----------------------------------------------------------------------------
 
@@ -280,11 +310,10 @@ class PreferenceRL(WithLearner, Agent):
             **self.saved_state(),
             "learner": self.learner.state_dict(),
             "store": self.store.state_dict(),
-            "preferences": None if self.preferences is None else preference_tensors(self.preferences),
         }
 
     def saved_state(self) -> dict[str, Any]:
-        """See :meth:`Agent.saved_state`; what was visited, and the answers, stay behind."""
+        """See :meth:`Agent.saved_state`; what was visited stays behind."""
         return {
             "rows": self.rows,
             "learner": self.learner.saved_state(),
@@ -292,6 +321,15 @@ class PreferenceRL(WithLearner, Agent):
             "generator": self._generator.get_state(),
             "counts": [self.sessions, self.asked, self.learner.num_timesteps],
             "fitted": self.fitted,
+            "preferences": None if self.preferences is None else self._answers_state(self.preferences),
+        }
+
+    @staticmethod
+    def _answers_state(answers: Preferences) -> dict[str, Any]:
+        return {
+            "tensors": preference_tensors(answers),
+            "names": list(answers.annotator_names),
+            "metadata": json.dumps(dict(answers.metadata)),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -301,14 +339,26 @@ class PreferenceRL(WithLearner, Agent):
         restore_generator(self._generator, state["generator"])
         self.sessions, self.asked, self.learner.num_timesteps = (int(count) for count in state["counts"])
         self.fitted = bool(state["fitted"])
+        known = state["preferences"]
+        if known is not None:
+            answers = preferences_from_tensors(
+                known["tensors"], tuple(known["names"]), json.loads(known["metadata"])
+            )
+            self.preferences = answers.to(self.device)
         if "store" in state:
             self.store.load_state_dict(state["store"], self.device)
-            if state["preferences"] is not None:
-                self.preferences = preferences_from_tensors(state["preferences"]).to(self.device)
 
     @classmethod
     def _rebuilt(cls, env: Any, config: Any, state: Mapping[str, Any], **settings: Any) -> PreferenceRL:
-        return cls(env, config, rows=int(state["rows"]), **settings)
+        return cls(env, config, rows=rows_of(env, state), **settings)
+
+
+def _with_teacher(preferences: Preferences) -> Preferences:
+    """Return comparisons to which a teacher may add, without features that no reward model here reads."""
+    names = preferences.annotator_names
+    first, second = (replace(side, features=None) for side in (preferences.first, preferences.second))
+    return replace(preferences, first=first, second=second,
+                   annotator_names=names if TEACHER in names else (*names, TEACHER))  # fmt: skip
 
 
 def _by_true_reward(side: Excerpt) -> Valuation:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from prefrl.data import Transitions, map_obs
 
-from .base import Agent
+from .base import Agent, Spaces
 
 Algorithm = Literal["ppo", "a2c", "sac", "td3", "ddpg", "dqn"]
 
@@ -41,6 +41,9 @@ WITHHELD = {
     "tensorboard_log": "prefrl's own loop logs",
     "_init_setup_model": "always done",
     "monitor_wrapper": "prefrl's own loop keeps account of episodes",
+    "use_sde": "for SB3's own stepping, which draws its noise anew",
+    "sde_sample_freq": "for SB3's own stepping, which draws its noise anew",
+    "use_sde_at_warmup": "for SB3's own stepping, which draws its noise anew",
 }
 """Arguments of SB3's constructors that are not the user's to give here, and whose they are."""
 
@@ -78,6 +81,8 @@ class SB3Config:
                 raise ValueError(f"settings hold {name!r}, which is {WITHHELD[name]}; allowed are {known}")
             if name not in known:
                 raise ValueError(f"settings hold {name!r}; {self.algorithm} of SB3 has {known}")
+            if name == "train_freq" and not (isinstance(value, int) and value >= 1):
+                raise ValueError(f"train_freq is {value!r}; it must be a number of steps, at least 1")
             if name == "action_noise" and not (isinstance(value, (int, float)) and 0.0 <= value < math.inf):
                 raise ValueError(f"action_noise is {value!r}; it must be a standard deviation, not negative")
         json.dumps(dict(self.settings))  # files keep them
@@ -134,6 +139,8 @@ class SB3Agent(Agent):
         ):
             raise ValueError("env pauses for a step after an end (AutoresetMode.NEXT_STEP); SB3's buffers "
                              "have no place for that; make it with autoreset_mode SAME_STEP")  # fmt: skip
+        if isinstance(self.action_space, gym.spaces.Discrete) and self.action_space.start != 0:
+            raise ValueError(f"action_space is {self.action_space}; SB3 takes Discrete actions from 0")
         self.rows = rows or int(getattr(env, "num_envs", 1))
         settings = copy.deepcopy(dict(self.config.settings))  # SB3 writes into what it is given
         self._noise = float(settings.pop("action_noise", 0.0))
@@ -200,7 +207,7 @@ class SB3Agent(Agent):
         self._calls += 1
         space = self.action_space
         if isinstance(space, gym.spaces.Discrete):
-            drawn = torch.randint(int(space.n), (count,)) + int(space.start)
+            drawn = torch.randint(int(space.n), (count,))
         else:
             low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
             drawn = torch.lerp(low.expand(count, *low.shape), high.expand(count, *low.shape),
@@ -211,7 +218,7 @@ class SB3Agent(Agent):
     def _epsilon_greedy(self, best: Any) -> Any:
         """Return the best actions [n], some of them replaced by uniform ones."""
         space = self.action_space
-        uniform = torch.randint(int(space.n), (len(best),)).numpy() + int(space.start)
+        uniform = torch.randint(int(space.n), (len(best),)).numpy()
         return np.where(torch.rand(len(best)).numpy() < self.model.exploration_rate, uniform, best)
 
     # Observing -------------------------------------------------------------------------------------------
@@ -311,7 +318,8 @@ class SB3Agent(Agent):
         found = {
             name: torch.tensor(float(value))
             for name, value in recorded.items()
-            if isinstance(value, (int, float, np.number)) and math.isfinite(value)
+            if isinstance(value, (int, float, np.number))
+            and (math.isfinite(value) or name != "train/explained_variance")  # of a constant there is none
         }
         recorded.clear()
         return {name: value for name, value in found.items() if name != "train/n_updates"}
@@ -333,8 +341,8 @@ class SB3Agent(Agent):
         return {
             **self.saved_state(),
             "buffer": self._buffer_state(),
-            "starts": self._starts,
-            "bootstrap": self._bootstrap,
+            "starts": self._starts.copy(),
+            "bootstrap": dict(self._bootstrap),
             "observed": [self._observed, self._calls, self._since],
             "held": self._held,
             "numpy": _numpy_state(),
@@ -364,18 +372,15 @@ class SB3Agent(Agent):
         if "buffer" not in state:
             return
         self._load_buffer(state["buffer"])
-        self._starts = state["starts"].cpu().numpy()
-        self._bootstrap = {
-            name: map_obs(lambda values: values.cpu().numpy(), value)
-            for name, value in state["bootstrap"].items()
-        }
+        self._starts = _array(state["starts"])
+        self._bootstrap = {name: map_obs(_array, value) for name, value in state["bootstrap"].items()}
         self._observed, self._calls, self._since = (int(count) for count in state["observed"])
         self._held = None if state["held"] is None else state["held"].to(self.device)
         _restore_numpy(state["numpy"])
 
     @classmethod
     def _rebuilt(cls, env: Any, config: Any, state: Mapping[str, Any], **settings: Any) -> SB3Agent:
-        return cls(env, config, rows=int(state["rows"]), **settings)
+        return cls(env, config, rows=int(state["rows"]) if isinstance(env, Spaces) else None, **settings)
 
     @property
     def _buffer(self) -> Any:
@@ -398,7 +403,12 @@ class SB3Agent(Agent):
             kept = getattr(buffer, name)
             parts = value.items() if isinstance(value, dict) else [(None, value)]
             for key, part in parts:
-                (kept if key is None else kept[key])[: len(part)] = part.cpu().numpy()
+                (kept if key is None else kept[key])[: len(part)] = _array(part)
+
+
+def _array(values: Any) -> Any:
+    """Return an array, or a tensor that a file made of one, as an array of its own."""
+    return np.array(values.cpu().numpy() if isinstance(values, Tensor) else values)
 
 
 def _policy_name(space: gym.Space[Any]) -> str:
@@ -415,7 +425,7 @@ def _numpy_state() -> dict[str, Any]:
 
 
 def _restore_numpy(state: Mapping[str, Any]) -> None:
-    keys = state["keys"].numpy().astype(np.uint32)
+    keys = _array(state["keys"]).astype(np.uint32)
     position, has_gauss, cached = state["numbers"]
     np.random.set_state((state["kind"], keys, int(position), int(has_gauss), float(cached)))  # noqa: NPY002
 

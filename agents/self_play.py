@@ -137,16 +137,24 @@ class SelfPlay(WithLearner, Agent):
         self.recent: deque[Tensor] = deque(maxlen=config.queue)
         self._known: deque[tuple[Tensor, int]] = deque()
         self._known_steps = 0
-        self._opponents: deque[Segments] = deque(maxlen=config.opponents)
+        self._opponents: deque[tuple[Tensor, Segments]] = deque(maxlen=config.opponents)
         self._store = SegmentStore(config.relabel_size, 1)
         self._comparisons: deque[tuple[Segments, Segments, float]] = deque(maxlen=config.fit_comparisons)
         self.history: list[Tensor] = []
+        self._trained_by: str | None = None
         self.fitted = False
 
     # Stepping ---------------------------------------------------------------------------------------------
 
     def observe(self, transitions: Transitions) -> None:
-        """Keep one step; trajectories that it ends are compared at the next update."""
+        """Keep one step; trajectories that it ends are compared at the next update.
+
+        Raises:
+            ValueError: if the agent was trained by another kind of preference.
+        """
+        if self._trained_by not in (None, type(self.preference).__name__):
+            raise ValueError(f"this agent was trained by the preference {self._trained_by}, and now has "
+                             f"{type(self.preference).__name__}; call judged_by(...)")  # fmt: skip
         layout = self.reward_model.layout
         told = {**transitions.infos, **getattr(self.learner, "acted", {})}
         obs, next_obs = layout.keep(transitions.obs), layout.keep(transitions.next_obs)
@@ -164,10 +172,16 @@ class SelfPlay(WithLearner, Agent):
             self._steps.popleft()
             self._dropped += 1
 
+    def judged_by(self, preference: TrajectoryPreference) -> SelfPlay:
+        """Take over who compares, after :meth:`load`, which cannot know; return self."""
+        self.preference, self.info_keys = preference, preference.info_keys
+        return self
+
     def restarted(self) -> None:
         """See :meth:`Agent.restarted`: unfinished trajectories are given up."""
         self._begun, self._dropped = [], 0
         self._steps.clear()
+        self.learner.restarted()
 
     def _finish(self, steps: list[Transitions]) -> None:
         trajectory = Trajectory(
@@ -242,8 +256,13 @@ class SelfPlay(WithLearner, Agent):
     def _relabel(self) -> None:
         """Give the learner what its trajectories are worth against the present queue."""
         wins = self._win_rate(torch.stack([summary for summary, _ in self._known]))
-        parts = [self._paid(win, length) for win, (_, length) in zip(wins, self._known, strict=True)]
-        self.learner.relabel(torch.cat(parts)[:, None])
+        lengths = torch.tensor([length for _, length in self._known], device=wins.device)
+        if self.config.credit == "spread":
+            rewards = torch.repeat_interleave(wins / lengths, lengths)
+        else:
+            rewards = torch.zeros(self._known_steps, dtype=wins.dtype, device=wins.device)
+            rewards[lengths.cumsum(0) - 1] = wins
+        self.learner.relabel(rewards.to(torch.float32)[:, None])
 
     @staticmethod
     def _closed(step: Transitions) -> Transitions:
@@ -262,11 +281,10 @@ class SelfPlay(WithLearner, Agent):
         """Add comparisons with the latest trajectories, and fit the reward model where it is due."""
         config = self.config
         mine = as_segment(trajectory)
-        latest = list(self.recent)[-len(self._opponents) :] if self._opponents else []
-        for other, segment in zip(latest, self._opponents, strict=False):
+        for other, segment in self._opponents:
             preferred = float(self.preference.compare(summary[None], other[None], self._generator)[0, 0])
             self._comparisons.append((segment, mine, (1.0 + preferred) / 2.0))
-        self._opponents.append(mine)
+        self._opponents.append((summary, mine))
         if not self._comparisons or self.trajectories % config.fit_every:
             return {}
         metrics = self.reward_model.fit(self.comparisons())
@@ -295,7 +313,11 @@ class SelfPlay(WithLearner, Agent):
         """Return the number of trajectories; of the baseline, how often its model agrees with answers."""
         found: dict[str, Any] = {"trajectories": self.trajectories}
         if self._comparisons:
-            found["reward_model_accuracy"] = float(self.reward_model.accuracy(self.comparisons()))
+            comparisons = self.comparisons()
+            decided = bool((comparisons.labels != 0.5).any())
+            found["reward_model_accuracy"] = (
+                float(self.reward_model.accuracy(comparisons)) if decided else None  # all alike by now
+            )
         return found
 
     # What a continuation needs ----------------------------------------------------------------------------
@@ -310,10 +332,9 @@ class SelfPlay(WithLearner, Agent):
                       for step in self._steps],
             "begun": self._begun,
             "dropped": self._dropped,
-            "recent": list(self.recent),
             "known": [[summary, length] for summary, length in self._known],
             "store": self._store.state_dict(),
-            "opponents": [_segment_state(segment) for segment in self._opponents],
+            "opponents": [[summary, _segment_state(segment)] for summary, segment in self._opponents],
             "comparisons": [[_segment_state(first), _segment_state(second), label]
                             for first, second, label in self._comparisons],
         }  # fmt: skip
@@ -323,6 +344,7 @@ class SelfPlay(WithLearner, Agent):
         return {
             "learner": self.learner.saved_state(),
             "reward_model": self.reward_model.state_dict(),
+            "preference": type(self.preference).__name__,
             "learner_timesteps": self.learner.num_timesteps,
             "history": torch.stack(self.history) if self.history else torch.zeros(0, 1),
             "fitted": self.fitted,
@@ -334,6 +356,8 @@ class SelfPlay(WithLearner, Agent):
         self.reward_model.load_state_dict(state["reward_model"])
         self.learner.num_timesteps = int(state["learner_timesteps"])
         self.history = list(state["history"].to(self.device))
+        self.recent.extend(self.history[-self.config.queue :])
+        self._trained_by = str(state["preference"])
         self.fitted = bool(state["fitted"])
         if "steps" not in state:
             return
@@ -345,13 +369,11 @@ class SelfPlay(WithLearner, Agent):
             for step in state["steps"]
         )  # fmt: skip
         self._begun, self._dropped = [int(at) for at in state["begun"]], int(state["dropped"])
-        self.recent.extend(summary.to(device) for summary in state["recent"])
         self._known = deque((summary.to(device), int(length)) for summary, length in state["known"])
         self._store.load_state_dict(state["store"], device)
         self._known_steps = sum(length for _, length in self._known)
-        self._opponents.extend(
-            Segments(*(part.to(device) for part in segment)) for segment in state["opponents"]
-        )
+        for summary, segment in state["opponents"]:
+            self._opponents.append((summary.to(device), Segments(*(part.to(device) for part in segment))))
         for first, second, label in state["comparisons"]:
             pair = [Segments(*(part.to(device) for part in side)) for side in (first, second)]
             self._comparisons.append((pair[0], pair[1], float(label)))

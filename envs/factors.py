@@ -200,6 +200,9 @@ def factors_of(env: Any) -> Factors:
         ValueError: if it has none.
     """
     inner = env.unwrapped
+    rows = getattr(inner, "envs", None)  # of Gymnasium's SyncVectorEnv
+    if rows and hasattr(rows[0].unwrapped, "factor_names"):
+        inner = rows[0].unwrapped
     if hasattr(inner, "factor_names"):
         return Factors(tuple(inner.factor_names), tuple(inner.factor_signs),
                        lambda step: step.infos["factors"], ("factors",))  # fmt: skip

@@ -24,6 +24,9 @@ class VectorReplaceReward(gym.vector.VectorWrapper):
         reward: called with (obs, actions, next_obs) of all rows, returns rewards [n] of the environment's own
             kind of array. A ``prefrl.preferences.RewardModel`` offers ``rewards`` for environments on its
             device, and ``numpy_rewards`` for those on the host.
+
+    Raises:
+        ValueError: at a step, if the rewards are not one number for each row, or (on the host) not finite.
     """
 
     def __init__(
@@ -51,6 +54,11 @@ class VectorReplaceReward(gym.vector.VectorWrapper):
         obs, true_rewards, terminations, truncations, infos = self.env.step(actions)
         rewards = self._reward(self._obs, actions, self._successors(obs, infos))
         xp = array_api_compat.array_namespace(true_rewards)
+        if tuple(rewards.shape) != tuple(true_rewards.shape):
+            raise ValueError(f"the replaced rewards have shape {tuple(rewards.shape)}; they must be one for "
+                             f"each of {self.num_envs} rows")  # fmt: skip
+        if isinstance(rewards, np.ndarray) and not np.isfinite(rewards).all():
+            raise ValueError(f"the replaced rewards are {rewards}; they must be finite")
         rewards = xp.astype(rewards, true_rewards.dtype)
         if self._mode is AutoresetMode.NEXT_STEP and self._done is not None:
             rewards = xp.where(self._done, xp.zeros_like(rewards), rewards)

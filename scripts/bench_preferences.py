@@ -51,6 +51,7 @@ from imitation.data.types import TrajectoryWithRew
 from imitation.rewards.reward_nets import BasicRewardNet
 pairs, epochs, hidden = (int(entry) for entry in sys.argv[1:4])
 torch.set_num_threads(1)
+torch.set_flush_denormal(True)
 rng = np.random.default_rng(0)
 space, actions = gym.spaces.Box(-8.0, 8.0, (3,)), gym.spaces.Box(-2.0, 2.0, (1,))
 def fragment():

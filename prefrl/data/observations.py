@@ -101,7 +101,10 @@ class ObservationLayout:
         pictures = None
         for (_, part), values in zip(self.parts, columns, strict=True):
             if _is_picture(part):
-                pictures = values.reshape(-1, *(part.shape or ())).to(torch.uint8)
+                shape = tuple(part.shape or ())
+                if not self.is_dict and tuple(values.shape[1:]) != shape:
+                    raise ValueError(f"pictures have shape {tuple(values.shape[1:])}; the space has {shape}")
+                pictures = values.reshape(-1, *shape).to(torch.uint8)
                 pictures = pictures.permute(0, 2, 3, 1) if self._channels_first else pictures
             else:
                 vectors.append(_vector(part, values))

@@ -23,7 +23,7 @@ class Excerpt(NamedTuple):
     """[N, L] true rewards, 0 in the padding."""
 
     weights: Tensor
-    """[N] 1, or 0 for rows that are none: there were fewer than asked for."""
+    """[N] 1, or 0 for rows that do not count: there were fewer whole segments than asked for."""
 
 
 class SegmentStore:
@@ -83,17 +83,19 @@ class SegmentStore:
             raise ValueError("the store is empty; there is nothing to cut segments from")
         storage, rows = self.ring.storage, self.ring.num_envs
         device = storage["rewards"].device
-        span = max(1, round(recent * self.steps))
+        nearest = min(length, self.steps) - 1  # the present cuts what starts later than that
+        span = max(nearest + 1, round(recent * self.steps))
         drawn = torch.rand(2, 4 * count, generator=generator, device=generator.device).to(device)
-        age = (drawn[0] * span).long()  # 0 is the newest step
+        age = nearest + (drawn[0] * (span - nearest)).long()  # 0 is the newest step
         row = (drawn[1] * rows).long()
         step = (self.ring.added - 1 - age) % self.ring.steps
         places, taken, terminated = self._follow(step, row, age, length)
         lengths = taken.sum(1)
         real = storage["mask"][step, row]
-        rank = (real & ((lengths == length) | terminated)).to(torch.int8) + real.to(torch.int8)
-        best = torch.argsort(rank, descending=True, stable=True)[:count]
-        return self._excerpt(places[best], row[best], lengths[best], terminated[best], real[best])
+        whole = real & ((lengths == length) | terminated)
+        best = torch.argsort(whole.to(torch.int8) + real.to(torch.int8), descending=True, stable=True)[:count]
+        counts = torch.where(whole.any(), whole, real)
+        return self._excerpt(places[best], row[best], lengths[best], terminated[best], counts[best])
 
     def _follow(self, step: Tensor, row: Tensor, age: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return places [N, L] on axis 0, which of them belong to the segment, and whether it terminates."""

@@ -13,6 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+CHUNK = 1_024
+"""Rows that are compared with all others at once."""
+
 
 class Verdicts(NamedTuple):
     """What a hierarchy says of pairs."""
@@ -80,9 +83,12 @@ def scale_by_level(
     Returns:
         [N].
     """
-    levels = hierarchy_verdicts(factors[:, None], against_factors[None], margins).levels
-    scale = alpha ** (-levels.to(rewards.dtype)) * (levels < factors.shape[-1])
-    return (scale * (rewards[:, None] - against_rewards[None])).mean(1)
+    pieces = []
+    for mine, z in zip(torch.split(rewards, CHUNK), torch.split(factors, CHUNK), strict=True):
+        levels = hierarchy_verdicts(z[:, None], against_factors[None], margins).levels
+        scale = alpha ** (-levels.to(rewards.dtype)) * (levels < factors.shape[-1])
+        pieces.append((scale * (mine[:, None] - against_rewards[None])).mean(1))
+    return torch.cat(pieces)
 
 
 def weighted_sum(factors: Tensor, scales: Tensor, beta: float) -> Tensor:

@@ -32,11 +32,16 @@ def read_label_table(path: str | os.PathLike[str], segments: Segments) -> Prefer
     if not lines or tuple(name.strip() for name in lines[0]) != COLUMNS:
         begin = ",".join(lines[0]) if lines else ""
         raise ValueError(f"{path} begins with {begin!r}; it must begin with the header {','.join(COLUMNS)}")
-    rows = [_row(f"{path}, line {number}", line) for number, line in enumerate(lines[1:], start=2) if line]
+    rows = [(n, _row(f"{path}, line {n}", line)) for n, line in enumerate(lines[1:], start=2) if line]
     if not rows:
         raise ValueError(f"{path} holds no labels")
-    first, second = ([int(row[side]) for row in rows] for side in (0, 1))
-    return label_segments(segments, first, second, [row[2] for row in rows])
+    for number, row in rows:
+        for place in row[:2]:
+            if not 0 <= place < len(segments):
+                raise ValueError(f"{path}, line {number} is of segment {int(place)}, which is missing: there "
+                                 f"are {len(segments)} segments, numbered from 0")  # fmt: skip
+    first, second = ([int(row[side]) for _, row in rows] for side in (0, 1))
+    return label_segments(segments, first, second, [row[2] for _, row in rows])
 
 
 def _row(where: str, line: list[str]) -> tuple[float, float, float]:

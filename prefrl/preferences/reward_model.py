@@ -246,7 +246,11 @@ class RewardModel:
         Raises:
             ValueError: if there are none, or they are not of this environment's spaces.
         """
+        if epochs is not None and epochs < 1:
+            raise ValueError(f"epochs is {epochs}; it must be at least 1")
         self.check(preferences)
+        if self.device.type == "cpu":  # elsewhere it would wait for the device
+            self._check_values(preferences)
         count, config = len(preferences), self.config
         both = concatenate_segments([preferences.first, preferences.second])
         self.take_statistics(both)
@@ -343,6 +347,19 @@ class RewardModel:
             given_features = None if segments.features is None else segments.features.shape[-1]
             raise ValueError(f"the segments have {given_features or 'no'} features; the reward model reads "
                              f"{self.num_features}")  # fmt: skip
+
+    def _check_values(self, preferences: Preferences) -> None:
+        """Raise ValueError for numbers that are not finite, or no states or actions of the spaces."""
+        preferences.validate()
+        for side in (preferences.first, preferences.second):
+            for name, space in (("obs", self.observation_space), ("actions", self.action_space)):
+                if not isinstance(space, gym.spaces.Discrete):
+                    continue
+                low, high = int(getattr(side, name).min()), int(getattr(side, name).max())
+                if low < min(0, space.start) or high >= space.start + space.n:
+                    raise ValueError(
+                        f"{name} of the segments range from {low} to {high}; the space is {space}"
+                    )
 
     @torch.no_grad()
     def take_statistics(self, segments: Segments) -> None:

@@ -73,12 +73,19 @@ class LearnedRewardVecEnv(VecEnvWrapper):
         return obs, rewards, dones, infos
 
 
-def relabel_replay_buffer(buffer: ReplayBuffer, reward: RewardFunction, *, chunk: int = 16_384) -> None:
+def relabel_replay_buffer(
+    buffer: ReplayBuffer,
+    reward: RewardFunction,
+    *,
+    observation_space: gym.Space[Any] | None = None,
+    chunk: int = 16_384,
+) -> None:
     """Replace the rewards in the replay buffer of an SB3 algorithm, after a reward model has changed.
 
     Args:
         buffer: ``model.replay_buffer``.
         reward: what is paid now.
+        observation_space: the environment's, needed for pictures with their channels last, which SB3 turns.
         chunk: transitions that are rewarded at once.
 
     Raises:
@@ -93,8 +100,24 @@ def relabel_replay_buffer(buffer: ReplayBuffer, reward: RewardFunction, *, chunk
         part = slice(start, min(start + steps, filled))
         flat = [map_obs(lambda values: values[part].reshape(-1, *values.shape[2:]), values)  # noqa: B023
                 for values in (buffer.observations, buffer.actions, buffer.next_observations)]  # fmt: skip
+        flat[0], flat[2] = (_as_observed(values, observation_space) for values in (flat[0], flat[2]))
         flat[1] = _unscaled(flat[1], buffer.action_space)
         buffer.rewards[part] = np.asarray(reward(*flat)).reshape(-1, buffer.n_envs)
+
+
+def _as_observed(obs: Any, space: gym.Space[Any] | None) -> Any:
+    """Return observations as the environment gives them: SB3 turns pictures."""
+    if isinstance(obs, dict):
+        return {
+            name: _turned(values, None if space is None else space[name])  # type: ignore[index]
+            for name, values in obs.items()
+        }
+    return _turned(obs, space)
+
+
+def _turned(values: Any, space: gym.Space[Any] | None) -> Any:
+    turned = space is not None and values.ndim == 4 and values.shape[1:] != space.shape
+    return np.moveaxis(values, 1, -1) if turned else values
 
 
 def _unscaled(actions: Any, space: gym.Space[Any]) -> Any:

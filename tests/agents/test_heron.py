@@ -79,6 +79,21 @@ def test_the_engineered_sum(settings):
     torch.testing.assert_close(paid[-1], newest.float(), atol=1e-4, rtol=1e-4)
 
 
+def test_a_constant_factor_is_summed_as_it_is():
+    def with_constant(step):
+        values = FACTORS["Pendulum-v1"].compute(step)
+        return torch.cat([values, 0.0 * values[:, :1]], 1)
+
+    factors = Factors((*FACTORS["Pendulum-v1"].names, "event"), (-1, -1, -1, 1), with_constant)
+    agent = agent_of(factors=factors, reward_source="weighted_sum")
+    learn(agent, 40)
+    assert float(kept(agent)[1].abs().max()) < 100.0
+    one = torch.tensor([[0.0, 0.0, 0.0, 1.0]])
+    nothing = torch.zeros(1)
+    paid = agent._rewards(nothing[None], nothing[None], nothing[None], one, nothing)
+    assert float(paid) == pytest.approx(0.5**3)
+
+
 def test_the_true_reward_for_comparison():
     agent = agent_of(reward_source="true")
     learn(agent, 40)

@@ -1,5 +1,7 @@
 """Preference RL: what is asked and fitted when, relabelling, budgets, teachers, files, and resuming."""
 
+from dataclasses import replace
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import torch
 
 import prefrl.envs
 from prefrl.agents import LearnerConfig, PreferenceRL, PreferenceRLConfig
+from prefrl.agents.base import Spaces
 from prefrl.data import Preferences
 from prefrl.preferences import RewardModelConfig
 from prefrl.run.folder import RunFolder
@@ -140,6 +143,52 @@ def test_preferences_of_a_file_need_nobody_to_ask():
     assert agent.asked == 0
     assert agent.labels_used == 14
     assert kept_rewards(agent).any()
+
+
+def test_given_answers_and_questions_mix_and_keep_their_names(tmp_path):
+    source = agent_of()
+    learn(source, 60)
+    people = replace(source.preferences, annotator_names=("ann", "bob"), annotators=torch.arange(14) % 2,
+                     metadata={"where": "lab"})  # fmt: skip
+    agent = agent_of(preferences=people, num_labels=4, first_labels=4)
+    learn(agent, 30)
+    assert agent.preferences.annotator_names == ("ann", "bob", "teacher")
+    assert agent.preferences.annotators.tolist() == [*people.annotators.tolist(), 2, 2, 2, 2]
+    agent.save(tmp_path / "agent.pt")
+    loaded = PreferenceRL.load(tmp_path / "agent.pt", device="cpu")
+    assert loaded.preferences.annotator_names == ("ann", "bob", "teacher")
+    assert loaded.preferences.metadata == {"where": "lab"}
+    assert loaded.labels_used == 18
+    assert loaded.result()["reward_model_accuracy"] is None, "nothing was visited yet"
+
+
+def test_no_segment_reaches_across_a_restart():
+    agent = agent_of(rows=1, first_session=1000)
+    learn(agent, 5)
+    learn(agent, 5)  # which starts anew in mid-episode
+    assert bool(agent.store.latest()["truncations"][4, 0])
+
+
+def test_goes_on_in_another_number_of_environments(tmp_path):
+    agent = agent_of("ppo")
+    learn(agent, 30)
+    agent.save(tmp_path / "agent.pt")
+    env = prefrl.envs.make_device("prefrl/Pendulum-v0", 4, max_episode_steps=9)
+    loaded = PreferenceRL.load(tmp_path / "agent.pt", env=env, device="cpu")
+    learn(loaded, 40)
+    assert loaded.rows == 4
+
+
+def test_what_does_not_suit_the_environment_is_refused():
+    with pytest.raises(ValueError, match="segment_length is 10; episodes end after 9 steps"):
+        agent_of(segment_length=10)
+    picture = gym.spaces.Box(0, 255, (36, 36, 3), np.uint8)
+    spaces = Spaces(picture, gym.spaces.Discrete(2))
+    config = PreferenceRLConfig(LearnerConfig("ppo"), REWARD, pretraining=True)
+    with pytest.raises(ValueError, match="pretraining measures distances between observations"):
+        PreferenceRL(spaces, config, device="cpu")
+    with pytest.raises(ValueError, match="the reward model has one member"):
+        PreferenceRLConfig(reward=RewardModelConfig(members=1))
 
 
 def test_dict_observations():

@@ -175,6 +175,17 @@ def test_pictures_and_dicts():
         (lambda: SB3Config("sac", {"seed": 1}), "settings hold 'seed', which is the agent's"),
         (lambda: SB3Config("sac", {"action_noise": -1}), "action_noise is -1"),
         (lambda: SB3Config("sac", warmup_hold=0), "warmup_hold is 0"),
+        (lambda: SB3Config("sac", {"train_freq": [1, "episode"]}), "train_freq is"),
+        (
+            lambda: SB3Config("ppo", {"use_sde": True}),
+            "settings hold 'use_sde', which is for SB3's own stepping",
+        ),
+        (
+            lambda: SB3Agent(
+                Spaces(gym.spaces.Discrete(2), gym.spaces.Discrete(2, start=5)), SB3Config("dqn")
+            ),
+            "SB3 takes Discrete actions from 0",
+        ),
         (lambda: SB3Agent(gym.make("CartPole-v1"), SB3Config("sac")), "SB3's sac does not take"),
         (
             lambda: SB3Agent(gym.make_vec("CartPole-v1", 2), SB3Config("ppo")),
@@ -202,3 +213,20 @@ def test_sync_vector_environments_are_stepped():
     agent = SB3Agent(env, SB3Config("ppo", SETTINGS["ppo"]), device="cpu")
     learn(agent, 64)
     assert agent.num_timesteps == 64
+
+
+def test_a_loss_that_is_not_finite_stops_the_run():
+    agent = agent_of("sac")
+    inner = agent.observe
+    agent.observe = lambda step: inner(type(step)(**{**vars(step), "rewards": step.rewards * float("nan")}))
+    with pytest.raises(FloatingPointError, match="is nan"):
+        learn(agent, 40)
+
+
+def test_a_state_can_be_taken_over_without_a_file():
+    for algorithm in ("ppo", "sac"):
+        one, two = agent_of(algorithm), agent_of(algorithm, seed=1)
+        learn(one, 22)
+        two.load_state_dict(one.state_dict())
+        assert torch.equal(parameters(one), parameters(two))
+        assert two._buffer.pos == one._buffer.pos

@@ -112,12 +112,35 @@ def test_the_baseline_fits_a_model_to_the_same_preferences(learner):
     shown = watched(agent)
     learn(agent, 200)
     assert agent.fitted
+    agent.comparisons().validate()
     assert 0.0 <= agent.result()["reward_model_accuracy"] <= 1.0
-    last = shown[-1]
-    wanted = agent.reward_model.kept_rewards(last.obs, last.actions, last.next_obs)
-    assert last.rewards.shape == wanted.shape
-    preferences = agent.comparisons().validate()
-    assert set(preferences.labels.tolist()) <= {0.0, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0}
+    assert len(shown) == agent.learner.num_timesteps
+
+
+@pytest.mark.parametrize("queue", [2, 10])
+def test_the_baseline_is_told_who_beat_whom(queue):
+    """Every label is that of the two trajectories it stands with: here, the longer one is preferred."""
+
+    class Longer(MaxReturn):
+        def summarize(self, trajectory):
+            return torch.tensor([float(len(trajectory))], dtype=torch.float64)
+
+    agent = agent_of("ppo", reward_source="reward_model", fit_every=1000, queue=queue, preference=Longer())
+    learn(agent, 200)
+    answers = agent.comparisons()
+    gap = answers.second.lengths - answers.first.lengths
+    assert len(answers) > 20
+    assert torch.equal(answers.labels, (1.0 + gap.sign().double()) / 2.0)
+
+
+def test_the_model_pays_the_learner():
+    agent = agent_of("prefrl_dqn", reward_source="reward_model", fit_every=4)
+    learn(agent, 200)
+    replay = agent.learner.replay
+    newest = (replay.added - 1) % replay.steps
+    step = {name: values[newest] for name, values in replay.storage.items()}
+    wanted = agent.reward_model.kept_rewards(step["obs"], step["actions"], step["next_obs"])
+    torch.testing.assert_close(step["rewards"], wanted)
 
 
 @pytest.mark.parametrize("learner", ["ppo", "prefrl_dqn"])
@@ -143,6 +166,19 @@ def test_resumes_bit_equal_and_loads(learner, source, tmp_path):
     whole.save(tmp_path / "agent.pt")
     loaded = SelfPlay.load(tmp_path / "agent.pt", device="cpu")
     assert torch.equal(loaded.act(obs, deterministic=True), whole.act(obs, deterministic=True))
+
+
+def test_a_loaded_agent_wants_to_know_who_judges(tmp_path):
+    agent = agent_of()
+    learn(agent, 100)
+    agent.save(tmp_path / "agent.pt")
+    env = prefrl.envs.make_device("prefrl/ThreeGoals-v0", 3)
+    loaded = SelfPlay.load(tmp_path / "agent.pt", env=env, device="cpu")
+    with pytest.raises(ValueError, match=r"trained by the preference ByOption, and now has MaxReturn"):
+        learn(loaded, 10)
+    learn(loaded.judged_by(agent.preference), 60)
+    assert loaded.trajectories > agent.trajectories
+    assert torch.equal(loaded.history[0], agent.history[0])
 
 
 def test_a_budget_over_the_whole_trajectory():

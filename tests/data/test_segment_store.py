@@ -65,6 +65,9 @@ def test_segments_that_were_cut_short_come_last():
 def test_recent_segments_start_in_the_latest_steps():
     store, _ = filled(60, capacity=180)
     segments = store.sample(30, 2, torch.Generator().manual_seed(0), recent=0.25).segments
+    tight = store.sample(30, 12, torch.Generator().manual_seed(0), recent=0.05)
+    counted = tight.segments[tight.weights > 0]
+    assert bool(((counted.lengths == 12) | counted.terminated).all()), "whole segments, however recent"
     assert float(segments.obs[:, 0, 0].min()) >= 60 - 15
     assert float(store.sample(200, 2, torch.Generator().manual_seed(0)).segments.obs[:, 0, 0].min()) < 15
 

@@ -77,6 +77,32 @@ def test_where_factors_are_found():
         register_factors("Ant-v5", FACTORS["Ant-v5"])
 
 
+class Room(gym.Env):
+    """An environment that tells its own factors."""
+
+    observation_space = gym.spaces.Box(0.0, 1.0, (1,))
+    action_space = gym.spaces.Discrete(2)
+    factor_names, factor_signs = ("warmth", "cost"), (1, -1)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, dtype=np.float32), {"factors": np.zeros(2)}
+
+    def step(self, action):
+        told = {"factors": np.array([float(action), 2.0])}
+        return np.zeros(1, dtype=np.float32), 0.0, False, False, told
+
+
+def test_an_environment_tells_its_own_on_every_face():
+    env = gym.vector.SyncVectorEnv([Room, Room])
+    found = factors_of(env)
+    assert (found.names, found.signs) == (("warmth", "cost"), (1, -1))
+    env.reset()
+    infos = env.step(np.array([0, 1]))[4]
+    assert found.compute(SimpleNamespace(infos=infos)).tolist() == [[0.0, 2.0], [1.0, 2.0]]
+    assert factors_of(Room()).names == found.names
+
+
 def test_rankings_and_units():
     factors = FACTORS["Hopper-v5"]
     assert factors.ranked(("control", "alive")) == ([2, 1], [-1, 1])

@@ -48,6 +48,14 @@ def test_rewards_are_of_true_transitions(face, mode):
     assert (pauses > 0) == (mode is gym.vector.AutoresetMode.NEXT_STEP)
 
 
+@pytest.mark.parametrize("wrong", [np.zeros((4, 1)), np.full(4, np.nan)])
+def test_wrong_rewards_are_refused(wrong):
+    env = VectorReplaceReward(make("host", "SameStep"), lambda *_: wrong)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="the replaced rewards"):
+        env.step(np.zeros(4, dtype=np.int64))
+
+
 def test_dqn_learns_from_a_replaced_reward_and_resumes(tmp_path):
     from prefrl.run.folder import RunFolder
 

@@ -27,8 +27,8 @@ def test_a_table_is_read(tmp_path):
         ("", "begins with ''"),
         ("a,b,c\n", "begins with 'a,b,c'; it must begin with the header first,second,label"),
         ("first,second,label\n", "holds no labels"),
-        ("first,second,label\n0,5,1\n", "label 0 is of segment 5, which is missing: there are 5 segments"),
-        ("first,second,label\n0,1,1\n-1,1,1\n", "label 1 is of segment -1, which is missing"),
+        ("first,second,label\n0,5,1\n", "line 2 is of segment 5, which is missing: there are 5 segments"),
+        ("first,second,label\n0,1,1\n-1,1,1\n", "line 3 is of segment -1, which is missing"),
         ("first,second,label\n0,1\n", "line 2 is '0,1'"),
         ("first,second,label\n0,one,1\n", "line 2"),
         ("first,second,label\n0,1.5,1\n", "segments are whole numbers"),
@@ -47,3 +47,5 @@ def test_no_table_and_lists_of_different_lengths(tmp_path):
         read_label_table(tmp_path / "none.csv", five())
     with pytest.raises(ValueError, match="1 first and 2 second segments, and 1 labels"):
         label_segments(five(), [0], [1, 2], [1.0])
+    with pytest.raises(ValueError, match="label 1 is of segment 7, which is missing"):
+        label_segments(five(), [0, 1], [1, 7], [1.0, 0.0])

@@ -256,5 +256,15 @@ def test_wrong_arguments():
         model.fit(compared(4))
     with pytest.raises(ValueError, match="there is no comparison"):
         RewardModel(BOX, TWO).fit(compared(4)[:0])
+    with pytest.raises(ValueError, match="epochs is 0"):
+        RewardModel(BOX, TWO).fit(compared(4), epochs=0)
+    wrong = compared(4)
+    wrong.labels[2] = float("nan")
+    with pytest.raises(ValueError, match=r"labels\[2\] hold NaN"):
+        RewardModel(BOX, TWO).fit(wrong)
+    actions = compared(4)
+    actions.first.actions[0, 0] = 7
+    with pytest.raises(ValueError, match="actions of the segments range from 0 to 7"):
+        RewardModel(BOX, TWO).fit(actions)
     with pytest.raises(ValueError, match="looks at next_obs, which was not given"):
         RewardModel(BOX, TWO, RewardModelConfig(use_next_obs=True)).rewards(torch.zeros(1, 3), torch.zeros(1))

@@ -120,3 +120,39 @@ def test_scalar_environments_take_the_model_too():
     wanted = model.rewards(torch.as_tensor(obs[None]), torch.as_tensor(action[None]))
     assert reward == pytest.approx(float(wanted[0]), abs=1e-6)
     assert info["true_reward"] < 0.0
+
+
+class Picture(gym.Env):
+    """Shows its number of steps as a grey picture with one coloured corner."""
+
+    observation_space = gym.spaces.Box(0, 255, (36, 36, 3), np.uint8)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.picture(), {}
+
+    def picture(self):
+        shown = np.full((36, 36, 3), 5 * self.steps, dtype=np.uint8)
+        shown[:9, :5, 1] = 255
+        return shown
+
+    def step(self, action):
+        self.steps += 1
+        return self.picture(), 0.0, False, self.steps == 9, {}
+
+
+def test_pictures_that_sb3_turned_are_turned_back():
+    venv = DummyVecEnv([Picture])
+    rewards = model_for(venv)
+    env = LearnedRewardVecEnv(venv, rewards.numpy_rewards)
+    settings = {"learning_starts": 100, "buffer_size": 50}
+    model = stable_baselines3.DQN("CnnPolicy", env, **settings, device="cpu", seed=0)
+    model.learn(20)
+    buffer = model.replay_buffer
+    paid = buffer.rewards[: buffer.pos].copy()
+    relabel_replay_buffer(buffer, rewards.numpy_rewards, observation_space=venv.observation_space)
+    np.testing.assert_allclose(buffer.rewards[: buffer.pos], paid, atol=1e-6)
+    with pytest.raises(ValueError, match=r"pictures have shape \(3, 36, 36\); the space has \(36, 36, 3\)"):
+        relabel_replay_buffer(buffer, rewards.numpy_rewards)

@@ -14,7 +14,7 @@ from prefrl.preferences.reward_model import RewardModelConfig
 from prefrl.run.factors import factor_means
 from prefrl.run.folder import RunFolder
 
-from .shared import make_rollout_env, make_scalar_env, restore, small_networks
+from .shared import make_rollout_env, restore, small_networks
 from .with_learner import WithLearnerRecipe, agents_apart
 
 
@@ -83,7 +83,7 @@ class TrainHeron(WithLearnerRecipe):
             segment_length=self.compare_steps,
             first_fit=self.first_fit,
             fit_every=self.fit_every,
-            store_size=max(self.total_timesteps, 1),
+            store_size=min(self.total_timesteps, 1_000_000),
         )
 
     def run(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
@@ -106,16 +106,8 @@ class TrainHeron(WithLearnerRecipe):
         }
 
     def evaluation(self, folder: RunFolder) -> tuple[Heron, gym.Env[Any, Any]]:
-        """Return the agent of the folder's checkpoint and a fresh scalar environment for it.
-
-        Raises:
-            ValueError: for an environment of several agents, which has no scalar face with one policy for
-            all.
-        """
-        env = make_scalar_env(self.env_id, self.env_args)
-        if hasattr(env.unwrapped, "num_agents"):
-            raise ValueError(f"{self.env_id} has several agents, whose policy is shared: result.json has its "
-                             "returns and factors")  # fmt: skip
+        """Return the agent of the folder's checkpoint and a fresh scalar environment for it."""
+        env = self.scalar_env()
         agent = self._agent(env, rows=self.rows)
         restore(agent, folder)
         return agent, env

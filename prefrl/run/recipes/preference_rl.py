@@ -16,7 +16,7 @@ from prefrl.preferences.queries import QueryKind
 from prefrl.preferences.reward_model import RewardModelConfig
 from prefrl.run.folder import RunFolder
 
-from .shared import make_scalar_env, restore, small_networks
+from .shared import restore, small_networks
 from .with_learner import WithLearnerRecipe
 
 AnyTeacher = Literal["oracle", "logistic", "mistakes", "skips", "ties", "myopia", "file"]
@@ -77,11 +77,15 @@ class TrainPreferenceRL(WithLearnerRecipe):
                              "preferences goes with --teacher file")  # fmt: skip
         if self.teacher != "file" and self.num_labels < 1:
             raise ValueError(f"num_labels is {self.num_labels}; without a file it must be at least 1")
+        if self.first_session is not None and self.first_session >= self.total_timesteps:
+            total = self.total_timesteps
+            raise ValueError(f"first_session is {self.first_session}; the run ends after {total} timesteps")
         self.agent_config()
 
     def agent_config(self) -> PreferenceRLConfig:
         """Return the settings of the agent: when which questions are asked."""
-        first = self.first_labels or max(1, self.num_labels // 7)
+        share = self.num_labels if self.sessions == 1 else self.num_labels // 7
+        first = self.first_labels or max(1, share)
         start = self.first_session or max(1, self.total_timesteps // 12)
         later = max(1, self.sessions - 1)
         kinds: dict[str, TeacherKind] = {"oracle": "noiseless", "file": "noiseless"}
@@ -97,10 +101,15 @@ class TrainPreferenceRL(WithLearnerRecipe):
             first_labels=first,
             session_labels=max(1, -(-max(0, self.num_labels - first) // later)),
             first_session=start,
-            session_every=max(1, (2 * self.total_timesteps // 3 - start) // later),
+            session_every=max(1, (self._last_session(start) - start) // later),
             pretraining=self.pretraining,
             store_size=max(1, min(self.total_timesteps, 1_000_000)),
         )
+
+    def _last_session(self, start: int) -> int:
+        """Return when the last session is: two thirds into the run, or halfway from the first to the end."""
+        total = self.total_timesteps
+        return max(2 * total // 3, (start + total) // 2)
 
     def run(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
         """Train, evaluate, and save ``agent.pt``, ``reward_model.pt`` and ``preferences.npz``."""
@@ -129,7 +138,7 @@ class TrainPreferenceRL(WithLearnerRecipe):
 
     def evaluation(self, folder: RunFolder) -> tuple[PreferenceRL, gym.Env[Any, Any]]:
         """Return the agent of the folder's checkpoint and a fresh scalar environment for it."""
-        env = make_scalar_env(self.env_id, self.env_args)
+        env = self.scalar_env()
         agent = PreferenceRL(env, self.agent_config(), rows=self.rows, device=self.device, seed=self.seed)
         restore(agent, folder)
         return agent, env

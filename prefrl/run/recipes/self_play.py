@@ -27,7 +27,7 @@ from prefrl.preferences.trajectories import (
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
 
-from .shared import make_scalar_env, restore, small_networks
+from .shared import restore, small_networks
 from .with_learner import WithLearnerRecipe
 
 PreferenceKind = Literal["max_return", "noisy", "cyclic", "three_populations", "budget"]
@@ -153,7 +153,7 @@ class TrainSelfPlay(WithLearnerRecipe):
         if self.matrix is not None:
             raise ValueError("a preference matrix has no episodes to evaluate in; result.json has the "
                              "exploitability")  # fmt: skip
-        env = make_scalar_env(self.env_id, self.env_args)
+        env = self.scalar_env()
         agent = self._agent(env)
         restore(agent, folder)
         return agent, env

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import gymnasium as gym
 import numpy as np
 from tyro.conf import arg
 
@@ -15,7 +16,7 @@ from prefrl.run.evaluate import Evaluation, evaluate_rows
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
 
-from .shared import make_evaluation_env, make_rollout_env, parse_env_args
+from .shared import make_evaluation_env, make_rollout_env, make_scalar_env, parse_env_args
 
 ON_POLICY_ENVS = 8
 """Environments stepped together by default where the learner is PPO or A2C; one for the others."""
@@ -151,6 +152,18 @@ class WithLearnerRecipe:
                                seed=self.seed)  # fmt: skip
         self.train(learner, None)
         return evaluate_rows(learner, self.evaluation_env(), seed=self.seed)["mean_return"]
+
+    def scalar_env(self) -> gym.Env[Any, Any]:
+        """Return a fresh scalar environment to evaluate in.
+
+        Raises:
+            ValueError: for one of several agents, which has no scalar face with one policy for all.
+        """
+        env = make_scalar_env(self.env_id, self.env_args)
+        if hasattr(env.unwrapped, "num_agents"):
+            raise ValueError(f"{self.env_id} has several agents, whose policy is shared: result.json has "
+                             "what they achieve")  # fmt: skip
+        return env
 
     def random_return(self) -> float:
         """Return the mean true return of uniform actions."""
