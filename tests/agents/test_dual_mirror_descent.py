@@ -331,6 +331,7 @@ def test_fairness_spreads_the_use_of_resources():
 # Guarantees ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "input_model",
     ["iid", *(pytest.param(name, marks=pytest.mark.slow) for name in ("drift", "ergodic", "corrupted"))],
@@ -417,6 +418,7 @@ def test_regret_grows_as_the_root_of_a_long_horizon(agent):
     assert 0.40 <= slope.value <= 0.55
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [2.0, 4.0, 8.0])
 def test_the_adversary_gets_no_more_than_alpha(alpha):
     eps, horizon = 0.02, 4_000
@@ -456,6 +458,7 @@ def test_auctions():
     assert (outcome.spent <= outcome.budget).all()
 
 
+@pytest.mark.slow
 def test_online_linear_programs():
     """The law of the paper's experiments, m = d = 5, one stream of 1000 for each of 4 instances."""
     relative = []

@@ -182,6 +182,7 @@ def test_online_methods_find_the_value(settings):
         assert found[name] == pytest.approx({"c0": -1 / 3, "c1": 0.0, "c2": -1 / 3}[name], abs=0.03)
 
 
+@pytest.mark.slow
 def test_the_mean_square_td_error_finds_a_constant():
     agent = make("OrnsteinUhlenbeck", 256, env={"dt": 0.02, "max_episode_steps": None}, objective="mstde")
     agent.learn(256 * 4000)
@@ -208,6 +209,7 @@ def test_the_volatility_in_a_price(strike):
         assert found[objective] == pytest.approx(0.2, abs=0.015)
 
 
+@pytest.mark.slow
 def test_average_rewards():
     agent = make("LQErgodic", 2048, POLICY, {"dt": 0.05, "max_episode_steps": None}, objective="clstd")
     agent.learn(2048 * 3000)
@@ -227,6 +229,7 @@ def test_average_rewards_online(objective):
     assert found["c2"] == pytest.approx(-0.5, abs=0.06)
 
 
+@pytest.mark.slow
 def test_halving_dt_changes_nothing():
     """The same total time and the same step size per unit of time."""
     found = []
@@ -237,6 +240,7 @@ def test_halving_dt_changes_nothing():
     assert np.ptp(np.array(found), axis=0).max() <= 0.04
 
 
+@pytest.mark.slow
 def test_a_neural_value_function_learns():
     env = {"dt": 0.05, "max_episode_steps": 20, "x0_spread": 1.0}
     agent = make(

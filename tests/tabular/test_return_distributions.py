@@ -197,6 +197,7 @@ def test_utilities_that_do_not_mind_gamma(objective, f, gamma):
     assert suboptimal(range(60), gamma, objective, expected(f))[0] == 0
 
 
+@pytest.mark.slow
 def test_utilities_that_mind_gamma():
     exponential = expected(lambda x: -math.exp(-x))
     clipped = expected(lambda x: max(-1.0, min(1.0, x)))
@@ -266,6 +267,7 @@ def test_cvar_as_an_objective_fails_and_points_to_the_search():
         BackwardInduction(problem_of(0), CVaR(0.25), torch.zeros(1, dtype=torch.float64))
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(1_000, 10**6), horizon=st.integers(1, 4), tau=st.floats(0.02, 1.0), g=st.integers(-9, 9)
