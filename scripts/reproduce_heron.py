@@ -23,15 +23,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import tyro
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from prefrl.cli import FLAGS, execute
+from prefrl.run.arms import finish_arms, save_evaluations
 from prefrl.run.folder import RunFolder
-from prefrl.run.plot import PALETTE, save_figure, tidy
 from prefrl.run.recipes.heron import TrainHeron
-from prefrl.run.study import check_positive, finish_run, run_study
+from prefrl.run.study import check_positive, run_study
 
 Experiment = Literal["traffic", "pendulum", "units", "mountain_car", "sums"]
 
@@ -90,17 +89,9 @@ class HeronStudy:
         """Run what has not been run yet; draw, print and return all of it."""
         result: dict[str, Any] = {}
         for name in self.experiments:
-            rows = {
-                arm: [
-                    finish_run(
-                        replace(recipe, seed=seed), folder.path / name / f"{arm.replace(' ', '_')}-{seed}"
-                    )
-                    for seed in range(self.seeds)
-                ]
-                for arm, recipe in self.arms(name).items()
-            }
+            rows = finish_arms(self.arms(name), self.seeds, folder.path / name)
             show(name, rows)
-            draw(name, rows, folder.path)
+            save_evaluations(rows, folder.path / f"{name}.png", "true return")
             result[name] = rows
         return result
 
@@ -159,21 +150,6 @@ def show(name: str, rows: Mapping[str, list[dict[str, Any]]]) -> None:
         cells = [[run["true_return"] for run in runs], *columns, [run["seconds"] for run in runs]]
         table.add_row(arm, *(" ".join(f"{value:.4g}" for value in cell) for cell in cells))
     Console(width=170).print(table)
-
-
-def draw(name: str, rows: Mapping[str, list[dict[str, Any]]], folder: Path) -> None:
-    """Draw the evaluations of every seed."""
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for place, (arm, runs) in enumerate(rows.items()):
-        for seed, run in enumerate(runs):
-            axes.plot(run["eval_timesteps"], run["eval_returns"], color=PALETTE[place % len(PALETTE)],
-                      linewidth=1.1, alpha=0.85, label=arm if seed == 0 else None)  # fmt: skip
-    axes.set_xlabel("timesteps")
-    axes.set_ylabel("true return")
-    axes.legend(frameon=False, fontsize=8.5)
-    tidy(axes)
-    save_figure(figure, folder / f"{name}.png")
 
 
 def main() -> int:

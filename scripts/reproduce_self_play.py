@@ -25,7 +25,6 @@ import gymnasium as gym
 import numpy as np
 import torch
 import tyro
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
@@ -35,10 +34,10 @@ from prefrl.data import Preferences, Segments
 from prefrl.functional.games import cycle_of_three, minimax_winner
 from prefrl.preferences.reward_model import RewardModel, RewardModelConfig
 from prefrl.preferences.trajectories import Trajectory, WithinBudget
+from prefrl.run.arms import finish_arms, save_evaluations
 from prefrl.run.folder import RunFolder
-from prefrl.run.plot import PALETTE, save_figure, tidy
 from prefrl.run.recipes.self_play import TrainSelfPlay
-from prefrl.run.study import check_positive, finish_run, run_study
+from prefrl.run.study import check_positive, run_study
 
 Experiment = Literal["matrix", "goals", "cartpole", "meadow", "budget_model"]
 
@@ -93,17 +92,9 @@ class SelfPlayStudy:
             if name in ("matrix", "budget_model"):
                 result[name] = self._matrices() if name == "matrix" else budget_model()
                 continue
-            rows = {
-                arm: [
-                    finish_run(
-                        replace(recipe, seed=seed), folder.path / name / f"{arm.replace(' ', '_')}-{seed}"
-                    )
-                    for seed in range(self.seeds)
-                ]
-                for arm, recipe in self.arms(name).items()
-            }
+            rows = finish_arms(self.arms(name), self.seeds, folder.path / name)
             show(name, rows)
-            draw(name, rows, folder.path)
+            save_evaluations(rows, folder.path / f"{name}.png", "true return of the likeliest actions")
             result[name] = rows
         return result
 
@@ -230,21 +221,6 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(f"{entry:.2f}" for entry in value)
     return "" if value is None else f"{value:.4g}"
-
-
-def draw(name: str, rows: Mapping[str, list[dict[str, Any]]], folder: Path) -> None:
-    """Draw the evaluations of every seed."""
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for place, (arm, runs) in enumerate(rows.items()):
-        for seed, run in enumerate(runs):
-            axes.plot(run["eval_timesteps"], run["eval_returns"], color=PALETTE[place % len(PALETTE)],
-                      linewidth=1.1, alpha=0.85, label=arm if seed == 0 else None)  # fmt: skip
-    axes.set_xlabel("timesteps")
-    axes.set_ylabel("true return of the likeliest actions")
-    axes.legend(frameon=False, fontsize=8.5)
-    tidy(axes)
-    save_figure(figure, folder / f"{name}.png")
 
 
 def main() -> int:
