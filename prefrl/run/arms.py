@@ -1,4 +1,4 @@
-"""Studies that compare recipes over seeds: each run in a folder of its own, and one picture of all of them."""
+"""Studies that compare recipes over seeds: each run in a folder of its own, and one picture of them all."""
 
 from __future__ import annotations
 
