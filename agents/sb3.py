@@ -22,7 +22,6 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
-from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.preprocessing import is_image_space, maybe_transpose
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
@@ -154,7 +153,8 @@ class SB3Agent(Agent):
             reason = str(error).split("\n", 1)[0] or repr(error)
             given = f"{self.observation_space} and {self.action_space} with {dict(self.config.settings)}"
             raise ValueError(f"SB3's {self.config.algorithm} does not take {given}: {reason}") from error
-        self.model.set_logger(Logger(None, []))
+        self._recorded = _Recorded()
+        self.model.set_logger(self._recorded)
         self.model._total_timesteps = self.config.schedule_timesteps
         self.on_policy = hasattr(self.model, "rollout_buffer")
         self.keeps_rewards = not self.on_policy
@@ -314,7 +314,7 @@ class SB3Agent(Agent):
 
     def _metrics(self) -> dict[str, Tensor]:
         """Return what SB3 recorded of its last call of ``train``."""
-        recorded = self.model.logger.name_to_value
+        recorded = self._recorded.values
         found = {
             name: torch.tensor(float(value))
             for name, value in recorded.items()
@@ -428,6 +428,17 @@ def _restore_numpy(state: Mapping[str, Any]) -> None:
     keys = _array(state["keys"]).astype(np.uint32)
     position, has_gauss, cached = state["numbers"]
     np.random.set_state((state["kind"], keys, int(position), int(has_gauss), float(cached)))  # noqa: NPY002
+
+
+class _Recorded:
+    """Stands where SB3's algorithms have their logger: keeps what they record until the agent asks."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+
+    def record(self, key: str, value: Any, exclude: Any = None) -> None:
+        """Keep the latest value of a key."""
+        self.values[key] = value
 
 
 class _SpacesOnly(VecEnv):

@@ -35,7 +35,9 @@ for place, block in enumerate(json.load(sys.stdin)):
 """Runs each block by itself in an empty folder; in one process, since most of the time goes into imports."""
 
 
-@pytest.mark.parametrize("page", BLOCKS)
+@pytest.mark.parametrize(
+    "page", [page if page == "README" else pytest.param(page, marks=pytest.mark.slow) for page in BLOCKS]
+)
 def test_the_code_runs_in_an_empty_folder(page, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", RUNNER, str(tmp_path)],

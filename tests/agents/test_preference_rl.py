@@ -45,7 +45,9 @@ def kept_rewards(agent):
     return torch.as_tensor(buffer.rewards[: buffer.pos])
 
 
-@pytest.mark.parametrize("algorithm", list(LEARNERS))
+@pytest.mark.parametrize(
+    "algorithm", ["sac", "prefrl_dqn", *(pytest.param(a, marks=pytest.mark.slow) for a in ("ppo", "dqn"))]
+)
 def test_trains_and_resumes_bit_equal(algorithm, tmp_path):
     whole = agent_of(algorithm)
     learn(whole, 60)

@@ -66,12 +66,13 @@ def drive(agent, env, steps):
     [
         ("ppo", "Pendulum-v1", {"n_steps": 30, "batch_size": 15}),
         ("ppo", "CartPole-v1", {"n_steps": 30, "batch_size": 15, "gae_lambda": 0.9}),
-        ("a2c", "CartPole-v1", {}),
+        pytest.param("a2c", "CartPole-v1", {}, marks=pytest.mark.slow),
         ("sac", "Pendulum-v1", {"learning_starts": 0, "batch_size": 8, "buffer_size": 200}),
-        (
+        pytest.param(
             "td3",
             "Pendulum-v1",
             {"learning_starts": 0, "batch_size": 8, "buffer_size": 200, "action_noise": 0.1},
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -148,6 +149,7 @@ def test_warmup_actions_are_held():
     assert torch.equal(actions[3], actions[5])
 
 
+@pytest.mark.slow
 def test_pictures_and_dicts():
     picture = gym.spaces.Box(0, 255, (36, 36, 3), np.uint8)
     for space in (picture, gym.spaces.Dict(eye=picture, speed=gym.spaces.Box(-1.0, 1.0, (2,)))):

@@ -143,8 +143,15 @@ def test_the_model_pays_the_learner():
     torch.testing.assert_close(step["rewards"], wanted)
 
 
-@pytest.mark.parametrize("learner", ["ppo", "prefrl_dqn"])
-@pytest.mark.parametrize("source", ["self_play", "reward_model"])
+@pytest.mark.parametrize(
+    ("learner", "source"),
+    [
+        ("ppo", "self_play"),
+        ("prefrl_dqn", "reward_model"),
+        pytest.param("ppo", "reward_model", marks=pytest.mark.slow),
+        pytest.param("prefrl_dqn", "self_play", marks=pytest.mark.slow),
+    ],
+)
 def test_resumes_bit_equal_and_loads(learner, source, tmp_path):
     settings = {
         "reward_source": source,

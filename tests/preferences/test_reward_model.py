@@ -120,7 +120,7 @@ def test_units_of_inputs_do_not_matter():
     assert min(accuracies) > 0.9
 
 
-@pytest.mark.parametrize(("margin", "least"), [(0.25, 0.95), (1.0, 0.9)])
+@pytest.mark.parametrize(("margin", "least"), [(0.25, 0.95), pytest.param(1.0, 0.9, marks=pytest.mark.slow)])
 def test_a_hierarchy_of_three_factors_is_learned(margin, least):
     """H2: 5,000 pairs of single steps with random factors; held-out decided pairs.
 
