@@ -182,9 +182,8 @@ class Heron(WithLearner, Agent):
             for level, margin in enumerate(config.margins):
                 self._multipliers[level] = margin
             self.spread = torch.zeros(levels, dtype=torch.float64)
-            self._seen = torch.full(
-                (2, levels), torch.inf, dtype=torch.float64
-            )  # least, and minus the largest
+            # The least value of each factor that was seen, and minus the largest.
+            self._seen = torch.full((2, levels), torch.inf, dtype=torch.float64)
             self.shares = torch.zeros(levels + 1, dtype=torch.float64)
         self._reference: tuple[Tensor, Tensor] | None = None
         self.fits = 0

@@ -72,9 +72,7 @@ class VectorReplaceReward(gym.vector.VectorWrapper):
         final, ended = infos["final_obs"], infos["_final_obs"]
         if not isinstance(obs, dict):
             return _merged(obs, final, ended)
-        if not isinstance(
-            final, dict
-        ):  # Gymnasium's own: an object array, with a dict for each row that ended
+        if not isinstance(final, dict):  # Gymnasium's own: an object array, a dict for each row that ended
             final = {name: {row: final[row][name] for row in np.flatnonzero(ended)} for name in obs}
         return {name: _merged(values, final[name], ended) for name, values in obs.items()}
 
