@@ -36,6 +36,8 @@ _PUBLIC = {
     "QLearningConfig": "q_learning",
     "RegretAgent": "regret",
     "RegretConfig": "regret",
+    "SAC": "sac",
+    "SACConfig": "sac",
     "SB3Agent": "sb3",
     "SB3Config": "sb3",
     "SelfPlay": "self_play",

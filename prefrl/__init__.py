@@ -35,6 +35,8 @@ _PUBLIC = {
     "QLearningConfig": "prefrl.agents.q_learning",
     "RegretAgent": "prefrl.agents.regret",
     "RegretConfig": "prefrl.agents.regret",
+    "SAC": "prefrl.agents.sac",
+    "SACConfig": "prefrl.agents.sac",
     "SB3Agent": "prefrl.agents.sb3",
     "SB3Config": "prefrl.agents.sb3",
     "SelfPlay": "prefrl.agents.self_play",

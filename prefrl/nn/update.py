@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from .compiling import CompiledMethod
-from .flat import FlatParameters, adam_state, adam_step_, clip_factor
+from .flat import FlatParameters, adam_state, adam_step_, clip_factor, fused_adam_step_
 
 Network = Callable[..., Tensor]
 """A network, or a function that stands for it with other parameters."""
@@ -71,7 +71,7 @@ class AdamUpdate:
         loss.backward()  # type: ignore[no-untyped-call]
         if self.max_grad_norm < math.inf:
             self.weights.clip_gradient(self.max_grad_norm)
-        self.optimizer.step()
+        fused_adam_step_(self.optimizer, self.weights.vector)
         return metrics
 
     def _functional(

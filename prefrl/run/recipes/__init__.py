@@ -25,6 +25,7 @@ RECIPES = {
     "preference_rl": "prefrl.run.recipes.preference_rl:TrainPreferenceRL",
     "q_learning": "prefrl.run.recipes.q_learning:TrainQLearning",
     "regret": "prefrl.run.recipes.regret:TrainRegret",
+    "sac": "prefrl.run.recipes.sac:TrainSAC",
     "self_play": "prefrl.run.recipes.self_play:TrainSelfPlay",
     "stock_dqn": "prefrl.run.recipes.stock_dqn:TrainStockDQN",
 }
