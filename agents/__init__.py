@@ -26,6 +26,8 @@ _PUBLIC = {
     "Heron": "heron",
     "HeronConfig": "heron",
     "LearnerConfig": "learners",
+    "MBPO": "mbpo",
+    "MBPOConfig": "mbpo_config",
     "MartingaleConfig": "martingale",
     "MartingaleEvaluation": "martingale",
     "MatrixSelfPlay": "matrix_self_play",

@@ -97,6 +97,9 @@ for _id, _game in zip(MINATAR_IDS, _MINATAR_GAMES, strict=True):
     )
 
 
+gym.register("prefrl/Distracted-v0", entry_point="prefrl.envs.distractors:make_distracted")
+
+
 def bare_id(env_id: str) -> str:
     """Return an id without the module to import, as in ``prefrl.envs:prefrl/Delivery-v0``."""
     return env_id.removeprefix("prefrl.envs:")
@@ -154,6 +157,7 @@ _LAZY = {
     "ReplaceReward": "wrappers",
     "VectorReplaceReward": "vector_wrappers",
     "AgentsAsRows": "vector_wrappers",
+    "Distractors": "distractors",
 }
 
 

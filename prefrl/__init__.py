@@ -25,6 +25,8 @@ _PUBLIC = {
     "Heron": "prefrl.agents.heron",
     "HeronConfig": "prefrl.agents.heron",
     "LearnerConfig": "prefrl.agents.learners",
+    "MBPO": "prefrl.agents.mbpo",
+    "MBPOConfig": "prefrl.agents.mbpo_config",
     "MartingaleConfig": "prefrl.agents.martingale",
     "MartingaleEvaluation": "prefrl.agents.martingale",
     "MatrixSelfPlay": "prefrl.agents.matrix_self_play",

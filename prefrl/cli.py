@@ -235,12 +235,16 @@ def parse_train(recipe: str, arguments: Sequence[str], *, prog: str) -> TrainCom
     Arguments of the environment may also be given one by one, as ``--env.NAME VALUE``.
     """
     recipe_class = load_recipe(recipe)
+    settings: dict[str, Any] = {}
+    if hasattr(recipe_class, "with_preset"):  # what flags start from depends on some of them
+        settings["default"] = TrainCommand(recipe_class.with_preset(arguments))
     command: TrainCommand[Any] = tyro.cli(
         TrainCommand[recipe_class],  # type: ignore[valid-type]
         prog=prog,
         description=(recipe_class.__doc__ or "").strip(),
         args=gather_env_flags(arguments),
         config=FLAGS,
+        **settings,
     )
     return command
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -28,6 +28,10 @@ class AdamUpdate:
         eps: Adam's epsilon.
         max_grad_norm: the gradient's norm is cut to this; infinity: it is not.
         compile: compile the step, the loss included, at the first call, for inputs of the shapes met there.
+        weight_decays: L2 weights of parameters by name, added to their gradients; the others have none.
+
+    Raises:
+        ValueError: if a step with weight decays is to be compiled.
 
     Attributes:
         weights: the parameters.
@@ -43,10 +47,14 @@ class AdamUpdate:
         eps: float,
         max_grad_norm: float,
         compile: bool = False,
+        weight_decays: Mapping[str, float] | None = None,
     ) -> None:
+        if compile and weight_decays:
+            raise ValueError("weight_decays are for steps that are not compiled")
         self.network, self.loss, self.max_grad_norm, self.compile = network, loss, max_grad_norm, compile
         self.weights = FlatParameters(network)
         self.optimizer = torch.optim.Adam([self.weights.vector], lr=lr, eps=eps, fused=True)
+        self._decayed = self.weights.spans(weight_decays or {})
         self._compiled: CompiledMethod | None = None
 
     def step(self, *inputs: Any) -> dict[str, Tensor]:
@@ -71,7 +79,7 @@ class AdamUpdate:
         loss.backward()  # type: ignore[no-untyped-call]
         if self.max_grad_norm < math.inf:
             self.weights.clip_gradient(self.max_grad_norm)
-        fused_adam_step_(self.optimizer, self.weights.vector)
+        fused_adam_step_(self.optimizer, self.weights.vector, self._decayed)
         return metrics
 
     def _functional(

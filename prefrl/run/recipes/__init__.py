@@ -22,6 +22,7 @@ RECIPES = {
     "dqn": "prefrl.run.recipes.dqn:TrainDQN",
     "heron": "prefrl.run.recipes.heron:TrainHeron",
     "martingale": "prefrl.run.recipes.martingale:TrainMartingale",
+    "mbpo": "prefrl.run.recipes.mbpo:TrainMBPO",
     "preference_rl": "prefrl.run.recipes.preference_rl:TrainPreferenceRL",
     "q_learning": "prefrl.run.recipes.q_learning:TrainQLearning",
     "regret": "prefrl.run.recipes.regret:TrainRegret",

@@ -1,0 +1,224 @@
+"""What is known of an environment without learning it: when an episode ends, and sometimes the reward.
+
+A learned model of an environment predicts observations; that an episode ends where the torso of a robot falls
+is a function of them, which is written here for the environments that model-based agents are used on. All
+functions take arrays of numpy or torch, a row per step. Rules and bounds are those of the environment that is
+given (``healthy_z_range`` and so on), positions in the observation those of its ``observation_structure``.
+
+>>> import gymnasium as gym
+>>> known_parts_of(gym.make("Pendulum-v1")).reward is not None
+True
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import array_api_compat
+import gymnasium as gym
+from gymnasium.wrappers import (
+    Autoreset,
+    OrderEnforcing,
+    PassiveEnvChecker,
+    RecordEpisodeStatistics,
+    RecordVideo,
+    TimeLimit,
+)
+
+from .backend import Array
+from .distractors import Distractors
+
+TRANSPARENT = (PassiveEnvChecker, OrderEnforcing, TimeLimit, RecordEpisodeStatistics, RecordVideo, Autoreset,
+               Distractors, gym.ActionWrapper)  # fmt: skip
+"""Wrappers that leave the task's observations where they are, and the ends of episodes as they are."""
+
+
+@dataclass(frozen=True)
+class KnownParts:
+    """What need not be learned."""
+
+    termination: Callable[[Array], Array]
+    """Next observations [n, D] to bool [n]: the episode ends there."""
+
+    reward: Callable[[Array, Array, Array], Array] | None = None
+    """Observations [n, D], actions [n, A] in the environment's units and next observations to rewards [n]."""
+
+    project: Callable[[Array], Array] | None = None
+    """Predicted next observations [n, D] to the closest possible ones."""
+
+
+def _never(next_obs: Array) -> Array:
+    return next_obs[:, 0] > math.inf
+
+
+def _finite(obs: Array) -> Array:
+    xp = array_api_compat.array_namespace(obs)
+    return xp.all(xp.isfinite(obs), axis=1)
+
+
+def _within(values: Array, bounds: tuple[float, float]) -> Array:
+    return (values > bounds[0]) & (values < bounds[1])
+
+
+class _Layout:
+    """Where the joints of a MuJoCo environment are in its observations.
+
+    Raises:
+        ValueError: if the environment does not tell.
+    """
+
+    def __init__(self, env: Any, skippable: int) -> None:
+        structure = getattr(env, "observation_structure", None)
+        if not structure or structure.get("skipped_qpos") not in (0, skippable):
+            raise ValueError(f"the layout of {type(env).__name__}'s observations is unknown: its observation_"
+                             f"structure is {structure}; give termination=")  # fmt: skip
+        self.skipped = int(structure["skipped_qpos"])
+        self.state = int(structure["qpos"]) + int(structure["qvel"])
+        """Positions and velocities at the start of an observation."""
+
+    def position(self, joint: int) -> int:
+        """Return where the position of a joint is."""
+        return joint - self.skipped
+
+
+def _hopper(env: Any) -> KnownParts:
+    layout = _Layout(env, 1)
+    z, angle = layout.position(1), layout.position(2)
+
+    def unhealthy(next_obs: Array) -> Array:
+        xp = array_api_compat.array_namespace(next_obs)
+        state = next_obs[:, angle : layout.state]
+        healthy = _finite(next_obs) & xp.all(_within(state, env._healthy_state_range), axis=1)
+        healthy = healthy & _within(next_obs[:, z], env._healthy_z_range)
+        return ~(healthy & _within(next_obs[:, angle], env._healthy_angle_range))
+
+    return KnownParts(unhealthy if env._terminate_when_unhealthy else _never)
+
+
+def _walker(env: Any) -> KnownParts:
+    layout = _Layout(env, 1)
+    z, angle = layout.position(1), layout.position(2)
+
+    def unhealthy(next_obs: Array) -> Array:
+        healthy = _within(next_obs[:, z], env._healthy_z_range) & _finite(next_obs)
+        return ~(healthy & _within(next_obs[:, angle], env._healthy_angle_range))
+
+    return KnownParts(unhealthy if env._terminate_when_unhealthy else _never)
+
+
+def _ant(env: Any) -> KnownParts:
+    z = _Layout(env, 2).position(2)
+
+    def unhealthy(next_obs: Array) -> Array:
+        low, high = env._healthy_z_range
+        return ~(_finite(next_obs) & (next_obs[:, z] >= low) & (next_obs[:, z] <= high))
+
+    return KnownParts(unhealthy if env._terminate_when_unhealthy else _never)
+
+
+def _humanoid(env: Any) -> KnownParts:
+    z = _Layout(env, 2).position(2)
+
+    def unhealthy(next_obs: Array) -> Array:
+        return ~(_within(next_obs[:, z], env._healthy_z_range) & _finite(next_obs))
+
+    return KnownParts(unhealthy if env._terminate_when_unhealthy else _never)
+
+
+def _inverted_pendulum(env: Any) -> KnownParts:
+    structure = getattr(env, "observation_structure", None)
+    if not structure or int(structure["qpos"]) != 2:
+        raise ValueError(f"the layout of {type(env).__name__}'s observations is unknown: its observation_"
+                         f"structure is {structure}; give termination=")  # fmt: skip
+
+    def fallen(next_obs: Array) -> Array:
+        xp = array_api_compat.array_namespace(next_obs)
+        return ~(_finite(next_obs) & (xp.abs(next_obs[:, 1]) <= 0.2))
+
+    def reward(obs: Array, actions: Array, next_obs: Array) -> Array:
+        xp = array_api_compat.array_namespace(next_obs)
+        return xp.astype(~fallen(next_obs), next_obs.dtype)
+
+    return KnownParts(fallen, reward)
+
+
+def _endless(env: Any) -> KnownParts:
+    return KnownParts(_never)
+
+
+def _pendulum(env: Any) -> KnownParts:
+    def reward(obs: Array, actions: Array, next_obs: Array) -> Array:
+        xp = array_api_compat.array_namespace(obs)
+        angle, torque = xp.atan2(obs[:, 1], obs[:, 0]), xp.clip(actions[:, 0], -2.0, 2.0)
+        return -(angle**2 + 0.1 * obs[:, 2] ** 2 + 0.001 * torque**2)
+
+    def project(next_obs: Array) -> Array:
+        xp = array_api_compat.array_namespace(next_obs)
+        norm = xp.sqrt(next_obs[:, 0] ** 2 + next_obs[:, 1] ** 2)
+        norm = xp.where(norm > 1e-6, norm, xp.ones_like(norm))[:, None]
+        speed = xp.clip(next_obs[:, 2:3], -8.0, 8.0)
+        return xp.concat([next_obs[:, :2] / norm, speed, next_obs[:, 3:]], axis=1)
+
+    return KnownParts(_never, reward, project)
+
+
+def _mountain_car(env: Any) -> KnownParts:
+    def at_goal(next_obs: Array) -> Array:
+        return (next_obs[:, 0] >= 0.45) & (next_obs[:, 1] >= 0.0)
+
+    def reward(obs: Array, actions: Array, next_obs: Array) -> Array:
+        xp = array_api_compat.array_namespace(next_obs)
+        return 100.0 * xp.astype(at_goal(next_obs), next_obs.dtype) - 0.1 * actions[:, 0] ** 2
+
+    return KnownParts(at_goal, reward)
+
+
+_MUJOCO = "gymnasium.envs.mujoco."
+
+KNOWN: dict[str, Callable[[Any], KnownParts]] = {
+    f"{_MUJOCO}hopper_v5:HopperEnv": _hopper,
+    f"{_MUJOCO}walker2d_v5:Walker2dEnv": _walker,
+    f"{_MUJOCO}ant_v5:AntEnv": _ant,
+    f"{_MUJOCO}humanoid_v5:HumanoidEnv": _humanoid,
+    f"{_MUJOCO}inverted_pendulum_v5:InvertedPendulumEnv": _inverted_pendulum,
+    f"{_MUJOCO}half_cheetah_v5:HalfCheetahEnv": _endless,
+    f"{_MUJOCO}swimmer_v5:SwimmerEnv": _endless,
+    f"{_MUJOCO}pusher_v5:PusherEnv": _endless,
+    f"{_MUJOCO}reacher_v5:ReacherEnv": _endless,
+    "gymnasium.envs.classic_control.pendulum:PendulumEnv": _pendulum,
+    "prefrl.envs.pendulum:PendulumEnv": _pendulum,
+    "prefrl.envs.pendulum:PendulumVectorEnv": _pendulum,
+    "gymnasium.envs.classic_control.continuous_mountain_car:Continuous_MountainCarEnv": _mountain_car,
+    "prefrl.envs.mountain_car:MountainCarContinuousEnv": _mountain_car,
+    "prefrl.envs.mountain_car:MountainCarContinuousVectorEnv": _mountain_car,
+}
+"""What is known, by module and class of the environment below all wrappers."""
+
+
+def known_parts_of(env: Any) -> KnownParts:
+    """Return what is known of an environment; where a wrapper changes actions, not the reward.
+
+    Raises:
+        ValueError: if it is not in :data:`KNOWN`, a wrapper may have changed its observations, or it does not
+            tell how they are laid out.
+    """
+    rows = getattr(env, "envs", None) or getattr(env.unwrapped, "envs", None)
+    inner = rows[0] if rows else env
+    acted_on = False
+    while isinstance(inner, gym.Wrapper):
+        acted_on = acted_on or isinstance(inner, gym.ActionWrapper)
+        if not isinstance(inner, TRANSPARENT):
+            raise ValueError(f"{type(inner).__name__} may have changed what the table of terminations reads "
+                             "in observations; give termination=")  # fmt: skip
+        inner = inner.env
+    for kind in type(inner.unwrapped).__mro__:
+        known = KNOWN.get(f"{kind.__module__}:{kind.__qualname__}")
+        if known is not None:
+            parts = known(inner.unwrapped)
+            return replace(parts, reward=None) if acted_on else parts
+    names = sorted({name.partition(":")[2].removesuffix("Env") for name in KNOWN})
+    raise ValueError(f"it is not known when an episode of {type(inner.unwrapped).__name__} ends; known are "
+                     f"{', '.join(names)}: give termination=")  # fmt: skip
