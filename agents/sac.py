@@ -69,8 +69,11 @@ class BoxAgent(Agent):
         if not (actions.low < actions.high).all():
             raise ValueError(f"action_space is {actions}; its low must be below its high")
         self.observations, self.actions = math.prod(space.shape), math.prod(actions.shape)
-        low, high = (torch.as_tensor(bound, dtype=torch.float32) for bound in (actions.low, actions.high))
-        self._low, self._span = low.to(self.device), (high - low).to(self.device)
+        low, span = (
+            torch.stack([torch.full((), float(entry), device=self.device) for entry in values.flat])
+            for values in (actions.low, actions.high - actions.low)
+        )
+        self._low, self._span = low.view(actions.shape), span.view(actions.shape)
 
     def to_env(self, actions: Tensor) -> Tensor:
         """Return actions [n, A] in (-1, 1) in the environment's units [n, ...]."""

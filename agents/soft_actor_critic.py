@@ -25,7 +25,6 @@ record that autograd keeps costs a sixth of a step.
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Mapping
@@ -207,8 +206,9 @@ class SoftActorCritic:
             self.actor = StackedMLP(1, observations, config.hidden, 2 * actions)
             self.critic = self._critics(observations + actions)
             self.target = self._critics(observations + actions).requires_grad_(False)
-            self._frozen = StackedMLP(2, observations + actions, config.hidden).requires_grad_(False)
-            self._frozen_target = copy.deepcopy(self._frozen)
+            self._frozen, self._frozen_target = (
+                StackedMLP(2, observations + actions, config.hidden).requires_grad_(False) for _ in range(2)
+            )
             self.log_temperature = torch.full((), math.log(config.initial_temperature))
         self.target.load_state_dict(self.critic.state_dict())
         self._actor_weights, self._critic_weights, self._target_weights = (

@@ -46,9 +46,11 @@ from prefrl.agents import (
     heron,
     martingale,
     matrix_self_play,
+    mbpo,
     preference_rl,
     q_learning,
     regret,
+    soft_actor_critic,
     stock_dqn,
 )
 from prefrl.agents.allocation_baselines import AllocationBaseline, AllocationBaselineConfig, Resolving
@@ -62,9 +64,12 @@ from prefrl.agents.heron import Heron, HeronConfig
 from prefrl.agents.learners import LearnerConfig
 from prefrl.agents.martingale import MartingaleEvaluation
 from prefrl.agents.matrix_self_play import MatrixSelfPlay, MatrixSelfPlayConfig
+from prefrl.agents.mbpo import MBPO
+from prefrl.agents.mbpo_config import MBPOConfig
 from prefrl.agents.preference_rl import PreferenceRL, PreferenceRLConfig
 from prefrl.agents.q_learning import QLearning, QLearningConfig
 from prefrl.agents.regret import RegretAgent, RegretConfig, RewardFit
+from prefrl.agents.sac import SAC, SACConfig
 from prefrl.agents.stock_dqn import StockDQN, StockDQNConfig
 from prefrl.data import Preferences, TransitionDataset, Transitions
 from prefrl.envs.delivery import DeliveryVectorEnv
@@ -75,6 +80,7 @@ from prefrl.envs.riccati import LinearPolicy
 from prefrl.envs.stock import StockAugmentation, VectorStockAugmentation
 from prefrl.envs.vector_wrappers import AgentsAsRows
 from prefrl.functional.games import cycle_of_three
+from prefrl.nn import ensemble
 from prefrl.preferences import PartialReturn, RewardModelConfig, ask_teacher
 from prefrl.run.stepping import Stepper
 from prefrl.tabular import BackwardInduction, FiniteHorizon, StockLattice, TabularMDP
@@ -387,6 +393,77 @@ def stepped(agent: Agent) -> Step:
     return step
 
 
+BOX_SETTINGS: dict[str, Any] = {"hidden": (8,), "batch_size": 5, "learning_starts": 16, "buffer_size": 800}
+
+
+def box_env(mode: str = "SameStep") -> Any:
+    """Sixteen pendulums on the accelerator."""
+    return prefrl.envs.make_device(
+        "prefrl/Pendulum-v0", 16, device=DEVICE, generator_device="cpu", max_episode_steps=5,
+        autoreset_mode=mode,
+    )  # fmt: skip
+
+
+def sac_case(mode: str = "SameStep", **settings: Any) -> Case:
+    """Soft actor-critic on the accelerator: every step of sixteen rows takes two gradient steps."""
+
+    def make(_: FakeTensorMode) -> Step:
+        agent = SAC(box_env(mode), SACConfig(**{**BOX_SETTINGS, "train_freq": 8, **settings}), device=DEVICE)
+        return box_steps(agent)
+
+    return make
+
+
+def mbpo_case(kind: type[MBPO] = MBPO, **settings: Any) -> Case:
+    """MBPO on the accelerator: every step fits, imagines, looks at the critics and improves the policy.
+
+    A fit asks once per epoch whether to go on, which is left out.
+    """
+    small = {"model_hidden": (8, 8), "model_batch_size": 9, "max_fit_steps": 3, "updates_per_step": 1,
+             "refit_every": 1, "epoch_timesteps": 4, "rollouts_per_step": 11, "diagnostics_every": 1,
+             "diagnostics_states": 6, "rollout_schedule": (0, 1, 2, 2), "ensemble_size": 3, "elites": 2,
+             "value_gradient_warmup": 0}  # fmt: skip
+
+    def make(_: FakeTensorMode) -> Step:
+        agent = kind(box_env(), MBPOConfig(**{**BOX_SETTINGS, **small, **settings}), device=DEVICE)
+        step = box_steps(agent)
+
+        def patched() -> dict[str, Tensor]:
+            with mock.patch.object(ensemble, "asked", lambda answer: False):
+                return step()
+
+        return patched
+
+    return make
+
+
+def box_steps(agent: SAC | MBPO) -> Step:
+    """Steps as the training loop takes them; the second one learns."""
+    stepper = Stepper(agent)
+    stepper.reset()
+
+    def step() -> dict[str, Tensor]:
+        metrics: dict[str, Tensor] = {}
+        for _ in range(3):
+            stepper.step()
+            agent.num_timesteps += stepper.num_envs
+            agent.act(stepper.obs, deterministic=True)
+            metrics |= agent.update()
+        assert "train/critic_loss" in metrics
+        assert isinstance(agent, SAC) or {"model/loss", "model/rmse"} <= metrics.keys()
+        return metrics
+
+    return step
+
+
+class MBPOAsksTheDevice(MBPO):
+    """Wrong: it looks whether a rollout is over."""
+
+    def _roll_out(self, count: int, length: int) -> Tensor:
+        done = super()._roll_out(count, length)
+        return done if bool(done[0] > 0.0) else torch.zeros_like(done)
+
+
 def matrix_case(mode: str) -> Case:
     """Self-play on a matrix, which was checked on real numbers."""
 
@@ -646,6 +723,28 @@ CASES: dict[str, Case] = {
     "Heron, hierarchy": heron_case(),
     "Heron, levels apart": heron_case(level_scale=2.0, spread_of="batch", segment_length=2),
     "Heron, weighted sum": heron_case(reward_source="weighted_sum"),
+    "SAC": sac_case(),
+    "SAC, next step": sac_case("NextStep", learn_temperature=False, max_grad_norm=1.0),
+    "SAC, disabled": sac_case("Disabled", target_update_interval=2),
+    "SAC, spectral": sac_case(critic_regularizer="spectral"),
+    "SAC, spectral everywhere": sac_case(critic_regularizer="spectral", spectral_layers="all"),
+    "SAC, robust": sac_case(critic_regularizer="robust"),
+    "SAC, robust and uniform": sac_case(
+        critic_regularizer="robust", robust_attack="uniform", robust_every=2, robust_stop_gradient=True
+    ),
+    "SAC, robust in steps": sac_case(
+        critic_regularizer="robust", robust_attack="multi_step", robust_normalize=False
+    ),
+    "MBPO, ensemble": mbpo_case(learn_variance_bounds=True),
+    "MBPO, standardized": mbpo_case(standardize_targets=True, reward="known", clip_predictions=None),
+    "MBPO, one model": mbpo_case(ensemble_size=1, probabilistic=False, critic_regularizer="robust"),
+    "MBPO, one model and caps": mbpo_case(
+        ensemble_size=1, probabilistic=False, critic_regularizer="spectral", real_ratio=0.5
+    ),
+    "MBPO, value gradients": mbpo_case(probabilistic=False, model_loss="value_gradient"),
+    "MBPO, total value gradients": mbpo_case(
+        probabilistic=False, model_loss="value_gradient", value_gradient_total=True, standardize_targets=True
+    ),
     "MatrixSelfPlay, Hedge": matrix_case("hedge"),
     "MatrixSelfPlay, sampled": matrix_case("sampled"),
     "MatrixSelfPlay, reward model": matrix_case("reward_model"),
@@ -669,12 +768,13 @@ WRONG: dict[str, tuple[Case, str]] = {
     "mixes devices": (q_learning_case(MixesDevices), "FakeTensorDeviceMismatchError"),
     "copies to the host": (q_learning_case(CopiesToTheHost), "HostCopyError"),
     "DQN asks the device": (dqn_case(kind=DQNAsksTheDevice), "DataDependentOutputException"),
+    "MBPO asks the device": (mbpo_case(kind=MBPOAsksTheDevice), "DataDependentOutputException"),
     "DQN mixes devices": (dqn_case(kind=DQNMixesDevices), "FakeTensorDeviceMismatchError"),
 }
 
 
-GENERATING = (base, continuous_control, dqn, heron, martingale, matrix_self_play, preference_rl, q_learning,
-              regret, stock_dqn)  # fmt: skip
+GENERATING = (base, continuous_control, dqn, heron, martingale, matrix_self_play, mbpo, preference_rl,
+              q_learning, regret, soft_actor_critic, stock_dqn)  # fmt: skip
 """Modules that make generators of their own."""
 
 HOST_BOUND = {

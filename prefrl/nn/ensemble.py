@@ -78,9 +78,9 @@ class DynamicsEnsemble(nn.Module):
         self.network = StackedMLP(members, inputs, hidden, size, activation="silu")
         with torch.no_grad():
             for weight, bias in zip(self.network.weights(), self.network.biases(), strict=True):
-                # drawn anew beyond two standard deviations, not cut to them
-                nn.init.trunc_normal_(weight, std=1.0, a=-2.0, b=2.0)
-                weight.mul_(0.5 / math.sqrt(weight.shape[1]))
+                # normal within two standard deviations: by its inverse, as if drawn anew beyond them
+                reach = math.erf(2.0 / math.sqrt(2.0))
+                weight.uniform_(-reach, reach).erfinv_().mul_(math.sqrt(2.0) * 0.5 / math.sqrt(weight.shape[1]))
                 bias.zero_()
         for name, value in zip(("low", "high"), LOG_VARIANCE_RANGE, strict=True):
             bound = torch.full((outputs,), value)
