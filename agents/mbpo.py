@@ -379,6 +379,7 @@ class MBPO(BoxAgent):
         return {
             **{f"seconds_{name}": value for name, value in self.seconds.items()},
             **{key: None if value is None else float(value) for key, value in found.items()},
+            **super().result(),
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -110,6 +110,10 @@ class BoxAgent(Agent):
         """See :meth:`Agent.check`: warns where the critics diverge."""
         self.policy.check()
 
+    def result(self) -> dict[str, Any]:
+        """Return the largest |Q| that there was."""
+        return {"largest_q": self.policy.largest_q}
+
 
 class SAC(BoxAgent):
     """Soft actor-critic; see the module's text.

@@ -114,14 +114,15 @@ class ActorCriticConfig:
     spectral_layers: CappedLayers = "hidden"
     """Cap the layers below the output layer, or all."""
 
-    robust_eps: float = 0.02
+    robust_eps: float = 0.1
     """Half side of the box around a state, in standard deviations of each entry, positive."""
 
-    robust_weight: float = 0.1
+    robust_weight: float = 1.0
     """Weight lambda of the robust term, not negative."""
 
-    robust_normalize: bool = True
-    """Divide the weight by the running variance of the targets plus one."""
+    robust_normalize: bool = False
+    """Divide the weight by the running variance of the targets plus one. The squared errors grow with the
+    values just as the robust term does, so that without this one weight serves rewards of any scale."""
 
     robust_attack: RobustAttack = "one_step"
     """uniform noise, one_step (FGSM) or multi_step (PGD)."""
@@ -458,6 +459,11 @@ class SoftActorCritic:
         self.largest.copy_(state["largest"])
         self._share(self.critic, self._frozen)
         self._share(self.target, self._frozen_target)
+
+    @property
+    def largest_q(self) -> float:
+        """Largest |Q| of the batches so far; waits for the device."""
+        return float(self.largest[0])
 
     def check(self) -> None:
         """Warn of values that no policy could have; waits for the device."""

@@ -80,7 +80,9 @@ class DynamicsEnsemble(nn.Module):
             for weight, bias in zip(self.network.weights(), self.network.biases(), strict=True):
                 # normal within two standard deviations: by its inverse, as if drawn anew beyond them
                 reach = math.erf(2.0 / math.sqrt(2.0))
-                weight.uniform_(-reach, reach).erfinv_().mul_(math.sqrt(2.0) * 0.5 / math.sqrt(weight.shape[1]))
+                weight.uniform_(-reach, reach).erfinv_().mul_(
+                    math.sqrt(2.0) * 0.5 / math.sqrt(weight.shape[1])
+                )
                 bias.zero_()
         for name, value in zip(("low", "high"), LOG_VARIANCE_RANGE, strict=True):
             bound = torch.full((outputs,), value)

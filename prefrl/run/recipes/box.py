@@ -119,4 +119,5 @@ class BoxRecipe:
             "seconds": loop.seconds,
             # Of learning: evaluations are as long as their episodes are.
             "steps_per_second": agent.num_timesteps / (loop.seconds - loop.evaluation_seconds),
+            **agent.result(),
         }

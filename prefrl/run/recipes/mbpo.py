@@ -52,7 +52,7 @@ class TrainMBPO(BoxRecipe):
         with small_networks():
             agent = self._agent(self.training_env())
             loop = self.train(agent, folder, resume=resume, progress_bar=progress_bar)
-            return {**self.outcome(agent, loop), **agent.result()}
+            return self.outcome(agent, loop)
 
     def evaluation(self, folder: RunFolder) -> tuple[MBPO, gym.Env[Any, Any]]:
         """Return the agent of the folder's checkpoint and a fresh scalar environment for it."""
