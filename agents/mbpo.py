@@ -259,7 +259,8 @@ class MBPO(BoxAgent):
             next_obs = known.project(next_obs)
         if self._learned_reward:
             return next_obs, mean[:, 0]
-        assert known is not None and known.reward is not None
+        assert known is not None
+        assert known.reward is not None
         return next_obs, known.reward(obs, self.to_env(actions).flatten(1), next_obs)
 
     @torch.no_grad()
@@ -289,7 +290,7 @@ class MBPO(BoxAgent):
         }
 
     def _roll_out(self, count: int, length: int) -> Tensor:
-        """Add rollouts from ``count`` real states; return how many transitions and terminations there were."""
+        """Add rollouts from ``count`` real states; return the number of transitions and terminations."""
         assert self.replay is not None
         assert self.imagined is not None
         assert self.known is not None

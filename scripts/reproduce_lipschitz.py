@@ -1,12 +1,12 @@
-"""Does an ensemble help MBPO because it makes the critics smooth, and can one model with smooth critics do it?
+"""Does an ensemble help MBPO because it makes the critics smooth, and can one model do with smooth critics?
 
 Four arms (Zheng et al. 2023, arXiv 2302.01244): a probabilistic ensemble of seven (ens7_prob), one
 deterministic model (single_det), and that with spectrally capped (single_det+sn) or robust critics
 (single_det+rr).
 
-- quick, always: 10,000 transitions of Hopper-v5 and one policy, both of a run of soft actor-critic, are fixed;
-  each arm fits its model to the transitions and imagines, and critics learn from that what the policy is
-  worth. Nothing else differs, so this isolates what the model's data do to the critics.
+- quick, always: 10,000 transitions of Hopper-v5 and one policy, both of a run of soft actor-critic, are
+  fixed; each arm fits its model to the transitions and imagines, and critics learn from that what the policy
+  is worth. Nothing else differs, so this isolates what the model's data do to the critics.
 - closed loop, with --closed-loop: MBPO on Hopper-v5 from scratch, every arm.
 
 Smoothness is measured on real states in standard deviations of each entry and divided by the standard

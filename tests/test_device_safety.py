@@ -429,7 +429,7 @@ def mbpo_case(kind: type[MBPO] = MBPO, **settings: Any) -> Case:
         step = box_steps(agent)
 
         def patched() -> dict[str, Tensor]:
-            with mock.patch.object(ensemble, "asked", lambda answer: False):
+            with mock.patch.object(ensemble, "asked", return_value=False):
                 return step()
 
         return patched

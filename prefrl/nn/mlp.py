@@ -98,7 +98,7 @@ class StackedMLP(nn.Module):
         flows = [x]
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
             flows.append(torch.relu_(torch.baddbmm(bias, flows[-1], weight)))
-        outputs = _product(flows[-1], weights[-1]) + biases[-1]
+        outputs = product(flows[-1], weights[-1]) + biases[-1]
         return Record(flows, weights, outputs[..., 0] if self.scalar else outputs)
 
     @torch.no_grad()
@@ -137,7 +137,7 @@ class StackedMLP(nn.Module):
                 else:
                     back = torch.bmm(back, weights[place].transpose(1, 2))
                 torch.ops.aten.threshold_backward.grad_input(back, flows[place], 0.0, grad_input=back)
-        return None if inputs is None else _product(back, weights[0][:, inputs].transpose(1, 2))
+        return None if inputs is None else product(back, weights[0][:, inputs].transpose(1, 2))
 
     def input_gradient(self, x: Tensor, inputs: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """Return the outputs [B, N] of a scalar stack, and their gradients [B, N, entries] in the inputs."""
@@ -162,7 +162,7 @@ NARROW = 16
 """Columns below which a product is several times as fast if it is computed as its transpose."""
 
 
-def _product(x: Tensor, weight: Tensor) -> Tensor:
+def product(x: Tensor, weight: Tensor) -> Tensor:
     """Return x [B, N, in] times weight [B, in, out]."""
     if weight.shape[2] < NARROW:
         return torch.bmm(weight.transpose(1, 2), x.transpose(1, 2)).transpose(1, 2)
@@ -173,7 +173,7 @@ def _gather(layer: Any, flow: Tensor, back: Tensor, *, add: bool) -> None:
     """Put a layer's gradients for inputs [B, N, in] and slopes [B, N, out] into its ``grad``, or add them."""
     weight, bias = layer.weight.grad, layer.bias.grad
     if back.shape[2] < NARROW:
-        found = _product(flow.transpose(1, 2), back)
+        found = product(flow.transpose(1, 2), back)
         weight.add_(found) if add else weight.copy_(found)
     elif add:
         weight.baddbmm_(flow.transpose(1, 2), back)

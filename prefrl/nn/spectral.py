@@ -9,13 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .mlp import StackedMLP
+from .mlp import StackedMLP, product
 
 CappedLayers = Literal["hidden", "all"]
 """Which layers are capped: those below the output layer, or every one."""
 
 START_ITERATIONS = 30
-"""Power iterations before the first use, from random vectors."""
+"""Iterations before the first use, from random vectors."""
+
+SUBSPACE = 4
+"""Vectors that are iterated on together."""
+
+SQUARINGS = 6
+"""Squarings of a small matrix after which its columns are its first eigenvector."""
 
 
 class SpectralMLP(StackedMLP):
@@ -27,8 +33,12 @@ class SpectralMLP(StackedMLP):
 
     so small layers are left alone (plain spectral normalisation, Miyato et al. 2018, arXiv 1802.05957,
     always divides by sigma). With ReLU the product of the layers' norms bounds the Lipschitz constant. The
-    singular vectors are kept, and :meth:`iterate` brings them up to date by a step of the power iteration,
-    once per update; the gradient goes through sigma = v' W u at fixed u and v.
+    singular vectors are kept, and :meth:`iterate` brings them up to date, once per update; the gradient goes
+    through sigma = v' W u at fixed u and v.
+
+    A cap drives several singular values to it, and what is largest changes from one update to the next. A
+    single vector's power iteration then lags behind by several percent, so this iterates on the span of
+    :data:`SUBSPACE` vectors at once.
 
     Args:
         members: B.
@@ -51,9 +61,10 @@ class SpectralMLP(StackedMLP):
         self.capped = len(self.layers) - (layers == "hidden")
         """Layers that are capped, counted from the input."""
         for place, weight in enumerate(self.weights_as_learned()[: self.capped]):
-            for side, size in (("in", weight.shape[1]), ("out", weight.shape[2])):
-                vectors = F.normalize(torch.randn(members, size, device=weight.device), dim=1)
-                self.register_buffer(f"singular_{side}_{place}", vectors)
+            span = min(SUBSPACE, *weight.shape[1:])
+            for name, shape in (("singular_in", weight.shape[1:2]), ("singular_out", weight.shape[2:]),
+                                ("span", (weight.shape[2], span))):  # fmt: skip
+                self.register_buffer(f"{name}_{place}", torch.randn(members, *shape, device=weight.device))
         self.iterate(START_ITERATIONS)
 
     def weights_as_learned(self) -> list[Tensor]:
@@ -66,12 +77,17 @@ class SpectralMLP(StackedMLP):
 
     @torch.no_grad()
     def iterate(self, steps: int = 1) -> None:
-        """Bring the singular vectors up to date by steps of the power iteration."""
+        """Bring the singular vectors up to date by steps of the block power iteration."""
         for place, weight in enumerate(self.weights_as_learned()[: self.capped]):
-            into, out = self._vectors(place)
+            span = self.get_buffer(f"span_{place}")
             for _ in range(steps):
-                into.copy_(F.normalize(torch.bmm(weight, out[:, :, None])[..., 0], dim=1))
-                out.copy_(F.normalize(torch.bmm(into[:, None], weight)[:, 0], dim=1))
+                left = torch.linalg.qr(product(weight, span)).Q  # [B, in, k]
+                right = product(weight.transpose(1, 2), left)
+                span.copy_(F.normalize(right, dim=1))
+            into, out = self._vectors(place)
+            mixture = top_eigenvector(torch.bmm(right.transpose(1, 2), right))[..., None]
+            into.copy_(torch.bmm(left, mixture)[..., 0])
+            out.copy_(F.normalize(torch.bmm(right, mixture)[..., 0], dim=1))
 
     def norms(self) -> list[Tensor]:
         """Return the largest singular values [B] of the capped layers, as far as they are known."""
@@ -101,3 +117,16 @@ class SpectralMLP(StackedMLP):
             along = torch.where(sigma > self.cap, (weight.grad * weight).sum((1, 2)) / sigma, 0.0)
             weight.grad -= (along[:, None] * into)[:, :, None] * out[:, None]
             weight.grad *= scale[:, None, None]
+
+
+def top_eigenvector(matrices: Tensor) -> Tensor:
+    """Return first eigenvectors [B, k] of small positive matrices [B, k, k], without waiting for a device.
+
+    (As ``torch.linalg.eigh`` does, to see whether it failed.)
+    """
+    for _ in range(SQUARINGS):
+        matrices = matrices / matrices.diagonal(dim1=1, dim2=2).sum(1)[:, None, None].clamp(min=1e-30)
+        matrices = torch.bmm(matrices, matrices)
+    largest = matrices.diagonal(dim1=1, dim2=2).argmax(1)
+    chosen = largest[:, None, None].expand(-1, matrices.shape[1], 1)
+    return F.normalize(matrices.gather(2, chosen)[..., 0], dim=1)

@@ -1,5 +1,7 @@
 """Stacks of networks against one network at a time."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -99,3 +101,55 @@ def test_it_learns_a_different_function_in_each_member() -> None:
 def test_sizes_below_one_are_refused(sizes: tuple) -> None:
     with pytest.raises(ValueError, match="must be at least 1"):
         StackedMLP(*sizes)
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu"])
+def test_the_activation(activation: Any) -> None:
+    stack = StackedMLP(2, 3, (4,), 2, activation=activation)
+    x = torch.randn(2, 5, 3)
+    weights, biases = stack.weights(), stack.biases()
+    hidden = {"relu": torch.relu, "silu": torch.nn.functional.silu}[activation](x @ weights[0] + biases[0])
+    close(stack(x), hidden @ weights[1] + biases[1])
+
+
+@pytest.mark.parametrize(("members", "hidden", "outputs"), [
+    (2, (7, 5), None), (1, (7, 5), 6), (2, (), None), (3, (4,), 20), (1, (9,), None), (2, (), 3),
+])  # fmt: skip
+def test_gradients_by_hand_are_those_of_autograd(
+    members: int, hidden: tuple[int, ...], outputs: int | None
+) -> None:
+    stack = StackedMLP(members, 4, hidden, outputs).double()
+    x = torch.randn(members, 6, 4, dtype=torch.float64, requires_grad=True)
+    record = stack.record(x.detach())
+    close(record.outputs, stack(x))
+    slopes = torch.randn_like(record.outputs)
+    (stack(x) * slopes).sum().backward()
+    expected = [parameter.grad for parameter in stack.parameters()]
+    for parameter in stack.parameters():
+        parameter.grad = torch.full_like(parameter, torch.nan)
+    found = stack.backward(record, slopes, inputs=slice(1, 3))
+    assert x.grad is not None
+    assert found is not None
+    close(found, x.grad[..., 1:3])
+    for parameter, gradient in zip(stack.parameters(), expected, strict=True):
+        assert parameter.grad is not None
+        assert gradient is not None
+        close(parameter.grad, gradient)
+    stack.backward(record, -slopes, add=True)
+    assert all(parameter.grad is not None and parameter.grad.abs().max() < 1e-12
+               for parameter in stack.parameters())  # fmt: skip
+
+
+def test_gradients_in_the_inputs_alone() -> None:
+    stack = StackedMLP(2, 4, (8, 8)).double()
+    x = torch.randn(2, 5, 4, dtype=torch.float64, requires_grad=True)
+    outputs, slopes = stack.input_gradient(x.detach())
+    (expected,) = torch.autograd.grad(stack(x).sum(), x)
+    close(outputs, stack(x))
+    close(slopes, expected)
+    assert all(parameter.grad is None for parameter in stack.parameters())
+
+
+def test_records_are_for_relu() -> None:
+    with pytest.raises(ValueError, match="activation is 'silu'"):
+        StackedMLP(1, 2, (3,), activation="silu").record(torch.zeros(1, 1, 2))
