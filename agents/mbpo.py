@@ -315,18 +315,18 @@ class MBPO(BoxAgent):
         assert self.replay is not None
         assert self.imagined is not None
         with self._timed("policy"):
-            real = int(config.real_ratio * config.batch_size)
-            batches = self._batches(steps, real, config.batch_size - real)
             metrics: dict[str, Tensor] = {}
-            for batch in batches:
+            for batch in self.batches(steps):
                 for name, value in self.policy.step(batch).items():
                     metrics[name] = metrics[name] + value if name in metrics else value
         return {name: value / steps for name, value in metrics.items()}
 
-    def _batches(self, steps: int, real: int, imagined: int) -> Iterator[Batch]:
+    def batches(self, steps: int) -> Iterator[Batch]:
         """Yield batches of real and imagined transitions, all drawn at once."""
         assert self.replay is not None
         assert self.imagined is not None
+        real = int(self.config.real_ratio * self.config.batch_size)
+        imagined = self.config.batch_size - real
         sizes = [self.observations, self.actions, 1, 1, self.observations]
         parts: list[list[Tensor]] = []
         if imagined:

@@ -24,11 +24,9 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from prefrl.agents.mbpo import MBPO
 from prefrl.agents.mbpo_config import MBPOConfig, mbpo_preset
@@ -36,8 +34,8 @@ from prefrl.agents.sac import SACConfig
 from prefrl.agents.smoothness import smoothness, value_aware_error
 from prefrl.cli import FLAGS, execute
 from prefrl.data import seeded_generator
-from prefrl.data.replay import ReplayBuffer
 from prefrl.run.arms import finish_arms, save_evaluations
+from prefrl.run.fixed_policy import take_over
 from prefrl.run.folder import RunFolder, read_json, write_json
 from prefrl.run.recipes.mbpo import TrainMBPO
 from prefrl.run.recipes.sac import TrainSAC
@@ -147,34 +145,18 @@ class LipschitzStudy:
         """Fit an arm's model, imagine, and learn what the policy is worth; return what came of it."""
         config = self._config(rollouts_per_step=self.rollouts // 250, **change)
         agent = MBPO(gym.make(ENV_ID), config, device="cpu", seed=seed)
-        checkpoint = RunFolder.open(source, quiet=True).load_checkpoint()
-        assert checkpoint is not None
-        held = self._take_over(agent, checkpoint["agent"], seed)
+        held = take_over(agent, source, transitions=self.transitions, held_out=self.held_out, seed=seed,
+                         critics=False)  # fmt: skip
         agent.fit_model()
         agent.imagine()
-        real = int(config.real_ratio * config.batch_size)
         for _ in range(-(-self.updates // 100)):
-            for batch in agent._batches(100, real, config.batch_size - real):
+            for batch in agent.batches(100):
                 agent.policy.step(batch, evaluate=True)
         generator = seeded_generator(seed, "diagnostics")
         found = smoothness(agent.policy, held["obs"], radius=config.diagnostics_radius, generator=generator)
         predicted, _ = agent.model_step(held["obs"], held["actions"], deterministic=True)
         found |= value_aware_error(agent.policy, held["next_obs"], predicted)
         return {name: float(value) for name, value in found.items()} | agent.seconds
-
-    def _take_over(self, agent: MBPO, state: Mapping[str, Any], seed: int) -> dict[str, Tensor]:
-        """Give an agent another's policy and some of its transitions; return those that are held out."""
-        agent.policy.actor.load_state_dict(state["policy"]["actor"])
-        with torch.no_grad():
-            agent.policy.log_temperature.copy_(state["policy"]["log_temperature"])
-        stored = {name: values.flatten(0, 1) for name, values in state["replay"]["storage"].items()}
-        order = torch.randperm(len(stored["rewards"]), generator=seeded_generator(seed, "split"))
-        chosen, held = order[: self.transitions], order[self.transitions :][: self.held_out]
-        agent.replay = ReplayBuffer(self.transitions, 1, gamma=agent.config.gamma)
-        kept = {name: values[chosen][:, None] for name, values in stored.items()}
-        agent.replay.load_state_dict({"added": self.transitions, "storage": kept}, agent.device)
-        agent.policy.moments.add(stored["obs"][chosen], stored["mask"][chosen])
-        return {name: values[held] for name, values in stored.items()}
 
 
 def geometric(runs: list[dict[str, Any]], name: str) -> float:

@@ -48,7 +48,7 @@ def test_a_linear_function_has_one_slope_everywhere() -> None:
 
 def test_local_estimates_stay_below_the_truth_and_find_more_than_the_slope_in_the_middle() -> None:
     function, at = with_gradient(bump), torch.zeros(1, 2)
-    # sin(3 x) cos(2 y): slope 3 at the origin, the largest anywhere; at (pi / 6, 0) it is 0 in the middle only
+    # sin(3 x) cos(2 y): slope 3 at the origin, the largest anywhere; at (pi / 6, 0) it is 0 in the middle
     assert 2.6 < float(local_lipschitz(function, at, 0.05, generator())) <= 3.0 + 1e-4
     top = torch.tensor([[math.pi / 6.0, 0.0]])
     assert float(gradient_norms(function, top)) < 1e-4

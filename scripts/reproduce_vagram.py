@@ -1,0 +1,216 @@
+"""Does it help a model that is too small to know what matters: plain regression beside value gradients.
+
+Pendulum-v1 with and without 15 distractors, one deterministic model, the loss plain (mse) or weighted by the
+value's gradient (VaGraM, Voelcker et al. 2022, arXiv 2204.01464):
+
+- offline, always: transitions and critics of a run of soft actor-critic, which sees the distractors too, are
+  fixed; models of several sizes are fitted to the transitions
+- closed loop, with --closed-loop: MBPO from scratch, a small model with distractors, a large one without
+
+The reward is known, so that models predict observations alone. Errors are in standard deviations of each
+entry, on transitions held out. Every seed is reported; runs have folders of their own below the study's, and
+the same command goes on with a study that was stopped.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from prefrl.agents.mbpo import MBPO
+from prefrl.agents.mbpo_config import MBPOConfig, mbpo_preset
+from prefrl.agents.sac import SACConfig
+from prefrl.agents.smoothness import value_aware_error
+from prefrl.agents.soft_actor_critic import STD_FLOOR
+from prefrl.cli import FLAGS, execute
+from prefrl.run.arms import finish_arms, save_evaluations
+from prefrl.run.fixed_policy import take_over
+from prefrl.run.folder import RunFolder, read_json, write_json
+from prefrl.run.recipes.box import DISTRACTED
+from prefrl.run.recipes.mbpo import TrainMBPO
+from prefrl.run.recipes.sac import TrainSAC
+from prefrl.run.recipes.shared import small_networks
+from prefrl.run.study import check_positive, finish_run, run_study
+
+ENV_ID, TASK_ENTRIES = "Pendulum-v1", 3
+
+LARGE = (200, 200, 200, 200)
+
+SETTINGS: dict[str, tuple[int, tuple[int, ...]]] = {
+    "15 distractors, 1 x 16": (15, (16,)),
+    "15 distractors, 2 x 32": (15, (32, 32)),
+    "no distractors, 4 x 200": (0, LARGE),
+}
+"""Distractors and hidden layers of the offline comparisons."""
+
+LOSSES = ("mse", "value_gradient")
+
+SHOWN = ("value_aware_error", "task_mse", "total_mse", "distractor_gradient")
+
+
+@dataclass(frozen=True)
+class VaGraMStudy:
+    """Plain regression beside value gradients."""
+
+    out: Path = Path("runs/vagram")
+    """Run folder: new, empty, or of the same study."""
+
+    seeds: int = 5
+    """Seeds 0, 1, ... of the offline comparison."""
+
+    transitions: int = 5_000
+    """Transitions that models are fitted to."""
+
+    held_out: int = 1_000
+    """Transitions beside those, on which everything is measured."""
+
+    policy_timesteps: int = 10_000
+    """Timesteps of the runs that critics and transitions are from."""
+
+    fits: int = 3
+    """Fits one after the other: each has at most 2,000 gradient steps."""
+
+    closed_loop: bool = False
+    """Run MBPO from scratch too."""
+
+    closed_seeds: int = 3
+    """Seeds 0, 1, ... of those runs."""
+
+    closed_timesteps: int = 4_000
+    """Timesteps of those runs."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "seeds", "transitions", "held_out", "policy_timesteps", "fits", "closed_seeds",
+                       "closed_timesteps")  # fmt: skip
+        if self.transitions + self.held_out > self.policy_timesteps:
+            raise ValueError(f"policy_timesteps is {self.policy_timesteps}; {self.transitions} transitions "
+                             f"and {self.held_out} held out need at least as many")  # fmt: skip
+
+    def run(self) -> None:
+        """Run the study in its folder, or go on with it."""
+        run_study(self, resumable=True)
+
+    def measure(self, folder: RunFolder) -> dict[str, Any]:
+        """Run what has not been run yet; print and return all of it."""
+        offline = {
+            name: {loss: [self._offline(folder.path, name, loss, seed) for seed in range(self.seeds)]
+                   for loss in LOSSES}
+            for name in SETTINGS
+        }  # fmt: skip
+        result: dict[str, Any] = {"offline": offline, "offline_ratios": {}}
+        for name, arms in offline.items():
+            result["offline_ratios"][name] = ratios(arms)
+            show(name, arms, result["offline_ratios"][name])
+        if self.closed_loop:
+            for name, (distractors, hidden) in (("distracted", (15, (16,))), ("plain", (0, LARGE))):
+                base = TrainMBPO(
+                    env_id=ENV_ID, distractors=distractors, agent=config(hidden, learning_starts=250),
+                    total_timesteps=self.closed_timesteps, eval_every=max(1, self.closed_timesteps // 16),
+                )  # fmt: skip
+                arms = {loss: replace(base, agent=replace(base.agent, model_loss=loss)) for loss in LOSSES}
+                runs = finish_arms(arms, self.closed_seeds, folder.path / name)
+                save_evaluations(runs, folder.path / f"{name}.png", "return")
+                result[name] = runs
+                show_closed(name, runs)
+        return result
+
+    def _offline(self, path: Path, name: str, loss: str, seed: int) -> dict[str, float]:
+        """Return what a model is like, from its file if it was fitted before."""
+        file = path / "offline" / f"{name.replace(' ', '_').replace(',', '')}-{loss}-{seed}.json"
+        if not file.exists():
+            distractors, hidden = SETTINGS[name]
+            source = TrainSAC(
+                env_id=ENV_ID, distractors=distractors, total_timesteps=self.policy_timesteps, seed=seed,
+                agent=SACConfig(hidden=config(hidden).hidden, learning_starts=250),
+            )  # fmt: skip
+            policy = path / "policies" / f"{distractors}-{seed}"
+            finish_run(source, policy)
+            file.parent.mkdir(exist_ok=True)
+            with small_networks():
+                found = self._fit(policy, distractors, replace(config(hidden), model_loss=loss), seed)
+            write_json(file, found)
+        done: dict[str, float] = read_json(file)
+        return done
+
+    def _fit(self, policy: Path, distractors: int, settings: MBPOConfig, seed: int) -> dict[str, float]:
+        """Fit a model to a run's transitions; return its errors on others, and what they mean to the values."""
+        env = (
+            gym.make(DISTRACTED, env_id=ENV_ID, distractors=distractors) if distractors else gym.make(ENV_ID)
+        )
+        agent = MBPO(env, settings, device="cpu", seed=seed)
+        held = take_over(agent, policy, transitions=self.transitions, held_out=self.held_out, seed=seed,
+                         critics=True)  # fmt: skip
+        for _ in range(self.fits):
+            agent.fit_model()
+        predicted, _ = agent.model_step(held["obs"], held["actions"], deterministic=True)
+        deviations = agent.policy.moments.std(STD_FLOOR)
+        errors = ((predicted - held["next_obs"]) / deviations).square().mean(0)
+        with torch.no_grad():
+            slopes = agent.policy.partial_gradients(held["next_obs"])[1] * deviations
+        mass = slopes.square().mean((0, 1))
+        found = value_aware_error(agent.policy, held["next_obs"], predicted)
+        return {
+            "value_aware_error": float(found["model/value_aware_error"]),
+            "task_mse": float(errors[:TASK_ENTRIES].mean()),
+            "total_mse": float(errors.mean()),
+            "distractor_gradient": float(mass[TASK_ENTRIES:].sum() / mass.sum()),
+        }
+
+
+def config(hidden: tuple[int, ...], **change: Any) -> MBPOConfig:
+    """Return the settings of one deterministic model of a size."""
+    return replace(
+        mbpo_preset(ENV_ID, "cpu"), ensemble_size=1, probabilistic=False, model_hidden=hidden, reward="known",
+        value_gradient_warmup=0, **change,
+    )  # fmt: skip
+
+
+def ratios(arms: Mapping[str, list[dict[str, float]]]) -> dict[str, float]:
+    """Return what value gradients have over plain regression: ratios of means over seeds."""
+    return {
+        name: float(np.mean([run[name] for run in arms["value_gradient"]])
+                    / np.mean([run[name] for run in arms["mse"]]))
+        for name in SHOWN[:3]
+    }  # fmt: skip
+
+
+def show(title: str, arms: Mapping[str, list[dict[str, float]]], found: Mapping[str, float]) -> None:
+    """Print a table of every seed, and the ratios."""
+    table = Table("loss", "seed", *SHOWN, title=title)
+    for loss, runs in arms.items():
+        for seed, run in enumerate(runs):
+            table.add_row(loss, str(seed), *(f"{run[name]:.4g}" for name in SHOWN))
+    console = Console(width=110)
+    console.print(table)
+    console.print(
+        "value_gradient / mse: " + ", ".join(f"{name} {value:.3g}" for name, value in found.items())
+    )
+
+
+def show_closed(title: str, runs: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Print a table of every closed-loop run."""
+    names = ("final_return", "value_aware_model_error", "model_rmse", "seconds")
+    table = Table("loss", "seed", *names, title=f"closed loop, {title}")
+    for loss, results in runs.items():
+        for seed, run in enumerate(results):
+            table.add_row(loss, str(seed), *(f"{run[name]:.4g}" for name in names))
+    Console(width=110).print(table)
+
+
+def main() -> int:
+    """Run the study that the flags describe; return the exit status."""
+    return execute(lambda: tyro.cli(VaGraMStudy, description=__doc__, config=FLAGS))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
