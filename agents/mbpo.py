@@ -311,9 +311,6 @@ class MBPO(BoxAgent):
 
     def _improve(self, steps: int) -> dict[str, Tensor]:
         """Take gradient steps of actor and critics; return the mean of their metrics."""
-        config = self.config
-        assert self.replay is not None
-        assert self.imagined is not None
         with self._timed("policy"):
             metrics: dict[str, Tensor] = {}
             for batch in self.batches(steps):

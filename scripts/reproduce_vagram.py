@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prefrl.agents.mbpo import MBPO
-from prefrl.agents.mbpo_config import MBPOConfig, mbpo_preset
+from prefrl.agents.mbpo_config import MBPOConfig, ModelLoss, mbpo_preset
 from prefrl.agents.sac import SACConfig
 from prefrl.agents.smoothness import value_aware_error
 from prefrl.agents.soft_actor_critic import STD_FLOOR
@@ -53,7 +53,7 @@ SETTINGS: dict[str, tuple[int, tuple[int, ...]]] = {
 }
 """Distractors and hidden layers of the offline comparisons."""
 
-LOSSES = ("mse", "value_gradient")
+LOSSES: tuple[ModelLoss, ...] = ("mse", "value_gradient")
 
 SHOWN = ("value_aware_error", "task_mse", "total_mse", "distractor_gradient")
 
@@ -114,7 +114,7 @@ class VaGraMStudy:
         if self.closed_loop:
             for name, (distractors, hidden) in (("distracted", (15, (16,))), ("plain", (0, LARGE))):
                 base = TrainMBPO(
-                    env_id=ENV_ID, distractors=distractors, agent=config(hidden, learning_starts=250),
+                    env_id=ENV_ID, distractors=distractors, agent=config(hidden, learning_starts=250, value_gradient_warmup=500),
                     total_timesteps=self.closed_timesteps, eval_every=max(1, self.closed_timesteps // 16),
                 )  # fmt: skip
                 arms = {loss: replace(base, agent=replace(base.agent, model_loss=loss)) for loss in LOSSES}
@@ -124,7 +124,7 @@ class VaGraMStudy:
                 show_closed(name, runs)
         return result
 
-    def _offline(self, path: Path, name: str, loss: str, seed: int) -> dict[str, float]:
+    def _offline(self, path: Path, name: str, loss: ModelLoss, seed: int) -> dict[str, float]:
         """Return what a model is like, from its file if it was fitted before."""
         file = path / "offline" / f"{name.replace(' ', '_').replace(',', '')}-{loss}-{seed}.json"
         if not file.exists():
@@ -137,16 +137,17 @@ class VaGraMStudy:
             finish_run(source, policy)
             file.parent.mkdir(exist_ok=True)
             with small_networks():
-                found = self._fit(policy, distractors, replace(config(hidden), model_loss=loss), seed)
+                found = self._fit(
+                    policy, distractors, config(hidden, model_loss=loss, value_gradient_warmup=0), seed
+                )
             write_json(file, found)
         done: dict[str, float] = read_json(file)
         return done
 
     def _fit(self, policy: Path, distractors: int, settings: MBPOConfig, seed: int) -> dict[str, float]:
-        """Fit a model to a run's transitions; return its errors on others, and what they mean to the values."""
-        env = (
-            gym.make(DISTRACTED, env_id=ENV_ID, distractors=distractors) if distractors else gym.make(ENV_ID)
-        )
+        """Fit a model to a run's transitions; return its errors on others, and what the values feel of them."""
+        more = {"env_id": ENV_ID, "distractors": distractors} if distractors else {}
+        env = gym.make(DISTRACTED if distractors else ENV_ID, **more)
         agent = MBPO(env, settings, device="cpu", seed=seed)
         held = take_over(agent, policy, transitions=self.transitions, held_out=self.held_out, seed=seed,
                          critics=True)  # fmt: skip
@@ -169,10 +170,8 @@ class VaGraMStudy:
 
 def config(hidden: tuple[int, ...], **change: Any) -> MBPOConfig:
     """Return the settings of one deterministic model of a size."""
-    return replace(
-        mbpo_preset(ENV_ID, "cpu"), ensemble_size=1, probabilistic=False, model_hidden=hidden, reward="known",
-        value_gradient_warmup=0, **change,
-    )  # fmt: skip
+    settings: dict[str, Any] = {"ensemble_size": 1, "probabilistic": False, "reward": "known"}
+    return replace(mbpo_preset(ENV_ID, "cpu"), model_hidden=hidden, **{**settings, **change})
 
 
 def ratios(arms: Mapping[str, list[dict[str, float]]]) -> dict[str, float]:

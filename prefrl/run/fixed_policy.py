@@ -1,4 +1,4 @@
-"""What studies of models share that fix a policy and its transitions, and look at what models make of them."""
+"""What studies of models share that fix a policy and transitions, and look at what models make of them."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ def take_over(
         agent.policy.actor.load_state_dict(state["policy"]["actor"])
         with torch.no_grad():
             agent.policy.log_temperature.copy_(state["policy"]["log_temperature"])
+    agent.num_timesteps = int(checkpoint["num_timesteps"])
     fresh = type(agent.policy.moments)(agent.observations, agent.device)
     fresh.add(stored["obs"][chosen], stored["mask"][chosen])
     agent.policy.moments = fresh
