@@ -102,7 +102,7 @@ class VaGraMStudy:
 
     def measure(self, folder: RunFolder) -> dict[str, Any]:
         """Run what has not been run yet; print and return all of it."""
-        offline = {
+        offline: dict[str, dict[str, list[dict[str, float]]]] = {
             name: {loss: [self._offline(folder.path, name, loss, seed) for seed in range(self.seeds)]
                    for loss in LOSSES}
             for name in SETTINGS
@@ -114,11 +114,14 @@ class VaGraMStudy:
         if self.closed_loop:
             for name, (distractors, hidden) in (("distracted", (15, (16,))), ("plain", (0, LARGE))):
                 base = TrainMBPO(
-                    env_id=ENV_ID, distractors=distractors, agent=config(hidden, learning_starts=250, value_gradient_warmup=500),
-                    total_timesteps=self.closed_timesteps, eval_every=max(1, self.closed_timesteps // 16),
+                    env_id=ENV_ID, distractors=distractors, total_timesteps=self.closed_timesteps,
+                    agent=config(hidden, learning_starts=250, value_gradient_warmup=500),
+                    eval_every=max(1, self.closed_timesteps // 16),
                 )  # fmt: skip
-                arms = {loss: replace(base, agent=replace(base.agent, model_loss=loss)) for loss in LOSSES}
-                runs = finish_arms(arms, self.closed_seeds, folder.path / name)
+                closed: dict[str, TrainMBPO] = {
+                    loss: replace(base, agent=replace(base.agent, model_loss=loss)) for loss in LOSSES
+                }
+                runs = finish_arms(closed, self.closed_seeds, folder.path / name)
                 save_evaluations(runs, folder.path / f"{name}.png", "return")
                 result[name] = runs
                 show_closed(name, runs)
@@ -145,8 +148,8 @@ class VaGraMStudy:
         return done
 
     def _fit(self, policy: Path, distractors: int, settings: MBPOConfig, seed: int) -> dict[str, float]:
-        """Fit a model to a run's transitions; return its errors on others, and what the values feel of them."""
-        more = {"env_id": ENV_ID, "distractors": distractors} if distractors else {}
+        """Fit a model to a run's transitions; return its errors on others, and what values feel of them."""
+        more: dict[str, Any] = {"env_id": ENV_ID, "distractors": distractors} if distractors else {}
         env = gym.make(DISTRACTED if distractors else ENV_ID, **more)
         agent = MBPO(env, settings, device="cpu", seed=seed)
         held = take_over(agent, policy, transitions=self.transitions, held_out=self.held_out, seed=seed,
