@@ -33,6 +33,7 @@ from torch import Tensor
 
 from prefrl.data import Transitions
 from prefrl.data.model_buffer import ModelBuffer
+from prefrl.data.moments import RunningMoments
 from prefrl.data.replay import Batch, ReplayBuffer
 from prefrl.envs.known_parts import KnownParts, known_parts_of
 from prefrl.functional.model_learning import rollout_length, value_gradient_weights
@@ -180,6 +181,8 @@ class MBPO(BoxAgent):
         self._learned_at = now
         if now < config.learning_starts or self.replay is None:
             return {}
+        if len(self.replay) < min(config.learning_starts, self.replay.capacity):
+            return {}  # after load() the replay starts anew
         metrics: dict[str, Tensor] = {}
         first = self.imagined is None
         if first or now // config.refit_every > self._fitted_at // config.refit_every:
@@ -201,7 +204,7 @@ class MBPO(BoxAgent):
             rewards = [rows["rewards"][:, None]] if self._learned_reward else []
             targets = torch.cat([*rewards, change], 1)
             metrics = self.model.fit(
-                inputs, targets, self._generator, rows=rows["mask"], entries=self._entries(rows["next_obs"])
+                inputs, targets, self._generator, rows=rows["mask"], entries=self._entries(rows, change)
             )
         self._unseen = 0
         if self.config.clip_predictions is not None:
@@ -211,9 +214,13 @@ class MBPO(BoxAgent):
             self._reach = torch.stack([low - margin, high + margin])
         return metrics
 
-    def _entries(self, next_obs: Tensor) -> Tensor | None:
-        """Return the weights [n, D] of squared errors by entry, those of a learned reward being 1."""
-        config = self.config
+    def _entries(self, rows: Mapping[str, Tensor], change: Tensor) -> Tensor | None:
+        """Return the weights [n, D] of squared errors by entry, those of a learned reward being 1.
+
+        Where changes [n, D] of the observation are fitted in standard deviations, the value's gradient is
+        in them too.
+        """
+        config, next_obs = self.config, rows["next_obs"]
         if config.loss != "value_gradient":
             return None
         width = self.observations + int(self._learned_reward)
@@ -225,8 +232,13 @@ class MBPO(BoxAgent):
             parts.append(
                 self.policy.total_gradients(some) if total else self.policy.partial_gradients(some)[1]
             )
+        gradients = torch.cat(parts, 1)
+        if config.standardize_targets:
+            moments = RunningMoments(self.observations, self.device)
+            moments.add(change, rows["mask"])
+            gradients = gradients * moments.std(0.0)
         weights = value_gradient_weights(
-            torch.cat(parts, 1),
+            gradients,
             clip_quantile=config.value_gradient_quantile,
             normalize=config.value_gradient_normalize,
             floor=config.value_gradient_floor,

@@ -290,7 +290,7 @@ class EnsembleFit:
             targets: [n, D] in their units.
             generator: draws the split, the bootstrap and the batches, on its own device.
             rows: [n] weights of rows, 0 for rows that are none; None: 1.
-            entries: [n, D] weights of squared errors in the targets' units; None: 1.
+            entries: [n, D] weights of squared errors, as they are fitted (standardised or not); None: 1.
 
         Returns:
             Metrics: loss, epochs, gradient steps, and the elites' squared error on held-out rows.
@@ -366,7 +366,7 @@ class EnsembleFit:
     def _standardize(self, table: Tensor, train: Tensor, widths: Sequence[int]) -> None:
         """Learn means and deviations of training rows [m]; standardise the whole table in place."""
         ensemble = self.ensemble
-        inputs, targets, weights, *entries = torch.split(table, list(widths), 1)
+        inputs, targets, weights, *_ = torch.split(table, list(widths), 1)
         chosen = weights[train]
         pairs = [(inputs, ensemble.input_mean, ensemble.input_std)]
         if self.settings.standardize_targets:
@@ -378,8 +378,6 @@ class EnsembleFit:
             found = (((seen - mean).square() * chosen).sum(0) / total).sqrt()
             std.copy_(torch.where(found < STD_FLOOR, torch.ones_like(found), found))
             part.sub_(mean).div_(std)
-        if entries and self.settings.standardize_targets:
-            entries[0].mul_(ensemble.target_std.square())
 
     @staticmethod
     def _parts(table: Tensor, widths: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:

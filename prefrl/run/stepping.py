@@ -74,16 +74,16 @@ class Stepper:
             actions = self.agent.act(obs)
         taken = actions if self.on_device else actions.cpu().numpy()
         next_obs, rewards, terminations, truncations, infos = self.env.step(taken)
-        if not self.on_device and not np.isfinite(rewards).all():
-            wrong = rewards[~np.isfinite(rewards)][0]
-            raise FloatingPointError(f"the environment's reward is {wrong} after timestep "
-                                     f"{self.agent.num_timesteps}; rewards must be finite")  # fmt: skip
+        successors = successor_obs(self.mode, next_obs, infos)
+        if not self.on_device:
+            self._refuse_non_finite("reward", rewards)
+            map_obs(lambda values: self._refuse_non_finite("observation", values), successors)
         mask = transition_mask(self.mode, self.ended)
         transitions = Transitions(
             obs=obs,
             actions=actions,
             rewards=self._tensor(rewards),
-            next_obs=map_obs(self._tensor, successor_obs(self.mode, next_obs, infos)),
+            next_obs=map_obs(self._tensor, successors),
             terminations=self._tensor(terminations),
             truncations=self._tensor(truncations),
             mask=self._tensor(mask),
@@ -100,6 +100,13 @@ class Stepper:
             "infos": infos,
             "transitions": transitions,
         }
+
+    def _refuse_non_finite(self, what: str, values: Any) -> None:
+        """Raise FloatingPointError for what would spread over everything that is learned."""
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            wrong = values[~np.isfinite(values)][0]
+            raise FloatingPointError(f"the environment's {what} is {wrong} after timestep "
+                                     f"{self.agent.num_timesteps}; {what}s must be finite")  # fmt: skip
 
     def _infos(self, infos: Mapping[str, Any]) -> dict[str, Tensor]:
         keys = self.agent.info_keys

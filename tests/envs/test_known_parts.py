@@ -140,9 +140,9 @@ def test_on_device_and_vector_environments_are_known_too() -> None:
 
 
 def test_wrappers_of_actions_hide_the_reward_only() -> None:
-    env = RescaleAction(make("Pendulum-v1"), np.float32(-1.0), np.float32(1.0))
+    env = RescaleAction(make("Pendulum-v1"), -1.0, 1.0)
     assert known_parts_of(env).reward is None
-    assert known_parts_of(make("prefrl/Distracted-v0", env_id="Pendulum-v1")).reward is not None
+    assert known_parts_of(gym.make("prefrl/Distracted-v0", env_id="Pendulum-v1")).reward is not None
 
 
 @pytest.mark.parametrize("wrapper", [NormalizeObservation, FlattenObservation])
