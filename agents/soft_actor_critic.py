@@ -54,6 +54,9 @@ RobustAttack = Literal["uniform", "one_step", "multi_step"]
 STD_FLOOR = 1e-3
 """Least standard deviation of an observation's entry, where boxes are measured in it."""
 
+ITERATES_EVERY, TARGET_ITERATES_EVERY = 2, 8
+"""Gradient steps between two looks at the spectral norms of the critics, and of their targets."""
+
 VARIANCE_RATE = 0.01
 """Share of the newest batch in the running variance of the targets."""
 
@@ -114,15 +117,15 @@ class ActorCriticConfig:
     spectral_layers: CappedLayers = "hidden"
     """Cap the layers below the output layer, or all."""
 
-    robust_eps: float = 0.1
+    robust_eps: float = 0.02
     """Half side of the box around a state, in standard deviations of each entry, positive."""
 
-    robust_weight: float = 1.0
+    robust_weight: float = 0.1
     """Weight lambda of the robust term, not negative."""
 
     robust_normalize: bool = False
-    """Divide the weight by the running variance of the targets plus one. The squared errors grow with the
-    values just as the robust term does, so that without this one weight serves rewards of any scale."""
+    """Divide the weight by the running variance of the targets plus one. Squared errors and robust term grow
+    alike with the scale of the rewards, so this is not needed to serve rewards of any scale."""
 
     robust_attack: RobustAttack = "one_step"
     """uniform noise, one_step (FGSM) or multi_step (PGD)."""
@@ -252,19 +255,18 @@ class SoftActorCritic:
         Without a cap it has their memory; capped weights are worked out after every update (:meth:`_cap`).
         """
         if isinstance(critics, SpectralMLP):
-            SoftActorCritic._cap(critics, frozen, iterate=False)
+            critics.show(frozen)
             return
         for mine, theirs in zip(frozen.parameters(), critics.parameters(), strict=True):
             mine.data = theirs.data
 
     @staticmethod
-    @torch.no_grad()
-    def _cap(critics: StackedMLP, frozen: StackedMLP, *, iterate: bool = True) -> None:
+    def _cap(critics: StackedMLP, frozen: StackedMLP, *, iterate: bool) -> None:
+        """Work out the capped weights anew, if there are any."""
         if isinstance(critics, SpectralMLP):
             if iterate:
                 critics.iterate()
-            theirs = [*critics.weights(), *critics.biases()]
-            torch._foreach_copy_([*frozen.weights(), *frozen.biases()], theirs)
+            critics.show(frozen)
 
     # The policy and its value ----------------------------------------------------------------------------
 
@@ -344,7 +346,8 @@ class SoftActorCritic:
         self.updates += 1
         if self.updates % config.target_update_interval == 0:
             self._target_weights.follow(self._critic_weights, config.tau)
-            self._cap(self.target, self._frozen_target)
+            slowly = self.updates % TARGET_ITERATES_EVERY == 0  # its norms change as slowly as it does
+            self._cap(self.target, self._frozen_target, iterate=slowly)
         torch.maximum(self.largest, torch.stack([metrics["train/q_largest"], soft]), out=self.largest)
         return metrics
 
@@ -358,7 +361,7 @@ class SoftActorCritic:
     def _improve_critics(self, batch: Batch, targets: Tensor, weights: Tensor) -> dict[str, Tensor]:
         """Step down the gradient of L_Q; the weights [B] sum to 1."""
         critic = self.critic
-        clean = critic.record(pairs(batch.obs, batch.actions))
+        clean = self._frozen.record(pairs(batch.obs, batch.actions))  # as they are, caps included
         errors = clean.outputs - targets
         slopes = errors * weights  # dL_Q/dQ
         metrics = {
@@ -378,7 +381,7 @@ class SoftActorCritic:
         if isinstance(critic, SpectralMLP):
             critic.pull_back()
         self._take_step("critic", self._critic_weights)
-        self._cap(critic, self._frozen)
+        self._cap(critic, self._frozen, iterate=self.updates % ITERATES_EVERY == 0)
         return metrics
 
     def _attacked(self, batch: Batch, clean: Tensor, targets: Tensor) -> Record | None:
@@ -397,7 +400,7 @@ class SoftActorCritic:
             obs, clean, config.robust_eps * self.moments.std(STD_FLOOR), 2.0 * draws - 1.0,
             config.attack_steps,
         )  # fmt: skip
-        return self.critic.record(pairs(moved, batch.actions))
+        return self._frozen.record(pairs(moved, batch.actions))
 
     def _robust_weight(self) -> Tensor | float:
         weight = self.config.robust_weight

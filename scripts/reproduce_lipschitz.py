@@ -50,7 +50,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "ens7_prob": {},
     "single_det": SINGLE,
     "single_det+sn": {**SINGLE, "critic_regularizer": "spectral"},
-    "single_det+rr": {**SINGLE, "critic_regularizer": "robust"},
+    "single_det+rr": {**SINGLE, "critic_regularizer": "robust", "robust_eps": 0.1, "robust_weight": 1.0},
 }
 """What differs between the arms."""
 

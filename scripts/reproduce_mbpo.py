@@ -38,7 +38,7 @@ GOALS = {"pendulum": -200.0, "inverted_pendulum": 1000.0}
 """Returns that are good enough."""
 
 SINGLE_ROBUST: dict[str, Any] = {
-    "ensemble_size": 1, "probabilistic": False, "critic_regularizer": "robust"
+    "ensemble_size": 1, "probabilistic": False, "critic_regularizer": "robust", "robust_weight": 0.01
 }  # fmt: skip
 
 

@@ -75,7 +75,10 @@ class VaGraMStudy:
     """Transitions beside those, on which everything is measured."""
 
     policy_timesteps: int = 10_000
-    """Timesteps of the runs that critics and transitions are from."""
+    """Timesteps of the runs without distractors that critics and transitions are from."""
+
+    distracted_timesteps: int = 30_000
+    """Timesteps of the runs with distractors: critics take that long to see that those mean nothing."""
 
     fits: int = 3
     """Fits one after the other: each has at most 2,000 gradient steps."""
@@ -90,8 +93,8 @@ class VaGraMStudy:
     """Timesteps of those runs."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "seeds", "transitions", "held_out", "policy_timesteps", "fits", "closed_seeds",
-                       "closed_timesteps")  # fmt: skip
+        check_positive(self, "seeds", "transitions", "held_out", "policy_timesteps", "distracted_timesteps",
+                       "fits", "closed_seeds", "closed_timesteps")  # fmt: skip
         if self.transitions + self.held_out > self.policy_timesteps:
             raise ValueError(f"policy_timesteps is {self.policy_timesteps}; {self.transitions} transitions "
                              f"and {self.held_out} held out need at least as many")  # fmt: skip
@@ -132,8 +135,9 @@ class VaGraMStudy:
         file = path / "offline" / f"{name.replace(' ', '_').replace(',', '')}-{loss}-{seed}.json"
         if not file.exists():
             distractors, hidden = SETTINGS[name]
+            steps = self.distracted_timesteps if distractors else self.policy_timesteps
             source = TrainSAC(
-                env_id=ENV_ID, distractors=distractors, total_timesteps=self.policy_timesteps, seed=seed,
+                env_id=ENV_ID, distractors=distractors, total_timesteps=steps, seed=seed,
                 agent=SACConfig(hidden=config(hidden).hidden, learning_starts=250),
             )  # fmt: skip
             policy = path / "policies" / f"{distractors}-{seed}"

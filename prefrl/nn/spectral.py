@@ -17,11 +17,11 @@ CappedLayers = Literal["hidden", "all"]
 START_ITERATIONS = 30
 """Iterations before the first use, from random vectors."""
 
-SUBSPACE = 4
+SUBSPACE = 6
 """Vectors that are iterated on together."""
 
-SQUARINGS = 6
-"""Squarings of a small matrix after which its columns are its first eigenvector."""
+SQUARINGS = 5
+"""Squarings of a small matrix after which its columns are its first eigenvector, or close to it."""
 
 
 class SpectralMLP(StackedMLP):
@@ -60,42 +60,46 @@ class SpectralMLP(StackedMLP):
         self.cap = cap
         self.capped = len(self.layers) - (layers == "hidden")
         """Layers that are capped, counted from the input."""
-        for place, weight in enumerate(self.weights_as_learned()[: self.capped]):
-            span = min(SUBSPACE, *weight.shape[1:])
-            for name, shape in (("singular_in", weight.shape[1:2]), ("singular_out", weight.shape[2:]),
-                                ("span", (weight.shape[2], span))):  # fmt: skip
-                self.register_buffer(f"{name}_{place}", torch.randn(members, *shape, device=weight.device))
+        shapes = [weight.shape[1:] for weight in self.weights_as_learned()[: self.capped]]
+        span = min(SUBSPACE, *(size for shape in shapes for size in shape))
+        device = self.weights_as_learned()[0].device
+        for place, (size, out) in enumerate(shapes):
+            for name, shape in (("left", (size,)), ("right", (out,)), ("span", (out, span)),
+                                ("scale", (1, 1)), ("pull", (size, 1))):  # fmt: skip
+                self.register_buffer(f"{name}_{place}", torch.randn(members, *shape, device=device))
         self.iterate(START_ITERATIONS)
 
     def weights_as_learned(self) -> list[Tensor]:
         """Return the parameters, before they are scaled."""
         return super().weights()
 
-    def _vectors(self, place: int) -> tuple[Tensor, Tensor]:
-        """Return the singular vectors [B, in] and [B, out] of a layer."""
-        return self.get_buffer(f"singular_in_{place}"), self.get_buffer(f"singular_out_{place}")
+    def _kept(self, name: str) -> list[Tensor]:
+        """Return what is kept of each capped layer under a name."""
+        return [self.get_buffer(f"{name}_{place}") for place in range(self.capped)]
 
     @torch.no_grad()
     def iterate(self, steps: int = 1) -> None:
-        """Bring the singular vectors up to date by steps of the block power iteration."""
-        for place, weight in enumerate(self.weights_as_learned()[: self.capped]):
-            span = self.get_buffer(f"span_{place}")
-            for _ in range(steps):
-                left = torch.linalg.qr(product(weight, span)).Q  # [B, in, k]
-                right = product(weight.transpose(1, 2), left)
+        """Bring singular vectors and scales up to date by steps of the block power iteration."""
+        weights, spans = self.weights_as_learned()[: self.capped], self._kept("span")
+        for _ in range(steps):
+            lefts = [torch.linalg.qr(product(*both)).Q for both in zip(weights, spans, strict=True)]
+            rights = [product(w.transpose(1, 2), left) for w, left in zip(weights, lefts, strict=True)]
+            for span, right in zip(spans, rights, strict=True):
                 span.copy_(F.normalize(right, dim=1))
-            into, out = self._vectors(place)
-            mixture = top_eigenvector(torch.bmm(right.transpose(1, 2), right))[..., None]
-            into.copy_(torch.bmm(left, mixture)[..., 0])
-            out.copy_(F.normalize(torch.bmm(right, mixture)[..., 0], dim=1))
+        grams = torch.cat([torch.bmm(right.transpose(1, 2), right) for right in rights])
+        mixtures = top_eigenvector(grams)[..., None].split(self.members)  # type: ignore[no-untyped-call]
+        for place, mixture in enumerate(mixtures):
+            left, right = torch.bmm(lefts[place], mixture), torch.bmm(rights[place], mixture)[..., 0]
+            sigma = torch.linalg.vector_norm(right, dim=1, keepdim=True).clamp(min=1e-30)
+            self.get_buffer(f"left_{place}").copy_(left[..., 0])
+            torch.div(right, sigma, out=self.get_buffer(f"right_{place}"))
+            torch.div(self.cap, sigma.clamp(min=self.cap)[..., None], out=self.get_buffer(f"scale_{place}"))
+            torch.mul(left, ((sigma > self.cap) / sigma)[..., None], out=self.get_buffer(f"pull_{place}"))
 
     def norms(self) -> list[Tensor]:
-        """Return the largest singular values [B] of the capped layers, as far as they are known."""
-        found = []
-        for place, weight in enumerate(self.weights_as_learned()[: self.capped]):
-            into, out = self._vectors(place)
-            found.append((torch.bmm(into[:, None], weight)[:, 0] * out).sum(1))
-        return found
+        """Return the largest singular values [B] of the capped layers as they are now, with a gradient."""
+        parts = zip(self._kept("left"), self.weights_as_learned(), self._kept("right"), strict=False)
+        return [(torch.bmm(left[:, None], weight)[:, 0] * right).sum(1) for left, weight, right in parts]
 
     def weights(self) -> list[Tensor]:
         """Return the weights [B, in, out] of each layer, capped."""
@@ -105,18 +109,27 @@ class SpectralMLP(StackedMLP):
         return weights
 
     @torch.no_grad()
+    def show(self, other: StackedMLP) -> None:
+        """Write capped weights, as of the last :meth:`iterate`, and biases to a stack without caps."""
+        mine, theirs = self.weights_as_learned(), other.weights()
+        for place, scale in enumerate(self._kept("scale")):
+            torch.mul(mine[place], scale, out=theirs[place])
+        torch._foreach_copy_(
+            [*theirs[self.capped :], *other.biases()], [*mine[self.capped :], *self.biases()]
+        )
+
+    @torch.no_grad()
     def pull_back(self) -> None:
         """Turn the ``grad`` that :meth:`backward` leaves in capped weights into that of the learned ones.
 
-        With G the former, and W scaled by c / sigma, it is c / sigma (G - <G, W> v u' / sigma).
+        With G the former, and W scaled by c / sigma, it is c / sigma (G - <G, W> v u' / sigma). Norms are
+        those of the last :meth:`iterate`.
         """
-        for place, sigma in enumerate(self.norms()):
+        parts = zip(self._kept("pull"), self._kept("right"), self._kept("scale"), strict=True)
+        for place, (pull, right, scale) in enumerate(parts):
             weight: Any = self.layers[place].weight
-            into, out = self._vectors(place)
-            scale = self.cap / sigma.clamp(min=self.cap)
-            along = torch.where(sigma > self.cap, (weight.grad * weight).sum((1, 2)) / sigma, 0.0)
-            weight.grad -= (along[:, None] * into)[:, :, None] * out[:, None]
-            weight.grad *= scale[:, None, None]
+            along = torch.linalg.vecdot(weight.grad.flatten(1), weight.flatten(1))
+            weight.grad.addcmul_(along[:, None, None] * pull, right[:, None], value=-1.0).mul_(scale)
 
 
 def top_eigenvector(matrices: Tensor) -> Tensor:
@@ -124,9 +137,11 @@ def top_eigenvector(matrices: Tensor) -> Tensor:
 
     (As ``torch.linalg.eigh`` does, to see whether it failed.)
     """
+    # With trace 1 the first eigenvalue is at least 1 / k: no power here falls out of float32's range.
+    matrices = matrices / matrices.diagonal(dim1=1, dim2=2).sum(1)[:, None, None].clamp(min=1e-30)
     for _ in range(SQUARINGS):
-        matrices = matrices / matrices.diagonal(dim1=1, dim2=2).sum(1)[:, None, None].clamp(min=1e-30)
         matrices = torch.bmm(matrices, matrices)
     largest = matrices.diagonal(dim1=1, dim2=2).argmax(1)
     chosen = largest[:, None, None].expand(-1, matrices.shape[1], 1)
-    return F.normalize(matrices.gather(2, chosen)[..., 0], dim=1)
+    column = matrices.gather(2, chosen)[..., 0]
+    return F.normalize(column / column.abs().amax(1, keepdim=True).clamp(min=1e-30), dim=1)
