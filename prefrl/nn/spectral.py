@@ -61,9 +61,9 @@ class SpectralMLP(StackedMLP):
         self.capped = len(self.layers) - (layers == "hidden")
         """Layers that are capped, counted from the input."""
         shapes = [weight.shape[1:] for weight in self.weights_as_learned()[: self.capped]]
-        span = min(SUBSPACE, *(size for shape in shapes for size in shape))
         device = self.weights_as_learned()[0].device
         for place, (size, out) in enumerate(shapes):
+            span = min(SUBSPACE, size, out)
             for name, shape in (("left", (size,)), ("right", (out,)), ("span", (out, span)),
                                 ("scale", (1, 1)), ("pull", (size, 1))):  # fmt: skip
                 self.register_buffer(f"{name}_{place}", torch.randn(members, *shape, device=device))
@@ -86,10 +86,13 @@ class SpectralMLP(StackedMLP):
             rights = [product(w.transpose(1, 2), left) for w, left in zip(weights, lefts, strict=True)]
             for span, right in zip(spans, rights, strict=True):
                 span.copy_(F.normalize(right, dim=1))
-        grams = torch.cat([torch.bmm(right.transpose(1, 2), right) for right in rights])
-        mixtures = top_eigenvector(grams)[..., None].split(self.members)  # type: ignore[no-untyped-call]
-        for place, mixture in enumerate(mixtures):
-            left, right = torch.bmm(lefts[place], mixture), torch.bmm(rights[place], mixture)[..., 0]
+        grams = [torch.bmm(right.transpose(1, 2), right) for right in rights]
+        widest = max(gram.shape[2] for gram in grams)
+        padded = [F.pad(gram, (0, widest - gram.shape[2]) * 2) for gram in grams]
+        mixtures = top_eigenvector(torch.cat(padded)).view(self.capped, self.members, widest, 1)
+        for place, mixture in enumerate(mixtures.unbind(0)):
+            chosen = mixture[:, : spans[place].shape[2]]
+            left, right = torch.bmm(lefts[place], chosen), torch.bmm(rights[place], chosen)[..., 0]
             sigma = torch.linalg.vector_norm(right, dim=1, keepdim=True).clamp(min=1e-30)
             self.get_buffer(f"left_{place}").copy_(left[..., 0])
             torch.div(right, sigma, out=self.get_buffer(f"right_{place}"))

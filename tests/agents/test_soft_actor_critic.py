@@ -1,6 +1,7 @@
 """The gradient step of soft actor-critic against its losses, written down plainly and left to autograd."""
 
 import copy
+import dataclasses
 from typing import Any
 
 import pytest
@@ -137,6 +138,22 @@ def test_the_actor_sees_the_critics_after_their_step() -> None:
             torch.testing.assert_close(policy._frozen(inputs), policy.critic(inputs))
             torch.testing.assert_close(policy._frozen_target(inputs), policy.target(inputs))
             assert not torch.allclose(policy._frozen(inputs), policy._frozen_target(inputs), rtol=1e-3)
+
+
+@pytest.mark.parametrize("layers", ["hidden", "all"])
+def test_caps_hold_while_the_critics_learn(layers: Any) -> None:
+    """E0: exact singular values of what critics and targets use, after 200 updates."""
+    policy = make(hidden=(32, 32), critic_regularizer="spectral", spectral_layers=layers)
+    rows = batch()
+    steep = dataclasses.replace(rows, returns=100.0 * rows.obs[:, 0])
+    for _ in range(200):
+        policy.step(steep)
+    capped = 3 if layers == "all" else 2
+    learned = policy.critic.weights_as_learned()  # type: ignore[operator]
+    assert any(float(torch.linalg.matrix_norm(weight.detach(), ord=2).max()) > 1.05 for weight in learned)
+    for network in (policy._frozen, policy._frozen_target):
+        for weight in network.weights()[:capped]:
+            assert float(torch.linalg.matrix_norm(weight, ord=2).max()) <= 1.02
 
 
 def test_targets_follow_the_critics() -> None:
