@@ -19,6 +19,8 @@ NAMES = (
     "preference_rl",
     "heron",
     "self_play",
+    "sac",
+    "mbpo",
     "datasets",
     "runs",
 )
@@ -49,7 +51,7 @@ def test_the_code_runs_in_an_empty_folder(page, tmp_path):
 
 def test_there_is_code_on_every_page():
     assert all(BLOCKS.values())
-    assert sum(map(len, BLOCKS.values())) == 29
+    assert sum(map(len, BLOCKS.values())) == 32
 
 
 @pytest.mark.parametrize(
