@@ -31,7 +31,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from prefrl.data import Transitions
+from prefrl.data import Transitions, seeded_generator
 from prefrl.data.model_buffer import ModelBuffer
 from prefrl.data.moments import RunningMoments
 from prefrl.data.replay import Batch, ReplayBuffer
@@ -96,12 +96,13 @@ class MBPO(BoxAgent):
         config = self.config
         self._check_spaces()
         self.known = self._known(termination, reward)
-        self._generator = make_generator(self.device, seed)
+        own = seeded_generator(seed, "model").initial_seed()  # unrelated to the policy's own noise
+        self._generator = make_generator(self.device, own)
         self.policy = SoftActorCritic(self.observations, self.actions, config, device=self.device, seed=seed)
         self._learned_reward = config.reward == "learned"
         cuda = [self.device] if self.device.type == "cuda" else []
         with torch.device(self.device), torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(seed + 1)
+            torch.manual_seed(own)
             ensemble = DynamicsEnsemble(
                 config.ensemble_size,
                 self.observations + self.actions,
@@ -260,9 +261,8 @@ class MBPO(BoxAgent):
         mean, std = self.model.elite.predict_split(torch.cat([obs, actions], 1), self._generator)
         if std is not None and not deterministic:
             place = self._generator.device
-            mean = mean + std * torch.randn(mean.shape, generator=self._generator, device=place).to(
-                self.device
-            )
+            noise = torch.randn(mean.shape, generator=self._generator, device=place)
+            mean = mean + std * noise.to(self.device)
         next_obs = obs + mean[:, int(self._learned_reward) :]
         if self.config.clip_predictions is not None:
             next_obs = torch.minimum(torch.maximum(next_obs, self._reach[0]), self._reach[1])

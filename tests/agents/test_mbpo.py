@@ -124,6 +124,13 @@ def test_predictions_stay_close_to_the_data() -> None:
     torch.testing.assert_close(next_obs[:, :2].square().sum(1), torch.ones(5))  # and on the circle
 
 
+def test_policy_and_model_draw_unrelated_numbers() -> None:
+    agent = make()
+    assert not torch.equal(agent.policy.generator.get_state(), agent._generator.get_state())
+    one, other = (torch.randn(50, generator=draws) for draws in (agent.policy.generator, agent._generator))
+    assert abs(float(torch.corrcoef(torch.stack([one, other]))[0, 1])) < 0.5
+
+
 def test_a_known_reward_is_not_learned() -> None:
     agent = make(reward="known", probabilistic=False)
     assert agent.model.ensemble.outputs == 3
