@@ -58,25 +58,29 @@ SILENT = 10**9
 
 MBRL = """
 import json, os, sys, tempfile, time
-import gymnasium as gym, omegaconf, torch
+import gymnasium as gym, numpy as np, omegaconf, torch
 import mbrl.algorithms.mbpo as mbpo, mbrl.env.termination_fns as terms
-from hydra import compose, initialize_config_dir
 import mbrl.examples
 blocks, threads = int(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(threads)
 torch.set_flush_denormal(True)
 stamps = []
+def box_of(low, high, shape):
+    return gym.spaces.Box(np.array(low, dtype=np.float32), np.array(high, dtype=np.float32))
 class Timed(gym.Wrapper):
     def step(self, action):
         stamps.append(time.perf_counter())
         return self.env.step(action)
 conf = os.path.join(list(mbrl.examples.__path__)[0], "conf")
-with initialize_config_dir(config_dir=conf, version_base=None):
-    cfg = compose("main", ["algorithm=mbpo", "overrides=mbpo_inv_pendulum", "device=cpu",
-                           "algorithm.initial_exploration_steps=500",
-                           f"overrides.num_steps={250 * (blocks + 1)}"])
-omegaconf.OmegaConf.set_struct(cfg, False)
-cfg.algorithm.agent.action_space._target_ = "gymnasium.spaces.Box"
+load = omegaconf.OmegaConf.load
+cfg = omegaconf.OmegaConf.create({"seed": 0, "device": "cpu", "log_frequency_agent": 10**9})
+for name, file in (("algorithm", "mbpo"), ("dynamics_model", "gaussian_mlp_ensemble"),
+                   ("overrides", "mbpo_inv_pendulum")):
+    cfg[name] = load(os.path.join(conf, name, file + ".yaml"))
+cfg.algorithm.initial_exploration_steps = 500
+cfg.overrides.num_steps = 250 * (blocks + 1)
+cfg.algorithm.agent.action_space._target_ = "__main__.box_of"
+cfg.dynamics_model._recursive_ = False  # as Hydra was when mbrl-lib was written
 os.chdir(tempfile.mkdtemp())
 env, test = Timed(gym.make("InvertedPendulum-v5")), gym.make("InvertedPendulum-v5")
 mbpo.train(env, test, terms.inverted_pendulum, cfg, silent=True)
