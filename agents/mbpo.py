@@ -23,9 +23,12 @@ What is known of an environment is not learned: where its episodes end, and if w
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -39,9 +42,9 @@ from prefrl.envs.known_parts import KnownParts, known_parts_of
 from prefrl.functional.model_learning import rollout_length, value_gradient_weights
 from prefrl.nn.ensemble import DynamicsEnsemble, EnsembleFit, FitSettings
 
-from .base import Spaces, make_generator, restore_generator
+from .base import Agent, Spaces, make_generator, restore_generator
 from .mbpo_config import MBPOConfig
-from .sac import BoxAgent
+from .sac import BoxAgent, mean_of
 from .smoothness import smoothness, value_aware_error
 from .soft_actor_critic import SoftActorCritic
 
@@ -52,7 +55,7 @@ GRADIENT_ROWS = 4096
 """Rows whose value gradients are taken at once."""
 
 
-class MBPO(BoxAgent):
+class MBPO(BoxAgent, Agent):
     """Model-based policy optimisation; see the module's text.
 
     Args:
@@ -120,7 +123,8 @@ class MBPO(BoxAgent):
         )  # fmt: skip
         self.model = EnsembleFit(
             ensemble, settings, elites=min(config.elites, config.ensemble_size),
-            lr=config.model_learning_rate, decays=config.decays, max_grad_norm=config.model_max_grad_norm,
+            lr=config.model_learning_rate, decays=config.decays,
+            max_grad_norm=math.inf if config.model_max_grad_norm is None else config.model_max_grad_norm,
         )  # fmt: skip
         self.replay: ReplayBuffer | None = None
         self.imagined: ModelBuffer | None = None
@@ -137,8 +141,14 @@ class MBPO(BoxAgent):
         """Return what is known of the environment; None if there is no environment."""
         if termination is None and isinstance(self.env, Spaces):
             return None
-        known = known_parts_of(self.env) if termination is None else KnownParts(termination)
-        known = known if reward is None else KnownParts(known.termination, reward, known.project)
+        try:
+            known = known_parts_of(self.env)
+        except (ValueError, AttributeError):  # Spaces have nothing to look at
+            if termination is None:
+                raise
+            known = KnownParts(termination)
+        given = {"termination": termination, "reward": reward}
+        known = replace(known, **{name: part for name, part in given.items() if part is not None})
         if self.config.reward == "known" and known.reward is None:
             raise ValueError("reward is 'known', but nobody knows it; give reward=, or learn it")
         return known
@@ -147,22 +157,8 @@ class MBPO(BoxAgent):
 
     def observe(self, transitions: Transitions) -> None:
         """Keep one step of the environments."""
-        if self.replay is None:
-            self.replay = self._empty_replay(len(transitions.rewards))
-        step = self.kept(transitions)
-        self.replay.add(step)
-        self.policy.moments.add(step.obs, step.mask)
+        super().observe(transitions)
         self._unseen += 1
-
-    def restarted(self) -> None:
-        """See :meth:`Agent.restarted`."""
-        if self.replay is not None:
-            self.replay.cut()
-
-    def relabel(self, rewards: Tensor) -> None:
-        """See :meth:`Agent.relabel`; what is imagined keeps its rewards until it is pushed out."""
-        if self.replay is not None:
-            self.replay.relabel(rewards)
 
     def _rows(self, steps: int | None = None) -> dict[str, Tensor]:
         """Return all real transitions, or those of the newest steps, [n, ...] by name."""
@@ -187,14 +183,15 @@ class MBPO(BoxAgent):
         metrics: dict[str, Tensor] = {}
         first = self.imagined is None
         if first or now // config.refit_every > self._fitted_at // config.refit_every:
-            if not first and now - self._diagnosed_at >= config.diagnostics_every:
+            never = not self.diagnostics  # and what the fit sees is lost to them
+            if not first and (never or now - self._diagnosed_at >= config.diagnostics_every):
                 self.diagnose()
                 metrics |= self.diagnostics
             metrics |= self.fit_model()
             metrics |= self.imagine()
             self._fitted_at = now
         steps = (now - max(before, config.learning_starts - 1)) * config.updates_per_step
-        return metrics | self._improve(steps)
+        return metrics | self._improve(steps) if steps else metrics
 
     def fit_model(self) -> dict[str, Tensor]:
         """Fit the ensemble to all real transitions; return metrics."""
@@ -290,24 +287,24 @@ class MBPO(BoxAgent):
                 self.imagined = ModelBuffer(capacity, width, self.device)
             self.imagined.resize(capacity)
             left = config.rollouts_per_step * config.refit_every
-            done = torch.zeros(2, device=self.device)
+            done = torch.zeros(3, device=self.device)
             while left > 0:
                 done += self._roll_out(min(left, ROLLOUT_ROWS), length)
                 left -= ROLLOUT_ROWS
-        starts = config.rollouts_per_step * config.refit_every
         return {
             "model/rollout_length": torch.full((), float(length), device=self.device),
-            "model/mean_rollout_length": done[0] / starts,
+            "model/mean_rollout_length": done[0] / done[2].clamp(min=1.0),
             "model/terminations": done[1] / done[0].clamp(min=1.0),
         }
 
     def _roll_out(self, count: int, length: int) -> Tensor:
-        """Add rollouts from ``count`` real states; return the number of transitions and terminations."""
+        """Add rollouts from ``count`` states; return numbers of transitions, terminations and starts [3]."""
         assert self.replay is not None
         assert self.imagined is not None
         assert self.known is not None
         start = self.replay.sample(count, self._generator)
         obs, going = start.obs, start.weights > 0.0
+        starts = going.sum()
         done = torch.zeros(2, device=self.device)
         for _ in range(length):
             actions = self.policy.act(obs)
@@ -319,16 +316,12 @@ class MBPO(BoxAgent):
             self.imagined.add(row, going)
             done += torch.stack([going.sum(), (going & ends).sum()])
             going, obs = going & ~ends, next_obs
-        return done
+        return torch.cat([done, starts[None]])
 
     def _improve(self, steps: int) -> dict[str, Tensor]:
         """Take gradient steps of actor and critics; return the mean of their metrics."""
         with self._timed("policy"):
-            metrics: dict[str, Tensor] = {}
-            for batch in self.batches(steps):
-                for name, value in self.policy.step(batch).items():
-                    metrics[name] = metrics[name] + value if name in metrics else value
-        return {name: value / steps for name, value in metrics.items()}
+            return mean_of(self.policy.step(batch) for batch in self.batches(steps))
 
     def batches(self, steps: int) -> Iterator[Batch]:
         """Yield batches of real and imagined transitions, all drawn at once."""
@@ -341,7 +334,8 @@ class MBPO(BoxAgent):
         if imagined:
             rows = self.imagined.sample(steps * imagined, self._generator).view(steps, imagined, -1)
             obs, actions, rewards, discounts, next_obs = torch.split(rows, sizes, -1)
-            weights = torch.ones_like(rewards[..., 0])
+            # Where every rollout failed there is nothing yet: rows of zeros, which must not count.
+            weights = torch.ones_like(rewards[..., 0]) * (self.imagined.filled > 0)
             parts.append([obs, actions, rewards[..., 0], next_obs, discounts[..., 0], weights])
         if real:
             batch = self.replay.sample(steps * real, self._generator)
@@ -363,7 +357,7 @@ class MBPO(BoxAgent):
         if self._unseen:
             newest = self._rows(self._unseen)
             predicted, _ = self.model_step(newest["obs"], newest["actions"], deterministic=True)
-            found |= value_aware_error(self.policy, newest["next_obs"], predicted)
+            found |= value_aware_error(self.policy, newest["next_obs"], predicted, newest["mask"])
         self.diagnostics, self._diagnosed_at = found, self.num_timesteps
 
     @contextmanager
@@ -391,6 +385,29 @@ class MBPO(BoxAgent):
             **{key: None if value is None else float(value) for key, value in found.items()},
             **super().result(),
         }
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        env: Any = None,
+        device: torch.device | str = "auto",
+        *,
+        termination: Callable[[Tensor], Tensor] | None = None,
+        reward: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+    ) -> MBPO:
+        """See :meth:`Agent.load`; functions that the agent was given are given again, to go on learning."""
+        if env is None or (termination is None and reward is None):
+            return super().load(path, env=env, device=device)
+        kept = super().load(path, device=device)
+        agent = cls(env, kept.config, termination=termination, reward=reward, device=device, seed=kept.seed)
+        spaces, theirs = ((one.observation_space, one.action_space) for one in (agent, kept))
+        if spaces != theirs:
+            raise ValueError(f"{path} was trained on {theirs[0]} and {theirs[1]}; env has {spaces[0]} and "
+                             f"{spaces[1]}")  # fmt: skip
+        agent.num_timesteps = kept.num_timesteps
+        agent.load_state_dict(kept.saved_state())
+        return agent
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Agent.state_dict`."""
@@ -427,6 +444,3 @@ class MBPO(BoxAgent):
         if state["imagined"] is not None:
             self.imagined = ModelBuffer(1, 2 * self.observations + self.actions + 2, self.device)
             self.imagined.load_state_dict(state["imagined"])
-
-    def _empty_replay(self, num_envs: int) -> ReplayBuffer:
-        return ReplayBuffer(self.config.buffer_size, num_envs, gamma=self.config.gamma)

@@ -59,8 +59,8 @@ class MBPOConfig(ActorCriticConfig):
     model_batch_size: int = 256
     """Transitions of a gradient step of the model, for each network."""
 
-    model_max_grad_norm: float = 100.0
-    """Gradients of the model are cut to this norm."""
+    model_max_grad_norm: float | None = 100.0
+    """Gradients of the model are cut to this norm; None: they are not."""
 
     learn_variance_bounds: bool = False
     """Learn the bounds of the log variances, as the paper's code does; others found it better not to."""
@@ -134,10 +134,12 @@ class MBPOConfig(ActorCriticConfig):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # a file holds a list
         check_counts(self, "buffer_size", "updates_per_step", "ensemble_size", "elites", "model_batch_size",
                      "refit_every", "rollouts_per_step", "retain_epochs", "diagnostics_every",
-                     "diagnostics_states", "learning_starts")  # fmt: skip
+                     "diagnostics_states")  # fmt: skip
         for name in ("holdout_max", "max_fit_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.learning_starts < 2:
+            raise ValueError(f"learning_starts is {self.learning_starts}; a fit needs at least 2")
         for name in ("patience", "value_gradient_warmup"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
@@ -145,7 +147,7 @@ class MBPOConfig(ActorCriticConfig):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
         for name in ("model_learning_rate", "model_max_grad_norm", "diagnostics_radius"):
-            if not getattr(self, name) > 0.0:
+            if getattr(self, name) is not None and not getattr(self, name) > 0.0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
         for name in ("model_weight_decay", "clip_predictions"):
             if getattr(self, name) is not None and not getattr(self, name) >= 0.0:
@@ -244,6 +246,5 @@ def mbpo_preset(env_id: str, preset: Preset) -> MBPOConfig:
     if preset == "cpu":
         return replace(MBPOConfig(), **CPU)
     name = env_id.rpartition("/")[2].rpartition("-")[0]
-    return replace(
-        MBPOConfig(), **PAPER.get(name, OTHERS), learn_variance_bounds=True, initial_temperature=1.0
-    )
+    common = {"learn_variance_bounds": True, "clip_predictions": None, "model_max_grad_norm": None}
+    return replace(MBPOConfig(), **{**common, **PAPER.get(name, OTHERS)})

@@ -7,7 +7,7 @@ Scalar, vector and on-device environments are the same to it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -46,8 +46,19 @@ class SACConfig(ActorCriticConfig):
             raise ValueError(f"learning_starts is {self.learning_starts}; it must not be negative")
 
 
-class BoxAgent(Agent):
-    """What agents have in common that act in a bounded Box with actions scaled to (-1, 1) inside.
+def mean_of(metrics: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the mean of each metric over those steps that report it."""
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+    for step in metrics:
+        for name, value in step.items():
+            sums[name] = sums[name] + value if name in sums else value
+            counts[name] = counts.get(name, 0) + 1
+    return {name: value / counts[name] if counts[name] > 1 else value for name, value in sums.items()}
+
+
+class BoxAgent:
+    """What agents have in common that act in a bounded Box, scaled to (-1, 1) inside (mixin before Agent).
 
     Raises:
         ValueError: if observations or actions are of another kind, or actions unbounded.
@@ -57,27 +68,40 @@ class BoxAgent(Agent):
         actions: A, size of a flattened action.
     """
 
+    config: Any
+    device: torch.device
+    observation_space: Any
+    action_space: Any
+    num_timesteps: int
     policy: SoftActorCritic
+    replay: ReplayBuffer | None
 
     def _check_spaces(self) -> None:
         name, space, actions = type(self).__name__, self.observation_space, self.action_space
-        if not isinstance(space, gym.spaces.Box) or space.dtype == np.uint8:
+        if not isinstance(space, gym.spaces.Box) or not np.issubdtype(space.dtype, np.floating):
             raise ValueError(f"observation_space is {space}; {name} takes a Box of floating-point numbers")
-        if not isinstance(actions, gym.spaces.Box) or not np.isfinite([actions.low, actions.high]).all():
-            raise ValueError(f"action_space is {actions}; {name} takes a Box with finite bounds (a wrapper "
-                             "such as gymnasium.wrappers.RescaleAction or ClipAction may help)")  # fmt: skip
+        if not isinstance(actions, gym.spaces.Box) or not np.issubdtype(actions.dtype, np.floating):
+            raise ValueError(f"action_space is {actions}; {name} takes a Box of floating-point numbers")
+        with np.errstate(over="ignore"):
+            bounded = np.isfinite(actions.high - actions.low).all()
+        if not bounded:
+            raise ValueError(f"action_space is {actions}; {name} takes a Box with finite bounds: wrap the "
+                             "environment, in gymnasium.wrappers.TransformAction for example")  # fmt: skip
         if not (actions.low < actions.high).all():
             raise ValueError(f"action_space is {actions}; its low must be below its high")
         self.observations, self.actions = math.prod(space.shape), math.prod(actions.shape)
-        low, span = (
-            torch.stack([torch.full((), float(entry), device=self.device) for entry in values.flat])
-            for values in (actions.low, actions.high - actions.low)
+        self._low, self._high = (
+            torch.stack([torch.full((), float(entry), device=self.device) for entry in values.flat]).view(
+                actions.shape
+            )
+            for values in (actions.low, actions.high)
         )
-        self._low, self._span = low.view(actions.shape), span.view(actions.shape)
+        self._span = self._high - self._low
 
     def to_env(self, actions: Tensor) -> Tensor:
         """Return actions [n, A] in (-1, 1) in the environment's units [n, ...]."""
-        return self._low + 0.5 * (actions.view(-1, *self._low.shape) + 1.0) * self._span
+        scaled = self._low + 0.5 * (actions.view(-1, *self._low.shape) + 1.0) * self._span
+        return torch.clamp(scaled, self._low, self._high)  # what is rounded may be beyond them
 
     def from_env(self, actions: Tensor) -> Tensor:
         """Return actions [n, ...] in the environment's units as [n, A] in [-1, 1]."""
@@ -106,6 +130,27 @@ class BoxAgent(Agent):
             next_obs=transitions.next_obs.to(torch.float32).flatten(1),
         )
 
+    def restarted(self) -> None:
+        """See :meth:`Agent.restarted`."""
+        if self.replay is not None:
+            self.replay.cut()
+
+    def relabel(self, rewards: Tensor) -> None:
+        """See :meth:`Agent.relabel`; what a model made up keeps its rewards until it is pushed out."""
+        if self.replay is not None:
+            self.replay.relabel(rewards)
+
+    def observe(self, transitions: Transitions) -> None:
+        """Keep one step of the environments."""
+        if self.replay is None:
+            self.replay = self._empty_replay(len(transitions.rewards))
+        step = self.kept(transitions)
+        self.replay.add(step)
+        self.policy.moments.add(step.obs, step.mask)
+
+    def _empty_replay(self, num_envs: int) -> ReplayBuffer:
+        return ReplayBuffer(self.config.buffer_size, num_envs, gamma=self.config.gamma)
+
     def check(self) -> None:
         """See :meth:`Agent.check`: warns where the critics diverge."""
         self.policy.check()
@@ -115,7 +160,7 @@ class BoxAgent(Agent):
         return {"largest_q": self.policy.largest_q}
 
 
-class SAC(BoxAgent):
+class SAC(BoxAgent, Agent):
     """Soft actor-critic; see the module's text.
 
     Args:
@@ -153,25 +198,6 @@ class SAC(BoxAgent):
         self.replay: ReplayBuffer | None = None
         self._learned_at = 0
 
-    def observe(self, transitions: Transitions) -> None:
-        """Keep one step of the environments."""
-        if self.replay is None:
-            self.replay = self._empty_replay(len(transitions.rewards))
-        step = self.kept(transitions)
-        self.replay.add(step)
-        if self.config.critic_regularizer == "robust":
-            self.policy.moments.add(step.obs, step.mask)
-
-    def restarted(self) -> None:
-        """See :meth:`Agent.restarted`."""
-        if self.replay is not None:
-            self.replay.cut()
-
-    def relabel(self, rewards: Tensor) -> None:
-        """See :meth:`Agent.relabel`."""
-        if self.replay is not None:
-            self.replay.relabel(rewards)
-
     def update(self) -> dict[str, Tensor]:
         """Take the gradient steps that are due; see :meth:`Agent.update`."""
         config, before, now = self.config, self._learned_at, self.num_timesteps
@@ -179,13 +205,11 @@ class SAC(BoxAgent):
         if now <= config.learning_starts or self.replay is None:
             return {}
         rounds = now // config.train_freq - max(before, config.learning_starts) // config.train_freq
-        metrics: dict[str, Tensor] = {}
-        steps = rounds * config.gradient_steps
-        for _ in range(steps):
-            batch = self.replay.sample(config.batch_size, self.policy.generator)
-            for name, value in self.policy.step(batch).items():
-                metrics[name] = metrics[name] + value if name in metrics else value
-        return {name: value / steps for name, value in metrics.items()} if steps > 1 else metrics
+        replay, draws = self.replay, self.policy.generator
+        return mean_of(
+            self.policy.step(replay.sample(config.batch_size, draws))
+            for _ in range(rounds * config.gradient_steps)
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Agent.state_dict`."""
@@ -207,6 +231,3 @@ class SAC(BoxAgent):
         if state["replay"] is not None:
             self.replay = self._empty_replay(int(state["num_envs"]))
             self.replay.load_state_dict(state["replay"], self.device)
-
-    def _empty_replay(self, num_envs: int) -> ReplayBuffer:
-        return ReplayBuffer(self.config.buffer_size, num_envs, gamma=self.config.gamma)

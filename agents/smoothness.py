@@ -65,8 +65,12 @@ def high(values: Tensor) -> Tensor:
     return values.sort().values[min(len(values) - 1, int(0.95 * len(values)))]
 
 
-def value_aware_error(policy: SoftActorCritic, next_obs: Tensor, predicted: Tensor) -> dict[str, Tensor]:
+def value_aware_error(
+    policy: SoftActorCritic, next_obs: Tensor, predicted: Tensor, mask: Tensor
+) -> dict[str, Tensor]:
     """Return what a model's errors mean to the values, for states [N, D] and their predictions, as scalars.
+
+    Rows where ``mask`` [N] is False are no transitions, and do not count.
 
     - ``value_aware_error``: mean |V(f(s, a)) - V(s')|
     - ``rmse``: of the predictions, in standard deviations
@@ -79,8 +83,9 @@ def value_aware_error(policy: SoftActorCritic, next_obs: Tensor, predicted: Tens
     distances = torch.linalg.vector_norm(guess - truth, dim=-1)
     bound = segment_lipschitz(function, truth, guess) * distances
     slack = 1e-4 * (1.0 + function(truth)[0].abs())  # what float32 rounds
+    weights = mask.to(gaps.dtype) / mask.sum().clamp(min=1)
     return {
-        "model/value_aware_error": gaps.mean(),
-        "model/rmse": (guess - truth).square().mean().sqrt(),
-        "model/bound_holds": (gaps <= bound + slack).to(gaps.dtype).mean(),
+        "model/value_aware_error": gaps @ weights,
+        "model/rmse": ((guess - truth).square().mean(-1) @ weights).sqrt(),
+        "model/bound_holds": (gaps <= bound + slack).to(gaps.dtype) @ weights,
     }

@@ -57,6 +57,9 @@ STD_FLOOR = 1e-3
 ITERATES_EVERY, TARGET_ITERATES_EVERY = 2, 8
 """Gradient steps between two looks at the spectral norms of the critics, and of their targets."""
 
+SLOW = 0.01
+"""Largest tau of which targets are said to follow slowly."""
+
 VARIANCE_RATE = 0.01
 """Share of the newest batch in the running variance of the targets."""
 
@@ -346,8 +349,10 @@ class SoftActorCritic:
         self.updates += 1
         if self.updates % config.target_update_interval == 0:
             self._target_weights.follow(self._critic_weights, config.tau)
-            slowly = self.updates % TARGET_ITERATES_EVERY == 0  # its norms change as slowly as it does
-            self._cap(self.target, self._frozen_target, iterate=slowly)
+            # The norms of targets that follow slowly change as slowly.
+            jumps = config.tau > SLOW or config.target_update_interval > 1
+            due = jumps or self.updates % TARGET_ITERATES_EVERY == 0
+            self._cap(self.target, self._frozen_target, iterate=due)
         torch.maximum(self.largest, torch.stack([metrics["train/q_largest"], soft]), out=self.largest)
         return metrics
 
@@ -367,7 +372,7 @@ class SoftActorCritic:
         metrics = {
             "train/critic_loss": 0.5 * (errors * slopes).sum(),
             "train/q": clean.outputs.mean(),
-            "train/q_largest": clean.outputs.abs().amax(),
+            "train/q_largest": (clean.outputs * (weights > 0.0)).abs().amax(),
         }
         moved = self._attacked(batch, clean.outputs, targets)
         if moved is None:

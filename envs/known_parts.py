@@ -27,6 +27,7 @@ from gymnasium.wrappers import (
     RecordVideo,
     TimeLimit,
 )
+from gymnasium.wrappers.vector import RecordEpisodeStatistics as RecordVectorStatistics
 
 from .backend import Array
 from .distractors import Distractors
@@ -165,9 +166,20 @@ def _pendulum(env: Any) -> KnownParts:
     return KnownParts(_never, reward, project)
 
 
+def _double_pendulum(env: Any) -> KnownParts:
+    def fallen(next_obs: Array) -> Array:  # the tip, 0.6 (cos a + cos(a + b)), is not above 1
+        sines, cosines = next_obs[:, 1:3], next_obs[:, 3:5]
+        both = cosines[:, 0] * cosines[:, 1] - sines[:, 0] * sines[:, 1]
+        return ~((0.6 * (cosines[:, 0] + both) > 1.0) & _finite(next_obs))
+
+    return KnownParts(fallen)
+
+
 def _mountain_car(env: Any) -> KnownParts:
+    place, speed = getattr(env, "goal_position", 0.45), getattr(env, "goal_velocity", 0.0)
+
     def at_goal(next_obs: Array) -> Array:
-        return (next_obs[:, 0] >= 0.45) & (next_obs[:, 1] >= 0.0)
+        return (next_obs[:, 0] >= place) & (next_obs[:, 1] >= speed)
 
     def reward(obs: Array, actions: Array, next_obs: Array) -> Array:
         xp = array_api_compat.array_namespace(next_obs)
@@ -184,6 +196,7 @@ KNOWN: dict[str, Callable[[Any], KnownParts]] = {
     f"{_MUJOCO}ant_v5:AntEnv": _ant,
     f"{_MUJOCO}humanoid_v5:HumanoidEnv": _humanoid,
     f"{_MUJOCO}inverted_pendulum_v5:InvertedPendulumEnv": _inverted_pendulum,
+    f"{_MUJOCO}inverted_double_pendulum_v5:InvertedDoublePendulumEnv": _double_pendulum,
     f"{_MUJOCO}half_cheetah_v5:HalfCheetahEnv": _endless,
     f"{_MUJOCO}swimmer_v5:SwimmerEnv": _endless,
     f"{_MUJOCO}pusher_v5:PusherEnv": _endless,
@@ -205,9 +218,15 @@ def known_parts_of(env: Any) -> KnownParts:
         ValueError: if it is not in :data:`KNOWN`, a wrapper may have changed its observations, or it does not
             tell how they are laid out.
     """
-    rows = getattr(env, "envs", None) or getattr(env.unwrapped, "envs", None)
-    inner = rows[0] if rows else env
-    acted_on = False
+    inner, acted_on = env, False
+    while isinstance(inner, gym.vector.VectorWrapper):
+        acted_on = acted_on or isinstance(inner, gym.vector.VectorActionWrapper)
+        if not isinstance(inner, (gym.vector.VectorActionWrapper, RecordVectorStatistics)):
+            raise ValueError(f"{type(inner).__name__} may have changed what the table of terminations reads "
+                             "in observations; give termination=")  # fmt: skip
+        inner = inner.env
+    rows = getattr(inner, "envs", None)
+    inner = rows[0] if rows else inner
     while isinstance(inner, gym.Wrapper):
         acted_on = acted_on or isinstance(inner, gym.ActionWrapper)
         if not isinstance(inner, TRANSPARENT):

@@ -82,14 +82,25 @@ cfg.overrides.num_steps = 250 * (blocks + 1)
 cfg.algorithm.agent.action_space._target_ = "__main__.box_of"
 cfg.dynamics_model._recursive_ = False  # as Hydra was when mbrl-lib was written
 os.chdir(tempfile.mkdtemp())
+# Neither side evaluates or writes files while it is timed.
+mbpo.evaluate = lambda *_: 0.0
+fit = mbrl.util.common.train_model_and_save_model_and_data
+mbrl.util.common.train_model_and_save_model_and_data = lambda *a, **k: fit(*a, **{**k, "work_dir": None})
+steps = []
+update = mbrl.models.OneDTransitionRewardModel.update
+def counted(self, *a, **k):
+    steps.append(None)
+    return update(self, *a, **k)
+mbrl.models.OneDTransitionRewardModel.update = counted
 env, test = Timed(gym.make("InvertedPendulum-v5")), gym.make("InvertedPendulum-v5")
 mbpo.train(env, test, terms.inverted_pendulum, cfg, silent=True)
 stamps.append(time.perf_counter())
 # 500 steps to explore; the model is fitted in steps 249, 499, ...: blocks between those have one fit each
 starts = [stamps[500 + 249 + 250 * block] for block in range(blocks + 1)]
-print(json.dumps([250 / (b - a) for a, b in zip(starts, starts[1:])]))
+rates = [250 / (b - a) for a, b in zip(starts, starts[1:])]
+print(json.dumps({"rates": rates, "fit_steps": len(steps) / (blocks + 1)}))
 """
-"""Times mbrl-lib's own MBPO; prints environment steps per second of each 250 steps."""
+"""Times mbrl-lib's own MBPO; prints environment steps per second of each 250 steps, and steps of a fit."""
 
 
 @dataclass(frozen=True)
@@ -247,12 +258,21 @@ class Bench:
 
     def _mbrl(self, threads: int) -> dict[str, Any]:
         ours, theirs = [], []
+        fit_steps: dict[str, list[float]] = {"ours": [], "mbrl": []}
         for _ in range(2):
             config = replace(
                 mbpo_preset("InvertedPendulum-v5", "paper"), target_entropy=-1.0, real_ratio=0.0,
                 diagnostics_every=SILENT,
             )  # fmt: skip
             agent = MBPO(gym.make("InvertedPendulum-v5"), config, device="cpu")
+            fit = agent.fit_model
+
+            def counted(fit: Callable[[], dict[str, Tensor]] = fit) -> dict[str, Tensor]:
+                metrics = fit()
+                fit_steps["ours"].append(float(metrics["model/steps"]))
+                return metrics
+
+            agent.fit_model = counted  # type: ignore[method-assign]
             learn(agent, 749, log_every=SILENT)
             ours += [250 / seconds(partial(learn, agent, 250, log_every=SILENT)) for _ in range(self.blocks)]
             arguments = [str(self.mbrl_python), "-W", "ignore", "-c", MBRL, str(self.blocks), str(threads)]
@@ -260,10 +280,13 @@ class Bench:
             done = subprocess.run(arguments, capture_output=True, text=True, env=place)
             if done.returncode:
                 raise ValueError(f"mbrl-lib did not run: {done.stderr.strip().splitlines()[-1]}")
-            theirs += json.loads(done.stdout.splitlines()[-1])
+            found = json.loads(done.stdout.splitlines()[-1])
+            theirs += found["rates"]
+            fit_steps["mbrl"].append(found["fit_steps"])
         return {
             "ours_steps_per_second": spread(ours), "mbrl_steps_per_second": spread(theirs),
             "ours_over_mbrl": spread([one / other for one, other in zip(ours, theirs, strict=True)]),
+            **{f"{side}_fit_steps": spread(counts) for side, counts in fit_steps.items()},
         }  # fmt: skip
 
 
@@ -287,7 +310,7 @@ def update_flops(agent: SAC) -> float:
     # forward and back to the action, weights, back to the first layer
     back_to_action = hidden + rows * 2 * first * outputs
     of_actor = actor + rows * (first * second + second * 2 * outputs)
-    return actor + critic + (2 * critic + hidden) + actor + critic + back_to_action + of_actor
+    return float(actor + critic + (2 * critic + hidden) + actor + critic + back_to_action + of_actor)
 
 
 def fit_seconds(

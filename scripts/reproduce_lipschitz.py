@@ -42,7 +42,7 @@ from prefrl.run.recipes.sac import TrainSAC
 from prefrl.run.recipes.shared import small_networks
 from prefrl.run.study import check_positive, finish_run, run_study
 
-ENV_ID = "Hopper-v5"
+ENV_ID, REFIT_EVERY = "Hopper-v5", 250
 
 SINGLE = {"ensemble_size": 1, "probabilistic": False}
 
@@ -100,6 +100,9 @@ class LipschitzStudy:
             raise ValueError(f"policy_timesteps is {self.policy_timesteps}; {self.transitions} transitions "
                              f"and {self.held_out} held out need at least as many")  # fmt: skip
 
+        if self.rollouts % REFIT_EVERY:
+            raise ValueError(f"rollouts is {self.rollouts}; it must be a multiple of {REFIT_EVERY}")
+
     def run(self) -> None:
         """Run the study in its folder, or go on with it."""
         run_study(self, resumable=True)
@@ -143,7 +146,7 @@ class LipschitzStudy:
 
     def _evaluate(self, source: Path, change: Mapping[str, Any], seed: int) -> dict[str, float]:
         """Fit an arm's model, imagine, and learn what the policy is worth; return what came of it."""
-        config = self._config(rollouts_per_step=self.rollouts // 250, **change)
+        config = self._config(rollouts_per_step=self.rollouts // REFIT_EVERY, **change)
         agent = MBPO(gym.make(ENV_ID), config, device="cpu", seed=seed)
         held = take_over(agent, source, transitions=self.transitions, held_out=self.held_out, seed=seed,
                          critics=False)  # fmt: skip
@@ -155,13 +158,13 @@ class LipschitzStudy:
         generator = seeded_generator(seed, "diagnostics")
         found = smoothness(agent.policy, held["obs"], radius=config.diagnostics_radius, generator=generator)
         predicted, _ = agent.model_step(held["obs"], held["actions"], deterministic=True)
-        found |= value_aware_error(agent.policy, held["next_obs"], predicted)
+        found |= value_aware_error(agent.policy, held["next_obs"], predicted, held["mask"])
         return {name: float(value) for name, value in found.items()} | agent.seconds
 
 
 def geometric(runs: list[dict[str, Any]], name: str) -> float:
     """Return the geometric mean over seeds."""
-    return float(np.exp(np.mean([np.log(max(run[name], 1e-12)) for run in runs])))
+    return float(np.exp(np.mean([np.log(max(run[name] or 0.0, 1e-12)) for run in runs])))
 
 
 def ratios(arms: Mapping[str, list[dict[str, Any]]]) -> dict[str, float]:
@@ -221,11 +224,16 @@ def show_closed(runs: Mapping[str, list[dict[str, Any]]], found: Mapping[str, fl
     table = Table("arm", "seed", *names, title="closed loop")
     for arm, results in runs.items():
         for seed, run in enumerate(results):
-            table.add_row(arm, str(seed), *(f"{run[name]:.4g}" for name in names))
+            table.add_row(arm, str(seed), *(number(run[name]) for name in names))
     console = Console(width=130)
     console.print(table)
     for name, value in found.items():
         console.print(f"{name}: {value:.3g}")
+
+
+def number(value: float | None) -> str:
+    """Return a number for a table."""
+    return "-" if value is None else f"{value:.4g}"
 
 
 def main() -> int:

@@ -1,10 +1,11 @@
 """MBPO with an ensemble, and with one model and robust critics, beside soft actor-critic without a model.
 
-Experiments, both by default:
+Experiments, all by default:
 
 - pendulum: Pendulum-v1, 3,000 steps of 10 gradient steps each; soft actor-critic with as many gradient steps,
   and with one per step for as long as it needs
 - inverted_pendulum: InvertedPendulum-v5, 5,000 steps of 10 gradient steps each
+- sac: soft actor-critic alone, with its defaults, on both; five seeds on Pendulum-v1
 
 Every seed is reported. Each run has a folder of its own, with its curves, below the study's; the same command
 goes on with a study that was stopped, from the checkpoint of the run that was under way.
@@ -32,9 +33,14 @@ from prefrl.run.recipes.mbpo import TrainMBPO
 from prefrl.run.recipes.sac import TrainSAC
 from prefrl.run.study import check_positive, run_study
 
-Experiment = Literal["pendulum", "inverted_pendulum"]
+Experiment = Literal["pendulum", "inverted_pendulum", "sac"]
 
-GOALS = {"pendulum": -200.0, "inverted_pendulum": 1000.0}
+GOALS = {
+    "pendulum": -200.0,
+    "inverted_pendulum": 1000.0,
+    "Pendulum-v1": -200.0,
+    "InvertedPendulum-v5": 1000.0,
+}
 """Returns that are good enough."""
 
 SINGLE_ROBUST: dict[str, Any] = {
@@ -61,11 +67,19 @@ class MBPOStudy:
     inverted_timesteps: int = 5_000
     """Timesteps in inverted_pendulum."""
 
+    sac_seeds: int = 5
+    """Most seeds in sac."""
+
+    sac_percent: int = 100
+    """Percentage of the timesteps in sac: 10,000 and 20,000."""
+
     sac_times: int = 3
     """How many times as long soft actor-critic with one gradient step per step goes on."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "seeds", "pendulum_timesteps", "inverted_timesteps", "sac_times")
+        check_positive(
+            self, "seeds", "pendulum_timesteps", "inverted_timesteps", "sac_times", "sac_seeds", "sac_percent"
+        )
         if not self.experiments:
             raise ValueError(f"experiments is empty; give some of {', '.join(get_args(Experiment))}")
 
@@ -77,6 +91,9 @@ class MBPOStudy:
         """Run what has not been run yet; draw, print and return all of it."""
         result: dict[str, Any] = {}
         for name in self.experiments:
+            if name == "sac":
+                result[name] = self._alone(folder)
+                continue
             runs = finish_arms(self.arms(name), self.seeds, folder.path / name)
             save_evaluations(runs, folder.path / f"{name}.png", "return")
             result[name] = {
@@ -85,6 +102,18 @@ class MBPOStudy:
             }
             show(name, result[name])
         return result
+
+    def _alone(self, folder: RunFolder) -> dict[str, Any]:
+        """Run soft actor-critic with its defaults."""
+        found: dict[str, Any] = {}
+        for env_id, steps, seeds in (("Pendulum-v1", 10_000, 5), ("InvertedPendulum-v5", 20_000, 3)):
+            recipe = TrainSAC(
+                env_id=env_id, total_timesteps=steps * self.sac_percent // 100, eval_every=1_000
+            )
+            runs = finish_arms({"SAC": recipe}, min(seeds, self.sac_seeds), folder.path / "sac" / env_id)
+            found[env_id] = [{**run, "steps_to_goal": steps_to(run, GOALS[env_id])} for run in runs["SAC"]]
+            show(env_id, {"SAC": found[env_id]})
+        return found
 
     def arms(self, experiment: Experiment) -> dict[str, Any]:
         """Return what is compared in an experiment."""

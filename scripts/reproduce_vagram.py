@@ -166,7 +166,7 @@ class VaGraMStudy:
         with torch.no_grad():
             slopes = agent.policy.partial_gradients(held["next_obs"])[1] * deviations
         mass = slopes.square().mean((0, 1))
-        found = value_aware_error(agent.policy, held["next_obs"], predicted)
+        found = value_aware_error(agent.policy, held["next_obs"], predicted, held["mask"])
         return {
             "value_aware_error": float(found["model/value_aware_error"]),
             "task_mse": float(errors[:TASK_ENTRIES].mean()),
@@ -209,7 +209,8 @@ def show_closed(title: str, runs: Mapping[str, list[dict[str, Any]]]) -> None:
     table = Table("loss", "seed", *names, title=f"closed loop, {title}")
     for loss, results in runs.items():
         for seed, run in enumerate(results):
-            table.add_row(loss, str(seed), *(f"{run[name]:.4g}" for name in names))
+            found = (run[name] for name in names)
+            table.add_row(loss, str(seed), *("-" if value is None else f"{value:.4g}" for value in found))
     Console(width=110).print(table)
 
 

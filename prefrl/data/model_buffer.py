@@ -62,7 +62,8 @@ class ModelBuffer:
         kept = self.filled.clamp(max=capacity)
         place = torch.arange(capacity, device=self.storage.device)
         source = (self.position - kept + place) % self.capacity  # the oldest of those that stay comes first
-        other.storage[:capacity] = self.storage[torch.where(place < kept, source, self.capacity)]
+        rows = self.storage[torch.where(place < kept, source, self.capacity)]
+        other.storage[:capacity] = torch.where((place < kept)[:, None], rows, torch.zeros_like(rows))
         self.storage, self.capacity = other.storage, capacity
         self.filled, self.position = kept, kept % capacity
 

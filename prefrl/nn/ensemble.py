@@ -29,8 +29,8 @@ BOUND_PENALTY = 0.01
 DECAYS = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
 """L2 weights of four hidden layers and the output layer (Janner et al. 2019)."""
 
-STD_FLOOR = 1e-12
-"""Inputs and targets that vary less are left as they are."""
+STD_FLOOR = 1e-6
+"""Inputs and targets that vary less, relative to their mean where that is above 1, are not scaled."""
 
 
 class DynamicsEnsemble(nn.Module):
@@ -121,13 +121,20 @@ class DynamicsEnsemble(nn.Module):
             mean, std = self.predict(inputs)
             return mean[0], None if std is None else std[0]
         count = len(inputs)
-        order = torch.randperm(count, generator=generator, device=generator.device).to(inputs.device)
+        order, networks = (
+            torch.randperm(size, generator=generator, device=generator.device).to(inputs.device)
+            for size in (count, self.members)
+        )
         each = -(-count // self.members)
         padded = order.repeat(-(-each * self.members // count))[: each * self.members]
         standardized = ((inputs - self.input_mean) / self.input_std)[padded]
-        parts = self._in_units(*self(standardized.view(self.members, each, -1)))
+        # Networks in random order: which of them are short of rows, where it is not even, is chance.
+        blocks = torch.empty_like(networks)
+        blocks[networks] = torch.arange(self.members, device=inputs.device)
+        parts = self._in_units(*self(standardized.view(self.members, each, -1)[blocks]))
+        place = torch.arange(count, device=inputs.device)
         back = torch.empty_like(order)
-        back[order] = torch.arange(count, device=inputs.device)
+        back[order] = networks[place // each] * each + place % each
         mean, std = parts
         return mean.flatten(0, 1)[back], None if std is None else std.flatten(0, 1)[back]
 
@@ -372,11 +379,13 @@ class EnsembleFit:
         if self.settings.standardize_targets:
             pairs.append((targets, ensemble.target_mean, ensemble.target_std))
         for part, mean, std in pairs:
-            seen = part[train]
+            seen = part[train].double()  # a mean that is rounded makes a constant seem to vary
             total = chosen.sum().clamp(min=1.0)
-            mean.copy_((seen * chosen).sum(0) / total)
-            found = (((seen - mean).square() * chosen).sum(0) / total).sqrt()
-            std.copy_(torch.where(found < STD_FLOOR, torch.ones_like(found), found))
+            middle = (seen * chosen).sum(0) / total
+            found = (((seen - middle).square() * chosen).sum(0) / total).sqrt()
+            varies = found > STD_FLOOR * middle.abs().clamp(min=1.0)
+            mean.copy_(middle)
+            std.copy_(torch.where(varies, found, torch.ones_like(found)))
             part.sub_(mean).div_(std)
 
     @staticmethod

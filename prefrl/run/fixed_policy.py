@@ -55,6 +55,6 @@ def take_over(
             agent.policy.log_temperature.copy_(state["policy"]["log_temperature"])
     agent.num_timesteps = int(checkpoint["num_timesteps"])
     fresh = type(agent.policy.moments)(agent.observations, agent.device)
-    fresh.add(stored["obs"][chosen], stored["mask"][chosen])
+    fresh.add(stored["obs"][chosen].to(agent.device), stored["mask"][chosen].to(agent.device))
     agent.policy.moments = fresh
     return {name: values[held].to(agent.device) for name, values in stored.items()}

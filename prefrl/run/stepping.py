@@ -57,6 +57,7 @@ class Stepper:
         self.obs, _ = self.env.reset(seed=int(sequence.generate_state(1)[0]))
         part = next(iter(self.obs.values())) if isinstance(self.obs, dict) else self.obs
         self.on_device = isinstance(part, Tensor)
+        self._refuse_non_finite("observation", self.obs)
         self.episodes: Episodes
         if self.on_device:
             self.ended: Any = torch.zeros(self.num_envs, dtype=torch.bool, device=part.device)
@@ -69,15 +70,17 @@ class Stepper:
         """Step every row once; return what callbacks may look at, under SB3's names."""
         if self.mode is AutoresetMode.DISABLED and (self.on_device or self.ended.any()):
             self.obs, _ = self.env.reset(options={"reset_mask": self.ended})
+            self._refuse_non_finite("observation", self.obs)
         obs = map_obs(self._tensor, self.obs)
         with torch.no_grad():
             actions = self.agent.act(obs)
         taken = actions if self.on_device else actions.cpu().numpy()
         next_obs, rewards, terminations, truncations, infos = self.env.step(taken)
         successors = successor_obs(self.mode, next_obs, infos)
-        if not self.on_device:
-            self._refuse_non_finite("reward", rewards)
-            map_obs(lambda values: self._refuse_non_finite("observation", values), successors)
+        self._refuse_non_finite("reward", rewards)
+        self._refuse_non_finite("observation", successors)
+        if successors is not next_obs:
+            self._refuse_non_finite("observation", next_obs)
         mask = transition_mask(self.mode, self.ended)
         transitions = Transitions(
             obs=obs,
@@ -102,11 +105,14 @@ class Stepper:
         }
 
     def _refuse_non_finite(self, what: str, values: Any) -> None:
-        """Raise FloatingPointError for what would spread over everything that is learned."""
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            wrong = values[~np.isfinite(values)][0]
-            raise FloatingPointError(f"the environment's {what} is {wrong} after timestep "
-                                     f"{self.agent.num_timesteps}; {what}s must be finite")  # fmt: skip
+        """Raise FloatingPointError for numbers on the host that would spread over all that is learned."""
+        if self.on_device:
+            return
+        for part in values.values() if isinstance(values, dict) else (values,):
+            if part.dtype.kind == "f" and not np.isfinite(part).all():
+                wrong = part[~np.isfinite(part)][0]
+                raise FloatingPointError(f"the environment's {what} is {wrong} after timestep "
+                                         f"{self.agent.num_timesteps}; {what}s must be finite")  # fmt: skip
 
     def _infos(self, infos: Mapping[str, Any]) -> dict[str, Tensor]:
         keys = self.agent.info_keys

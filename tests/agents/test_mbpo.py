@@ -173,6 +173,39 @@ def test_batches_are_of_real_and_imagined_transitions(ratio: float, real: int) -
     assert len(drawn.unique(dim=0)) > 12
 
 
+def test_rows_between_episodes_are_no_errors_of_the_model() -> None:
+    env = gym.make_vec("prefrl/Pendulum-v0", num_envs=2, max_episode_steps=5)
+    agent = make(env, reward="known", probabilistic=False, ensemble_size=1, model_hidden=(64, 64),
+                 max_fit_steps=2000, patience=50, standardize_targets=True, learning_starts=400,
+                 refit_every=400, epoch_timesteps=400, model_learning_rate=3e-3)  # fmt: skip
+    learn(agent, 400)
+    agent._unseen = 100
+    agent.diagnose()
+    assert agent.diagnostics["model/rmse"] < 0.1  # a jump to a new start is of the size of 1
+
+
+@pytest.mark.parametrize(("settings", "found"), [
+    ({"holdout_max": 3}, 17), ({"holdout_fraction": 0.5}, 10), ({}, 16),
+])  # fmt: skip
+def test_what_a_fit_learns_from(settings: dict[str, Any], found: int, monkeypatch: Any) -> None:
+    agent = make(**settings)
+    seen = []
+    monkeypatch.setattr(agent.model, "_step", lambda train, *_: seen.append(len(train)) or {})
+    learn(agent, 20)
+    assert set(seen) == {found}
+
+
+def test_settings_reach_the_fit() -> None:
+    agent = make(model_weight_decay=0.5, model_max_grad_norm=3.0, retain_epochs=3)
+    update = agent.model._update
+    assert update.max_grad_norm == 3.0
+    assert {decay for _, decay in update._decayed} == {0.0, 0.5}
+    learn(agent, 20)
+    assert agent.imagined is not None
+    assert agent.imagined.capacity == 3 * 6 * 20
+    assert make(model_max_grad_norm=None).model._update.max_grad_norm == np.inf
+
+
 def test_gradient_steps_are_those_that_are_due() -> None:
     agent = make(updates_per_step=3)
     learn(agent, 60)
@@ -325,6 +358,53 @@ def test_saved_agents_act_alike_and_go_on_with_an_environment_only(tmp_path: Pat
     assert prefrl.MBPO is MBPO
 
 
+def test_functions_are_given_again_to_a_loaded_agent(tmp_path: Path) -> None:
+    env = gym.wrappers.FlattenObservation(gym.make("prefrl/Pendulum-v0", max_episode_steps=12))
+
+    def never(next_obs: Tensor) -> Tensor:
+        return next_obs[:, 0] > 9.0
+
+    agent = MBPO(env, MBPOConfig(**SMALL), termination=never, device="cpu")
+    learn(agent, 30)
+    agent.save(tmp_path / "agent.pt")
+    with pytest.raises(ValueError, match="give termination="):
+        MBPO.load(tmp_path / "agent.pt", env=env, device="cpu")
+    again = MBPO.load(tmp_path / "agent.pt", env=env, device="cpu", termination=never)
+    learn(again, 30)
+    assert again.num_timesteps == 60
+    assert again.policy.updates > agent.policy.updates
+    with pytest.raises(ValueError, match="was trained on"):
+        MBPO.load(tmp_path / "agent.pt", env=gym.make("Hopper-v5"), device="cpu", termination=never)
+
+
+def test_what_is_known_is_replaced_part_by_part() -> None:
+    pendulum = gym.make("prefrl/Pendulum-v0")
+    config = MBPOConfig(**{**SMALL, "reward": "known"})
+    known = MBPO(pendulum, config, termination=lambda obs: obs[:, 2] > 7.0, device="cpu").known
+    assert known is not None
+    assert known.reward is not None
+    assert known.project is not None
+    assert known.termination(torch.tensor([[1.0, 0.0, 7.5]])).item()
+
+
+class BreaksAtOnce(gym.Wrapper[Any, Any, Any, Any]):
+    """A simulator whose second episode starts with numbers that are none."""
+
+    episodes = 0
+
+    def reset(self, **settings: Any) -> Any:
+        obs, info = self.env.reset(**settings)
+        self.episodes += 1
+        return (np.full_like(obs, np.nan) if self.episodes == 2 else obs), info
+
+
+def test_starts_that_are_no_numbers_stop_the_run_too() -> None:
+    env = BreaksAtOnce(gym.make("prefrl/Pendulum-v0", max_episode_steps=12))
+    agent = MBPO(env, MBPOConfig(**SMALL), termination=lambda obs: obs[:, 0] > 9.0, device="cpu")
+    with pytest.raises(FloatingPointError, match="observation is nan after timestep 11"):
+        learn(agent, 100)
+
+
 class Breaks(gym.Wrapper[Any, Any, Any, Any]):
     """A simulator whose observations are no numbers after some steps."""
 
@@ -374,7 +454,10 @@ def test_refuses_environments_whose_ends_are_unknown() -> None:
     ({"real_ratio": 1.5}, "real_ratio is 1.5"), ({"ensemble_size": 0}, "ensemble_size is 0"),
     ({"holdout_fraction": 1.0}, "holdout_fraction is 1.0"), ({"max_fit_steps": 0}, "max_fit_steps is 0"),
     ({"model_hidden": ()}, "model_hidden is"), ({"reward": "given"}, "reward is 'given'"),
-    ({"value_gradient_quantile": 0.0}, "value_gradient_quantile is 0"), ({"patience": -1}, "patience is -1"),
+    ({"value_gradient_quantile": 0.0}, "value_gradient_quantile is 0"),
+    ({"patience": -1}, "patience is -1"),
+    ({"learning_starts": 1}, "a fit needs at least 2"),
+    ({"value_gradient_floor": 2.0}, "value_gradient_floor is 2.0"),
     ({"model_learning_rate": 0.0}, "model_learning_rate is 0.0"), ({"clip_predictions": -1.0}, "clip_pred"),
 ])  # fmt: skip
 def test_refuses_settings(settings: dict[str, Any], message: str) -> None:
@@ -400,6 +483,7 @@ def test_the_papers_settings(env_id: str, expected: tuple[Any, ...]) -> None:
     assert config.rollouts_per_step * config.refit_every == 100_000
     assert (config.ensemble_size, config.elites, config.real_ratio) == (7, 5, 0.05)
     assert config.hidden == (256, 256)
+    assert (config.clip_predictions, config.model_max_grad_norm) == (None, None)
     assert config.loss == "nll"
     assert config.decays == (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
     assert env_id.partition("-")[0] in PAPER

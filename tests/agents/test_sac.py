@@ -13,12 +13,16 @@ import prefrl
 import prefrl.envs
 from prefrl.agents import SAC, SACConfig
 from prefrl.agents.base import Spaces
+from prefrl.agents.sac import mean_of
 from prefrl.data import Transitions
 from prefrl.run.checkpoint import load_checkpoint
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop, learn
 
 SMALL: dict[str, Any] = {"hidden": (8, 8), "batch_size": 16, "learning_starts": 20, "buffer_size": 160}
+
+
+SMALL_CONFIG = SACConfig(hidden=(4,))
 
 
 class Aim(gym.Env[Any, Any]):
@@ -140,6 +144,22 @@ def test_actions_are_uniform_at_first_and_always_in_the_space() -> None:
     assert later.max() <= 5.0
 
 
+def test_rounding_does_not_leave_the_space() -> None:
+    draws = np.random.default_rng(0)
+    for _ in range(50):
+        low, high = np.sort(draws.normal(size=(2, 3)).astype(np.float32), axis=0)
+        agent = SAC(Spaces(Aim.observation_space, gym.spaces.Box(low, high)), SMALL_CONFIG, device="cpu")
+        for end in (-1.0, 1.0):
+            assert agent.action_space.contains(agent.to_env(torch.full((1, 3), end))[0].numpy())
+
+
+def test_metrics_are_means_over_the_steps_that_report_them() -> None:
+    one, two, three = torch.tensor(1.0), torch.tensor(2.0), torch.tensor(3.0)
+    found = mean_of([{"a": one, "b": two}, {"a": three}, {"a": two}])
+    assert {name: float(value) for name, value in found.items()} == {"a": 2.0, "b": 2.0}
+    assert mean_of([]) == {}
+
+
 def test_actions_in_the_replay_are_those_that_the_critics_see() -> None:
     agent = SAC(Aim(), SACConfig(buffer_size=10), device="cpu", seed=0)
     actions = torch.tensor([[-3.0], [1.0], [5.0]])
@@ -182,11 +202,21 @@ def test_rewards_can_be_replaced() -> None:
     (gym.spaces.Box(0, 255, (4, 4, 3), np.uint8), Aim.action_space, "Box of floating-point numbers"),
     (Aim.observation_space, gym.spaces.Discrete(2), "action_space is Discrete"),
     (Aim.observation_space, gym.spaces.Box(-np.inf, np.inf, (2,)), "Box with finite bounds"),
+    (Aim.observation_space, gym.spaces.Box(-3e38, 3e38, (2,)), "Box with finite bounds"),
+    (Aim.observation_space, gym.spaces.Box(0, 3, (2,), np.int32), "action_space is .*floating-point"),
+    (gym.spaces.Box(0, 9, (4,), np.int64), Aim.action_space, "observation_space is .*floating-point"),
     (Aim.observation_space, gym.spaces.Box(np.array([0.0, 1.0]), np.array([1.0, 1.0])), "low must be below"),
 ])  # fmt: skip
 def test_refuses_spaces(observations: Any, actions: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SAC(Spaces(observations, actions), device="cpu")
+
+
+def test_every_part_has_a_step_size_of_its_own() -> None:
+    names = ("actor_learning_rate", "temperature_learning_rate")
+    agents = [scalar_agent(learning_rate=1e-3, **dict.fromkeys(names, rate)) for rate in (None, 1e-2)]
+    rates = [[part.param_groups[0]["lr"] for part in agent.policy._optimizers.values()] for agent in agents]
+    assert rates == [[1e-3, 1e-3, 1e-3], [1e-2, 1e-3, 1e-2]]
 
 
 @pytest.mark.parametrize(("settings", "message"), [

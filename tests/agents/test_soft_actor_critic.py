@@ -140,10 +140,13 @@ def test_the_actor_sees_the_critics_after_their_step() -> None:
             assert not torch.allclose(policy._frozen(inputs), policy._frozen_target(inputs), rtol=1e-3)
 
 
-@pytest.mark.parametrize("layers", ["hidden", "all"])
-def test_caps_hold_while_the_critics_learn(layers: Any) -> None:
+@pytest.mark.parametrize(("layers", "settings"), [
+    ("hidden", {}), ("all", {}), ("hidden", {"tau": 1.0, "target_update_interval": 7}),
+    ("hidden", {"tau": 0.5}), ("hidden", {"target_update_interval": 3}),
+])  # fmt: skip
+def test_caps_hold_while_the_critics_learn(layers: Any, settings: dict[str, Any]) -> None:
     """E0: exact singular values of what critics and targets use, after 200 updates."""
-    policy = make(hidden=(32, 32), critic_regularizer="spectral", spectral_layers=layers)
+    policy = make(hidden=(32, 32), critic_regularizer="spectral", spectral_layers=layers, **settings)
     rows = batch()
     steep = dataclasses.replace(rows, returns=100.0 * rows.obs[:, 0])
     for _ in range(200):

@@ -53,8 +53,11 @@ def test_samples_are_uniform_over_what_there_is() -> None:
 def test_an_empty_one_gives_zeros_and_a_dead_rollout_adds_nothing() -> None:
     buffer = ModelBuffer(4, 2, CPU)
     buffer.add(rows(1, 3), torch.zeros(3, dtype=torch.bool))
-    assert content(buffer) == []
-    assert not buffer.sample(5, torch.Generator()).any()
+    buffer.add(torch.full((2, 2), torch.nan), torch.zeros(2, dtype=torch.bool))
+    for capacity in (4, 7, 3):
+        buffer.resize(capacity)
+        assert content(buffer) == []
+        assert not buffer.sample(5, torch.Generator()).any()
 
 
 def test_it_goes_on_from_its_state() -> None:

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.wrappers import FlattenObservation, NormalizeObservation, RescaleAction
+from gymnasium.wrappers import FlattenObservation, NormalizeObservation, RescaleAction, vector
 
 import prefrl.envs
 from prefrl.envs.known_parts import KNOWN, known_parts_of
@@ -22,6 +22,7 @@ MUJOCO: list[tuple[str, dict[str, Any], int]] = [
     ("Humanoid-v5", {f"include_{name}_in_observation": False for name in
                      ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")}, 100),
     ("InvertedPendulum-v5", {}, 300),
+    ("InvertedDoublePendulum-v5", {}, 300),
 ]  # fmt: skip
 """Environments whose episodes end, and how many ends there are at least under random actions."""
 
@@ -109,6 +110,8 @@ def test_the_goal_of_the_mountain_car_is_known() -> None:
     known = known_parts_of(make("MountainCarContinuous-v0"))
     there = np.array([[0.46, 0.01], [0.46, -0.01], [0.44, 0.01]])
     assert known.termination(there).tolist() == [True, False, False]
+    faster = known_parts_of(make("MountainCarContinuous-v0", goal_velocity=0.02))
+    assert not faster.termination(there).any()
     assert known.reward is not None
     assert known.reward(there, np.full((3, 1), 0.5), there) == pytest.approx([99.975, -0.025, -0.025])
 
@@ -143,6 +146,14 @@ def test_wrappers_of_actions_hide_the_reward_only() -> None:
     env = RescaleAction(make("Pendulum-v1"), -1.0, 1.0)
     assert known_parts_of(env).reward is None
     assert known_parts_of(gym.make("prefrl/Distracted-v0", env_id="Pendulum-v1")).reward is not None
+
+
+def test_wrappers_of_vector_environments_count_too() -> None:
+    rows = gym.make_vec("Pendulum-v1", 2, vectorization_mode="sync")
+    assert known_parts_of(vector.RecordEpisodeStatistics(rows)).reward is not None
+    assert known_parts_of(vector.RescaleAction(rows, -1.0, 1.0)).reward is None
+    with pytest.raises(ValueError, match=r"NormalizeObservation may have changed .*; give termination="):
+        known_parts_of(vector.NormalizeObservation(rows))
 
 
 @pytest.mark.parametrize("wrapper", [NormalizeObservation, FlattenObservation])

@@ -98,6 +98,19 @@ def test_split_rollouts_are_distributed_like_picking_a_network_for_each_row() ->
         assert found.pvalue > 0.01
 
 
+@pytest.mark.parametrize("count", [1, 2, 6, 11])
+def test_few_rows_go_to_every_network_as_often(count: int) -> None:
+    ensemble = make(5, probabilistic=False)
+    inputs = torch.randn(1, 4).expand(count, -1)
+    every, _ = ensemble.predict(inputs[:1])
+    draws, found = generator(), []
+    for _ in range(2000):
+        mean, _ = ensemble.predict_split(inputs, draws)
+        found.append((mean[:, None] - every[:, 0]).abs().sum(-1).argmin(1))
+    shares = torch.cat(found).bincount(minlength=5) / (2000.0 * count)
+    assert (shares - 0.2).abs().max() < 0.04
+
+
 def test_split_rows_stay_in_their_places() -> None:
     torch.manual_seed(0)
     ensemble = make(3, probabilistic=False)
@@ -154,7 +167,7 @@ def test_the_host_asks_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_inputs_and_targets_are_standardised_by_the_training_rows(standardize: bool) -> None:
     fit = fit_of(make(), dataclasses.replace(SMALL, standardize_targets=standardize))
     inputs, targets = data(1000)
-    inputs[:, 3] = 7.0  # constant
+    inputs[:, 3] = 0.1  # constant, and no number of binary places
     rows = torch.ones(1000)
     rows[500:] = 0.0  # no transitions
     inputs[500:] = 1e6

@@ -86,7 +86,7 @@ def test_train_mbpo(tmp_path: Path, flags: tuple[Any, ...]) -> None:
 
 @pytest.mark.parametrize(("flags", "message"), [
     (("--env-id", "CartPole-v1"), "action_space is Discrete(2)"),
-    (("--env-id", "InvertedDoublePendulum-v5"), "known when an episode of InvertedDoublePendulumEnv ends"),
+    (("--env-id", "HumanoidStandup-v5"), "not known when an episode of HumanoidStandupEnv ends"),
     (("--model-loss", "mse"), "model_loss is 'mse' and probabilistic True"),
     (("--preset", "fast"), "invalid choice"),
     (("--distractors", "-1"), "distractors is -1; it must not be negative"),
@@ -110,10 +110,12 @@ def test_train_mbpo_says_what_is_wrong(
 @pytest.mark.slow
 def test_reproduce_mbpo(tmp_path: Path) -> None:
     out = tmp_path / "study"
-    flags = ("--seeds", 1, "--pendulum-timesteps", 300, "--sac-times", 1, "--experiments", "pendulum")
+    flags = ("--seeds", 1, "--pendulum-timesteps", 300, "--sac-times", 1, "--experiments", "pendulum", "sac",
+             "--sac-seeds", 1, "--sac-percent", 2)  # fmt: skip
     result = result_of(out, run("reproduce_mbpo.py", *flags, "--out", out))
     assert set(result["pendulum"]) == {"ens7_prob", "single_det+rr", "SAC", "SAC, 10 gradient steps"}
     assert result["pendulum"]["SAC"][0]["steps_to_goal"] is None
+    assert set(result["sac"]) == {"Pendulum-v1", "InvertedPendulum-v5"}
     assert (out / "pendulum.png").stat().st_size > 10_000
 
 
