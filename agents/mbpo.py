@@ -225,7 +225,7 @@ class MBPO(BoxAgent, Agent):
         if self.num_timesteps - config.learning_starts < config.value_gradient_warmup:
             return next_obs.new_ones(len(next_obs), width)
         parts = []
-        for some in next_obs.split(GRADIENT_ROWS):  # type: ignore[no-untyped-call]
+        for some in torch.split(next_obs, GRADIENT_ROWS):
             total = config.value_gradient_total
             parts.append(
                 self.policy.total_gradients(some) if total else self.policy.partial_gradients(some)[1]

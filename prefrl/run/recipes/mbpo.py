@@ -44,8 +44,8 @@ class TrainMBPO(BoxRecipe):
                 flag, equals, value = argument.partition("=")
                 if flag.replace("_", "-") == f"--{name}" and (equals or place + 1 < len(arguments)):
                     given[name] = value if equals else arguments[place + 1]
-        env_id, preset = given["env-id"], given["preset"]
-        return cls(env_id=env_id, preset=preset if preset in ("cpu", "paper") else "cpu")  # type: ignore[arg-type]
+        # What is no preset is refused when the flags themselves are read.
+        return cls(env_id=given["env-id"], preset="paper" if given["preset"] == "paper" else "cpu")
 
     def run(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
         """Train, evaluate, and save the agent as ``agent.pt``."""
