@@ -240,6 +240,7 @@ class MBPO(BoxAgent, Agent):
             clip_quantile=config.value_gradient_quantile,
             normalize=config.value_gradient_normalize,
             floor=config.value_gradient_floor,
+            rows=rows["mask"],
         )
         ones = weights.new_ones(len(weights), int(self._learned_reward))
         return torch.cat([ones, weights], 1)

@@ -85,8 +85,12 @@ os.chdir(tempfile.mkdtemp())
 # Neither side evaluates or writes files while it is timed.
 mbpo.evaluate = lambda *_: -float("inf")
 fit = mbrl.util.common.train_model_and_save_model_and_data
-mbrl.util.common.train_model_and_save_model_and_data = lambda *a, **k: fit(*a, **{**k, "work_dir": None})
-steps = []
+fits, steps = [], []
+def timed(*a, **k):
+    start = time.perf_counter()
+    fit(*a, **{**k, "work_dir": None})
+    fits.append(time.perf_counter() - start)
+mbrl.util.common.train_model_and_save_model_and_data = timed
 update = mbrl.models.OneDTransitionRewardModel.update
 def counted(self, *a, **k):
     steps.append(None)
@@ -98,9 +102,10 @@ stamps.append(time.perf_counter())
 # 500 steps to explore; the model is fitted in steps 249, 499, ...: blocks between those have one fit each
 starts = [stamps[500 + 249 + 250 * block] for block in range(blocks + 1)]
 rates = [250 / (b - a) for a, b in zip(starts, starts[1:])]
-print(json.dumps({"rates": rates, "fit_steps": len(steps) / (blocks + 1)}))
+found = {"fit_steps": len(steps) / len(fits), "fit_step_seconds": sum(fits) / len(steps)}
+print(json.dumps({"rates": rates, **found}))
 """
-"""Times mbrl-lib's own MBPO; prints environment steps per second of each 250 steps, and steps of a fit."""
+"""Times mbrl-lib's own MBPO; prints environment steps per second of each 250 steps, and what fits took."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,8 @@ class Bench:
 
     def measure(self, folder: RunFolder) -> dict[str, Any]:
         """Return rates, and medians, minima and maxima of ratios."""
+        if self.mbrl_python is not None:
+            self._run_mbrl("import mbrl.algorithms.mbpo")
         torch.set_flush_denormal(True)
         result: dict[str, Any] = {"load": os.getloadavg()[0]}
         for threads in self.threads:
@@ -258,36 +265,52 @@ class Bench:
 
     def _mbrl(self, threads: int) -> dict[str, Any]:
         ours, theirs = [], []
-        fit_steps: dict[str, list[float]] = {"ours": [], "mbrl": []}
+        fits: dict[str, dict[str, list[float]]] = {
+            side: {"fit_steps": [], "fit_step_seconds": []} for side in ("ours", "mbrl")
+        }
         for _ in range(2):
             config = replace(
                 mbpo_preset("InvertedPendulum-v5", "paper"), target_entropy=-1.0, real_ratio=0.0,
                 diagnostics_every=SILENT,
             )  # fmt: skip
             agent = MBPO(gym.make("InvertedPendulum-v5"), config, device="cpu")
-            fit = agent.fit_model
+            fit, steps = agent.fit_model, []
 
-            def counted(fit: Callable[[], dict[str, Tensor]] = fit) -> dict[str, Tensor]:
+            def counted(
+                fit: Callable[[], dict[str, Tensor]] = fit, steps: list[float] = steps
+            ) -> dict[str, Tensor]:
                 metrics = fit()
-                fit_steps["ours"].append(float(metrics["model/steps"]))
+                steps.append(float(metrics["model/steps"]))
                 return metrics
 
             agent.fit_model = counted  # type: ignore[method-assign]
             learn(agent, 749, log_every=SILENT)
             ours += [250 / seconds(partial(learn, agent, 250, log_every=SILENT)) for _ in range(self.blocks)]
-            arguments = [str(self.mbrl_python), "-W", "ignore", "-c", MBRL, str(self.blocks), str(threads)]
-            place = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-            done = subprocess.run(arguments, capture_output=True, text=True, env=place)
-            if done.returncode:
-                raise ValueError(f"mbrl-lib did not run: {done.stderr.strip().splitlines()[-1]}")
-            found = json.loads(done.stdout.splitlines()[-1])
+            fits["ours"]["fit_steps"].append(sum(steps) / len(steps))
+            fits["ours"]["fit_step_seconds"].append(agent.seconds["model"] / sum(steps))
+            found = json.loads(self._run_mbrl(MBRL, self.blocks, threads).splitlines()[-1])
             theirs += found["rates"]
-            fit_steps["mbrl"].append(found["fit_steps"])
+            for name, values in fits["mbrl"].items():
+                values.append(found[name])
         return {
             "ours_steps_per_second": spread(ours), "mbrl_steps_per_second": spread(theirs),
             "ours_over_mbrl": spread([one / other for one, other in zip(ours, theirs, strict=True)]),
-            **{f"{side}_fit_steps": spread(counts) for side, counts in fit_steps.items()},
+            **{f"{side}_{name}": spread(values)
+               for side, each in fits.items() for name, values in each.items()},
         }  # fmt: skip
+
+    def _run_mbrl(self, program: str, *arguments: int) -> str:
+        """Return what a program prints in the Python that has mbrl-lib."""
+        command = [str(self.mbrl_python), "-W", "ignore", "-c", program, *map(str, arguments)]
+        place = {**os.environ, "OMP_NUM_THREADS": str(arguments[-1] if arguments else 1)}
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, env=place)
+        except OSError as error:
+            raise ValueError(f"mbrl_python is {self.mbrl_python}: {error.strerror}") from error
+        if done.returncode:
+            raise ValueError(f"mbrl-lib does not run with mbrl_python {self.mbrl_python}: "
+                             f"{done.stderr.strip().splitlines()[-1]}")  # fmt: skip
+        return done.stdout
 
 
 def product_rate() -> float:

@@ -5,6 +5,7 @@ Shapes: E networks, a batch of B rows for each, outputs of D entries.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -51,7 +52,12 @@ def rollout_length(schedule: Sequence[int], epoch: float) -> int:
 
 
 def value_gradient_weights(
-    gradients: Tensor, *, clip_quantile: float | None, normalize: bool, floor: float
+    gradients: Tensor,
+    *,
+    clip_quantile: float | None,
+    normalize: bool,
+    floor: float,
+    rows: Tensor | None = None,
 ) -> Tensor:
     """Return what the squared error of each entry of a next state is weighted with, [n, D].
 
@@ -67,15 +73,18 @@ def value_gradient_weights(
             average.
         floor: share rho of plain regression in the weights, (1 - rho) g^2 + rho, so that no entry is left to
             drift; needs ``normalize``.
+        rows: [n] True where a row is a transition: quantile and mean are of those; None: all are.
     """
     norms = torch.linalg.vector_norm(gradients, dim=-1, keepdim=True)
+    counted = norms.new_ones(norms.shape[1]) if rows is None else rows.to(norms.dtype)
+    count = counted.sum().clamp(min=1.0)
     if clip_quantile is not None:
-        flat = norms.flatten(1)
-        place = min(flat.shape[1] - 1, int(clip_quantile * flat.shape[1]))
-        most = flat.sort(1).values[:, place][:, None, None]
+        ranked = norms[..., 0].masked_fill(counted == 0.0, math.inf).sort(1).values
+        place = torch.minimum((clip_quantile * count).long(), count.long() - 1)
+        most = ranked.index_select(1, place[None])[..., None]
         gradients = gradients * (most / norms.clamp(min=1e-12)).clamp(max=1.0)
     weights = gradients.square().mean(0)
     if normalize:
-        weights = weights / weights.mean().clamp(min=1e-12)
+        weights = weights / (counted @ weights.mean(-1) / count).clamp(min=1e-12)
         weights = (1.0 - floor) * weights + floor
     return weights

@@ -66,6 +66,17 @@ def test_constant_gradients_are_plain_regression() -> None:
     torch.testing.assert_close(weights, torch.ones(5, 3))
 
 
+def test_rows_between_episodes_move_no_weights() -> None:
+    gradients = torch.randn(2, 50, 3)
+    mask = torch.ones(60, dtype=torch.bool)
+    mask[::6] = False
+    padded = torch.full((2, 60, 3), 1e3)
+    padded[:, mask] = gradients
+    settings = {"clip_quantile": 0.9, "normalize": True, "floor": 0.1}
+    found = value_gradient_weights(padded, **settings, rows=mask)
+    torch.testing.assert_close(found[mask], value_gradient_weights(gradients, **settings))
+
+
 def test_long_gradients_are_cut_to_the_quantile() -> None:
     lengths = torch.arange(1.0, 101.0)
     gradients = torch.stack([lengths * 0.6, lengths * 0.8], -1)[None]

@@ -163,11 +163,23 @@ def test_bench_mbpo(tmp_path: Path) -> None:
         "sac",
         "regularizers",
         "fit",
+        "parts",
     )
     result = result_of(out, run("bench_mbpo.py", *flags, "--out", out))["threads_1"]
     assert result["fit"]["ensemble_over_single"]["median"] > 2.0
     assert result["sac"]["Hopper-v5"]["sb3_over_ours"]["median"] > 0.5
     assert 0.0 < result["sac"]["Hopper-v5"]["share_of_products"]["median"] < 1.5
+    assert result["parts"]["without_over_with"]["median"] > 1.0
+
+
+@pytest.mark.parametrize(
+    ("python", "message"),
+    [(Path("nowhere"), "No such file"), (Path(sys.executable), r"does not run.*No module named 'mbrl'")],
+)
+def test_a_python_without_mbrl_is_refused_at_the_start(tmp_path: Path, python: Path, message: str) -> None:
+    bench = load("bench_mbpo")
+    with pytest.raises(ValueError, match=message):
+        bench.Bench(out=tmp_path, mbrl_python=python).measure(None)
 
 
 def test_the_plain_side_of_the_benchmark_has_the_same_losses() -> None:
