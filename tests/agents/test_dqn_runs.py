@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from resuming import assert_same, crash_at, new_folder
 
 import prefrl.envs
 from prefrl import cli
@@ -48,32 +49,6 @@ def scalar(**config: Any) -> DQN:
 
 def cart_pole(**config: Any) -> DQN:
     return DQN(gym.make("CartPole-v1"), DQNConfig(**{**CONFIG, **config}), device="cpu", seed=1)
-
-
-def new_folder(path: Path) -> RunFolder:
-    return RunFolder.create(path, {"recipe": "test", "config": {}}, quiet=True)
-
-
-def crash_at(timestep: int) -> Callable[..., bool]:
-    def callback(local: dict[str, Any], _: Any) -> bool:
-        if local["self"].agent.num_timesteps >= timestep:
-            raise RuntimeError("crash")
-        return True
-
-    return callback
-
-
-def assert_same(ours: Any, theirs: Any) -> None:
-    if isinstance(ours, dict):
-        assert ours.keys() == theirs.keys()
-        for key in ours:
-            assert_same(ours[key], theirs[key])
-    elif isinstance(ours, list):
-        assert len(ours) == len(theirs)
-        for one, other in zip(ours, theirs, strict=True):
-            assert_same(one, other)
-    else:
-        assert torch.equal(ours, theirs) if isinstance(ours, torch.Tensor) else ours == theirs
 
 
 def untimed(folder: RunFolder) -> list[dict[str, str]]:

@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from resuming import assert_same, new_folder
 from torch import Tensor
 
 import prefrl
@@ -17,7 +18,6 @@ from prefrl.agents.mbpo_config import PAPER, mbpo_preset
 from prefrl.data import Transitions
 from prefrl.envs.known_parts import KnownParts
 from prefrl.run.checkpoint import load_checkpoint
-from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop, learn
 
 SMALL: dict[str, Any] = {
@@ -275,24 +275,6 @@ def test_value_gradients_wait_until_critics_mean_something() -> None:
 
 
 # Runs --------------------------------------------------------------------------------------------------
-
-
-def new_folder(path: Path) -> RunFolder:
-    return RunFolder.create(path, {"recipe": "test", "config": {}}, quiet=True)
-
-
-def assert_same(ours: Any, theirs: Any) -> None:
-    if isinstance(ours, dict):
-        assert ours.keys() == theirs.keys()
-        for key in ours:
-            if key != "seconds":
-                assert_same(ours[key], theirs[key])
-    elif isinstance(ours, list):
-        assert len(ours) == len(theirs)
-        for one, other in zip(ours, theirs, strict=True):
-            assert_same(one, other)
-    else:
-        assert torch.equal(ours, theirs) if isinstance(ours, Tensor) else ours == theirs
 
 
 @pytest.mark.parametrize("settings", [

@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from resuming import assert_same, crash_at, new_folder
 
 import prefrl
 import prefrl.envs
@@ -16,7 +17,6 @@ from prefrl.agents.base import Spaces
 from prefrl.agents.sac import mean_of
 from prefrl.data import Transitions
 from prefrl.run.checkpoint import load_checkpoint
-from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop, learn
 
 SMALL: dict[str, Any] = {"hidden": (8, 8), "batch_size": 16, "learning_starts": 20, "buffer_size": 160}
@@ -66,33 +66,6 @@ def vector_agent(**settings: Any) -> SAC:
 def scalar_agent(**settings: Any) -> SAC:
     env = gym.make("prefrl/Pendulum-v0", max_episode_steps=12)
     return SAC(env, SACConfig(**{**SMALL, **settings}), device="cpu", seed=1)
-
-
-def new_folder(path: Path) -> RunFolder:
-    return RunFolder.create(path, {"recipe": "test", "config": {}}, quiet=True)
-
-
-def crash_at(timestep: int) -> Callable[..., bool]:
-    def callback(local: dict[str, Any], _: Any) -> bool:
-        if local["self"].agent.num_timesteps >= timestep:
-            raise RuntimeError("crash")
-        return True
-
-    return callback
-
-
-def assert_same(ours: Any, theirs: Any) -> None:
-    if isinstance(ours, dict):
-        assert ours.keys() == theirs.keys()
-        for key in ours:
-            if not str(key).startswith("seconds"):
-                assert_same(ours[key], theirs[key])
-    elif isinstance(ours, list):
-        assert len(ours) == len(theirs)
-        for one, other in zip(ours, theirs, strict=True):
-            assert_same(one, other)
-    else:
-        assert torch.equal(ours, theirs) if isinstance(ours, torch.Tensor) else ours == theirs
 
 
 @pytest.mark.parametrize(("make", "settings"), [

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import pytest
 import torch
+from resuming import assert_same, crash_at, new_folder
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback, StopTrainingOnRewardThreshold
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.monitor import Monitor
@@ -51,10 +52,6 @@ def vector_agent() -> QLearning:
 
 def scalar_agent() -> QLearning:
     return QLearning(gym.make("prefrl/RandomGrid-v0", stochastic=True, max_episode_steps=9), device="cpu")
-
-
-def new_folder(path: Path) -> RunFolder:
-    return RunFolder.create(path, {"recipe": "test", "config": {}}, quiet=True)
 
 
 def untimed(folder: RunFolder) -> list[dict[str, str]]:
@@ -368,24 +365,6 @@ def test_training_in_another_thread() -> None:
 
 
 # Going on ----------------------------------------------------------------------------------------------
-
-
-def assert_same(ours: Any, theirs: Any) -> None:
-    if isinstance(ours, dict):
-        assert ours.keys() == theirs.keys()
-        for key in ours:
-            assert_same(ours[key], theirs[key])
-    else:
-        assert torch.equal(ours, theirs) if isinstance(ours, torch.Tensor) else ours == theirs
-
-
-def crash_at(timestep: int) -> Callable[..., bool]:
-    def callback(local: dict[str, Any], _: Any) -> bool:
-        if local["self"].agent.num_timesteps >= timestep:
-            raise RuntimeError("crash")
-        return True
-
-    return callback
 
 
 @pytest.mark.parametrize("crashes", [[700], [90, 330, 1500]])
