@@ -127,9 +127,10 @@ def test_reproduce_lipschitz(tmp_path: Path) -> None:
              "--closed-updates-per-step", 1)  # fmt: skip
     done = run("reproduce_lipschitz.py", *flags, "--out", out)
     result = result_of(out, done)
-    assert set(result["quick"]) == set(result["closed_loop"])
+    assert len(result["quick"]) == 4
+    assert set(result["quick"]) < set(result["closed_loop"])  # smooth critics there in a milder form too
     assert result["quick_ratios"]["least share of rows where the bound holds"] > 0.99
-    assert "return better of rr, sn / ens7_prob" in result["closed_loop_ratios"]
+    assert result["closed_loop_ratios"]["seconds ens7_prob / single_det+rr, weight 0.1"] > 0.0
     again = run("reproduce_lipschitz.py", *flags, "--out", out)
     assert "is finished" in again.stdout
 
