@@ -273,21 +273,12 @@ class Bench:
                 mbpo_preset("InvertedPendulum-v5", "paper"), target_entropy=-1.0, real_ratio=0.0,
                 diagnostics_every=SILENT,
             )  # fmt: skip
-            agent = MBPO(gym.make("InvertedPendulum-v5"), config, device="cpu")
-            fit, steps = agent.fit_model, []
-
-            def counted(
-                fit: Callable[[], dict[str, Tensor]] = fit, steps: list[float] = steps
-            ) -> dict[str, Tensor]:
-                metrics = fit()
-                steps.append(float(metrics["model/steps"]))
-                return metrics
-
-            agent.fit_model = counted  # type: ignore[method-assign]
+            agent = CountedFits(gym.make("InvertedPendulum-v5"), config, device="cpu")
             learn(agent, 749, log_every=SILENT)
             ours += [250 / seconds(partial(learn, agent, 250, log_every=SILENT)) for _ in range(self.blocks)]
-            fits["ours"]["fit_steps"].append(sum(steps) / len(steps))
-            fits["ours"]["fit_step_seconds"].append(agent.seconds["model"] / sum(steps))
+            steps = sum(agent.fit_steps)
+            fits["ours"]["fit_steps"].append(steps / len(agent.fit_steps))
+            fits["ours"]["fit_step_seconds"].append(agent.seconds["model"] / steps)
             found = json.loads(self._run_mbrl(MBRL, self.blocks, threads).splitlines()[-1])
             theirs += found["rates"]
             for name, values in fits["mbrl"].items():
@@ -311,6 +302,18 @@ class Bench:
             raise ValueError(f"mbrl-lib does not run with mbrl_python {self.mbrl_python}: "
                              f"{done.stderr.strip().splitlines()[-1]}")  # fmt: skip
         return done.stdout
+
+
+class CountedFits(MBPO):
+    """MBPO that keeps how many gradient steps each of its fits took."""
+
+    fit_steps: tuple[float, ...] = ()
+
+    def fit_model(self) -> dict[str, Tensor]:
+        """See MBPO."""
+        metrics = super().fit_model()
+        self.fit_steps = (*self.fit_steps, float(metrics["model/steps"]))
+        return metrics
 
 
 def product_rate() -> float:

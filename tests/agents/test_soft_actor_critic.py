@@ -12,6 +12,7 @@ from prefrl.agents import soft_actor_critic as module
 from prefrl.agents.soft_actor_critic import ActorCriticConfig, SoftActorCritic, pairs
 from prefrl.data.replay import Batch
 from prefrl.functional.squashed_gaussian import squashed_gaussian
+from prefrl.nn.spectral import SpectralMLP
 
 CPU = torch.device("cpu")
 
@@ -152,7 +153,8 @@ def test_caps_hold_while_the_critics_learn(layers: Any, settings: dict[str, Any]
     for _ in range(200):
         policy.step(steep)
     capped = 3 if layers == "all" else 2
-    learned = policy.critic.weights_as_learned()  # type: ignore[operator]
+    assert isinstance(policy.critic, SpectralMLP)
+    learned = policy.critic.weights_as_learned()
     assert any(float(torch.linalg.matrix_norm(weight.detach(), ord=2).max()) > 1.05 for weight in learned)
     for network in (policy._frozen, policy._frozen_target):
         for weight in network.weights()[:capped]:
