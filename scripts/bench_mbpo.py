@@ -56,12 +56,15 @@ SINGLE: dict[str, Any] = {"ensemble_size": 1, "probabilistic": False}
 SILENT = 10**9
 """Timesteps between two logs: none."""
 
+MBRL_SEEDS = 3
+"""Runs of each side beside mbrl-lib, in turns, with seeds 0, 1, ..."""
+
 MBRL = """
 import json, os, sys, tempfile, time
 import gymnasium as gym, numpy as np, omegaconf, torch
 import mbrl.algorithms.mbpo as mbpo, mbrl.env.termination_fns as terms
 import mbrl.examples
-blocks, threads = int(sys.argv[1]), int(sys.argv[2])
+blocks, seed, threads = map(int, sys.argv[1:])
 torch.set_num_threads(threads)
 torch.set_flush_denormal(True)
 stamps = []
@@ -73,7 +76,7 @@ class Timed(gym.Wrapper):
         return self.env.step(action)
 conf = os.path.join(list(mbrl.examples.__path__)[0], "conf")
 load = omegaconf.OmegaConf.load
-cfg = omegaconf.OmegaConf.create({"seed": 0, "device": "cpu", "log_frequency_agent": 10**9})
+cfg = omegaconf.OmegaConf.create({"seed": seed, "device": "cpu", "log_frequency_agent": 10**9})
 for name, file in (("algorithm", "mbpo"), ("dynamics_model", "gaussian_mlp_ensemble"),
                    ("overrides", "mbpo_inv_pendulum")):
     cfg[name] = load(os.path.join(conf, name, file + ".yaml"))
@@ -268,18 +271,18 @@ class Bench:
         fits: dict[str, dict[str, list[float]]] = {
             side: {"fit_steps": [], "fit_step_seconds": []} for side in ("ours", "mbrl")
         }
-        for _ in range(2):
+        for seed in range(MBRL_SEEDS):
             config = replace(
                 mbpo_preset("InvertedPendulum-v5", "paper"), target_entropy=-1.0, real_ratio=0.0,
                 diagnostics_every=SILENT,
             )  # fmt: skip
-            agent = CountedFits(gym.make("InvertedPendulum-v5"), config, device="cpu")
+            agent = CountedFits(gym.make("InvertedPendulum-v5"), config, device="cpu", seed=seed)
             learn(agent, 749, log_every=SILENT)
             ours += [250 / seconds(partial(learn, agent, 250, log_every=SILENT)) for _ in range(self.blocks)]
             steps = sum(agent.fit_steps)
             fits["ours"]["fit_steps"].append(steps / len(agent.fit_steps))
             fits["ours"]["fit_step_seconds"].append(agent.seconds["model"] / steps)
-            found = json.loads(self._run_mbrl(MBRL, self.blocks, threads).splitlines()[-1])
+            found = json.loads(self._run_mbrl(MBRL, self.blocks, seed, threads).splitlines()[-1])
             theirs += found["rates"]
             for name, values in fits["mbrl"].items():
                 values.append(found[name])
