@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -84,16 +85,27 @@ def restore_generator(generator: torch.Generator, state: torch.Tensor) -> None:
 def check_kinds(config: Any) -> None:
     """Raise TypeError for a field of a settings dataclass that holds the wrong kind of value.
 
-    Looks at fields annotated ``bool``, ``int`` and ``float``, the latter two also with ``| None``.
+    Looks at fields annotated ``bool``, ``int`` and ``float``, the latter two also with ``| None``, and at
+    tuples of ``int``.
+
+    Raises:
+        TypeError: see above.
+        ValueError: for a number that is NaN or infinite.
     """
     allowed: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (int, float)}
     for field in dataclasses.fields(config):
         kind, _, optional = str(field.type).partition(" | ")
         value = getattr(config, field.name)
+        if kind.startswith("tuple[int"):  # a list, where it comes from JSON
+            if not isinstance(value, (tuple, list)) or any(type(entry) is not int for entry in value):
+                raise TypeError(f"{field.name} is {value!r}; it must be a tuple of whole numbers")
+            continue
         if kind not in allowed or (value is None and optional == "None"):
             continue
         if not isinstance(value, allowed[kind]) or (isinstance(value, bool) and kind != "bool"):
             raise TypeError(f"{field.name} is {value!r}; it must be of type {kind}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{field.name} is {value}; it must be finite")
 
 
 class Spaces:

@@ -192,10 +192,7 @@ class DQNConfig:
 
     def __post_init__(self) -> None:
         check_kinds(self)
-        given: Any = self.hidden  # a list, where it comes from JSON
-        if not isinstance(given, (tuple, list)) or not all(type(size) is int for size in given):
-            raise TypeError(f"hidden is {given!r}; it must be a tuple of whole numbers")
-        object.__setattr__(self, "hidden", tuple(self.hidden))
+        object.__setattr__(self, "hidden", tuple(self.hidden))  # a file holds a list
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {list(allowed)}")

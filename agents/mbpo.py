@@ -65,13 +65,14 @@ class MBPO(BoxAgent, Agent):
         termination: tells where episodes end, next observations [n, D] to bool [n], on tensors; None: what
             is known of the environment.
         reward: observations [n, D], actions [n, A] in the environment's units and next observations to
-            rewards [n]; None: what is known, if the settings ask for it.
+            rewards [n], for ``MBPOConfig(reward="known")``; None: what is known of the environment.
         device: torch device, or "auto".
         seed: seeds networks, exploration, replay and model.
 
     Raises:
         ValueError: if a space is of another kind, or it is not known where episodes end, or what the reward
-            is where the settings ask for it.
+            is where the settings ask for it, or a function is given that they do not ask for, or that
+            returns something else.
 
     Attributes:
         policy: actor and critics.
@@ -148,10 +149,30 @@ class MBPO(BoxAgent, Agent):
                 raise
             known = KnownParts(termination)
         given = {"termination": termination, "reward": reward}
+        self._check_given(termination, reward)
         known = replace(known, **{name: part for name, part in given.items() if part is not None})
         if self.config.reward == "known" and known.reward is None:
             raise ValueError("reward is 'known', but nobody knows it; give reward=, or learn it")
         return known
+
+    def _check_given(self, termination: Any, reward: Any) -> None:
+        """Try the functions that were given on two rows."""
+        obs = torch.zeros(2, self.observations, device=self.device)
+        actions = self.to_env(torch.zeros(2, self.actions, device=self.device)).flatten(1)
+        if reward is not None and self.config.reward != "known":
+            raise ValueError(f"reward= is given, but the setting reward is {self.config.reward!r}; it must "
+                             "be 'known' to use it")  # fmt: skip
+        for name, function, inputs, kind in (
+            ("termination", termination, (obs,), torch.bool),
+            ("reward", reward, (obs, actions, obs), torch.float32),
+        ):
+            if function is None:
+                continue
+            found = function(*inputs)
+            if not isinstance(found, Tensor) or found.shape != (2,) or found.dtype != kind:
+                what = f"{found.dtype} {list(found.shape)}" if isinstance(found, Tensor) else type(found)
+                raise ValueError(f"{name} returned {what} for observations [2, {self.observations}]; it "
+                                 f"must return a tensor of {kind} [2]")  # fmt: skip
 
     # Real transitions ------------------------------------------------------------------------------------
 

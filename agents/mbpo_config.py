@@ -21,7 +21,11 @@ ModelLoss = Literal["nll", "mse", "value_gradient"]
 
 @dataclass(frozen=True)
 class MBPOConfig(ActorCriticConfig):
-    """Settings of :class:`MBPO`; the defaults are those of Janner et al. 2019 for Hopper."""
+    """Settings of :class:`MBPO`; the defaults are those of Janner et al. 2019 for Hopper with guards.
+
+    The guards (fixed variance bounds, cut predictions and gradients) are off in the preset ``paper``, which
+    also has a target entropy for each environment.
+    """
 
     buffer_size: int = 1_000_000
     """Real transitions in the replay, over all environments together."""

@@ -25,6 +25,7 @@ record that autograd keeps costs a sixth of a step.
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Mapping
@@ -112,7 +113,8 @@ class ActorCriticConfig:
     """Gradients of critics and actor are cut to this norm; None: they are not."""
 
     critic_regularizer: CriticRegularizer = "none"
-    """none, spectral or robust; see the module's text."""
+    """What keeps the critics smooth: nothing (none), a cap on the spectral norms of their layers (spectral),
+    or a penalty on how much the worst close state changes them (robust)."""
 
     spectral_cap: float = 1.0
     """Largest spectral norm of a capped layer, positive; hidden layers only: 1 and a free output layer."""
@@ -459,7 +461,7 @@ class SoftActorCritic:
         with torch.no_grad():
             self.log_temperature.copy_(state["log_temperature"])
         for name, part in self._optimizers.items():
-            part.load_state_dict(state["optimizers"][name])
+            part.load_state_dict(copy.deepcopy(state["optimizers"][name]))
         self.moments.load_state_dict(state["moments"])
         self._target_variance.copy_(state["target_variance"])
         self.updates = int(state["updates"])

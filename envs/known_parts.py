@@ -13,6 +13,7 @@ True
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,9 +33,16 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics as RecordVectorSta
 from .backend import Array
 from .distractors import Distractors
 
+REWARDING = (gym.ActionWrapper, gym.RewardWrapper)
+VECTOR_REWARDING = (gym.vector.VectorActionWrapper, gym.vector.VectorRewardWrapper)
+"""Wrappers with which the reward is another function."""
+
 TRANSPARENT = (PassiveEnvChecker, OrderEnforcing, TimeLimit, RecordEpisodeStatistics, RecordVideo, Autoreset,
-               Distractors, gym.ActionWrapper)  # fmt: skip
+               Distractors, *REWARDING)  # fmt: skip
 """Wrappers that leave the task's observations where they are, and the ends of episodes as they are."""
+
+UNREAD = {"reset", "reset_model", "render", "close", "metadata"}
+"""What a class may change of its parent without another rule for terminations and rewards."""
 
 
 @dataclass(frozen=True)
@@ -212,32 +220,54 @@ KNOWN: dict[str, Callable[[Any], KnownParts]] = {
 
 
 def known_parts_of(env: Any) -> KnownParts:
-    """Return what is known of an environment; where a wrapper changes actions, not the reward.
+    """Return what is known of an environment; where a wrapper changes actions or rewards, not the reward.
 
     Raises:
-        ValueError: if it is not in :data:`KNOWN`, a wrapper may have changed its observations, or it does not
-            tell how they are laid out.
+        ValueError: if it is not in :data:`KNOWN` or a class of its own that changes more than
+            :data:`UNREAD`, a wrapper may have changed its observations, or it does not tell how they are
+            laid out.
     """
-    inner, acted_on = env, False
+    inner, changed = env, False
     while isinstance(inner, gym.vector.VectorWrapper):
-        acted_on = acted_on or isinstance(inner, gym.vector.VectorActionWrapper)
-        if not isinstance(inner, (gym.vector.VectorActionWrapper, RecordVectorStatistics)):
-            raise ValueError(f"{type(inner).__name__} may have changed what the table of terminations reads "
-                             "in observations; give termination=")  # fmt: skip
+        changed = changed or isinstance(inner, VECTOR_REWARDING)
+        _check_wrapper(inner, (*VECTOR_REWARDING, RecordVectorStatistics))
         inner = inner.env
     rows = getattr(inner, "envs", None)
     inner = rows[0] if rows else inner
     while isinstance(inner, gym.Wrapper):
-        acted_on = acted_on or isinstance(inner, gym.ActionWrapper)
-        if not isinstance(inner, TRANSPARENT):
-            raise ValueError(f"{type(inner).__name__} may have changed what the table of terminations reads "
-                             "in observations; give termination=")  # fmt: skip
+        changed = changed or isinstance(inner, REWARDING)
+        _check_wrapper(inner, TRANSPARENT)
         inner = inner.env
-    for kind in type(inner.unwrapped).__mro__:
+    kinds = type(inner.unwrapped).__mro__
+    for place, kind in enumerate(kinds):
         known = KNOWN.get(f"{kind.__module__}:{kind.__qualname__}")
         if known is not None:
+            _check_class(kinds[0], kinds[:place], kind)
             parts = known(inner.unwrapped)
-            return replace(parts, reward=None) if acted_on else parts
-    names = sorted({name.partition(":")[2].removesuffix("Env") for name in KNOWN})
-    raise ValueError(f"it is not known when an episode of {type(inner.unwrapped).__name__} ends; known are "
-                     f"{', '.join(names)}: give termination=")  # fmt: skip
+            return replace(parts, reward=None) if changed else parts
+    names = ", ".join(sorted({_title(name) for name in KNOWN}))
+    raise ValueError(f"it is not known when an episode of {kinds[0].__module__}.{kinds[0].__qualname__} "
+                     f"ends; known are {names}: give termination=")  # fmt: skip
+
+
+def _check_wrapper(wrapper: Any, allowed: tuple[type, ...]) -> None:
+    if not isinstance(wrapper, allowed):
+        raise ValueError(f"{type(wrapper).__name__} may have changed what the table of terminations reads in "
+                         "observations; give termination=")  # fmt: skip
+
+
+def _check_class(given: type, between: tuple[type, ...], known: type) -> None:
+    """Refuse a class that changes methods of the one that is known."""
+    changed = {name for kind in between for name in vars(kind) if hasattr(known, name)}
+    changed = {name for name in changed if not name.startswith("__")} - UNREAD
+    if changed:
+        names = ", ".join(sorted(changed))
+        raise ValueError(f"{given.__qualname__} changes {names} of {known.__qualname__}, so that it is not "
+                         "known when its episodes end; give termination=")  # fmt: skip
+
+
+def _title(name: str) -> str:
+    """Return an environment's name, with its version where the module tells."""
+    module, _, kind = name.partition(":")
+    version = re.search(r"_(v\d+)$", module)
+    return kind.removesuffix("Env").removesuffix("Vector") + (f"-{version[1]}" if version else "")

@@ -131,7 +131,7 @@ class Bench:
     """Timesteps, or gradient steps, of a turn."""
 
     blocks: int = 3
-    """Blocks of 250 timesteps in single and mbrl, with a fit of the model each."""
+    """Blocks of 250 timesteps in single, parts and mbrl, with a fit of the model each."""
 
     mbrl_python: Path | None = None
     """Python of an environment with mbrl-lib, to be measured too."""

@@ -107,7 +107,6 @@ class LipschitzStudy:
         if self.transitions + self.held_out > self.policy_timesteps:
             raise ValueError(f"policy_timesteps is {self.policy_timesteps}; {self.transitions} transitions "
                              f"and {self.held_out} held out need at least as many")  # fmt: skip
-
         if self.rollouts % REFIT_EVERY:
             raise ValueError(f"rollouts is {self.rollouts}; it must be a multiple of {REFIT_EVERY}")
 
@@ -162,8 +161,8 @@ class LipschitzStudy:
                          critics=False)  # fmt: skip
         agent.fit_model()
         agent.imagine()
-        for _ in range(-(-self.updates // 100)):
-            for batch in agent.batches(100):
+        for done in range(0, self.updates, 100):
+            for batch in agent.batches(min(100, self.updates - done)):
                 agent.policy.step(batch, evaluate=True)
         generator = seeded_generator(seed, "diagnostics")
         found = smoothness(agent.policy, held["obs"], radius=config.diagnostics_radius, generator=generator)

@@ -95,9 +95,10 @@ class VaGraMStudy:
     def __post_init__(self) -> None:
         check_positive(self, "seeds", "transitions", "held_out", "policy_timesteps", "distracted_timesteps",
                        "fits", "closed_seeds", "closed_timesteps")  # fmt: skip
-        if self.transitions + self.held_out > self.policy_timesteps:
-            raise ValueError(f"policy_timesteps is {self.policy_timesteps}; {self.transitions} transitions "
-                             f"and {self.held_out} held out need at least as many")  # fmt: skip
+        for name in ("policy_timesteps", "distracted_timesteps"):
+            if self.transitions + self.held_out > getattr(self, name):
+                raise ValueError(f"{name} is {getattr(self, name)}; {self.transitions} transitions and "
+                                 f"{self.held_out} held out need at least as many")  # fmt: skip
 
     def run(self) -> None:
         """Run the study in its folder, or go on with it."""

@@ -90,6 +90,6 @@ class ModelBuffer:
         if state["storage"].shape[1] != width:
             raise ValueError(f"rows have {state['storage'].shape[1]} numbers; this buffer's have {width}")
         device = self.storage.device
-        self.storage = state["storage"].to(device)
+        self.storage = state["storage"].to(device, copy=True)  # which is written in place
         self.capacity = len(self.storage) - 1
         self.position, self.filled = state["position"].to(device), state["filled"].to(device)

@@ -7,6 +7,7 @@ ensemble takes and gives numbers in their own units.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -406,7 +407,7 @@ class EnsembleFit:
         """Continue from what :meth:`state_dict` returned."""
         self.ensemble.load_state_dict(state["ensemble"])
         self.elite.load_state_dict(state["elite"])
-        self._update.optimizer.load_state_dict(state["optimizer"])
+        self._update.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
 
 
 CHUNK = 1024

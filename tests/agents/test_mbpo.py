@@ -1,6 +1,7 @@
 """MBPO: what is imagined and how much of it, what is learned from it, and that runs go on after a crash."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from resuming import assert_same, new_folder
+from resuming import assert_same, crash_at, new_folder
 from torch import Tensor
 
 import prefrl
@@ -288,13 +289,8 @@ def test_resumed_equals_uninterrupted(settings: dict[str, Any], tmp_path: Path) 
     whole = make(**settings)
     Loop(whole, **run, folder=whole_folder).run()
 
-    def crash(local: dict[str, Any], _: Any) -> bool:
-        if local["self"].agent.num_timesteps >= 55:
-            raise RuntimeError("crash")
-        return True
-
     with pytest.raises(RuntimeError, match="crash"):
-        Loop(make(**settings), **run, folder=folder, callback=crash).run()
+        Loop(make(**settings), **run, folder=folder, callback=crash_at(55)).run()
     agent = make(**settings)
     Loop(agent, **run, folder=folder, resume=True).run()
     ours, theirs = (load_checkpoint(each.checkpoint_path) for each in (folder, whole_folder))
@@ -416,7 +412,7 @@ def test_refuses_environments_whose_ends_are_unknown() -> None:
     class Unknown(gym.Env[Any, Any]):
         observation_space = action_space = box
 
-    with pytest.raises(ValueError, match=r"not known when an episode of Unknown ends.*give termination="):
+    with pytest.raises(ValueError, match=r"not known when an episode of \S+Unknown ends.*give termination="):
         MBPO(Unknown(), device="cpu")
     agent = MBPO(Unknown(), MBPOConfig(**SMALL), termination=lambda obs: obs[:, 0] > 0.0, device="cpu")
     assert agent.known is not None
@@ -424,6 +420,26 @@ def test_refuses_environments_whose_ends_are_unknown() -> None:
         MBPO(Spaces(box, gym.spaces.Box(-np.inf, np.inf, (2,))), device="cpu")
     with pytest.raises(ValueError, match="reward is 'known', but nobody knows it"):
         MBPO(gym.make("Hopper-v5"), MBPOConfig(reward="known"), device="cpu")
+
+
+@pytest.mark.parametrize("termination", [
+    lambda obs: (obs[:, 0] > 0.0).long(), lambda obs: obs[:, :1] > 0.0, lambda obs: obs[:, 0],
+    lambda obs: (obs[:, 0] > 0.0).numpy(), lambda obs: (obs > 0.0).any(),
+])  # fmt: skip
+def test_refuses_a_termination_that_returns_something_else(termination: Any) -> None:
+    message = (
+        r"termination returned .* for observations \[2, 3\]; it must return a tensor of torch.bool \[2\]"
+    )
+    with pytest.raises(ValueError, match=message):
+        MBPO(gym.make("Pendulum-v1"), MBPOConfig(**SMALL), termination=termination, device="cpu")
+
+
+def test_refuses_a_reward_that_returns_something_else_or_is_not_asked_for() -> None:
+    env, known = gym.make("Pendulum-v1"), MBPOConfig(**SMALL, reward="known")
+    with pytest.raises(ValueError, match=r"reward returned torch.float32 \[2, 1\] for observations"):
+        MBPO(env, known, reward=lambda obs, actions, _: obs[:, :1] - actions, device="cpu")
+    with pytest.raises(ValueError, match="reward= is given, but the setting reward is 'learned'"):
+        MBPO(env, MBPOConfig(**SMALL), reward=lambda obs, *_: obs[:, 0], device="cpu")
 
 
 @pytest.mark.parametrize(("settings", "message"), [
@@ -437,13 +453,22 @@ def test_refuses_environments_whose_ends_are_unknown() -> None:
     ({"holdout_fraction": 1.0}, "holdout_fraction is 1.0"), ({"max_fit_steps": 0}, "max_fit_steps is 0"),
     ({"model_hidden": ()}, "model_hidden is"), ({"reward": "given"}, "reward is 'given'"),
     ({"value_gradient_quantile": 0.0}, "value_gradient_quantile is 0"),
-    ({"patience": -1}, "patience is -1"),
+    ({"patience": -1}, "patience is -1"), ({"target_entropy": math.nan}, "target_entropy is nan; it must be"),
+    ({"spectral_cap": math.inf}, "spectral_cap is inf; it must be finite"),
     ({"learning_starts": 1}, "a fit needs at least 2"),
     ({"value_gradient_floor": 2.0}, "value_gradient_floor is 2.0"),
     ({"model_learning_rate": 0.0}, "model_learning_rate is 0.0"), ({"clip_predictions": -1.0}, "clip_pred"),
 ])  # fmt: skip
 def test_refuses_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
+        MBPOConfig(**{**SMALL, **settings})
+
+
+@pytest.mark.parametrize("settings", [
+    {"hidden": (8.5,)}, {"hidden": 8}, {"model_hidden": (True, 8)}, {"rollout_schedule": (0, 1, 1.5, 2.5)},
+])  # fmt: skip
+def test_refuses_settings_of_another_kind(settings: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=f"{next(iter(settings))} is .* must be a tuple of whole numbers"):
         MBPOConfig(**{**SMALL, **settings})
 
 

@@ -64,9 +64,9 @@ def test_it_goes_on_from_its_state() -> None:
     buffer, other = ModelBuffer(10, 2, CPU), ModelBuffer(1, 2, CPU)
     buffer.add(rows(0, 7), torch.ones(7, dtype=torch.bool))
     other.load_state_dict(buffer.state_dict())
-    for each in (buffer, other):
-        each.add(rows(7, 6), torch.ones(6, dtype=torch.bool))
-    assert content(other) == content(buffer) == list(range(3, 13))
+    other.add(rows(7, 6), torch.ones(6, dtype=torch.bool))
+    assert content(other) == list(range(3, 13))
+    assert content(buffer) == list(range(7))  # another one
 
 
 def test_refuses_what_does_not_fit() -> None:

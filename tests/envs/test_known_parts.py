@@ -1,5 +1,6 @@
 """What is known of environments, checked against the environments themselves."""
 
+import math
 import re
 import warnings
 from typing import Any
@@ -8,7 +9,14 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.wrappers import FlattenObservation, NormalizeObservation, RescaleAction, vector
+from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
+from gymnasium.wrappers import (
+    FlattenObservation,
+    NormalizeObservation,
+    RescaleAction,
+    TransformReward,
+    vector,
+)
 
 import prefrl.envs
 from prefrl.envs.known_parts import KNOWN, known_parts_of
@@ -162,9 +170,44 @@ def test_refuses_what_a_wrapper_made_of_observations(wrapper: Any) -> None:
         known_parts_of(wrapper(make("Hopper-v5")))
 
 
+def test_wrappers_of_rewards_hide_the_reward_only() -> None:
+    scaled = TransformReward(make("Pendulum-v1"), lambda reward: 0.1 * reward)
+    assert known_parts_of(scaled).reward is None
+    rows = gym.make_vec("Pendulum-v1", 2, vectorization_mode="sync")
+    assert known_parts_of(vector.TransformReward(rows, lambda rewards: 0.1 * rewards)).reward is None
+
+
+class Endless(HopperEnv):
+    """Hopper whose episodes do not end when it falls."""
+
+    def step(self, action: Any) -> Any:
+        obs, reward, _, truncated, info = super().step(action)
+        return obs, reward, False, truncated, info
+
+
+class Elsewhere(HopperEnv):
+    """Hopper with other ranges and starts, which the rule reads."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(healthy_z_range=(0.9, math.inf), **arguments)
+
+    def reset_model(self) -> Any:
+        return super().reset_model()
+
+
+def test_a_class_that_changes_the_rule_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"Endless changes step of HopperEnv.*give termination="):
+        known_parts_of(Endless())
+    standing = np.zeros((2, 11))
+    standing[:, 0] = 1.25, 0.8
+    assert known_parts_of(Elsewhere()).termination(standing).tolist() == [False, True]
+
+
 def test_refuses_unknown_environments_and_layouts() -> None:
-    with pytest.raises(ValueError, match="not known when an episode of CartPoleEnv ends"):
+    with pytest.raises(ValueError, match=r"cartpole\.CartPoleEnv ends; known are Ant-v5.*Hopper-v5"):
         known_parts_of(make("CartPole-v1"))
+    with pytest.raises(ValueError, match=r"hopper_v4\.HopperEnv ends"):
+        known_parts_of(make("Hopper-v4"))
     hopper = make("Hopper-v5")
     hopper.unwrapped.observation_structure = {"skipped_qpos": 3, "qpos": 3, "qvel": 6}  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match=re.escape("observation_structure is {'skipped_qpos': 3")):

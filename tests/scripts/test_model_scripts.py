@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -151,26 +152,16 @@ def test_reproduce_vagram(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_bench_mbpo(tmp_path: Path) -> None:
     out = tmp_path / "bench"
-    flags = (
-        "--steps",
-        2,
-        "--repeats",
-        1,
-        "--blocks",
-        1,
-        "--threads",
-        1,
-        "--parts",
-        "sac",
-        "regularizers",
-        "fit",
-        "parts",
-    )
+    flags = ("--steps", 2, "--repeats", 1, "--blocks", 1, "--threads", 1,
+             "--parts", "sac", "regularizers", "fit", "parts")  # fmt: skip
     result = result_of(out, run("bench_mbpo.py", *flags, "--out", out))["threads_1"]
-    assert result["fit"]["ensemble_over_single"]["median"] > 2.0
-    assert result["sac"]["Hopper-v5"]["sb3_over_ours"]["median"] > 0.5
-    assert 0.0 < result["sac"]["Hopper-v5"]["share_of_products"]["median"] < 1.5
-    assert result["parts"]["without_over_with"]["median"] > 1.0
+    ratios = [result["fit"]["ensemble_over_single"], result["parts"]["without_over_with"]]
+    for env_id in ("Pendulum-v1", "Hopper-v5"):
+        ratios += [result["sac"][env_id][name] for name in ("sb3_over_ours", "share_of_products")]
+    for name in ("spectral_over_none", "robust_over_none"):
+        ratios.append(result["regularizers"]["hidden_256"][name])
+    for ratio in ratios:
+        assert 0.0 < ratio["min"] <= ratio["median"] <= ratio["max"] < math.inf
 
 
 @pytest.mark.parametrize(
