@@ -83,24 +83,26 @@ def restore_generator(generator: torch.Generator, state: torch.Tensor) -> None:
 
 
 def check_kinds(config: Any) -> None:
-    """Raise TypeError for a field of a settings dataclass that holds the wrong kind of value.
+    """Check that the fields of a settings dataclass hold values of their kinds.
 
     Looks at fields annotated ``bool``, ``int`` and ``float``, the latter two also with ``| None``, and at
     tuples of ``int``.
 
     Raises:
-        TypeError: see above.
+        TypeError: for a value of another kind.
         ValueError: for a number that is NaN or infinite.
     """
     allowed: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (int, float)}
     for field in dataclasses.fields(config):
         kind, _, optional = str(field.type).partition(" | ")
         value = getattr(config, field.name)
+        if value is None and optional == "None":
+            continue
         if kind.startswith("tuple[int"):  # a list, where it comes from JSON
             if not isinstance(value, (tuple, list)) or any(type(entry) is not int for entry in value):
                 raise TypeError(f"{field.name} is {value!r}; it must be a tuple of whole numbers")
             continue
-        if kind not in allowed or (value is None and optional == "None"):
+        if kind not in allowed:
             continue
         if not isinstance(value, allowed[kind]) or (isinstance(value, bool) and kind != "bool"):
             raise TypeError(f"{field.name} is {value!r}; it must be of type {kind}")
