@@ -192,7 +192,10 @@ def ratios(arms: Mapping[str, list[dict[str, Any]]]) -> dict[str, float]:
 
 
 def closed_ratios(runs: Mapping[str, list[dict[str, Any]]]) -> dict[str, float]:
-    """Return medians of final returns and seconds in ratio, geometric means of smoothness and errors."""
+    """Return medians of returns and seconds in ratio, and geometric means of smoothness and errors.
+
+    Returns are those of the final episodes, and, since policies change quickly, of the last five evaluations.
+    """
 
     def median(arm: str, name: str) -> float:
         return float(np.median([run[name] for run in runs[arm]]))
@@ -200,13 +203,19 @@ def closed_ratios(runs: Mapping[str, list[dict[str, Any]]]) -> dict[str, float]:
     lip = {arm: geometric(each, "local_lipschitz") for arm, each in runs.items()}
     error = {arm: geometric(each, "value_aware_model_error") for arm, each in runs.items()}
     returns = {arm: median(arm, "final_return") for arm in runs}
+    late = {
+        arm: float(np.median([np.mean(run["eval_returns"][-5:]) for run in each]))
+        for arm, each in runs.items()
+    }
     found = {}
     for arm in runs:
         if arm != "ens7_prob":
             found[f"return {arm} / ens7_prob"] = returns[arm] / returns["ens7_prob"]
+            found[f"late return {arm} / ens7_prob"] = late[arm] / late["ens7_prob"]
             found[f"seconds ens7_prob / {arm}"] = median("ens7_prob", "seconds") / median(arm, "seconds")
         if arm not in ("ens7_prob", "single_det"):
             found[f"return {arm} / single_det"] = returns[arm] / returns["single_det"]
+            found[f"late return {arm} / single_det"] = late[arm] / late["single_det"]
             found[f"lipschitz {arm} / single_det"] = lip[arm] / lip["single_det"]
             found[f"value-aware error {arm} / single_det"] = error[arm] / error["single_det"]
     return {
