@@ -87,7 +87,7 @@ def test_train_mbpo(tmp_path: Path, flags: tuple[Any, ...]) -> None:
 
 @pytest.mark.parametrize(("flags", "message"), [
     (("--env-id", "CartPole-v1"), "action_space is Discrete(2)"),
-    (("--env-id", "HumanoidStandup-v5"), "not known when an episode of HumanoidStandupEnv ends"),
+    (("--env-id", "HumanoidStandup-v5"), "HumanoidStandupEnv ends; known are Ant-v5"),
     (("--model-loss", "mse"), "model_loss is 'mse' and probabilistic True"),
     (("--preset", "fast"), "invalid choice"),
     (("--distractors", "-1"), "distractors is -1; it must not be negative"),
