@@ -18,8 +18,8 @@ from torch import Tensor
 
 import prefrl
 from prefrl.data import Transitions
-from prefrl.data.spaces import space_from_json, space_to_json
-from prefrl.data.tensor_file import read_tensor_file, write_tensor_file
+from prefrl.data.files.spaces import space_from_json, space_to_json
+from prefrl.data.files.tensor_file import read_tensor_file, write_tensor_file
 
 AgentType = TypeVar("AgentType", bound="Agent")
 

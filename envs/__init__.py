@@ -20,7 +20,7 @@ import gymnasium as gym
 
 
 class _Family(NamedTuple):
-    """An environment's faces: ``module:NameEnv``, and ``module:NameVectorEnv`` on the host or a device."""
+    """An environment's faces: ``module:NameEnv`` below this package, and ``NameVectorEnv`` for many rows."""
 
     module: str
     name: str
@@ -28,45 +28,45 @@ class _Family(NamedTuple):
 
 
 _CONTROL = {
-    "prefrl/Delivery-v0": _Family("prefrl.envs.delivery", "Delivery", 200),
-    "prefrl/RandomGrid-v0": _Family("prefrl.envs.random_grid", "RandomGrid", 200),
-    "prefrl/CartPole-v0": _Family("prefrl.envs.cart_pole", "CartPole", 500),
-    "prefrl/Acrobot-v0": _Family("prefrl.envs.acrobot", "Acrobot", 500),
-    "prefrl/MountainCar-v0": _Family("prefrl.envs.mountain_car", "MountainCar", 200),
-    "prefrl/MountainCarContinuous-v0": _Family("prefrl.envs.mountain_car", "MountainCarContinuous", 999),
-    "prefrl/Pendulum-v0": _Family("prefrl.envs.pendulum", "Pendulum", 200),
+    "prefrl/Delivery-v0": _Family("grids.delivery", "Delivery", 200),
+    "prefrl/RandomGrid-v0": _Family("grids.random_grid", "RandomGrid", 200),
+    "prefrl/CartPole-v0": _Family("classic_control.cart_pole", "CartPole", 500),
+    "prefrl/Acrobot-v0": _Family("classic_control.acrobot", "Acrobot", 500),
+    "prefrl/MountainCar-v0": _Family("classic_control.mountain_car", "MountainCar", 200),
+    "prefrl/MountainCarContinuous-v0": _Family("classic_control.mountain_car", "MountainCarContinuous", 999),
+    "prefrl/Pendulum-v0": _Family("classic_control.pendulum", "Pendulum", 200),
 }
 # Those without a limit terminate by themselves: at the horizon, or after as many requests as they are told.
 _DIFFUSIONS = {
-    "prefrl/BrownianSquare-v0": _Family("prefrl.envs.brownian_square", "BrownianSquare"),
-    "prefrl/OrnsteinUhlenbeck-v0": _Family("prefrl.envs.ornstein_uhlenbeck", "OrnsteinUhlenbeck", 1000),
-    "prefrl/LQDiscounted-v0": _Family("prefrl.envs.linear_quadratic", "LQDiscounted", 1000),
-    "prefrl/LQErgodic-v0": _Family("prefrl.envs.linear_quadratic", "LQErgodic", 1000),
-    "prefrl/LQPlane-v0": _Family("prefrl.envs.linear_quadratic", "LQPlane", 1000),
-    "prefrl/MeanVariance-v0": _Family("prefrl.envs.mean_variance", "MeanVariance"),
-    "prefrl/BlackScholesCall-v0": _Family("prefrl.envs.black_scholes", "BlackScholesCall"),
+    "prefrl/BrownianSquare-v0": _Family("diffusions.brownian_square", "BrownianSquare"),
+    "prefrl/OrnsteinUhlenbeck-v0": _Family("diffusions.ornstein_uhlenbeck", "OrnsteinUhlenbeck", 1000),
+    "prefrl/LQDiscounted-v0": _Family("diffusions.linear_quadratic", "LQDiscounted", 1000),
+    "prefrl/LQErgodic-v0": _Family("diffusions.linear_quadratic", "LQErgodic", 1000),
+    "prefrl/LQPlane-v0": _Family("diffusions.linear_quadratic", "LQPlane", 1000),
+    "prefrl/MeanVariance-v0": _Family("diffusions.mean_variance", "MeanVariance"),
+    "prefrl/BlackScholesCall-v0": _Family("diffusions.black_scholes", "BlackScholesCall"),
 }
 _ALLOCATION = {
-    "prefrl/MultiSecretary-v0": _Family("prefrl.envs.online_knapsack", "MultiSecretary"),
-    "prefrl/NetworkRevenue-v0": _Family("prefrl.envs.online_knapsack", "NetworkRevenue"),
-    "prefrl/AdversarialKnapsack-v0": _Family("prefrl.envs.online_knapsack", "AdversarialKnapsack"),
-    "prefrl/SecondPriceBudget-v0": _Family("prefrl.envs.second_price", "SecondPriceBudget"),
-    "prefrl/EntropyMatching-v0": _Family("prefrl.envs.entropy_matching", "EntropyMatching"),
-    "prefrl/AssortmentMNL-v0": _Family("prefrl.envs.assortment", "AssortmentMNL"),
+    "prefrl/MultiSecretary-v0": _Family("allocation.online_knapsack", "MultiSecretary"),
+    "prefrl/NetworkRevenue-v0": _Family("allocation.online_knapsack", "NetworkRevenue"),
+    "prefrl/AdversarialKnapsack-v0": _Family("allocation.online_knapsack", "AdversarialKnapsack"),
+    "prefrl/SecondPriceBudget-v0": _Family("allocation.second_price", "SecondPriceBudget"),
+    "prefrl/EntropyMatching-v0": _Family("allocation.entropy_matching", "EntropyMatching"),
+    "prefrl/AssortmentMNL-v0": _Family("allocation.assortment", "AssortmentMNL"),
 }
 _RETURNS = {
-    "prefrl/StochasticApples-v0": _Family("prefrl.envs.stochastic_apples", "StochasticApples"),
-    "prefrl/RiskyCliff-v0": _Family("prefrl.envs.risky_cliff", "RiskyCliff"),
-    "prefrl/Homeostasis-v0": _Family("prefrl.envs.homeostasis", "Homeostasis"),
-    "prefrl/BudgetedCollection-v0": _Family("prefrl.envs.budgeted_collection", "BudgetedCollection"),
-    "prefrl/TwoCoins-v0": _Family("prefrl.envs.small_mdps", "TwoCoins"),
-    "prefrl/RandomMDP-v0": _Family("prefrl.envs.small_mdps", "RandomMDP"),
+    "prefrl/StochasticApples-v0": _Family("finite_horizon.stochastic_apples", "StochasticApples"),
+    "prefrl/RiskyCliff-v0": _Family("finite_horizon.risky_cliff", "RiskyCliff"),
+    "prefrl/Homeostasis-v0": _Family("finite_horizon.homeostasis", "Homeostasis"),
+    "prefrl/BudgetedCollection-v0": _Family("finite_horizon.budgeted_collection", "BudgetedCollection"),
+    "prefrl/TwoCoins-v0": _Family("finite_horizon.small_mdps", "TwoCoins"),
+    "prefrl/RandomMDP-v0": _Family("finite_horizon.small_mdps", "RandomMDP"),
 }
 
 _PREFERENCES = {
-    "prefrl/TrafficGrid-v0": _Family("prefrl.envs.traffic_grid", "TrafficGrid", 100),
-    "prefrl/ThreeGoals-v0": _Family("prefrl.envs.preference_boards", "ThreeGoals"),
-    "prefrl/Meadow-v0": _Family("prefrl.envs.preference_boards", "Meadow"),
+    "prefrl/TrafficGrid-v0": _Family("multi_agent.traffic_grid", "TrafficGrid", 100),
+    "prefrl/ThreeGoals-v0": _Family("finite_horizon.preference_boards", "ThreeGoals"),
+    "prefrl/Meadow-v0": _Family("finite_horizon.preference_boards", "Meadow"),
 }
 
 REGISTRY = {**_CONTROL, **_DIFFUSIONS, **_ALLOCATION, **_RETURNS, **_PREFERENCES}
@@ -78,8 +78,8 @@ DIFFUSION_IDS, ALLOCATION_IDS, RETURN_IDS = tuple(_DIFFUSIONS), tuple(_ALLOCATIO
 for _id, _family in REGISTRY.items():
     gym.register(
         _id,
-        entry_point=f"{_family.module}:{_family.name}Env",
-        vector_entry_point=f"{_family.module}:{_family.name}VectorEnv",
+        entry_point=f"prefrl.envs.{_family.module}:{_family.name}Env",
+        vector_entry_point=f"prefrl.envs.{_family.module}:{_family.name}VectorEnv",
         max_episode_steps=_family.max_episode_steps,
     )
 
@@ -97,7 +97,7 @@ for _id, _game in zip(MINATAR_IDS, _MINATAR_GAMES, strict=True):
     )
 
 
-gym.register("prefrl/Distracted-v0", entry_point="prefrl.envs.distractors:make_distracted")
+gym.register("prefrl/Distracted-v0", entry_point="prefrl.envs.wrappers.distractors:make_distracted")
 
 
 def bare_id(env_id: str) -> str:
@@ -137,31 +137,31 @@ def make_device(
     """
     from gymnasium.vector import AutoresetMode
 
-    from .device import TorchBackend
+    from prefrl.envs.core.device import TorchBackend
 
     if bare_id(env_id) not in REGISTRY:
         raise ValueError(f"env_id is {env_id!r}; on-device environments are {sorted(REGISTRY)}")
     family = REGISTRY[bare_id(env_id)]
     defaults = {"max_episode_steps": family.max_episode_steps, "autoreset_mode": AutoresetMode.SAME_STEP}
     backend = TorchBackend(device, float_dtype, generator_device, compile)
-    face = getattr(import_module(family.module), f"{family.name}VectorEnv")
+    face = getattr(import_module(f".{family.module}", __name__), f"{family.name}VectorEnv")
     env = face(num_envs, backend=backend, **{**defaults, **kwargs})
     if seed is not None:
         env.reset(seed=seed)
     return env
 
 
-_LAZY = {
-    "StockAugmentation": "stock",
-    "VectorStockAugmentation": "stock",
-    "ReplaceReward": "wrappers",
-    "VectorReplaceReward": "vector_wrappers",
-    "AgentsAsRows": "vector_wrappers",
-    "Distractors": "distractors",
-}
+_WRAPPERS = (
+    "AgentsAsRows",
+    "Distractors",
+    "ReplaceReward",
+    "StockAugmentation",
+    "VectorReplaceReward",
+    "VectorStockAugmentation",
+)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    if name in _WRAPPERS:
+        return getattr(import_module(".wrappers", __name__), name)
     raise AttributeError(f"module 'prefrl.envs' has no attribute {name!r}")

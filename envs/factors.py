@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import array_api_compat
 import numpy as np
 
-from .backend import Array
+from prefrl.envs.core.backend import Array
 
 ANT_JOINTS = slice(5, 13)
 """Where Ant-v5 observes its eight joint angles: after height and orientation of the torso."""

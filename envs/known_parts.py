@@ -30,8 +30,8 @@ from gymnasium.wrappers import (
 )
 from gymnasium.wrappers.vector import RecordEpisodeStatistics as RecordVectorStatistics
 
-from .backend import Array
-from .distractors import Distractors
+from prefrl.envs.core.backend import Array
+from prefrl.envs.wrappers.distractors import Distractors
 
 REWARDING = (gym.ActionWrapper, gym.RewardWrapper)
 VECTOR_REWARDING = (gym.vector.VectorActionWrapper, gym.vector.VectorRewardWrapper)
@@ -210,11 +210,11 @@ KNOWN: dict[str, Callable[[Any], KnownParts]] = {
     f"{_MUJOCO}pusher_v5:PusherEnv": _endless,
     f"{_MUJOCO}reacher_v5:ReacherEnv": _endless,
     "gymnasium.envs.classic_control.pendulum:PendulumEnv": _pendulum,
-    "prefrl.envs.pendulum:PendulumEnv": _pendulum,
-    "prefrl.envs.pendulum:PendulumVectorEnv": _pendulum,
+    "prefrl.envs.classic_control.pendulum:PendulumEnv": _pendulum,
+    "prefrl.envs.classic_control.pendulum:PendulumVectorEnv": _pendulum,
     "gymnasium.envs.classic_control.continuous_mountain_car:Continuous_MountainCarEnv": _mountain_car,
-    "prefrl.envs.mountain_car:MountainCarContinuousEnv": _mountain_car,
-    "prefrl.envs.mountain_car:MountainCarContinuousVectorEnv": _mountain_car,
+    "prefrl.envs.classic_control.mountain_car:MountainCarContinuousEnv": _mountain_car,
+    "prefrl.envs.classic_control.mountain_car:MountainCarContinuousVectorEnv": _mountain_car,
 }
 """What is known, by module and class of the environment below all wrappers."""
 

@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from .core import check_render_mode, reject_unknown_options
+from prefrl.envs.core.dynamics import check_render_mode, reject_unknown_options
 
 CELL_PIXELS = 32
 """Width of a cell in pictures."""
@@ -233,7 +233,7 @@ class MinAtarEnv(gym.Env[Any, Any]):
         if self.render_mode == "rgb_array":
             return frame
         if self._window is None:
-            from .drawing import Window
+            from prefrl.envs.rendering.boards import Window
 
             self._window = Window(f"MinAtar {self.game}", self.metadata["render_fps"])
         self._window.show(frame)

@@ -153,7 +153,7 @@ def _plot_command() -> Any:
 
 
 def _sweep_command() -> Any:
-    from prefrl.run.sweep import SweepCommand
+    from prefrl.run.sweep.sweep import SweepCommand
 
     return SweepCommand
 

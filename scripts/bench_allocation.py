@@ -29,12 +29,12 @@ from rich.console import Console
 from rich.table import Table
 
 import prefrl.envs
-from prefrl.agents.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig, Reference
+from prefrl.agents.allocation.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig, Reference
 from prefrl.cli import FLAGS, execute
-from prefrl.envs.hindsight import hindsight_values
+from prefrl.envs.allocation.hindsight import hindsight_values
 from prefrl.run.folder import RunFolder
-from prefrl.run.study import check_positive, run_study
-from prefrl.run.timing import seconds, spread
+from prefrl.run.study.study import check_positive, run_study
+from prefrl.run.study.timing import seconds, spread
 
 SECRETARY, REVENUE = "prefrl/MultiSecretary-v0", "prefrl/NetworkRevenue-v0"
 M, D = 5, 10

@@ -10,7 +10,7 @@ Everything runs on one thread; medians, minima and maxima are reported, ratios w
   times; "worst" is the largest ratio of two neighbours over 2, so that 1 is linear
 - exact_scaling: the same of exact stages for a finite horizon, with states and stocks doubled
 - memory: the peak of a fresh process above what it needed before, beside the formula of
-  docs/return_distributions.md
+  docs/returns/return_distributions.md
 - relabelling: a gradient step of the deep agent with new stocks over one with the stocks that were there
 """
 
@@ -32,16 +32,16 @@ from rich.console import Console
 from rich.table import Table
 
 import prefrl.envs
-from prefrl.agents.stock_dqn import StockDQN, StockDQNConfig
+from prefrl.agents.returns.stock_dqn import StockDQN, StockDQNConfig
 from prefrl.cli import FLAGS, execute
-from prefrl.envs.small_mdps import random_mdp
-from prefrl.envs.stock import VectorStockAugmentation
-from prefrl.functional.objectives import TwoSlope
-from prefrl.functional.stock_problems import conditional_value_at_risk
+from prefrl.envs.finite_horizon.small_mdps import random_mdp
+from prefrl.envs.wrappers.stock import VectorStockAugmentation
+from prefrl.functional.returns.objectives import TwoSlope
+from prefrl.functional.returns.stock_problems import conditional_value_at_risk
+from prefrl.run.environments import small_networks
 from prefrl.run.folder import RunFolder
-from prefrl.run.recipes.shared import small_networks
-from prefrl.run.study import check_positive, run_study
-from prefrl.run.timing import seconds, spread
+from prefrl.run.study.study import check_positive, run_study
+from prefrl.run.study.timing import seconds, spread
 from prefrl.tabular import BackwardInduction, FiniteHorizon, StockGrid, StockGridSolver, TabularMDP, solve
 from prefrl.tabular.return_distributions import candidate_stocks
 from prefrl.tabular.stock_grid import Form, sweep_bytes

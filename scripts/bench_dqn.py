@@ -33,12 +33,12 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 import prefrl.envs
 from prefrl.agents.base import Spaces
-from prefrl.agents.dqn import DQN, DQNConfig, Loss
+from prefrl.agents.value_based.dqn import DQN, DQNConfig, Loss
 from prefrl.cli import FLAGS, execute
 from prefrl.data import TransitionDataset
 from prefrl.functional.statistics import bootstrap_interval, interquartile_mean
 from prefrl.run.folder import RunFolder
-from prefrl.run.study import check_positive, run_study
+from prefrl.run.study.study import check_positive, run_study
 
 BATCH = 64
 """Samples of a batch, of both sides."""

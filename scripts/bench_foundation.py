@@ -23,13 +23,13 @@ from rich.console import Console
 from rich.table import Table
 
 import prefrl.envs
-from prefrl.agents.regret import RegretConfig, RewardFit
+from prefrl.agents.preferences.regret import RegretConfig, RewardFit
 from prefrl.cli import FLAGS, execute
 from prefrl.data import Preferences, split_preferences
-from prefrl.envs.random_grid import RandomGridDynamics
+from prefrl.envs.grids.random_grid import RandomGridDynamics
 from prefrl.preferences import ask_teacher
 from prefrl.run.folder import RunFolder
-from prefrl.run.study import check_positive, run_study
+from prefrl.run.study.study import check_positive, run_study
 from prefrl.tabular import TabularMDP, value_iteration
 
 PAIRS, POLICIES, PARTS = 1_793, 69, 100

@@ -29,14 +29,14 @@ from rich.console import Console
 from rich.table import Table
 
 import prefrl.envs
-from prefrl.agents.continuous_actor_critic import ContinuousActorCritic
-from prefrl.agents.continuous_time import DTYPE
-from prefrl.agents.martingale import MartingaleEvaluation
+from prefrl.agents.continuous_time.actor_critic import ContinuousActorCritic
+from prefrl.agents.continuous_time.evaluation import MartingaleEvaluation
+from prefrl.agents.continuous_time.task import DTYPE
 from prefrl.cli import FLAGS, execute
-from prefrl.functional.martingale import increments, orthogonality
+from prefrl.functional.continuous_time.martingale import increments, orthogonality
 from prefrl.run.folder import RunFolder
-from prefrl.run.study import check_positive, run_study
-from prefrl.run.timing import seconds, spread
+from prefrl.run.study.study import check_positive, run_study
+from prefrl.run.study.timing import seconds, spread
 
 LQ, OU = "prefrl/LQErgodic-v0", "prefrl/OrnsteinUhlenbeck-v0"
 CHUNK = 25

@@ -37,17 +37,17 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from prefrl.agents.mbpo import MBPO
-from prefrl.agents.mbpo_config import MBPOConfig, mbpo_preset
-from prefrl.agents.sac import SAC, SACConfig
-from prefrl.agents.soft_actor_critic import CriticRegularizer, SoftActorCritic, draw
+from prefrl.agents.actor_critic.box import SAC, SACConfig
+from prefrl.agents.actor_critic.mbpo import MBPO
+from prefrl.agents.actor_critic.mbpo_config import MBPOConfig, mbpo_preset
+from prefrl.agents.actor_critic.soft_actor_critic import CriticRegularizer, SoftActorCritic, draw
 from prefrl.cli import FLAGS, execute
 from prefrl.data.replay import Batch
 from prefrl.nn.ensemble import DECAYS, DynamicsEnsemble, EnsembleFit, FitSettings
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import learn
-from prefrl.run.study import check_positive, run_study
-from prefrl.run.timing import seconds, spread
+from prefrl.run.study.study import check_positive, run_study
+from prefrl.run.study.timing import seconds, spread
 
 Part = Literal["sac", "regularizers", "fit", "single", "parts", "mbrl"]
 

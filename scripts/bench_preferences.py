@@ -33,12 +33,12 @@ from torch import Tensor, nn
 
 from prefrl.cli import FLAGS, execute
 from prefrl.data import Preferences, Segments
-from prefrl.functional.hierarchy import hierarchy_verdicts
+from prefrl.functional.preferences.hierarchy import hierarchy_verdicts
 from prefrl.preferences import RewardModel, RewardModelConfig
 from prefrl.preferences.vec_env import LearnedRewardVecEnv
 from prefrl.run.folder import RunFolder
-from prefrl.run.study import check_positive, run_study
-from prefrl.run.timing import seconds, spread
+from prefrl.run.study.study import check_positive, run_study
+from prefrl.run.study.timing import seconds, spread
 
 LENGTH, BATCH = 50, 32
 """Steps of a segment, and comparisons of a batch."""

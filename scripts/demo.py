@@ -26,14 +26,14 @@ from rich.text import Text
 from torch import Tensor
 
 import prefrl.envs
-from prefrl.agents.regret import RegretConfig, RewardFit
+from prefrl.agents.preferences.regret import RegretConfig, RewardFit
 from prefrl.cli import FLAGS, execute
 from prefrl.data import Preferences
 from prefrl.preferences import DeterministicRegret, PartialReturn, ask_teacher
-from prefrl.run.figures import draw_policy
 from prefrl.run.folder import RunFolder
+from prefrl.run.outcomes.figures import draw_policy
 from prefrl.run.plot import PALETTE, save_figure
-from prefrl.run.study import check_positive, run_study
+from prefrl.run.study.study import check_positive, run_study
 from prefrl.tabular import TabularMDP
 
 assert prefrl.envs.REGISTRY  # importing the package registers the ids

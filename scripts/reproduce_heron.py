@@ -27,10 +27,10 @@ from rich.console import Console
 from rich.table import Table
 
 from prefrl.cli import FLAGS, execute
-from prefrl.run.arms import finish_arms, save_evaluations
 from prefrl.run.folder import RunFolder
-from prefrl.run.recipes.heron import TrainHeron
-from prefrl.run.study import check_positive, run_study
+from prefrl.run.recipes.preferences.heron import TrainHeron
+from prefrl.run.study.arms import finish_arms, save_evaluations
+from prefrl.run.study.study import check_positive, run_study
 
 Experiment = Literal["traffic", "pendulum", "units", "mountain_car", "sums"]
 

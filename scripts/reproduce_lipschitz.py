@@ -11,8 +11,9 @@ deterministic model (single_det), and that with spectrally capped (single_det+sn
   settings too, which were piloted on seed 0.
 
 Smoothness is measured on real states in standard deviations of each entry and divided by the standard
-deviation of the values; see docs/mbpo.md. Every seed is reported. Each run has a folder of its own below the
-study's; the same command goes on with a study that was stopped, from the checkpoint of the run under way.
+deviation of the values; see docs/actor_critic/mbpo.md. Every seed is reported. Each run has a folder of its
+own below the study's; the same command goes on with a study that was stopped, from the checkpoint of the run
+under way.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from prefrl.agents.mbpo import MBPO
-from prefrl.agents.mbpo_config import MBPOConfig, mbpo_preset
-from prefrl.agents.sac import SACConfig
-from prefrl.agents.smoothness import smoothness, value_aware_error
+from prefrl.agents.actor_critic.box import SACConfig
+from prefrl.agents.actor_critic.mbpo import MBPO
+from prefrl.agents.actor_critic.mbpo_config import MBPOConfig, mbpo_preset
+from prefrl.agents.actor_critic.smoothness import smoothness, value_aware_error
 from prefrl.cli import FLAGS, execute
 from prefrl.data import seeded_generator
-from prefrl.run.arms import finish_arms, save_evaluations
-from prefrl.run.fixed_policy import take_over
+from prefrl.run.environments import small_networks
 from prefrl.run.folder import RunFolder, read_json, write_json
-from prefrl.run.recipes.mbpo import TrainMBPO
-from prefrl.run.recipes.sac import TrainSAC
-from prefrl.run.recipes.shared import small_networks
-from prefrl.run.study import check_positive, finish_run, run_study
+from prefrl.run.recipes.actor_critic.mbpo import TrainMBPO
+from prefrl.run.recipes.actor_critic.sac import TrainSAC
+from prefrl.run.study.arms import finish_arms, save_evaluations
+from prefrl.run.study.fixed_policy import take_over
+from prefrl.run.study.study import check_positive, finish_run, run_study
 
 ENV_ID, REFIT_EVERY = "Hopper-v5", 250
 

@@ -37,25 +37,19 @@ from stable_baselines3 import SAC
 from torch import Tensor
 
 import prefrl.envs
-from prefrl.agents.continuous_actor_critic import ContinuousActorCritic, ContinuousActorCriticConfig
-from prefrl.agents.continuous_q_learning import ContinuousQLearning, ContinuousQLearningConfig
-from prefrl.agents.continuous_time import DTYPE
-from prefrl.agents.martingale import MartingaleConfig, MartingaleEvaluation
+from prefrl.agents.continuous_time.actor_critic import ContinuousActorCritic, ContinuousActorCriticConfig
+from prefrl.agents.continuous_time.evaluation import MartingaleConfig, MartingaleEvaluation
+from prefrl.agents.continuous_time.q_learning import ContinuousQLearning, ContinuousQLearningConfig
+from prefrl.agents.continuous_time.task import DTYPE
 from prefrl.cli import FLAGS, execute
-from prefrl.envs.riccati import LinearPolicy
+from prefrl.envs.diffusions.riccati import LinearPolicy
 from prefrl.envs.wrappers import DiscreteTimeTask
-from prefrl.functional.martingale import clstd
-from prefrl.run.diffusions import (
-    compare_values,
-    draw_values,
-    panels,
-    policy_outcome,
-    true_policy,
-)
+from prefrl.functional.continuous_time.martingale import clstd
 from prefrl.run.folder import RunFolder, read_json, write_json
+from prefrl.run.outcomes.diffusions import compare_values, draw_values, panels, policy_outcome, true_policy
 from prefrl.run.plot import PALETTE, save_figure, tidy
-from prefrl.run.study import check_positive, run_study
-from prefrl.run.timing import seconds
+from prefrl.run.study.study import check_positive, run_study
+from prefrl.run.study.timing import seconds
 
 Experiment = Literal[
     "misspecified", "rough", "linear", "invariance", "call", "mean_variance", "neural", "control",
@@ -64,7 +58,8 @@ Experiment = Literal[
 
 MISSPECIFIED_LIMITS = {"martingale_loss": 5 / 4, "ctd(0)": 2 / 3, "ctd(0.25)": 1.0764298,
                        "ctd(0.5)": 1.1541792, "ctd(1)": 5 / 4, "mstde": 3 / 4}  # fmt: skip
-"""theta of J = x^2 + theta tau^2 as dt -> 0, exactly, for x0 = 0 and T = 1 (see docs/martingale.md)."""
+"""theta of J = x^2 + theta tau^2 as dt -> 0, exactly, for x0 = 0 and T = 1 (see
+docs/continuous_time/martingale.md)."""
 
 POLICY = LinearPolicy(-0.5, -0.5, 0.1)
 """What the neural value function evaluates."""

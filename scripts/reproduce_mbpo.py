@@ -24,14 +24,14 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from prefrl.agents.mbpo_config import mbpo_preset
-from prefrl.agents.sac import SACConfig
+from prefrl.agents.actor_critic.box import SACConfig
+from prefrl.agents.actor_critic.mbpo_config import mbpo_preset
 from prefrl.cli import FLAGS, execute
-from prefrl.run.arms import finish_arms, save_evaluations
 from prefrl.run.folder import RunFolder
-from prefrl.run.recipes.mbpo import TrainMBPO
-from prefrl.run.recipes.sac import TrainSAC
-from prefrl.run.study import check_positive, run_study
+from prefrl.run.recipes.actor_critic.mbpo import TrainMBPO
+from prefrl.run.recipes.actor_critic.sac import TrainSAC
+from prefrl.run.study.arms import finish_arms, save_evaluations
+from prefrl.run.study.study import check_positive, run_study
 
 Experiment = Literal["pendulum", "inverted_pendulum", "sac"]
 

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prefrl.agents.base import LearningFailedError
-from prefrl.agents.dqn import DQNConfig, Loss
+from prefrl.agents.value_based.dqn import DQNConfig, Loss
 from prefrl.cli import FLAGS, execute
 from prefrl.envs import MINATAR_IDS
 from prefrl.functional.statistics import (
@@ -34,15 +34,15 @@ from prefrl.functional.statistics import (
     interquartile_mean,
     probability_of_improvement,
 )
-from prefrl.run.engines import run_locally
+from prefrl.run.environments import make_scalar_env
 from prefrl.run.folder import RunFolder, read_json
 from prefrl.run.plot import PALETTE, save_figure, tick_label
 from prefrl.run.recipes import recipe_to_json
-from prefrl.run.recipes.dqn import TrainDQN
-from prefrl.run.recipes.shared import make_scalar_env
-from prefrl.run.study import check_positive, run_study
-from prefrl.run.sweep import Display
-from prefrl.run.trials import Trial, open_sweep
+from prefrl.run.recipes.value_based.dqn import TrainDQN
+from prefrl.run.study.study import check_positive, run_study
+from prefrl.run.sweep.engines import run_locally
+from prefrl.run.sweep.sweep import Display
+from prefrl.run.sweep.trials import Trial, open_sweep
 
 OURS = "hl_gauss"
 """The loss that the others are compared with."""

@@ -37,17 +37,17 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from prefrl.agents.dqn import DQN, DQNConfig, Loss
+from prefrl.agents.value_based.dqn import DQN, DQNConfig, Loss
 from prefrl.cli import FLAGS, execute
 from prefrl.data import seeded_generator
-from prefrl.data.atomic import remove_stale_temporaries
 from prefrl.data.datasets import TransitionDataset, load_transitions, save_transitions
+from prefrl.data.files.atomic import remove_stale_temporaries
 from prefrl.functional.statistics import FloatArray, bootstrap_interval, interquartile_mean
 from prefrl.run.collect import collect_transitions
 from prefrl.run.evaluate import evaluate_rows
 from prefrl.run.folder import RunFolder, read_json, write_json
 from prefrl.run.plot import PALETTE, save_figure
-from prefrl.run.study import check_positive, run_study
+from prefrl.run.study.study import check_positive, run_study
 
 ENV_ID, LONGEST = "CartPole-v1", 500
 GAMMA, V_MIN, V_MAX, BINS = 0.99, -20.0, 120.0, 51

@@ -37,7 +37,7 @@ from torch import Tensor
 from prefrl.cli import FLAGS, execute
 from prefrl.data.seeding import seeded_generator
 from prefrl.functional.statistics import FloatArray, bootstrap_interval, interquartile_mean
-from prefrl.functional.value_distributions import (
+from prefrl.functional.value_based.value_distributions import (
     atoms,
     bin_centers,
     bin_edges,
@@ -50,7 +50,7 @@ from prefrl.functional.value_distributions import (
 from prefrl.nn import StackedLinear, StackedMLP, flattest_log_probs
 from prefrl.run.folder import RunFolder
 from prefrl.run.plot import PALETTE, save_figure
-from prefrl.run.study import check_positive, run_study
+from prefrl.run.study.study import check_positive, run_study
 
 LOSSES = {
     "mse": "squared error (L2)",

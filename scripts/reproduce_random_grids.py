@@ -23,14 +23,14 @@ from rich.table import Table
 from scipy.stats import wilcoxon
 from torch import Tensor
 
-from prefrl.agents.regret import RegretConfig, RewardFit
+from prefrl.agents.preferences.regret import RegretConfig, RewardFit
 from prefrl.cli import FLAGS, execute
-from prefrl.envs.grid import TabularModel
-from prefrl.envs.random_grid import RandomGridDynamics
+from prefrl.envs.grids.grid import TabularModel
+from prefrl.envs.grids.random_grid import RandomGridDynamics
 from prefrl.preferences import DeterministicRegret, PartialReturn, Regret, StepwiseModel, ask_teacher
 from prefrl.run.folder import RunFolder
 from prefrl.run.plot import PALETTE, save_figure
-from prefrl.run.study import check_positive, run_study
+from prefrl.run.study.study import check_positive, run_study
 from prefrl.tabular import TabularMDP
 from prefrl.tabular.segments import count_pairs
 

@@ -29,16 +29,21 @@ from rich.table import Table
 from stable_baselines3 import PPO
 from tyro.conf import arg
 
-from prefrl.agents.allocation_baselines import AllocationBaseline, AllocationBaselineConfig
-from prefrl.agents.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig, Reference
+from prefrl.agents.allocation.baselines import AllocationBaseline, AllocationBaselineConfig
+from prefrl.agents.allocation.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig, Reference
 from prefrl.cli import FLAGS, execute, gather_env_flags
-from prefrl.envs.request_streams import InputModel
+from prefrl.envs.allocation.request_streams import InputModel
 from prefrl.envs.wrappers import DualPriceAction
-from prefrl.run.allocation import allocation_outcome, check_whole_horizons, has_instances, regret_slope
+from prefrl.run.environments import make_scalar_env, make_training_env, parse_env_args
 from prefrl.run.folder import RunFolder, read_json, write_json
+from prefrl.run.outcomes.allocation import (
+    allocation_outcome,
+    check_whole_horizons,
+    has_instances,
+    regret_slope,
+)
 from prefrl.run.plot import PALETTE, save_figure, tidy
-from prefrl.run.recipes.shared import make_scalar_env, make_training_env, parse_env_args
-from prefrl.run.study import check_positive, run_study
+from prefrl.run.study.study import check_positive, run_study
 
 Floats = NDArray[np.float64]
 

@@ -33,21 +33,26 @@ from rich.console import Console
 from rich.table import Table
 
 import prefrl.envs
-from prefrl.agents.distributional_dp import DistributionalDP, DistributionalDPConfig
-from prefrl.agents.stock_dqn import StockDQN, StockDQNConfig
+from prefrl.agents.returns.distributional_dp import DistributionalDP, DistributionalDPConfig
+from prefrl.agents.returns.stock_dqn import StockDQN, StockDQNConfig
 from prefrl.cli import FLAGS, execute
-from prefrl.envs.stock import StockAugmentation, VectorStockAugmentation
-from prefrl.functional.objectives import MEAN
-from prefrl.functional.risk_measures import CVaR
-from prefrl.functional.stock_problems import StockProblem, conditional_value_at_risk, target_return
+from prefrl.envs.wrappers.stock import StockAugmentation, VectorStockAugmentation
+from prefrl.functional.returns.objectives import MEAN
+from prefrl.functional.returns.risk_measures import CVaR
+from prefrl.functional.returns.stock_problems import StockProblem, conditional_value_at_risk, target_return
+from prefrl.run.environments import small_networks
 from prefrl.run.folder import RunFolder, read_json, write_json
 from prefrl.run.loop import learn
+from prefrl.run.outcomes.return_figures import (
+    draw_frontier,
+    draw_returns,
+    save_plane_figure,
+    save_policy_figure,
+)
+from prefrl.run.outcomes.returns import agent_policy, exact_law, sample_returns
 from prefrl.run.plot import PALETTE, save_figure, tidy
-from prefrl.run.recipes.shared import small_networks
-from prefrl.run.return_figures import draw_frontier, draw_returns, save_plane_figure, save_policy_figure
-from prefrl.run.returns import agent_policy, exact_law, sample_returns
-from prefrl.run.study import check_positive, run_study
-from prefrl.run.timing import seconds
+from prefrl.run.study.study import check_positive, run_study
+from prefrl.run.study.timing import seconds
 from prefrl.tabular.blind_policies import open_loop_laws, return_to_go_policy
 from prefrl.tabular.return_distributions import policy_value, solve
 from prefrl.tabular.stock_lattice import FiniteHorizon

@@ -28,16 +28,16 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from prefrl.agents.matrix_self_play import MatrixSelfPlay, MatrixSelfPlayConfig
+from prefrl.agents.preferences.matrix_self_play import MatrixSelfPlay, MatrixSelfPlayConfig
 from prefrl.cli import FLAGS, execute
 from prefrl.data import Preferences, Segments
-from prefrl.functional.games import cycle_of_three, minimax_winner
+from prefrl.functional.preferences.games import cycle_of_three, minimax_winner
 from prefrl.preferences.reward_model import RewardModel, RewardModelConfig
 from prefrl.preferences.trajectories import Trajectory, WithinBudget
-from prefrl.run.arms import finish_arms, save_evaluations
 from prefrl.run.folder import RunFolder
-from prefrl.run.recipes.self_play import TrainSelfPlay
-from prefrl.run.study import check_positive, run_study
+from prefrl.run.recipes.preferences.self_play import TrainSelfPlay
+from prefrl.run.study.arms import finish_arms, save_evaluations
+from prefrl.run.study.study import check_positive, run_study
 
 Experiment = Literal["matrix", "goals", "cartpole", "meadow", "budget_model"]
 

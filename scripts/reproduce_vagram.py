@@ -27,20 +27,20 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from prefrl.agents.mbpo import MBPO
-from prefrl.agents.mbpo_config import MBPOConfig, ModelLoss, mbpo_preset
-from prefrl.agents.sac import SACConfig
-from prefrl.agents.smoothness import value_aware_error
-from prefrl.agents.soft_actor_critic import STD_FLOOR
+from prefrl.agents.actor_critic.box import SACConfig
+from prefrl.agents.actor_critic.mbpo import MBPO
+from prefrl.agents.actor_critic.mbpo_config import MBPOConfig, ModelLoss, mbpo_preset
+from prefrl.agents.actor_critic.smoothness import value_aware_error
+from prefrl.agents.actor_critic.soft_actor_critic import STD_FLOOR
 from prefrl.cli import FLAGS, execute
-from prefrl.run.arms import finish_arms, save_evaluations
-from prefrl.run.fixed_policy import take_over
+from prefrl.run.environments import small_networks
 from prefrl.run.folder import RunFolder, read_json, write_json
+from prefrl.run.recipes.actor_critic.mbpo import TrainMBPO
+from prefrl.run.recipes.actor_critic.sac import TrainSAC
 from prefrl.run.recipes.box import DISTRACTED
-from prefrl.run.recipes.mbpo import TrainMBPO
-from prefrl.run.recipes.sac import TrainSAC
-from prefrl.run.recipes.shared import small_networks
-from prefrl.run.study import check_positive, finish_run, run_study
+from prefrl.run.study.arms import finish_arms, save_evaluations
+from prefrl.run.study.fixed_policy import take_over
+from prefrl.run.study.study import check_positive, finish_run, run_study
 
 ENV_ID, TASK_ENTRIES = "Pendulum-v1", 3
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from prefrl.functional.value_distributions import (
+from prefrl.functional.value_based.value_distributions import (
     atoms,
     bin_centers,
     bin_edges,

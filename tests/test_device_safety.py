@@ -39,47 +39,40 @@ from torch.utils._pytree import tree_leaves
 
 import prefrl.agents
 import prefrl.envs
-from prefrl.agents import (
-    base,
-    continuous_control,
-    dqn,
-    heron,
-    martingale,
-    matrix_self_play,
-    mbpo,
-    preference_rl,
-    q_learning,
-    regret,
-    soft_actor_critic,
-    stock_dqn,
-)
-from prefrl.agents.allocation_baselines import AllocationBaseline, AllocationBaselineConfig, Resolving
+from prefrl.agents import base
+from prefrl.agents.actor_critic import mbpo, soft_actor_critic
+from prefrl.agents.actor_critic.box import SAC, SACConfig
+from prefrl.agents.actor_critic.mbpo import MBPO
+from prefrl.agents.actor_critic.mbpo_config import MBPOConfig
+from prefrl.agents.allocation.baselines import AllocationBaseline, AllocationBaselineConfig, Resolving
+from prefrl.agents.allocation.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig
 from prefrl.agents.base import Agent, Spaces, make_generator
-from prefrl.agents.continuous_actor_critic import ContinuousActorCritic
-from prefrl.agents.continuous_q_learning import ContinuousQLearning
-from prefrl.agents.distributional_dp import DistributionalDP, DistributionalDPConfig
-from prefrl.agents.dqn import DQN, DQNConfig
-from prefrl.agents.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig
-from prefrl.agents.heron import Heron, HeronConfig
-from prefrl.agents.learners import LearnerConfig
-from prefrl.agents.martingale import MartingaleEvaluation
-from prefrl.agents.matrix_self_play import MatrixSelfPlay, MatrixSelfPlayConfig
-from prefrl.agents.mbpo import MBPO
-from prefrl.agents.mbpo_config import MBPOConfig
-from prefrl.agents.preference_rl import PreferenceRL, PreferenceRLConfig
-from prefrl.agents.q_learning import QLearning, QLearningConfig
-from prefrl.agents.regret import RegretAgent, RegretConfig, RewardFit
-from prefrl.agents.sac import SAC, SACConfig
-from prefrl.agents.stock_dqn import StockDQN, StockDQNConfig
+from prefrl.agents.continuous_time import control as continuous_control
+from prefrl.agents.continuous_time import evaluation as martingale
+from prefrl.agents.continuous_time.actor_critic import ContinuousActorCritic
+from prefrl.agents.continuous_time.evaluation import MartingaleEvaluation
+from prefrl.agents.continuous_time.q_learning import ContinuousQLearning
+from prefrl.agents.preferences import heron, matrix_self_play, preference_rl, regret
+from prefrl.agents.preferences.heron import Heron, HeronConfig
+from prefrl.agents.preferences.learners import LearnerConfig
+from prefrl.agents.preferences.matrix_self_play import MatrixSelfPlay, MatrixSelfPlayConfig
+from prefrl.agents.preferences.preference_rl import PreferenceRL, PreferenceRLConfig
+from prefrl.agents.preferences.regret import RegretAgent, RegretConfig, RewardFit
+from prefrl.agents.returns import stock_dqn
+from prefrl.agents.returns.distributional_dp import DistributionalDP, DistributionalDPConfig
+from prefrl.agents.returns.stock_dqn import StockDQN, StockDQNConfig
+from prefrl.agents.value_based import dqn, q_learning
+from prefrl.agents.value_based.dqn import DQN, DQNConfig
+from prefrl.agents.value_based.q_learning import QLearning, QLearningConfig
 from prefrl.data import Preferences, TransitionDataset, Transitions
-from prefrl.envs.delivery import DeliveryVectorEnv
-from prefrl.envs.device import TorchBackend
-from prefrl.envs.hindsight import Optimum
-from prefrl.envs.random_grid import RandomGridVectorEnv
-from prefrl.envs.riccati import LinearPolicy
-from prefrl.envs.stock import StockAugmentation, VectorStockAugmentation
-from prefrl.envs.vector_wrappers import AgentsAsRows
-from prefrl.functional.games import cycle_of_three
+from prefrl.envs.allocation.hindsight import Optimum
+from prefrl.envs.core.device import TorchBackend
+from prefrl.envs.diffusions.riccati import LinearPolicy
+from prefrl.envs.grids.delivery import DeliveryVectorEnv
+from prefrl.envs.grids.random_grid import RandomGridVectorEnv
+from prefrl.envs.wrappers import AgentsAsRows
+from prefrl.envs.wrappers.stock import StockAugmentation, VectorStockAugmentation
+from prefrl.functional.preferences.games import cycle_of_three
 from prefrl.nn import ensemble
 from prefrl.preferences import PartialReturn, RewardModelConfig, ask_teacher
 from prefrl.run.stepping import Stepper

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from prefrl.data import Segments
-from prefrl.envs.grid import TabularModel
+from prefrl.envs.grids.grid import TabularModel
 from prefrl.preferences import PartialReturn, PreferenceModel, Regret, Teacher, Valuation, valuate
 from prefrl.tabular import TabularMDP, optimal_policy
 

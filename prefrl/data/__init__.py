@@ -1,10 +1,11 @@
 """Transitions, data sets of them, segments, preference pairs and their files."""
 
-from .atomic import atomic_path
+from prefrl.data.files.atomic import atomic_path
+from prefrl.data.files.human import load_human_preferences, load_human_statistics
+from prefrl.data.files.minari import load_minari
+from prefrl.data.files.preference_files import load_preferences, save_preferences
+
 from .datasets import TransitionDataset, load_transitions, save_transitions
-from .human import load_human_preferences, load_human_statistics
-from .minari import load_minari
-from .preference_files import load_preferences, save_preferences
 from .seeding import seeded_generator
 from .segments import (
     Preferences,

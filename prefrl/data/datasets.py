@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .array_file import ArrayFormat, one_line, read_arrays, write_arrays
-from .npy import DTYPES
-from .spaces import space_from_json, space_to_json
+from prefrl.data.files.array_file import ArrayFormat, one_line, read_arrays, write_arrays
+from prefrl.data.files.npy import DTYPES
+from prefrl.data.files.spaces import space_from_json, space_to_json
 
 FORMAT = ArrayFormat(
     name="prefrl-transitions",

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prefrl.functional.model_learning import gaussian_nll, improved, soft_clamp
+from prefrl.functional.actor_critic.model_learning import gaussian_nll, improved, soft_clamp
 
 from .mlp import StackedMLP
 from .update import AdamUpdate, Network

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from ..functional.value_distributions import expected_value
+from prefrl.functional.value_based.value_distributions import expected_value
 
 BISECTIONS = 60
 """Halvings of the bracket in :func:`flattest_log_probs`: past float64's last digit."""

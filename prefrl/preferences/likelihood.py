@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prefrl.functional.logistic import logistic_regression
-from prefrl.functional.preferences import preference_cross_entropy
+from prefrl.functional.preferences.logistic import logistic_regression
+from prefrl.functional.preferences.preferences import preference_cross_entropy
 
 DESIGNS = {
     "uninformed": torch.zeros(3, 0, dtype=torch.float64),

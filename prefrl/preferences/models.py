@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from prefrl.data import Segments
-from prefrl.functional import preferences as F
+from prefrl.functional.preferences import preferences as F
 
 
 @dataclass(frozen=True)

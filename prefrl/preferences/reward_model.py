@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from prefrl.data import Preferences, Segments, concatenate_segments, map_obs, seeded_generator
+from prefrl.data.files.spaces import space_from_json, space_to_json
+from prefrl.data.files.tensor_file import read_tensor_file, write_tensor_file
 from prefrl.data.observations import ObservationLayout
-from prefrl.data.spaces import space_from_json, space_to_json
-from prefrl.data.tensor_file import read_tensor_file, write_tensor_file
-from prefrl.functional.preferences import partial_return, preference_cross_entropy, weighted_mean
+from prefrl.functional.preferences.preferences import partial_return, preference_cross_entropy, weighted_mean
 from prefrl.nn.reward_nets import RewardNetwork
 from prefrl.nn.update import AdamUpdate
 

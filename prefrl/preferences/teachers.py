@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from prefrl.data import seeded_generator
-from prefrl.functional.preferences import partial_return
+from prefrl.functional.preferences.preferences import partial_return
 
 from .models import PartialReturn, StepwiseModel, Valuation
 

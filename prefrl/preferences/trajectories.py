@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from prefrl.functional.games import check_preference_matrix
+from prefrl.functional.preferences.games import check_preference_matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +119,7 @@ class ByOption(TrajectoryPreference):
     """
 
     matrix: Tensor
-    """[K, K] preference matrix, see ``prefrl.functional.games``."""
+    """[K, K] preference matrix, see ``prefrl.functional.preferences.games``."""
 
     first_column: int = 1
     """Where the options' columns begin in the reward vector."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from prefrl.data.tensor_file import read_tensor_file, write_tensor_file
+from prefrl.data.files.tensor_file import read_tensor_file, write_tensor_file
 
 FORMAT = 1
 """Version of the files that :func:`save_checkpoint` writes."""

@@ -32,7 +32,7 @@ import torch
 from stable_baselines3.common.logger import Logger
 
 import prefrl
-from prefrl.data.atomic import atomic_path
+from prefrl.data.files.atomic import atomic_path
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .logger import make_logger

@@ -6,12 +6,12 @@ import sys
 import time
 from pathlib import Path
 
-from prefrl.data.atomic import remove_stale_temporaries
+from prefrl.data.files.atomic import remove_stale_temporaries
+from prefrl.run.sweep.worker import claimed
 
 from .evaluate import evaluate
 from .folder import RunFolder, write_json
 from .recipes import Recipe, load_recipe, recipe_from_json, recipe_to_json
-from .worker import claimed
 
 
 def train(

@@ -23,7 +23,7 @@ from stable_baselines3.common.logger import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
-from prefrl.data.atomic import atomic_path
+from prefrl.data.files.atomic import atomic_path
 
 STEP = "time/total_timesteps"
 """The column of progress.csv that says when a row was written."""

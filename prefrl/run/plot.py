@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike
 
-from prefrl.data.atomic import atomic_path
+from prefrl.data.files.atomic import atomic_path
 from prefrl.functional.statistics import FloatArray, bootstrap_interval, interquartile_mean
 
 from .logger import STEP, read_progress

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from prefrl.agents.base import Agent
 from prefrl.data import Transitions, map_obs, step_infos, successor_obs, transition_mask
-from prefrl.envs.stock import StockAugmentation
+from prefrl.envs.wrappers.stock import StockAugmentation
 
 EPISODE_WINDOW = 100
 """Episodes that ``rollout/ep_rew_mean`` and ``rollout/ep_len_mean`` are the means of, as in SB3."""

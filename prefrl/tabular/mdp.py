@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prefrl.envs.grid import TabularModel
+from prefrl.envs.grids.grid import TabularModel
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prefrl.functional.objectives import (
+from prefrl.functional.returns.objectives import (
     MEAN,
     TOLERANCE,
     ExpectedUtility,
@@ -32,7 +32,7 @@ from prefrl.functional.objectives import (
     best_actions,
     check_optimisable,
 )
-from prefrl.functional.stock_problems import StockProblem
+from prefrl.functional.returns.stock_problems import StockProblem
 
 from .stock_lattice import MAX_POINTS, FiniteHorizon, StockLattice
 

@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prefrl.functional.objectives import (
+from prefrl.functional.returns.objectives import (
     TOLERANCE,
     ExpectedUtility,
     Lexicographic,
@@ -39,7 +39,7 @@ from prefrl.functional.objectives import (
     check_optimisable,
     exceeds,
 )
-from prefrl.functional.value_distributions import categorical_projection
+from prefrl.functional.value_based.value_distributions import categorical_projection
 
 from .mdp import TabularMDP
 from .solvers import value_iteration

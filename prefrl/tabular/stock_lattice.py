@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prefrl.envs.tabular import HorizonModel
+from prefrl.envs.finite_horizon.tabular import HorizonModel
 
 from .mdp import TabularMDP
 from .solvers import check_gamma

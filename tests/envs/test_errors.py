@@ -9,7 +9,7 @@ import torch
 from gymnasium.error import ResetNeeded
 
 import prefrl.envs
-from prefrl.envs.delivery import DeliveryEnv, DeliveryVectorEnv
+from prefrl.envs.grids.delivery import DeliveryEnv, DeliveryVectorEnv
 
 
 def make_vector(num_envs=2, **kwargs):

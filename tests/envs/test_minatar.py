@@ -12,7 +12,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.utils.seeding import np_random
 
 import prefrl.envs
-from prefrl.data.tensor_file import read_tensor_file, write_tensor_file
+from prefrl.data.files.tensor_file import read_tensor_file, write_tensor_file
 
 minatar = pytest.importorskip("minatar")
 

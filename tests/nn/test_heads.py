@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from prefrl.functional.value_distributions import (
+from prefrl.functional.value_based.value_distributions import (
     atoms,
     bin_centers,
     bin_edges,

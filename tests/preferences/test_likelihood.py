@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from prefrl.data import human
+from prefrl.data.files import human
 from prefrl.preferences.likelihood import (
     DESIGNS,
     accuracy,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from prefrl.data import Preferences, Segments, concatenate_preferences
-from prefrl.functional.hierarchy import all_pairs, hierarchy_verdicts
+from prefrl.functional.preferences.hierarchy import all_pairs, hierarchy_verdicts
 from prefrl.preferences import RewardModel, RewardModelConfig
 
 BOX = gym.spaces.Box(-1.0, 1.0, (3,))

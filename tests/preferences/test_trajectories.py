@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from prefrl.functional.games import cycle_of_three, minimax_winner
+from prefrl.functional.preferences.games import cycle_of_three, minimax_winner
 from prefrl.preferences.trajectories import (
     ByOption,
     MaxReturn,

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import prefrl.envs
 from prefrl.agents import QLearning
-from prefrl.envs.delivery import DeliveryVectorEnv
+from prefrl.envs.grids.delivery import DeliveryVectorEnv
 from prefrl.run.collect import collect_transitions
 
 ENV = "prefrl/Delivery-v0"

@@ -12,7 +12,7 @@ import pytest
 import prefrl
 from prefrl.run import folder as folder_module
 from prefrl.run.folder import RunFolder, write_json
-from prefrl.run.study import run_study
+from prefrl.run.study.study import run_study
 
 CONFIG = {"recipe": "q_learning", "config": {"seed": 3}}
 
@@ -162,7 +162,7 @@ class Study:
 def test_a_study_that_fails_leaves_what_it_made(
     works: bool, error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prefrl.run.study.recipe_to_json", lambda study: {})
+    monkeypatch.setattr("prefrl.run.study.study.recipe_to_json", lambda study: {})
     with pytest.raises(error, match="no luck"):
         run_study(Study(tmp_path / "run", works, error))
     assert (tmp_path / "run").exists() == works

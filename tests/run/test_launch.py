@@ -16,12 +16,12 @@ import torch
 
 from prefrl.agents import QLearning, QLearningConfig
 from prefrl.run.checkpoint import load_checkpoint, save_checkpoint
+from prefrl.run.environments import make_training_env
 from prefrl.run.launch import evaluate_run, resume, train
 from prefrl.run.logger import STEP, read_progress
-from prefrl.run.recipes.q_learning import TrainQLearning
-from prefrl.run.recipes.regret import TrainRegret
-from prefrl.run.recipes.shared import make_training_env
-from prefrl.run.worker import claimed
+from prefrl.run.recipes.preferences.regret import TrainRegret
+from prefrl.run.recipes.value_based.q_learning import TrainQLearning
+from prefrl.run.sweep.worker import claimed
 
 TIMING = {"time/fps", "time/time_elapsed", "seconds", "steps_per_second"}
 QUICK = TrainQLearning(num_envs=64, total_timesteps=6400, eval_episodes=3, device="cpu")

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from prefrl.agents import DQN, DQNConfig, QLearningConfig
 from prefrl.data import save_transitions
 from prefrl.run.collect import collect_transitions
+from prefrl.run.environments import parse_env_args
 from prefrl.run.folder import RunFolder
 from prefrl.run.recipes import RECIPES, load_recipe, recipe_from_json, recipe_name, recipe_to_json
-from prefrl.run.recipes.dqn import TrainDQN
-from prefrl.run.recipes.q_learning import TrainQLearning
-from prefrl.run.recipes.shared import parse_env_args
+from prefrl.run.recipes.value_based.dqn import TrainDQN
+from prefrl.run.recipes.value_based.q_learning import TrainQLearning
 
 
 def test_every_recipe_is_a_frozen_dataclass_with_its_face() -> None:

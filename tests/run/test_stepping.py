@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import prefrl.envs
 from prefrl.agents import QLearning
 from prefrl.data import Transitions
-from prefrl.envs.delivery import DeliveryVectorEnv
+from prefrl.envs.grids.delivery import DeliveryVectorEnv
 from prefrl.run.loop import Metrics, learn
 from prefrl.run.stepping import DeviceEpisodes, HostEpisodes, OneRow, Stepper
 

@@ -223,7 +223,7 @@ def test_the_plain_side_of_the_benchmark_has_the_same_losses() -> None:
     """Else the benchmark would compare two algorithms."""
     bench = load("bench_mbpo")
     from prefrl.agents import SACConfig
-    from prefrl.agents.soft_actor_critic import SoftActorCritic
+    from prefrl.agents.actor_critic.soft_actor_critic import SoftActorCritic
     from prefrl.data.replay import Batch
 
     config, place = SACConfig(hidden=(8, 8), learning_rate=1e-3), {"device": torch.device("cpu"), "seed": 0}

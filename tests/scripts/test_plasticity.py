@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from prefrl.functional.value_distributions import hl_gauss_log_probs
+from prefrl.functional.value_based.value_distributions import hl_gauss_log_probs
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "reproduce_plasticity.py"
 LOSSES = ["mse", "mse_softmax", "two_hot", "hl_gauss"]

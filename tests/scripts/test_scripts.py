@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prefrl.envs.delivery import BOARD, WEIGHTS
-from prefrl.envs.grid import MOVES, grid_model
+from prefrl.envs.grids.delivery import BOARD, WEIGHTS
+from prefrl.envs.grids.grid import MOVES, grid_model
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from prefrl.envs.grid import TabularModel
+from prefrl.envs.grids.grid import TabularModel
 
 MakeModel = Callable[..., TabularModel]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import prefrl.envs
-from prefrl.envs.grid import TabularModel
+from prefrl.envs.grids.grid import TabularModel
 from prefrl.tabular import TabularMDP
 
 MakeModel = Callable[..., TabularModel]

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import prefrl.envs
-from prefrl.envs.grid import TabularModel
-from prefrl.envs.small_mdps import random_mdp, two_coins
-from prefrl.envs.tabular import HorizonModel
-from prefrl.functional.objectives import (
+from prefrl.envs.finite_horizon.small_mdps import random_mdp, two_coins
+from prefrl.envs.finite_horizon.tabular import HorizonModel
+from prefrl.envs.grids.grid import TabularModel
+from prefrl.functional.returns.objectives import (
     MEAN,
     Clipped,
     Exponential,
@@ -28,8 +28,8 @@ from prefrl.functional.objectives import (
     UnsoundObjectiveError,
     WorstCase,
 )
-from prefrl.functional.risk_measures import CVaR, MeanVariance, ValueAtRisk
-from prefrl.functional.stock_problems import (
+from prefrl.functional.returns.risk_measures import CVaR, MeanVariance, ValueAtRisk
+from prefrl.functional.returns.stock_problems import (
     ObjectiveSettings,
     StockProblem,
     conditional_value_at_risk,

@@ -12,7 +12,7 @@ from scipy import stats
 
 import prefrl.envs  # noqa: F401
 from prefrl.data import Segments
-from prefrl.envs.grid import TabularModel
+from prefrl.envs.grids.grid import TabularModel
 from prefrl.tabular import TabularMDP
 from prefrl.tabular.segments import distinct_segments, random_pairs, random_segments
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import prefrl.envs  # noqa: F401
-from prefrl.envs.grid import TabularModel
+from prefrl.envs.grids.grid import TabularModel
 from prefrl.tabular import (
     TabularMDP,
     greedy_policy,

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefrl.envs.grid import TabularModel
-from prefrl.envs.small_mdps import random_mdp
-from prefrl.functional.objectives import (
+from prefrl.envs.finite_horizon.small_mdps import random_mdp
+from prefrl.envs.grids.grid import TabularModel
+from prefrl.functional.returns.objectives import (
     MEAN,
     Hinges,
     NegativeNorm,

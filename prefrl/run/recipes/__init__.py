@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from prefrl.run.folder import RunFolder
 
 RECIPES = {
-    "continuous_control": "prefrl.run.recipes.continuous_control:TrainContinuousControl",
-    "distributional_dp": "prefrl.run.recipes.distributional_dp:TrainDistributionalDP",
-    "dual_mirror_descent": "prefrl.run.recipes.dual_mirror_descent:TrainDualMirrorDescent",
-    "dqn": "prefrl.run.recipes.dqn:TrainDQN",
-    "heron": "prefrl.run.recipes.heron:TrainHeron",
-    "martingale": "prefrl.run.recipes.martingale:TrainMartingale",
-    "mbpo": "prefrl.run.recipes.mbpo:TrainMBPO",
-    "preference_rl": "prefrl.run.recipes.preference_rl:TrainPreferenceRL",
-    "q_learning": "prefrl.run.recipes.q_learning:TrainQLearning",
-    "regret": "prefrl.run.recipes.regret:TrainRegret",
-    "sac": "prefrl.run.recipes.sac:TrainSAC",
-    "self_play": "prefrl.run.recipes.self_play:TrainSelfPlay",
-    "stock_dqn": "prefrl.run.recipes.stock_dqn:TrainStockDQN",
+    "continuous_control": "prefrl.run.recipes.continuous_time.continuous_control:TrainContinuousControl",
+    "distributional_dp": "prefrl.run.recipes.returns.distributional_dp:TrainDistributionalDP",
+    "dual_mirror_descent": "prefrl.run.recipes.allocation.dual_mirror_descent:TrainDualMirrorDescent",
+    "dqn": "prefrl.run.recipes.value_based.dqn:TrainDQN",
+    "heron": "prefrl.run.recipes.preferences.heron:TrainHeron",
+    "martingale": "prefrl.run.recipes.continuous_time.martingale:TrainMartingale",
+    "mbpo": "prefrl.run.recipes.actor_critic.mbpo:TrainMBPO",
+    "preference_rl": "prefrl.run.recipes.preferences.preference_rl:TrainPreferenceRL",
+    "q_learning": "prefrl.run.recipes.value_based.q_learning:TrainQLearning",
+    "regret": "prefrl.run.recipes.preferences.regret:TrainRegret",
+    "sac": "prefrl.run.recipes.actor_critic.sac:TrainSAC",
+    "self_play": "prefrl.run.recipes.preferences.self_play:TrainSelfPlay",
+    "stock_dqn": "prefrl.run.recipes.returns.stock_dqn:TrainStockDQN",
 }
 """Names and where they live; loaded when asked for, since each imports its agent."""
 

@@ -8,11 +8,10 @@ from typing import Annotated, Any
 from tyro.conf import arg
 
 from prefrl.agents.base import Agent, resolve_device
+from prefrl.run.environments import make_evaluation_env, make_rollout_env, parse_env_args
 from prefrl.run.evaluate import Evaluation, evaluate_rows
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
-
-from .shared import make_evaluation_env, make_rollout_env, parse_env_args
 
 DISTRACTED = "prefrl/Distracted-v0"
 """Id of an environment with distractors beside another's observations."""

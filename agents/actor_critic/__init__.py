@@ -1,0 +1,1 @@
+"""Actors with critics: soft actor-critic, with and without a model."""

@@ -1,0 +1,230 @@
+"""What online allocation is compared with: four other ways to set prices.
+
+Each answers a request as dual mirror descent does, by x in argmax f(x) - mu . b(x), and differs in its
+prices:
+
+- ``greedy``: 0; it serves whatever pays, as long as the budget lasts.
+- ``static``: the fluid optimum's prices, always; it knows the law of requests, but never looks at the budget.
+  (Where the law has atoms, many requests may gain exactly nothing at these prices; all of them are left.)
+- ``resolving``: the fluid optimum's prices for what is left, rho_t = G_t / (T - t): certainty equivalence. It
+  knows the law, and solves the fluid problem again and again. Where the law changes with time, it takes that
+  of the whole horizon for the rest.
+- ``pid``: a controller on the rate of spending, which needs no law. With e_t = b_t(x_t) - rho the prices are
+
+      mu_{t+1} = max(mu_t + eta (k_i e_t + k_p (e_t - e_{t-1}) + k_d (e_t - 2 e_{t-1} + e_{t-2})), 0)
+
+  the velocity form, in which the cut at 0 winds nothing up. k_i = 1, k_p = k_d = 0 is dual mirror descent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from prefrl.agents.base import Agent, Spaces, check_kinds
+from prefrl.envs.allocation.problems import Allocation
+from prefrl.functional.allocation.mirror_descent import euclidean_step
+
+from .prices import Array, ByPrices, PriceRule, Pricing, allocation_of
+
+Kind = Literal["greedy", "static", "resolving", "pid"]
+"""Baselines by name."""
+
+
+@dataclass(frozen=True)
+class AllocationBaselineConfig:
+    """Settings of :class:`AllocationBaseline`."""
+
+    kind: Kind = "resolving"
+    """How prices are set; see the module's text."""
+
+    resolve_every: int | None = None
+    """Of resolving: requests between two solutions; None: 1 with one resource, else a 20th of the horizon."""
+
+    integral_gain: float = 1.0
+    """k_i of pid."""
+
+    proportional_gain: float = 1.0
+    """k_p of pid."""
+
+    derivative_gain: float = 0.0
+    """k_d of pid."""
+
+    step_scale: float = 1.0
+    """c of pid's eta = c / sqrt(T), positive."""
+
+    def __post_init__(self) -> None:
+        check_kinds(self)
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"kind is {self.kind!r}; allowed are {', '.join(get_args(Kind))}")
+        if self.resolve_every is not None and self.resolve_every < 1:
+            raise ValueError(f"resolve_every is {self.resolve_every}; it must be at least 1")
+        for name in ("integral_gain", "proportional_gain", "derivative_gain"):
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be finite and not negative")
+        if not 0.0 < self.step_scale < float("inf"):
+            raise ValueError(f"step_scale is {self.step_scale}; it must be positive and finite")
+
+
+@dataclass(frozen=True)
+class ConstantPrice:
+    """Prices that do not change: those of greedy and static."""
+
+    price: NDArray[np.float64]
+    """[m] prices."""
+    memory_rows: ClassVar[int] = 0
+    """See :class:`prefrl.agents.allocation.prices.PriceRule`."""
+    one_stream: ClassVar[bool] = True
+    """See :class:`prefrl.agents.allocation.prices.PriceRule`."""
+
+    def initial_price(self) -> NDArray[np.float64]:
+        """See :class:`prefrl.agents.allocation.prices.PriceRule`."""
+        return self.price
+
+    def next_price(
+        self, mu: Array, consumption: Array, t: Array, remaining: Array, memory: Array
+    ) -> tuple[Array, Array]:
+        """See :class:`prefrl.agents.allocation.prices.PriceRule`."""
+        return mu, memory
+
+
+class Resolving:
+    """The fluid optimum's prices for what is left.
+
+    Args:
+        allocation: problem, horizon and budgets.
+        fluid_price: prices [n, m] for budgets per request [n, m], arrays of the environment.
+        to_env: makes arrays of the environment.
+        every: requests between two solutions.
+    """
+
+    memory_rows: ClassVar[int] = 0
+    one_stream: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        allocation: Allocation,
+        fluid_price: Callable[[Array], Array],
+        to_env: Callable[[Array], Array],
+        every: int,
+    ) -> None:
+        self.horizon, self.every = allocation.horizon, every
+        self.rho = np.array(allocation.rho)
+        self.fluid_price, self.to_env = fluid_price, to_env
+
+    def initial_price(self) -> NDArray[np.float64]:
+        """See :class:`prefrl.agents.allocation.prices.PriceRule`."""
+        price = self.fluid_price(self.to_env(self.rho[None]))[0]
+        return np.asarray(price.cpu() if isinstance(price, Tensor) else price, dtype=np.float64)
+
+    def next_price(
+        self, mu: Array, consumption: Array, t: Array, remaining: Array, memory: Array
+    ) -> tuple[Array, Array]:
+        """See :class:`prefrl.agents.allocation.prices.PriceRule`."""
+        left = (self.horizon - t).clip(min=1)[:, None]
+        rho = torch.as_tensor(self.rho).to(mu) if isinstance(mu, Tensor) else self.rho
+        rate = remaining * rho * self.horizon / left
+        due = (t % self.every == 0)[:, None]
+        if self.every > 1:  # each solution is an optimisation on the host: only where one is due, and waiting
+            rows = due[:, 0]
+            if not bool(rows.any()):
+                return mu, memory
+            price = mu * 1.0
+            solved = self.fluid_price(self.to_env(rate[rows]))
+            price[rows] = solved.to(mu) if isinstance(mu, Tensor) else np.asarray(solved, dtype=mu.dtype)
+            return price, memory
+        price = self.fluid_price(self.to_env(rate))
+        return (price.to(mu) if isinstance(mu, Tensor) else np.asarray(price, dtype=mu.dtype)), memory
+
+
+class PID:
+    """A controller on the rate of spending; see the module's text.
+
+    Args:
+        allocation: problem, horizon and budgets.
+        config: settings.
+    """
+
+    one_stream: ClassVar[bool] = False
+    memory_rows: ClassVar[int] = 2
+    """The last two errors."""
+
+    def __init__(self, allocation: Allocation, config: AllocationBaselineConfig) -> None:
+        self.config = config
+        self.rho = np.array(allocation.rho)
+        self.step_size = config.step_scale / allocation.horizon**0.5
+
+    def initial_price(self) -> NDArray[np.float64]:
+        """See :class:`prefrl.agents.allocation.prices.PriceRule`."""
+        return np.zeros_like(self.rho)
+
+    def next_price(
+        self, mu: Array, consumption: Array, t: Array, remaining: Array, memory: Array
+    ) -> tuple[Array, Array]:
+        """See :class:`prefrl.agents.allocation.prices.PriceRule`."""
+        config = self.config
+        rho = torch.as_tensor(self.rho).to(mu) if isinstance(mu, Tensor) else self.rho
+        error, before, earlier = consumption - rho, memory[..., 0, :], memory[..., 1, :]
+        change = (
+            config.integral_gain * error
+            + config.proportional_gain * (error - before)
+            + config.derivative_gain * (error - 2.0 * before + earlier)
+        )
+        stack = torch.stack if isinstance(mu, Tensor) else np.stack
+        return euclidean_step(mu, -change, self.step_size), stack([error, before], -2)
+
+
+class AllocationBaseline(ByPrices, Agent):
+    """Greedy, static prices, re-solving or PID pacing; see the module's text.
+
+    Args:
+        env: an allocation environment of prefrl; its law of requests is what static and resolving know.
+        config: settings.
+        device: torch device, or "auto".
+        seed: seeds the environment; the agent draws nothing.
+
+    Raises:
+        ValueError: if there is no allocation environment.
+    """
+
+    config_class: ClassVar[type[AllocationBaselineConfig]] = AllocationBaselineConfig
+
+    def __init__(
+        self,
+        env: Any,
+        config: AllocationBaselineConfig | None = None,
+        *,
+        device: torch.device | str = "auto",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(env, config or AllocationBaselineConfig(), device=device, seed=seed)
+        if isinstance(env, Spaces):
+            raise ValueError("a baseline knows the law of requests from its environment; give one: "
+                             "load(path, env=...)")  # fmt: skip
+        allocation = allocation_of(env)
+        self._pricing = Pricing(allocation, self._rule(allocation, env.unwrapped), self.device)
+
+    def _rule(self, allocation: Allocation, env: Any) -> PriceRule:
+        config, m = self.config, len(allocation.rho)
+        if config.kind == "greedy":
+            return ConstantPrice(np.zeros(m))
+        if config.kind == "static":
+            return ConstantPrice(env.fluid_optimum().mu)
+        if config.kind == "pid":
+            return PID(allocation, config)
+        every = config.resolve_every or (1 if m == 1 else max(1, allocation.horizon // 20))
+        return Resolving(allocation, env.fluid_price, env.dynamics.backend.asarray, every)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :meth:`Agent.state_dict`."""
+        return self.pricing.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`Agent.load_state_dict`."""
+        self.pricing.load_state_dict(state)

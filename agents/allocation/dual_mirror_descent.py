@@ -1,0 +1,303 @@
+"""Dual mirror descent for online allocation (Balseiro, Lu, Mirrokni 2023, Operations Research 71(1):101-119).
+
+T requests come one after the other, and the budgets are rho T. Each request t is answered at once,
+
+    x_t in argmax_x  f_t(x) - mu_t . b_t(x)                    (the null answer, f = b = 0, is always allowed)
+
+which prices what the answer consumes at mu_t. If the budgets do not suffice, nothing is served (the
+environment sees to that). Then the prices move against the subgradient of the dual, g_t = rho - b_t(x_t): a
+resource that is spent faster than rho becomes dearer, one that is spent more slowly cheaper,
+
+    mu_{t+1} = argmin_{mu >= 0}  <g_t, mu> + V_h(mu, mu_t) / eta
+
+with the Bregman divergence V_h of a reference function h (``prefrl.functional.allocation.mirror_descent``).
+The gradient is that of the answer that was meant, also where it could not be served. With eta of order 1 /
+sqrt(T) the
+regret against the best in hindsight is O(sqrt(T)) for independent, periodic and ergodic requests alike (up to
+factors of period and mixing time), and under an adversary the policy is max(1, sup b_j / rho_j)-competitive,
+without knowing which it is.
+
+With ``fairness`` the objective has T times r(a) = fairness min_j a_j / rho_j added, a the average consumption
+(Balseiro, Lu, Mirrokni 2021, arXiv 2007.00514): prices may then be negative, down to a bound, so that what is
+used little is pushed. With ``earliest_horizon`` the horizon may end early, and the target rho falls with
+time.
+
+A timestep is one request of one stream. All streams of a vector environment are priced by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from prefrl.agents.base import Agent, Spaces, check_kinds
+from prefrl.envs.allocation.problems import Allocation
+from prefrl.functional.allocation.mirror_descent import (
+    entropy_step,
+    euclidean_step,
+    fairness_projection,
+    horizon_window_rates,
+    projected_entropy_step,
+    scaled_euclidean_step,
+)
+
+from .prices import Array, ByPrices, Pricing, allocation_from_json, allocation_of
+
+Reference = Literal["euclidean", "scaled_euclidean", "entropy", "projected_entropy"]
+"""Reference functions h; see ``prefrl.functional.allocation.mirror_descent``."""
+
+OwnReference = Callable[[Array, Array, float], Array]
+"""A reference function of the user's own, as its step (mu [..., m], g [..., m], eta) -> mu [..., m]."""
+
+
+@dataclass(frozen=True)
+class DualMirrorDescentConfig:
+    """Settings of :class:`DualMirrorDescent`."""
+
+    reference: Reference = "euclidean"
+    """Reference function: squared norm of mu or of rho mu, or entropy of mu or, projected, of rho mu."""
+
+    step_scale: float = 1.0
+    """c of the step size eta = c / sqrt(T), positive; 1 in the authors' experiments."""
+
+    step_size: float | None = None
+    """Step size eta itself, positive; None: from step_scale."""
+
+    initial_price: tuple[float, ...] = ()
+    """First prices, one for all resources or one for each; none given: 0, and with entropies 1 / sqrt(m) or
+    rho / sqrt(m) (projected), as in the authors' experiments."""
+
+    fairness: float = 0.0
+    """Weight of max-min fairness of consumption, not negative; with Euclidean references only."""
+
+    earliest_horizon: int | None = None
+    """Requests after which the stream may end; None: at the horizon, for sure."""
+
+    def __post_init__(self) -> None:
+        check_kinds(self)
+        object.__setattr__(self, "initial_price", tuple(self.initial_price))  # a file holds a list
+        if self.reference not in get_args(Reference):
+            raise ValueError(f"reference is {self.reference!r}; allowed are {', '.join(get_args(Reference))}")
+        for name in ("step_scale", "step_size"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 < value < float("inf"):
+                raise ValueError(f"{name} is {value}; it must be positive and finite")
+        if not 0.0 <= self.fairness < float("inf"):
+            raise ValueError(f"fairness is {self.fairness}; it must be finite and not negative")
+        if self.fairness > 0.0 and "entropy" in self.reference:
+            raise ValueError(f"fairness needs prices below 0, which reference {self.reference!r} has not; "
+                             "take 'euclidean' or 'scaled_euclidean'")  # fmt: skip
+        lowest = 0.0 if "entropy" in self.reference else -1.0
+        for price in self.initial_price:
+            if not (np.isfinite(price) and price >= 0.0 and price > lowest):
+                allowed = "positive" if lowest == 0.0 else "not negative"
+                raise ValueError(
+                    f"initial_price has {price}; with reference {self.reference!r} it must be {allowed}"
+                )
+        if self.earliest_horizon is not None and self.earliest_horizon < 1:
+            raise ValueError(f"earliest_horizon is {self.earliest_horizon}; it must be at least 1")
+
+
+class MirrorDescentRule:
+    """The step of dual mirror descent; see the module's text.
+
+    Args:
+        allocation: problem, horizon and budgets.
+        config: settings.
+        reference: a step of the user's own, instead of ``config.reference``.
+        target_rates: what to consume at each request, [T] or [T, m], instead of rho.
+
+    Raises:
+        ValueError: if the settings do not suit the allocation.
+    """
+
+    memory_rows: ClassVar[int] = 0
+    one_stream: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        allocation: Allocation,
+        config: DualMirrorDescentConfig,
+        reference: OwnReference | None = None,
+        target_rates: ArrayLike | None = None,
+    ) -> None:
+        self.config, self.reference = config, reference
+        self.horizon = allocation.horizon
+        self.reward_bound = allocation.problem.reward_bound
+        self.step_size = config.step_size or config.step_scale / allocation.horizon**0.5
+        self.rho = np.array(allocation.rho)
+        m = len(self.rho)
+        if len(config.initial_price) not in (0, 1, m):
+            raise ValueError(f"initial_price has {len(config.initial_price)} entries; give one, or {m}")
+        if config.fairness > 0.0 and (m == 1 or reference is not None):
+            raise ValueError("fairness is between several resources, with one of the built-in references")
+        changing = target_rates is not None or config.earliest_horizon is not None
+        if changing and (config.fairness > 0.0 or config.reference == "projected_entropy"):
+            raise ValueError("target_rates and earliest_horizon go neither with fairness nor with "
+                             "projected_entropy, whose bounds of prices are for a constant rho")  # fmt: skip
+        self.rates = self._rates(config.earliest_horizon, target_rates)
+        self._tensors: dict[Any, tuple[Tensor, Tensor | None]] = {}
+
+    def _rates(self, earliest: int | None, given: ArrayLike | None) -> NDArray[np.float64] | None:
+        """Return target rates [T, m], or None where they are rho throughout."""
+        shape = (self.horizon, len(self.rho))
+        if given is not None:
+            if earliest is not None:
+                raise ValueError(
+                    "earliest_horizon and target_rates are both given; one of them sets the rates"
+                )
+            rates = np.asarray(given, dtype=np.float64)
+            rates = rates[:, None] if rates.ndim == 1 else rates
+            if rates.shape not in (shape, (shape[0], 1)):
+                raise ValueError(
+                    f"target_rates has shape {np.shape(given)}; it must be {shape[:1]} or {shape}"
+                )
+            if not (np.isfinite(rates).all() and (rates >= 0.0).all()):
+                raise ValueError("target_rates must be finite and not negative")
+            return np.array(np.broadcast_to(rates, shape))
+        if earliest is None:
+            return None
+        if earliest > self.horizon:
+            raise ValueError(
+                f"earliest_horizon is {earliest}; it must not lie after the horizon, {self.horizon}"
+            )
+        return self.rho * horizon_window_rates(float(self.horizon), earliest, self.horizon)[:, None]
+
+    def initial_price(self) -> NDArray[np.float64]:
+        """See :class:`prefrl.agents.allocation.prices.PriceRule`."""
+        m = len(self.rho)
+        if self.config.initial_price:
+            return np.array(np.broadcast_to(np.array(self.config.initial_price, dtype=np.float64), (m,)))
+        if self.reference is None and self.config.reference == "entropy":
+            return np.full(m, 1.0 / m**0.5)
+        if self.reference is None and self.config.reference == "projected_entropy":
+            return np.asarray(self.rho / m**0.5)
+        return np.zeros(m)
+
+    def next_price(
+        self, mu: Array, consumption: Array, t: Array, remaining: Array, memory: Array
+    ) -> tuple[Array, Array]:
+        """See :class:`prefrl.agents.allocation.prices.PriceRule`."""
+        rho, rates = self._like(mu)
+        gradient = (rho if rates is None else rates[t - 1]) - consumption
+        return self._step(mu, gradient, rho), memory
+
+    def _step(self, mu: Array, gradient: Array, rho: Array) -> Array:
+        """Return the mirror-descent step against the gradient."""
+        config, eta = self.config, self.step_size
+        if self.reference is not None:
+            return self.reference(mu, gradient, eta)
+        if config.fairness > 0.0:
+            return self._fair_step(mu, gradient, rho)
+        if config.reference == "euclidean":
+            return euclidean_step(mu, gradient, eta)
+        if config.reference == "scaled_euclidean":
+            return scaled_euclidean_step(mu, gradient, eta, rho)
+        if config.reference == "entropy":
+            return entropy_step(mu, gradient, eta)
+        return projected_entropy_step(mu, gradient, eta, rho, self.reward_bound)
+
+    def _fair_step(self, mu: Array, gradient: Array, rho: Array) -> Array:
+        """Step over the prices with sum_j rho_j max(-mu_j, 0) <= fairness."""
+        prices, slope, weights = (torch.as_tensor(values) for values in (mu, gradient, rho))
+        eta, weight = self.step_size, self.config.fairness
+        if self.config.reference == "euclidean":
+            stepped = fairness_projection(prices - eta * slope, weight, weights)
+        else:  # the same in y = rho mu
+            y = weights * prices - eta * slope / weights
+            stepped = fairness_projection(y, weight, torch.ones_like(weights)) / weights
+        return stepped if isinstance(mu, Tensor) else stepped.numpy()
+
+    def _like(self, mu: Array) -> tuple[Array, Array | None]:
+        """Return rho [m] and the target rates [T, m] as arrays of the kind of ``mu``."""
+        if not isinstance(mu, Tensor):
+            return self.rho, self.rates
+        key = (mu.dtype, mu.device)
+        if key not in self._tensors:
+            rates = None if self.rates is None else torch.as_tensor(self.rates).to(mu.device, mu.dtype)
+            self._tensors[key] = torch.as_tensor(self.rho).to(mu.device, mu.dtype), rates
+        return self._tensors[key]
+
+
+class DualMirrorDescent(ByPrices, Agent):
+    """Dual mirror descent; see the module's text.
+
+    Args:
+        env: an allocation environment of prefrl, or any whose observations are like theirs, or
+            :class:`prefrl.agents.base.Spaces`.
+        config: settings.
+        allocation: problem, horizon and budgets; None: the environment's.
+        reference: a reference function of your own instead of ``config.reference``, as its step
+            (mu [..., m], g [..., m], eta) -> mu [..., m]. It gets tensors in the loop, and NumPy arrays from
+            ``predict``.
+        target_rates: what to consume at each request, [T] or [T, m], instead of rho: for requests that are
+            known to come in waves. They should sum to at most the budgets.
+        device: torch device, or "auto".
+        seed: seeds the environment; the agent draws nothing.
+
+    Raises:
+        ValueError: if the environment is no allocation environment, or the settings do not suit it.
+    """
+
+    config_class: ClassVar[type[DualMirrorDescentConfig]] = DualMirrorDescentConfig
+
+    def __init__(
+        self,
+        env: Any,
+        config: DualMirrorDescentConfig | None = None,
+        *,
+        allocation: Allocation | None = None,
+        reference: OwnReference | None = None,
+        target_rates: ArrayLike | None = None,
+        device: torch.device | str = "auto",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(env, config or DualMirrorDescentConfig(), device=device, seed=seed)
+        self._reference, self._target_rates = reference, target_rates
+        if allocation is not None or not isinstance(env, Spaces):
+            self._price(allocation or allocation_of(env))
+
+    @classmethod
+    def _rebuilt(cls, env: Any, config: Any, state: Mapping[str, Any], **settings: Any) -> DualMirrorDescent:
+        """See :meth:`Agent._rebuilt`: where the environment does not know the allocation, the file does."""
+        try:
+            allocation = allocation_of(env)
+        except ValueError:
+            allocation = allocation_from_json(str(state.get("allocation")))
+        return cls(env, config, allocation=allocation, **settings)
+
+    def _price(self, allocation: Allocation) -> None:
+        rule = MirrorDescentRule(allocation, self.config, self._reference, self._target_rates)
+        self._pricing = Pricing(allocation, rule, self.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :meth:`Agent.state_dict`."""
+        rates = self._target_rates
+        return {
+            "own_reference": self._reference is not None,
+            "target_rates": None if rates is None else np.array(rates, dtype=np.float64),
+            **self.pricing.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`Agent.load_state_dict`.
+
+        Raises:
+            ValueError: if it is the state of an agent with another allocation, or with a reference function
+                of its own where this agent has none (then make one with it, and give that the state).
+        """
+        if state["own_reference"] != (self._reference is not None):
+            kind = "of its own" if state["own_reference"] else "that is built in"
+            has = f"a reference function {kind}"
+            raise ValueError(f"the saved agent had {has}; make this one with the same, and load its state")
+        rates = state["target_rates"]
+        self._target_rates = None if rates is None else torch.as_tensor(rates).numpy()
+        known = None if self._pricing is None else self._pricing.allocation
+        self._price(known or allocation_from_json(state["allocation"]))
+        self.pricing.load_state_dict(state)

@@ -1,0 +1,1 @@
+"""Continuous time: diffusions by martingale conditions."""

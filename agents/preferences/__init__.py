@@ -1,0 +1,1 @@
+"""Rewards and policies learned from preferences."""

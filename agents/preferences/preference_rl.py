@@ -1,0 +1,369 @@
+"""Reinforcement learning from preferences between segments, with any policy learner.
+
+The agent acts; segments of what it did are shown in pairs to a teacher, who says which is better; a reward
+model is fitted to the answers (Bradley-Terry on the sum of rewards),
+
+    loss = - [ label log P(second) + (1 - label) log P(first) ],   P(second) = logistic(G_hat' - G_hat),
+
+and an ordinary agent is trained on the learned reward, all in turns: collect, ask, fit, improve. Whatever the
+agent keeps is relabelled after each fit.
+
+Sources: Christiano et al. 2017 (arXiv 1706.03741); PEBBLE (Lee et al. 2021, arXiv 2106.05091) for relabelling
+and for the state entropy that a policy may be trained with before anybody is asked; B-Pref (arXiv 2111.03026)
+for the teachers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, get_args
+
+import torch
+from torch import Tensor
+
+from prefrl.agents.base import Agent, check_kinds, make_generator, restore_generator
+from prefrl.data import Preferences, Transitions, concatenate_preferences
+from prefrl.data.files.preference_files import preference_tensors, preferences_from_tensors
+from prefrl.data.segment_store import Excerpt, SegmentStore
+from prefrl.functional.preferences.state_entropy import nearest_neighbour_reward
+from prefrl.preferences import PartialReturn, Teacher, TeacherKind, Valuation, teacher_of_kind
+from prefrl.preferences.queries import QueryKind, choose_queries
+from prefrl.preferences.reward_model import RewardModel, RewardModelConfig
+
+from .learners import LearnerConfig, WithLearner, as_config, make_learner, relabel, rows_of
+
+NEIGHBOURS_AMONG = 1_024
+"""Visited observations, drawn anew at every step, among which nearest neighbours are looked for."""
+
+TEACHER = "teacher"
+"""Who is named as the annotator of answers to the agent's own questions."""
+
+
+@dataclass(frozen=True)
+class PreferenceRLConfig:
+    """Settings of :class:`PreferenceRL`.
+
+    Raises:
+        ValueError: if a number is out of range, or a name unknown.
+    """
+
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    """What learns the policy."""
+
+    reward: RewardModelConfig = field(default_factory=RewardModelConfig)
+    """The reward model."""
+
+    teacher: TeacherKind = "noiseless"
+    """Who answers by the true return: without fault, or with one of B-Pref's."""
+
+    teacher_temperature: float = 0.2
+    """Temperature of the logistic teacher, in standard deviations of the segments' returns."""
+
+    query: QueryKind = "disagreement"
+    """How questions are chosen."""
+
+    candidates: int = 10
+    """Pairs to choose each question from (PEBBLE: 10)."""
+
+    recent: float = 0.25
+    """Share of the latest steps that "recent" questions are about."""
+
+    segment_length: int = 50
+    """Steps of a segment (PEBBLE: 50)."""
+
+    num_labels: int = 700
+    """Questions that may be asked in all; those that a teacher skips count."""
+
+    first_labels: int = 100
+    """Questions of the first session."""
+
+    session_labels: int = 60
+    """Questions of each later session."""
+
+    first_session: int = 1_000
+    """Timesteps before the first session; until then the reward is 0, or the state entropy's."""
+
+    session_every: int = 1_000
+    """Timesteps between two sessions."""
+
+    pretraining: bool = False
+    """Reward novelty before the first session: the distance to the nearest neighbours among the visited
+    observations, whose logarithm estimates their entropy (PEBBLE)."""
+
+    neighbour: int = 5
+    """Which nearest neighbour (PEBBLE: 5)."""
+
+    store_size: int = 100_000
+    """Transitions to keep for segments and relabelling; what the learner keeps longer is not relabelled."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "learner", as_config(LearnerConfig, self.learner))
+        object.__setattr__(self, "reward", as_config(RewardModelConfig, self.reward))
+        check_kinds(self)
+        for name in ("candidates", "segment_length", "first_labels", "session_labels", "first_session",
+                     "session_every", "neighbour", "store_size"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.num_labels < 0:
+            raise ValueError(f"num_labels is {self.num_labels}; it must not be negative")
+        if not 0.0 < self.recent <= 1.0:
+            raise ValueError(f"recent is {self.recent}; it must lie in (0, 1]")
+        if not self.teacher_temperature > 0.0:
+            raise ValueError(f"teacher_temperature is {self.teacher_temperature}; it must be positive")
+        for name, kinds in (("teacher", get_args(TeacherKind)), ("query", get_args(QueryKind))):
+            if getattr(self, name) not in kinds:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {list(kinds)}")
+        if self.query == "disagreement" and self.reward.members == 1:
+            raise ValueError("query is 'disagreement', and the reward model has one member, who agrees with "
+                             "itself; give it members, or choose another query")  # fmt: skip
+
+
+class PreferenceRL(WithLearner, Agent):
+    """An agent that learns its reward from preferences while it learns its policy; see the module's text.
+
+    One timestep is one row of one environment step, as for its learner.
+
+    Args:
+        env: an environment, or :class:`prefrl.agents.base.Spaces`; its reward is used only by the teacher.
+        config: settings.
+        preferences: comparisons to fit the reward model to before the first step; with them, and
+            ``num_labels`` 0, nobody is asked.
+        rows: rows of a step (None: the environment's).
+        device: torch device, or "auto".
+        seed: seeds everything random.
+
+    Raises:
+        ValueError: if the learner or the reward model does not take the spaces, or there is nothing to learn
+            the reward from.
+    """
+
+    config_class: ClassVar[type[PreferenceRLConfig]] = PreferenceRLConfig
+
+    def __init__(
+        self,
+        env: Any,
+        config: PreferenceRLConfig | None = None,
+        *,
+        preferences: Preferences | None = None,
+        rows: int | None = None,
+        device: torch.device | str = "auto",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(env, config or PreferenceRLConfig(), device=device, seed=seed)
+        config = self.config
+        self.rows = rows or int(getattr(env, "num_envs", 1))
+        self.learner = make_learner(config.learner, env, rows=self.rows, device=self.device, seed=seed)
+        self.reward_model = RewardModel(self.observation_space, self.action_space, config.reward,
+                                        device=self.device, seed=seed)  # fmt: skip
+        self.store = SegmentStore(config.store_size, self.rows)
+        self._generator = make_generator(self.device, seed)
+        self.preferences: Preferences | None = None
+        self.sessions = self.asked = 0
+        self.fitted = False
+        self._check_settings(env)
+        if preferences is not None:
+            self.reward_model.check(preferences)
+            self.preferences = _with_teacher(preferences).to(self.device)
+            self.reward_model.fit(self.preferences)
+            self.fitted = True
+
+    def _check_settings(self, env: Any) -> None:
+        """Raise ValueError for settings that do not suit the environment."""
+        config, layout = self.config, self.reward_model.layout
+        if config.pretraining and not layout.vector_size:
+            raise ValueError(
+                "pretraining measures distances between observations, and these are pictures only"
+            )
+        spec = getattr(env, "spec", None)
+        limit = getattr(env, "max_episode_steps", None) or getattr(spec, "max_episode_steps", None)
+        if limit is not None and config.segment_length > limit:
+            raise ValueError(f"segment_length is {config.segment_length}; episodes end after {limit} steps")
+
+    # Stepping ---------------------------------------------------------------------------------------------
+
+    def observe(self, transitions: Transitions) -> None:
+        """Keep one step, and show it to the learner with the learned reward."""
+        layout = self.reward_model.layout
+        obs, next_obs = layout.keep(transitions.obs), layout.keep(transitions.next_obs)
+        if self.fitted:
+            rewards = self.reward_model.kept_rewards(obs, transitions.actions, next_obs)
+        elif self.config.pretraining and len(self.store):
+            rewards = self._novelty(next_obs)
+        else:
+            rewards = torch.zeros_like(transitions.rewards)
+        self.store.add(transitions, obs, next_obs)
+        self.learner.observe(replace(transitions, rewards=rewards))
+
+    def _novelty(self, obs: Tensor) -> Tensor:
+        """Return the reward [n] of state entropy for observations [n, ...]."""
+        visited = self.store.ring.storage["next_obs"][: self.store.steps].flatten(0, 1)
+        if len(visited) > NEIGHBOURS_AMONG:
+            drawn = torch.randint(len(visited), (NEIGHBOURS_AMONG,), generator=self._generator,
+                                  device=self._generator.device)  # fmt: skip
+            visited = visited[drawn.to(self.device)]
+        read = self.reward_model.layout.read
+        others = read(visited).vectors
+        spread = others.std(0, correction=0).clamp(min=1e-3)
+        return nearest_neighbour_reward(read(obs).vectors / spread, others / spread, self.config.neighbour)
+
+    def update(self) -> dict[str, Tensor]:
+        """Ask, fit and relabel where it is due, and let the learner learn."""
+        metrics = {}
+        config = self.config
+        due = config.first_session + self.sessions * config.session_every
+        if self.num_timesteps >= due and self.asked < config.num_labels:
+            metrics = self._session()
+        self.learner.num_timesteps = self.num_timesteps
+        return {**self.learner.update(), **metrics}
+
+    # Learning the reward ----------------------------------------------------------------------------------
+
+    def _session(self) -> dict[str, Tensor]:
+        """Ask the teacher, fit the reward model to all answers so far, and relabel."""
+        config = self.config
+        wanted = config.session_labels if self.sessions else config.first_labels
+        count = min(wanted, config.num_labels - self.asked)
+        answers = self._answered(*self._questions(count))
+        self.asked += count
+        self.sessions += 1
+        known = [] if self.preferences is None else [self.preferences]
+        self.preferences = concatenate_preferences([*known, answers])
+        metrics = self.reward_model.fit(self.preferences)
+        self.fitted = True
+        relabel(self.learner, self.store, self.reward_model.kept_rewards)
+        return {
+            "reward_model/loss": metrics["loss"],
+            "reward_model/accuracy": metrics["accuracy"],
+            "preferences/answered": answers.weights.mean(),
+            "preferences/labels": torch.full((), float(self.asked), device=self.device),
+        }
+
+    def _questions(self, count: int) -> tuple[Excerpt, Excerpt]:
+        """Return ``count`` pairs of segments to ask about."""
+        config = self.config
+        chosen_by_model = config.query in ("disagreement", "entropy") and self.fitted
+        candidates = count * (config.candidates if chosen_by_model else 1)
+        recent = config.recent if config.query == "recent" else 1.0
+        sides = [self.store.sample(candidates, config.segment_length, self._generator, recent=recent)
+                 for _ in range(2)]  # fmt: skip
+        if not chosen_by_model:
+            return sides[0], sides[1]
+        scores = [self.reward_model.scores(side.segments) for side in sides]
+        best = choose_queries(config.query, count, *scores)
+        first, second = (
+            Excerpt(side.segments[best], side.rewards[best], side.weights[best]) for side in sides
+        )
+        return first, second
+
+    def _answered(self, first: Excerpt, second: Excerpt) -> Preferences:
+        """Return the teacher's answers; questions that were skipped have weight 0."""
+        valuations = [_by_true_reward(side) for side in (first, second)]
+        labels, answered = self._teacher(valuations).label(*valuations, seed=self.seed + 7919 * self.sessions)
+        answers = Preferences.from_labels(first.segments, second.segments, labels)
+        names = (TEACHER,) if self.preferences is None else self.preferences.annotator_names
+        return replace(
+            answers,
+            weights=answered * first.weights * second.weights,
+            annotators=torch.full_like(answers.annotators, names.index(TEACHER)),
+            annotator_names=names,
+        )
+
+    def _teacher(self, valuations: list[Valuation]) -> Teacher:
+        config, model = self.config, PartialReturn()
+        if config.teacher == "noiseless":
+            return Teacher(model)
+        scores = torch.cat([model.score(valuation) for valuation in valuations]).to(torch.float64)
+        temperature = config.teacher_temperature * float(scores.std()) + 1e-12
+        return teacher_of_kind(config.teacher, model, scores, temperature=temperature)
+
+    def accuracy(self, num_pairs: int = 1_000) -> float:
+        """Return how often the reward model prefers the segment of larger true return; waits for the device.
+
+        Pairs are drawn uniformly from what was visited lately, and cost no labels.
+
+        Raises:
+            ValueError: if nothing was visited yet.
+        """
+        generator = make_generator(self.device, self.seed + 1)
+        sides = [self.store.sample(num_pairs, self.config.segment_length, generator) for _ in range(2)]
+        labels, _ = Teacher(PartialReturn()).label(*[_by_true_reward(side) for side in sides])
+        asked = Preferences.from_labels(sides[0].segments, sides[1].segments, labels)
+        return float(self.reward_model.accuracy(replace(asked, weights=sides[0].weights * sides[1].weights)))
+
+    @property
+    def labels_used(self) -> int:
+        """Answers that the reward model was fitted to, given ones included; waits for the device."""
+        return 0 if self.preferences is None else int((self.preferences.weights > 0).sum())
+
+    def result(self) -> dict[str, Any]:
+        """Return accuracy of the reward model (None before anything was visited) and number of labels."""
+        accuracy = self.accuracy() if len(self.store) else None
+        return {"reward_model_accuracy": accuracy, "labels_used": self.labels_used}
+
+    # What a continuation needs ----------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :meth:`Agent.state_dict`."""
+        return {
+            **self.saved_state(),
+            "learner": self.learner.state_dict(),
+            "store": self.store.state_dict(),
+        }
+
+    def saved_state(self) -> dict[str, Any]:
+        """See :meth:`Agent.saved_state`; what was visited stays behind."""
+        return {
+            "rows": self.rows,
+            "learner": self.learner.saved_state(),
+            "reward_model": self.reward_model.state_dict(),
+            "generator": self._generator.get_state(),
+            "counts": [self.sessions, self.asked, self.learner.num_timesteps],
+            "fitted": self.fitted,
+            "preferences": None if self.preferences is None else self._answers_state(self.preferences),
+        }
+
+    @staticmethod
+    def _answers_state(answers: Preferences) -> dict[str, Any]:
+        return {
+            "tensors": preference_tensors(answers),
+            "names": list(answers.annotator_names),
+            "metadata": json.dumps(dict(answers.metadata)),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`Agent.load_state_dict`."""
+        self.learner.load_state_dict(state["learner"])
+        self.reward_model.load_state_dict(state["reward_model"])
+        restore_generator(self._generator, state["generator"])
+        self.sessions, self.asked, self.learner.num_timesteps = (int(count) for count in state["counts"])
+        self.fitted = bool(state["fitted"])
+        known = state["preferences"]
+        if known is not None:
+            answers = preferences_from_tensors(
+                known["tensors"], tuple(known["names"]), json.loads(known["metadata"])
+            )
+            self.preferences = answers.to(self.device)
+        if "store" in state:
+            self.store.load_state_dict(state["store"], self.device)
+
+    @classmethod
+    def _rebuilt(cls, env: Any, config: Any, state: Mapping[str, Any], **settings: Any) -> PreferenceRL:
+        return cls(env, config, rows=rows_of(env, state), **settings)
+
+
+def _with_teacher(preferences: Preferences) -> Preferences:
+    """Return comparisons to which a teacher may add, without features that no reward model here reads."""
+    names = preferences.annotator_names
+    first, second = (replace(side, features=None) for side in (preferences.first, preferences.second))
+    return replace(preferences, first=first, second=second,
+                   annotator_names=names if TEACHER in names else (*names, TEACHER))  # fmt: skip
+
+
+def _by_true_reward(side: Excerpt) -> Valuation:
+    """Return what a teacher who judges by the true return knows of segments."""
+    rewards, mask = side.rewards.to(torch.float64), side.segments.mask
+    count, length = mask.shape
+    nothing = torch.zeros(count, length + 1, dtype=torch.float64, device=mask.device)
+    return Valuation(rewards, mask, nothing, nothing[:, 1:])

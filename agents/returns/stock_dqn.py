@@ -1,0 +1,455 @@
+"""Deep distributional Q-learning with a stock: for CVaR, target returns, other objectives of the law.
+
+A network gives N quantiles theta_i(s, c, a) of the return-to-go G for a state s and a stock c (the return so
+far, c' = (c + r) / gamma, which :class:`prefrl.envs.StockAugmentation` puts in the observations). The greedy
+action is that of the best objective of the total,
+
+    a* = argmax_a K(law of c + theta(s, c, a)),        for expected utilities  (1 / N) sum_i f(c + theta_i),
+
+ties broken by the mean, when acting as in targets. A transition (s, a, r, s') teaches
+
+    theta(s, c, a)  ->  r + gamma (1 - terminal) theta'(s', c', a'),    c' = (c + r) / gamma,  a' greedy at
+    (s', c')
+
+by the quantile Huber loss (Dabney et al. 2018, arXiv 1710.10044). What happens does not depend on c, so
+every transition may be replayed with any stock: *relabelling* draws a new one each time, exactly
+off-policy, which is why returns take one step here. Where the initial stock is open, as for CVaR, the best
+one is searched for on a grid by the network's own values.
+
+The combination of DQN with distributional dynamic programming over stocks is that of Avila Pires et al.
+2025 (arXiv 2501.13028); the details are ours, since theirs could not be verified. Objectives that dynamic
+programming does not optimise are refused (``prefrl/functional/returns/objectives.py``).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import gymnasium as gym
+import torch
+from torch import Tensor, nn
+
+from prefrl.agents.base import Agent, check_kinds, make_generator, restore_generator
+from prefrl.agents.value_based.dqn import of_actions
+from prefrl.data import Transitions, seeded_generator
+from prefrl.data.replay import ReplayBuffer
+from prefrl.functional.returns.objectives import (
+    MEAN,
+    Lexicographic,
+    Objective,
+    best_actions,
+    check_optimisable,
+)
+from prefrl.functional.returns.stock_problems import ObjectiveSettings, StockProblem
+from prefrl.functional.value_based.value_distributions import quantile_huber_loss
+from prefrl.nn.flat import FlatParameters
+from prefrl.nn.heads import QuantileHead
+from prefrl.nn.torsos import ObservationTorso
+from prefrl.nn.update import AdamUpdate, Network
+
+from .distributional_dp import check_stock_rule, stock_size
+
+MAX_ROWS = 2**15
+"""Observations times stocks that are looked at together in the search for the initial stock."""
+
+STOCK, FROZEN, NAIVE = "stock", "frozen", "naive"
+
+
+@dataclass(frozen=True)
+class StockDQNConfig(ObjectiveSettings):
+    """Settings of :class:`StockDQN`; names are SB3's where it has them."""
+
+    gamma: float = 1.0
+    """Discount per step, in (0, 1]."""
+
+    stock_low: float = -10.0
+    """Lowest stock of interest: of relabelling, and of the search for the initial one."""
+
+    stock_high: float = 10.0
+    """Highest stock of interest."""
+
+    stock_points: int = 201
+    """Points of the grid on which the initial stock is searched."""
+
+    stock_scale: float | None = None
+    """The network sees c over this (default: the larger size of stock_low and stock_high)."""
+
+    relabel: bool = True
+    """Whether transitions are replayed with new stocks; else with the one they were made with."""
+
+    use_of_stock: Literal["stock", "frozen", "naive"] = "stock"
+    """stock: as it should be; for comparison, frozen: it stays where it started; naive: there is none, and
+    actions are greedy on the objective of what is still to come."""
+
+    tie_tolerance: float = 1e-4
+    """Objectives of actions that differ by less are equal; then the mean decides."""
+
+    quantiles: int = 50
+    """Quantiles N of the law of G."""
+
+    kappa: float = 0.1
+    """Where the quantile Huber loss becomes linear, in units of return; one much larger than the spacing of
+    returns makes expectiles of quantiles, 0 is the plain quantile loss."""
+
+    double: bool = True
+    """Whether the network, rather than the target network, chooses the next action."""
+
+    learning_rate: float = 1e-3
+    """Adam's step size."""
+
+    adam_eps: float = 1e-8
+    """Adam's epsilon."""
+
+    batch_size: int = 128
+    """Transitions per gradient step."""
+
+    buffer_size: int = 100_000
+    """Transitions in the replay."""
+
+    learning_starts: int = 1_000
+    """Timesteps of uniform actions before the first gradient step."""
+
+    train_freq: int = 4
+    """Timesteps (rows of environments) between two rounds of gradient steps."""
+
+    gradient_steps: int = 1
+    """Gradient steps per round."""
+
+    target_update_interval: int = 500
+    """Gradient steps between two updates of the target network."""
+
+    polyak: float = 1.0
+    """How far it then moves to the network: 1 copies it."""
+
+    max_grad_norm: float = 10.0
+    """The gradient's norm is cut to this."""
+
+    epsilon_start: float = 1.0
+    """Probability of a uniform action at the start."""
+
+    epsilon_end: float = 0.1
+    """Probability of a uniform action once exploration has fallen off."""
+
+    epsilon_timesteps: int = 50_000
+    """Timesteps over which epsilon falls linearly from its start to its end."""
+
+    network: Literal["auto", "mlp", "conv"] = "auto"
+    """mlp, or MinAtar's small convolution; auto takes that for observations (height, width, channels)."""
+
+    hidden: tuple[int, ...] = (128, 128)
+    """Layers of the mlp."""
+
+    compile: bool = False
+    """Compile the gradient step: faster after up to half a minute; on the CPU it takes a C++ compiler."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_kinds(self)
+        if self.takes_vectors:
+            raise ValueError(f"objective is {self.objective!r}; this agent learns laws of numbers, not of "
+                             "vectors: use DistributionalDP")  # fmt: skip
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        for name in ("stock_points", "quantiles", "batch_size", "buffer_size", "train_freq", "gradient_steps",
+                     "target_update_interval"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("learning_rate", "adam_eps", "max_grad_norm"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be finite and above 0")
+        for name in ("tie_tolerance", "kappa", "learning_starts", "epsilon_timesteps"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be finite and not negative")
+        for name in ("epsilon_start", "epsilon_end"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
+        for name in ("gamma", "polyak"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in (0, 1]")
+        if not -math.inf < self.stock_low < self.stock_high < math.inf:
+            raise ValueError(f"stock_low is {self.stock_low} and stock_high {self.stock_high}; they must be "
+                             "finite and rise")  # fmt: skip
+        start = self.problem().initial_stock
+        if start is not None and not self.stock_low <= start[0] <= self.stock_high:
+            raise ValueError(f"{self.objective} starts with the stock {start[0]:g}, outside stock_low "
+                             f"{self.stock_low:g} to stock_high {self.stock_high:g}, where the agent "
+                             "learns")  # fmt: skip
+        if self.stock_scale is not None and not 0.0 < self.stock_scale < math.inf:
+            raise ValueError(f"stock_scale is {self.stock_scale}; it must be finite and above 0")
+        for name, allowed in (("use_of_stock", (STOCK, FROZEN, NAIVE)), ("network", ("auto", "mlp", "conv"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {list(allowed)}")
+        if self.buffer_size < self.batch_size:
+            raise ValueError(f"buffer_size is {self.buffer_size}; it must hold a batch of {self.batch_size}")
+
+    @property
+    def scale(self) -> float:
+        """What the network's stocks are divided by."""
+        return self.stock_scale or max(abs(self.stock_low), abs(self.stock_high))
+
+
+class StockQNetwork(nn.Module):
+    """Quantiles of the return-to-go for observations and stocks."""
+
+    def __init__(self, space: gym.Space[Any], num_actions: int, config: StockDQNConfig) -> None:
+        super().__init__()
+        self.torso = ObservationTorso(space, hidden=config.hidden, network=config.network, extra=1)
+        self.head = QuantileHead(self.torso.features, num_actions, config.quantiles)
+        self.scale, reach = config.scale, config.stock_high - config.stock_low
+        self.low, self.high = config.stock_low - reach, config.stock_high + reach
+
+    def forward(self, obs: Tensor, stock: Tensor) -> Tensor:
+        """Map observations [N, ...] and stocks [N] to quantiles [N, A, m]."""
+        # Far outside the range of interest the network has not been, and the law changes no more.
+        seen = (stock.clamp(self.low, self.high) / self.scale).to(torch.float32)[:, None]
+        quantiles: Tensor = self.head(self.torso(obs, seen))
+        return quantiles
+
+
+class StockDQN(Agent):
+    """Deep Q-learning for objectives of the whole return distribution; see the module's text.
+
+    Args:
+        env: an environment with Discrete actions and a stock (:class:`prefrl.envs.StockAugmentation`) that
+            starts anywhere in the range of interest, or :class:`prefrl.agents.base.Spaces`.
+        config: settings.
+        device: torch device, or "auto".
+        seed: seeds network, exploration and replay.
+
+    Raises:
+        ValueError: if a space is of another kind, or the environment's stock moves by other rules.
+        UnsoundObjectiveError: if dynamic programming does not optimise the objective.
+    """
+
+    config_class: ClassVar[type[StockDQNConfig]] = StockDQNConfig
+
+    def __init__(
+        self,
+        env: Any,
+        config: StockDQNConfig | None = None,
+        *,
+        device: torch.device | str = "auto",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(env, config or StockDQNConfig(), device=device, seed=seed)
+        config = self.config
+        if not isinstance(self.action_space, gym.spaces.Discrete):
+            raise ValueError(f"action_space is {self.action_space}; this agent takes Discrete actions")
+        if stock_size(self.observation_space) != 1:
+            raise ValueError("the stock has several components; this agent takes one")
+        check_stock_rule(env, config.gamma, frozen=config.use_of_stock == FROZEN, vector=False)
+        self.problem: StockProblem = config.problem()
+        self._objective = self._greedy_objective()
+        self.num_actions, self._first_action = int(self.action_space.n), int(self.action_space.start)
+        self._generator = make_generator(self.device, seed)
+        cuda = [self.device] if self.device.type == "cuda" else []
+        assert isinstance(self.observation_space, gym.spaces.Dict)
+        inner = self.observation_space["obs"]
+        with torch.device(self.device), torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(seeded_generator(seed, "network").initial_seed())
+            self.network = StockQNetwork(inner, self.num_actions, config)
+            self.target = StockQNetwork(inner, self.num_actions, config).requires_grad_(False)
+        self.target.load_state_dict(self.network.state_dict())
+        self._update = AdamUpdate(self.network, self._loss, lr=config.learning_rate, eps=config.adam_eps,
+                                  max_grad_norm=config.max_grad_norm, compile=config.compile)  # fmt: skip
+        self.optimizer, self._target_weights = self._update.optimizer, FlatParameters(self.target)
+        self.replay: ReplayBuffer | None = None
+        self.gradient_steps_done = 0
+        """Gradient steps so far."""
+        self._learned_at = 0
+
+    def _greedy_objective(self) -> Objective:
+        """Return what actions are greedy on, of c + theta, or of theta alone for the naive agent."""
+        if self.config.use_of_stock == NAIVE:
+            objective = self.problem.criterion()
+        else:
+            objective = self.problem.objective
+            check_optimisable(objective, self.config.gamma, time_indexed=False)
+        return Lexicographic(objective, MEAN)
+
+    @property
+    def epsilon(self) -> float:
+        """Probability of a uniform action at the present timestep."""
+        config = self.config
+        if self.num_timesteps < config.learning_starts:
+            return 1.0
+        done = min(1.0, self.num_timesteps / max(1, config.epsilon_timesteps))
+        return float(config.epsilon_start + done * (config.epsilon_end - config.epsilon_start))
+
+    # Acting ----------------------------------------------------------------------------------------------
+
+    def keys(self, quantiles: Tensor, stock: Tensor) -> Tensor:
+        """Return what actions are compared by, [N, A, J], for quantiles [N, A, m] and stocks [N]."""
+        if self.config.use_of_stock == NAIVE:
+            return self._objective.keys(quantiles)
+        return self._objective.keys(quantiles + stock.to(quantiles.dtype)[:, None, None])
+
+    def greedy(self, quantiles: Tensor, stock: Tensor) -> Tensor:
+        """Return the best actions [N], counted from 0; ties go to the larger mean."""
+        return best_actions(self.keys(quantiles, stock), self.config.tie_tolerance)
+
+    def _fed(self, stock: Tensor) -> Tensor:
+        """Return the stocks that the network sees: 0 where the agent has none."""
+        return torch.zeros_like(stock) if self.config.use_of_stock == NAIVE else stock
+
+    def act(self, obs: Any, *, deterministic: bool = False) -> Tensor:
+        """Return epsilon-greedy actions [n] for observations and their stocks."""
+        stock = obs["stock"][:, 0]
+        with torch.no_grad():
+            best = self.greedy(self.network(obs["obs"], self._fed(stock)), stock)
+        if not deterministic:
+            generator = self._generator
+            noise = torch.rand(2, len(stock), generator=generator, device=generator.device).to(self.device)
+            uniform = (noise[0] * self.num_actions).long()
+            best = torch.where(noise[1] < self.epsilon, uniform, best)
+        return best + self._first_action
+
+    @torch.no_grad()
+    def values(self, obs: Tensor, stocks: Tensor) -> Tensor:
+        """Return max_a K(law of c + G) [P], the mean over observations [n, ...], of initial stocks [P]."""
+        total = torch.zeros(len(stocks), device=self.device)
+        for row in torch.split(obs.to(self.device), max(1, MAX_ROWS // len(stocks))):
+            stock = stocks.to(self.device).repeat(len(row))
+            quantiles = self.network(row.repeat_interleave(len(stocks), 0), self._fed(stock))
+            keys = self.keys(quantiles, stock)
+            best = best_actions(keys, self.config.tie_tolerance)
+            total += keys[..., 0].gather(1, best[:, None])[:, 0].view(len(row), -1).sum(0)
+        return total / len(obs)
+
+    def scores(self, obs: Tensor, stocks: Tensor, problem: StockProblem | None = None) -> Tensor:
+        """Return h [P] of initial stocks [P], for start observations [n, ...]; see :class:`StockProblem`.
+
+        Args:
+            obs: start observations.
+            stocks: what to try.
+            problem: another problem with the same objective of c_0 + G, as CVaR at all tau are; None: the
+                agent's own.
+        """
+        wanted = self.problem if problem is None else problem
+        return wanted.score(self.values(obs, stocks), stocks.to(self.device, torch.float32))
+
+    def search_initial_stock(self, obs: Tensor, problem: StockProblem | None = None) -> float:
+        """Return the initial stock for start observations [n, ...]: the objective's, or the best of the grid.
+
+        It waits for the device; the arguments are those of :meth:`scores`.
+        """
+        config = self.config
+        wanted = self.problem if problem is None else problem
+        if not wanted.searched:
+            assert wanted.initial_stock is not None
+            return wanted.initial_stock[0]
+        if config.use_of_stock == NAIVE:
+            return 0.0
+        grid = torch.linspace(config.stock_low, config.stock_high, config.stock_points, device=self.device)
+        scores = self.scores(obs.to(self.device), grid, wanted)
+        best = int(scores.argmax())
+        # At the lower end it is the mean that is wanted, and all low stocks are as good.
+        if best == len(grid) - 1:
+            warnings.warn(f"the best initial stock is stock_high {config.stock_high:g}; a larger one may "
+                          "be better", stacklevel=2)  # fmt: skip
+        return float(grid[best])
+
+    # Learning --------------------------------------------------------------------------------------------
+
+    def observe(self, transitions: Transitions) -> None:
+        """Keep one step of the environments, with the stocks it was made with."""
+        obs, next_obs = transitions.obs, transitions.next_obs
+        if self.replay is None:
+            self.replay = self._empty_replay(len(transitions.rewards))
+        plain = Transitions(obs["obs"], transitions.actions, transitions.rewards, next_obs["obs"],
+                            transitions.terminations, transitions.truncations, transitions.mask)  # fmt: skip
+        self.replay.add(plain, {"stock": obs["stock"][:, 0]})
+
+    def update(self) -> dict[str, Tensor]:
+        """Take the gradient steps that are due; see :meth:`Agent.update`."""
+        config, before = self.config, self._learned_at
+        rounds = 0
+        if self.num_timesteps >= config.learning_starts and self._can_sample():
+            rounds = self.num_timesteps // config.train_freq - before // config.train_freq
+        self._learned_at = self.num_timesteps
+        metrics: dict[str, Tensor] = {}
+        steps = rounds * config.gradient_steps
+        for _ in range(steps):
+            for name, value in self._gradient_step().items():
+                metrics[name] = metrics[name] + value if name in metrics else value
+        if steps > 1:
+            metrics = {name: value / steps for name, value in metrics.items()}
+        metrics["rollout/exploration_rate"] = torch.full((), self.epsilon, device=self.device)
+        return metrics
+
+    def _can_sample(self) -> bool:
+        """Whether the replay has enough to learn from: after :meth:`Agent.load` it starts anew."""
+        if self.replay is None:
+            return False
+        enough = min(self.config.batch_size, max(1, self.config.learning_starts), self.replay.capacity)
+        return bool(len(self.replay) >= enough)
+
+    def _gradient_step(self) -> dict[str, Tensor]:
+        assert self.replay is not None
+        config, generator = self.config, self._generator
+        drawn = self.replay.draw(config.batch_size, generator)
+        draws = torch.rand(config.batch_size, generator=generator, device=generator.device).to(self.device)
+        metrics = self._update.step(self.replay.storage, *drawn, draws)
+        self.gradient_steps_done += 1
+        if self.gradient_steps_done % config.target_update_interval == 0:
+            self._target_weights.follow(self._update.weights, config.polyak)
+        return metrics
+
+    def _loss(
+        self, network: Network, storage: dict[str, Tensor], index: Tensor, newest: Tensor, draws: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of the transitions at places of the replay, and metrics."""
+        assert self.replay is not None
+        config, batch = self.config, self.replay.batch(storage, index, newest)
+        stock = batch.extras["stock"].to(torch.float32)
+        if config.relabel:
+            stock = config.stock_low + (config.stock_high - config.stock_low) * draws
+        moves = config.use_of_stock == STOCK
+        next_stock = (stock + batch.returns) / config.gamma if moves else stock
+        taken = of_actions(network(batch.obs, self._fed(stock)), batch.actions - self._first_action)
+        with torch.no_grad():
+            following = self.target(batch.next_obs, self._fed(next_stock))
+            chosen_by = self.network(batch.next_obs, self._fed(next_stock)) if config.double else following
+            best = self.greedy(chosen_by, next_stock)
+            targets = batch.returns[:, None] + batch.discounts[:, None] * of_actions(following, best)
+        losses = quantile_huber_loss(taken, targets, kappa=config.kappa)
+        loss = losses @ (batch.weights / batch.weights.sum().clamp(min=1.0))
+        return loss, {"train/loss": loss.detach(), "train/target": targets.mean()}
+
+    # What a continuation needs ---------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :meth:`Agent.state_dict`."""
+        return {
+            "network": self.network.state_dict(),
+            "target": self.target.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self._generator.get_state(),
+            "learned_at": self._learned_at,
+            "gradient_steps_done": self.gradient_steps_done,
+            "num_envs": None if self.replay is None else self.replay.num_envs,
+            "replay": None if self.replay is None else self.replay.state_dict(),
+        }
+
+    def saved_state(self) -> dict[str, Any]:
+        """See :meth:`Agent.saved_state`; the replay stays behind, as with SB3."""
+        return {**self.state_dict(), "replay": None}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`Agent.load_state_dict`; without a replay, learning goes on with an empty one."""
+        self.network.load_state_dict(state["network"])
+        self.target.load_state_dict(state["target"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        restore_generator(self._generator, state["generator"])
+        self._learned_at = int(state["learned_at"])
+        self.gradient_steps_done = int(state["gradient_steps_done"])
+        self._update.forget_compiled()  # the replay is another one from now on
+        if state["replay"] is not None:
+            self.replay = self._empty_replay(int(state["num_envs"]))
+            self.replay.load_state_dict(state["replay"], self.device)
+
+    def _empty_replay(self, num_envs: int) -> ReplayBuffer:
+        return ReplayBuffer(self.config.buffer_size, num_envs, gamma=self.config.gamma)

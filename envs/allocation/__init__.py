@@ -1,0 +1,1 @@
+"""Online allocation: requests, budgets, hindsight optima."""

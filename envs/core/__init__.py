@@ -1,0 +1,1 @@
+"""One dynamics, three faces."""

@@ -1,0 +1,1 @@
+"""Diffusions, seen every dt."""

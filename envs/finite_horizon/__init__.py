@@ -1,0 +1,1 @@
+"""Finite horizons whose best return distributions are known."""

@@ -1,0 +1,304 @@
+"""Pictures of the classic control problems, of budgets, of diffusions, and of traffic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .boards import BARRIER, FINISH, FINISH_EDGE, GRASS, GRASS_EDGE, INK, WHITE, Colour, Image
+from .shapes import Canvas, Point
+
+PAPER: Colour = (247, 248, 250)
+SKY: Colour = (226, 239, 248)
+RAIL: Colour = (176, 182, 190)
+SHADE: Colour = (222, 226, 231)
+BODY: Colour = (36, 104, 196)
+BODY_LIGHT: Colour = (96, 156, 230)
+WOOD: Colour = (214, 150, 84)
+WOOD_DARK: Colour = (160, 100, 46)
+STEEL: Colour = (120, 128, 140)
+ARROW: Colour = (234, 92, 40)
+GREEN_LIGHT: Colour = (40, 168, 84)
+RED_LIGHT: Colour = (214, 48, 44)
+
+
+def _arrow(canvas: Canvas, points: list[Point], width: float) -> None:
+    """Paint a line through the points with a head at its end."""
+    canvas.stroke(points, width, ARROW)
+    (x0, y0), (x1, y1) = points[-2], points[-1]
+    length = max(math.hypot(x1 - x0, y1 - y0), 1e-9)
+    dx, dy = (x1 - x0) / length, (y1 - y0) / length
+    size = 2.6 * width
+    head = [(x1 + 1.6 * size * dx, y1 + 1.6 * size * dy), (x1 - size * dy, y1 + size * dx),
+            (x1 + size * dy, y1 - size * dx)]  # fmt: skip
+    canvas.polygon(head, ARROW)
+
+
+def _arc_arrow(canvas: Canvas, centre: Point, radius: float, middle: float, turn: float) -> None:
+    """Paint an arrow round a centre over the angle ``turn``, in rad, counter-clockwise on the screen."""
+    angles = np.linspace(middle - turn / 2.0, middle + turn / 2.0, 24)
+    x, y = centre
+    points = [(x + radius * math.cos(a), y - radius * math.sin(a)) for a in angles]
+    _arrow(canvas, points, 5.0)
+
+
+def draw_cart_pole(x: float, theta: float, push: int, x_limit: float) -> Image:
+    """Draw the cart at ``x`` with its pole at ``theta`` from upright.
+
+    Args:
+        x: metres from the middle.
+        theta: rad, positive to the right.
+        push: -1, 0 or 1: direction of the arrow, none for 0.
+        x_limit: metres at which the track ends.
+
+    Returns:
+        A picture [400, 600, rgb].
+    """
+    canvas = Canvas(600, 400, PAPER)
+    scale, rail = 270.0 / x_limit, 320.0
+
+    def place(metres: float) -> float:
+        return 300.0 + scale * metres
+
+    ends = place(-x_limit), place(x_limit)
+    canvas.stroke([(ends[0], rail), (ends[1], rail)], 6.0, RAIL)
+    for end in ends:
+        canvas.stroke([(end, rail - 22.0), (end, rail + 14.0)], 8.0, STEEL)
+    canvas.stroke([(place(0.0), rail + 12.0), (place(0.0), rail + 24.0)], 3.0, RAIL)
+
+    middle, top = place(x), rail - 46.0
+    left, right = middle - 44.0, middle + 44.0
+    body = [(left, top), (right, top), (right, rail - 14.0), (left, rail - 14.0)]
+    canvas.polygon(body, BODY, rounding=4.0)
+    canvas.stroke([(left + 4.0, top + 5.0), (right - 4.0, top + 5.0)], 5.0, BODY_LIGHT)
+    for wheel in (middle - 26.0, middle + 26.0):
+        canvas.disc(wheel, rail - 11.0, 11.0, INK)
+        canvas.disc(wheel, rail - 11.0, 4.5, RAIL)
+    hinge = (middle, top + 2.0)  # the pole is drawn longer than it is, to be seen better
+    tip = (middle + scale * 1.7 * math.sin(theta), hinge[1] - scale * 1.7 * math.cos(theta))
+    canvas.stroke([hinge, tip], 15.0, WOOD_DARK)
+    canvas.stroke([hinge, tip], 11.0, WOOD)
+    canvas.disc(*hinge, 8.0, INK)
+    canvas.disc(*hinge, 4.0, WHITE)
+    if push:
+        start = middle + push * 58.0
+        _arrow(canvas, [(start, rail - 28.0), (start + push * 26.0, rail - 28.0)], 5.0)
+    return canvas.image()
+
+
+def draw_mountain_car(position: float, goal: float, low: float, high: float) -> Image:
+    """Draw the car in its valley, whose hill is sin(3 position).
+
+    Args:
+        position: where the car stands.
+        goal: where the flag stands.
+        low: position at the left edge of the picture.
+        high: position at the right edge.
+
+    Returns:
+        A picture [400, 600, rgb].
+    """
+    canvas = Canvas(600, 400, SKY)
+    scale = 600.0 / (high - low)
+
+    def surface(place: float) -> Point:
+        return (place - low) * scale, 235.0 - 0.42 * scale * math.sin(3.0 * place)
+
+    columns = low + (np.arange(600) + 0.5) / scale
+    level = 235.0 - 0.42 * scale * np.sin(3.0 * columns)
+    steepness = np.hypot(1.0, 3.0 * 0.42 * np.cos(3.0 * columns))  # makes the turf equally thick everywhere
+    canvas.ground(level - 3.5 * steepness, GRASS_EDGE)
+    canvas.ground(level + 3.5 * steepness, GRASS)
+
+    foot_x, foot_y = surface(goal)
+    canvas.stroke([(foot_x, foot_y), (foot_x, foot_y - 62.0)], 5.0, INK)
+    flag = [(foot_x - 2.0, foot_y - 62.0), (foot_x - 38.0, foot_y - 49.0), (foot_x - 2.0, foot_y - 36.0)]
+    canvas.polygon(flag, FINISH_EDGE, rounding=1.5)
+    canvas.polygon(flag, FINISH, rounding=-1.0)
+
+    x, y = surface(position)
+    slope = math.atan2(-3.0 * 0.42 * math.cos(3.0 * position), 1.0)  # on the screen, where y points down
+    along, up = (math.cos(slope), math.sin(slope)), (math.sin(slope), -math.cos(slope))
+
+    def car(forward: float, above: float) -> Point:
+        return x + forward * along[0] + above * up[0], y + forward * along[1] + above * up[1]
+
+    canvas.polygon([car(-13, 24), car(-8, 40), car(9, 40), car(17, 24)], BODY_LIGHT, rounding=2.0)
+    canvas.polygon([car(-30, 14), car(-28, 26), car(26, 26), car(31, 20), car(31, 14)], BODY, rounding=3.0)
+    for wheel in (-18.0, 18.0):
+        canvas.disc(*car(wheel, 12.0), 9.5, INK)
+        canvas.disc(*car(wheel, 12.0), 4.0, RAIL)
+    return canvas.image()
+
+
+def draw_pendulum(theta: float, torque: float) -> Image:
+    """Draw the rod at ``theta`` from upright, counter-clockwise.
+
+    Args:
+        theta: rad.
+        torque: -1 to 1: sense and length of the arrow, none for 0.
+
+    Returns:
+        A picture [500, 500, rgb].
+    """
+    canvas = Canvas(500, 500, PAPER)
+    centre, length = (250.0, 250.0), 178.0
+    canvas.disc(*centre, length + 22.0, SHADE)
+    canvas.disc(*centre, length + 19.0, WHITE)
+    canvas.stroke([(250.0, 40.0), (250.0, 62.0)], 5.0, FINISH)
+    tip = (250.0 - length * math.sin(theta), 250.0 - length * math.cos(theta))
+    canvas.stroke([centre, tip], 36.0, WOOD_DARK)
+    canvas.stroke([centre, tip], 30.0, WOOD)
+    canvas.disc(*centre, 12.0, INK)
+    canvas.disc(*centre, 5.0, WHITE)
+    if abs(torque) > 0.02:
+        _arc_arrow(
+            canvas, centre, 62.0, theta - math.pi / 2.0, math.copysign(0.3 + 2.0 * abs(torque), torque)
+        )
+    return canvas.image()
+
+
+def draw_acrobot(theta1: float, theta2: float, torque: int) -> Image:
+    """Draw both links, hanging from the middle of the picture.
+
+    Args:
+        theta1: rad of the first link from hanging down, counter-clockwise.
+        theta2: rad of the second link from the first one's direction.
+        torque: -1, 0 or 1: sense of the arrow at the joint, none for 0.
+
+    Returns:
+        A picture [500, 500, rgb].
+    """
+    canvas = Canvas(500, 500, PAPER)
+    bar, length = (250.0, 250.0), 108.0
+    goal = bar[1] - length
+    for start in range(14, 490, 28):
+        canvas.stroke([(float(start), goal), (start + 14.0, goal)], 3.0, FINISH)
+    canvas.stroke([(150.0, bar[1]), (350.0, bar[1])], 5.0, RAIL)
+    angle = theta1 + theta2
+    elbow = (bar[0] + length * math.sin(theta1), bar[1] + length * math.cos(theta1))
+    hand = (elbow[0] + length * math.sin(angle), elbow[1] + length * math.cos(angle))
+    for start_point, end_point, light, dark in (
+        (bar, elbow, BODY_LIGHT, BODY),
+        (elbow, hand, WOOD, WOOD_DARK),
+    ):
+        canvas.stroke([start_point, end_point], 26.0, dark)
+        canvas.stroke([start_point, end_point], 20.0, light)
+    for joint in (bar, elbow):
+        canvas.disc(*joint, 9.0, INK)
+        canvas.disc(*joint, 4.0, WHITE)
+    if torque:
+        _arc_arrow(canvas, elbow, 36.0, angle - math.pi / 2.0, torque * 2.2)
+    return canvas.image()
+
+
+def draw_budgets(remaining: NDArray[np.float64], time: float, served: bool, rejected: bool) -> Image:
+    """Draw a bar per budget, the share that even spending would leave, and how the last request fared.
+
+    Args:
+        remaining: [m] share of each budget that is left; of more than 16 budgets, 16 from all over are drawn.
+        time: share of the requests that are gone.
+        served: whether the last request consumed anything: a green dot, else a grey one.
+        rejected: whether a budget did not suffice for it: a red dot.
+
+    Returns:
+        A picture [400, 600, rgb].
+    """
+    canvas = Canvas(600, 400, PAPER)
+    shown = remaining[np.linspace(0, len(remaining) - 1, min(len(remaining), 16)).astype(int)]
+    left, right, top, bottom = 40.0, 500.0, 50.0, 350.0
+    pitch = (right - left) / len(shown)
+    width = min(0.7 * pitch, 90.0)
+    for index, share in enumerate(shown):
+        middle = left + (index + 0.5) * pitch
+        x0, x1 = middle - width / 2.0, middle + width / 2.0
+        canvas.polygon([(x0, top), (x1, top), (x1, bottom), (x0, bottom)], SHADE, 4.0)
+        level = bottom - float(share) * (bottom - top)
+        if share > 0.0:
+            canvas.polygon([(x0, level), (x1, level), (x1, bottom), (x0, bottom)], BODY)
+    even = bottom - (1.0 - time) * (bottom - top)
+    canvas.stroke([(left - 12.0, even), (right + 12.0, even)], 3.0, ARROW)
+    canvas.disc(552.0, 200.0, 22.0, BARRIER if rejected else FINISH if served else STEEL)
+    canvas.polygon([(left, 380.0), (right, 380.0), (right, 386.0), (left, 386.0)], SHADE, 2.0)
+    if time > 0.0:
+        gone = left + time * (right - left)
+        canvas.polygon([(left, 380.0), (gone, 380.0), (gone, 386.0), (left, 386.0)], STEEL, 2.0)
+    return canvas.image()
+
+
+def draw_diffusion(place: Sequence[float], origin: float, action: float | None, gone: float | None) -> Image:
+    """Draw a dot on a vertical axis, or in the plane, the last action as an arrow, and the time gone.
+
+    Args:
+        place: one or two coordinates, 0 and 1 at the ends of what is shown; beyond them the dot stays there.
+        origin: where 0 lies on the axes, on the same scale.
+        action: its first number, which the arrow's length follows up to a limit; None: no arrow.
+        gone: share of the horizon that is gone; None: there is none.
+
+    Returns:
+        A picture [400, 600, rgb].
+    """
+    canvas = Canvas(600, 400, PAPER)
+    left, right, top, bottom = 60.0, 540.0, 30.0, 340.0
+
+    def across(share: float) -> float:
+        return left + min(max(share, 0.0), 1.0) * (right - left)
+
+    def up(share: float) -> float:
+        return bottom - min(max(share, 0.0), 1.0) * (bottom - top)
+
+    canvas.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], WHITE, 6.0)
+    if 0.0 <= origin <= 1.0:
+        canvas.stroke([(left, up(origin)), (right, up(origin))], 2.0, SHADE)
+    x, y = 300.0, up(place[0])
+    if len(place) == 2:
+        x, y = across(place[0]), up(place[1])
+        canvas.stroke([(across(origin), top), (across(origin), bottom)], 2.0, SHADE)
+    else:
+        canvas.stroke([(x, top), (x, bottom)], 2.0, RAIL)
+    canvas.disc(x, y, 13.0, BODY)
+    canvas.disc(x, y, 6.0, BODY_LIGHT)
+    if action is not None and abs(action) > 0.01:
+        end = y - math.copysign(18.0 + 60.0 * (1.0 - math.exp(-abs(action))), action)
+        _arrow(canvas, [(x + 28.0, y), (x + 28.0, end)], 5.0)
+    if gone is not None:
+        canvas.polygon([(left, 372.0), (right, 372.0), (right, 378.0), (left, 378.0)], SHADE, 2.0)
+        if gone > 0.0:
+            end = left + gone * (right - left)
+            canvas.polygon([(left, 372.0), (end, 372.0), (end, 378.0), (left, 378.0)], STEEL, 2.0)
+    return canvas.image()
+
+
+def draw_traffic(queue: NDArray[np.float64], east_west: NDArray[np.bool_]) -> Image:
+    """Return a picture of crossings with their lights, and a dot for every vehicle that waits.
+
+    Args:
+        queue: [rows, columns, 4] vehicles from north, south, west and east.
+        east_west: [rows, columns] whether west and east have green.
+    """
+    rows, columns = east_west.shape
+    block, street, lane, gap = 120.0, 34.0, 8.5, 7.0
+    canvas = Canvas(int(columns * block), int(rows * block), GRASS)
+    for row in range(rows):
+        y = (row + 0.5) * block
+        canvas.stroke([(0.0, y), (columns * block, y)], street, SHADE)
+    for column in range(columns):
+        x = (column + 0.5) * block
+        canvas.stroke([(x, 0.0), (x, rows * block)], street, SHADE)
+    for row, column in np.ndindex(rows, columns):
+        x, y = (column + 0.5) * block, (row + 0.5) * block
+        # Where vehicles from each approach wait: (across, along) the street, on the right-hand side.
+        waits = (((-lane, -1.0), True), ((lane, 1.0), True), ((lane, -1.0), False), ((-lane, 1.0), False))
+        for approach, ((across, away), vertical) in enumerate(waits):
+            green = bool(east_west[row, column]) != vertical
+            edge = away * (street / 2.0 + 4.0)
+            for i in range(min(int(queue[row, column, approach]), 8)):
+                along = edge + away * gap * (i + 0.6)
+                place = (x + across, y + along) if vertical else (x + along, y + across)
+                canvas.disc(*place, 3.0, BODY)
+            light = (x + across, y + edge * 0.8) if vertical else (x + edge * 0.8, y + across)
+            canvas.disc(*light, 4.2, GREEN_LIGHT if green else RED_LIGHT)
+    return canvas.image()

@@ -1,0 +1,1 @@
+"""Squashed Gaussians, smoothness, learned models."""

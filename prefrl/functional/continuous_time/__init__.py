@@ -1,0 +1,1 @@
+"""Martingale conditions."""

@@ -1,0 +1,1 @@
+"""Preference losses, hierarchies, games."""

@@ -1,0 +1,243 @@
+"""What a return distribution is wanted for: an objective, and where the stock starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from .objectives import (
+    MEAN,
+    Exponential,
+    Hinges,
+    Lexicographic,
+    LinearForm,
+    NegativeNorm,
+    NegativePower,
+    Objective,
+    ReachesZero,
+    Shifted,
+    TwoSlope,
+    WorstCase,
+)
+from .risk_measures import CVaR, MeanCVaR, UpperCVaR, check_tau
+
+
+@dataclass(frozen=True)
+class StockProblem:
+    """What a return distribution is wanted for: K, and the initial stock, given or searched for.
+
+    Where it is searched for, the best policy of c_0 scores
+
+        h(c_0) = scale max_pi K(law of c_0 + G) - c_0,
+
+    and the best c_0 is taken: the largest h, or the smallest for an optimistic CVaR.
+    """
+
+    objective: Objective
+    """K, which dynamic programming optimises."""
+
+    initial_stock: tuple[float, ...] | None = None
+    """c_0 [max(1, k)]; None: searched for, or the environment's own for vectors."""
+
+    scale: float = 1.0
+    """What K's value is multiplied with in h."""
+
+    of_return: Objective | None = None
+    """What is really wanted of the law of G, where c_0 is searched for; None: K of c_0 + G."""
+
+    minimise: bool = False
+    """Whether the smallest h is taken."""
+
+    time_indexed: bool = False
+    """Whether K is applied to gamma^t X."""
+
+    @property
+    def searched(self) -> bool:
+        """Whether the initial stock is searched for."""
+        return self.of_return is not None
+
+    def score(self, values: Tensor, stocks: Tensor) -> Tensor:
+        """Return h(c_0) of scalar stocks c_0 with values max K, to be maximised (negated if need be)."""
+        h = self.scale * values - stocks
+        return -h if self.minimise else h
+
+    def criterion(self, stock: Sequence[float] | None = None) -> Objective:
+        """Return what is wanted as an objective of the law of G, for an initial stock where K needs one."""
+        if self.of_return is not None:
+            return self.of_return
+        given = self.initial_stock if stock is None else tuple(stock)
+        if given is None:
+            raise ValueError("stock is None; this problem's objective needs an initial stock")
+        return Shifted(self.objective, given)
+
+
+def conditional_value_at_risk(tau: float) -> StockProblem:
+    """max_pi CVaR_tau(G) = max_{c_0} [E min(c_0 + G, 0) / tau - c_0] (Baeuerle and Ott 2011).
+
+    h is not concave in c_0, being a maximum over policies of concave functions: the search is global.
+    """
+    check_tau(tau)
+    return StockProblem(TwoSlope(1.0, 0.0), scale=1.0 / tau, of_return=CVaR(tau))
+
+
+def mean_cvar(weight: float, tau: float) -> StockProblem:
+    """max_pi weight E G + (1 - weight) CVaR_tau(G), with two slopes and a search."""
+    check_tau(tau)
+    if not 0.0 <= weight <= 1.0:
+        raise ValueError(f"weight is {weight}; it must lie in [0, 1]")
+    objective = TwoSlope(weight + (1.0 - weight) / tau, weight)
+    return StockProblem(objective, of_return=MeanCVaR(weight, tau))
+
+
+def optimistic_cvar(tau: float) -> StockProblem:
+    """min_{c_0} max_pi [E max(c_0 + G, 0) / tau - c_0], an upper bound on max_pi of the upper CVaR.
+
+    The minimum may lie between the negatives of returns, where policies change; the search tries some stocks
+    in between as well, and finds it but for their spacing.
+
+    Experimental: the bound is reached by a mixture of policies drawn at the start of an episode; a single
+    policy, greedy at the minimising c_0, may fall short of it.
+    """
+    check_tau(tau)
+    return StockProblem(TwoSlope(0.0, 1.0), scale=1.0 / tau, of_return=UpperCVaR(tau), minimise=True)
+
+
+def target_return(target: float, exponent: float = 1.0) -> StockProblem:
+    """max_pi -E |G - target|^exponent: generating a return."""
+    objective = TwoSlope(1.0, -1.0) if exponent == 1.0 else NegativePower(exponent)
+    return StockProblem(objective, (-target,))
+
+
+def target_probability(target: float) -> StockProblem:
+    """max_pi P(G >= target), ties broken by the mean."""
+    return StockProblem(Lexicographic(ReachesZero(), MEAN), (-target,))
+
+
+def constrained(components: int, penalty: float | None) -> StockProblem:
+    """Maximise E worth, held to budgets: x = (worth, what is left of each budget).
+
+    With a penalty, E [worth + penalty sum_i min(left_i, 0)]; without one, the probability that no budget is
+    overdrawn, then the mean worth (finite horizons only). The stock starts at (0, budgets).
+    """
+    if components < 2:
+        raise ValueError(f"components is {components}; a worth and at least one budget make 2")
+    budgets = components - 1
+    if penalty is not None:
+        objective: Objective = Hinges((1.0, *[penalty] * budgets), (1.0, *[0.0] * budgets))
+    else:
+        objective = Lexicographic(ReachesZero(components, first=1), LinearForm((1.0, *[0.0] * budgets)))
+    return StockProblem(objective)
+
+
+Name = Literal[
+    "cvar", "mean_cvar", "optimistic_cvar", "mean", "target_return", "target_probability", "two_slope",
+    "worst_case", "exponential", "homeostasis", "constraint_penalty", "constraint",
+]  # fmt: skip
+"""Words for what is wanted; each is explained in docs/returns/return_distributions.md."""
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings:
+    """A :class:`StockProblem` as settings: a word and its numbers."""
+
+    objective: Name = "cvar"
+    """What is wanted of the return distribution; see ``prefrl/functional/returns/stock_problems.py``."""
+
+    tau: float = 0.25
+    """Fraction of worst (optimistic_cvar: best) returns, in (0, 1] (cvar, mean_cvar, optimistic_cvar)."""
+
+    weight: float = 0.5
+    """Share of the mean in mean_cvar, in [0, 1]."""
+
+    target: float = 0.0
+    """The return to generate (target_return) or to reach (target_probability)."""
+
+    exponent: float = 1.0
+    """Exponent of the distance from the target (target_return)."""
+
+    below: float = 1.0
+    """Slope of the utility below 0 (two_slope)."""
+
+    above: float = 0.0
+    """Slope of the utility above 0 (two_slope)."""
+
+    risk_aversion: float = 1.0
+    """lambda of -exp(-lambda x) (exponential)."""
+
+    norm: float = 2.0
+    """Order of the norm of what is left to the set-point (homeostasis)."""
+
+    penalty: float = 1.0
+    """Price of a unit by which a budget is overdrawn (constraint_penalty)."""
+
+    initial_stock: tuple[float, ...] | None = None
+    """Where the stock starts; default: by the objective, for vectors the environment's own."""
+
+    def __post_init__(self) -> None:
+        for name in ("target", "below", "above", "penalty"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be finite")
+        if self.initial_stock is not None:
+            object.__setattr__(self, "initial_stock", tuple(map(float, self.initial_stock)))
+        if not self.penalty >= 0.0:
+            raise ValueError(f"penalty is {self.penalty}; it must not be negative")
+        given = 2 if self.initial_stock is None else len(self.initial_stock)
+        self.problem(given if self.takes_vectors else 0)
+
+    @property
+    def takes_vectors(self) -> bool:
+        """Whether the objective is one of vectors."""
+        return self.objective in ("homeostasis", "constraint_penalty", "constraint")
+
+    def problem(self, components: int = 0) -> StockProblem:
+        """Return the problem, for rewards with so many components (0: scalars).
+
+        Raises:
+            ValueError: for a setting out of range, or an objective of vectors where there are none.
+        """
+        if self.takes_vectors and components == 0:
+            raise ValueError(
+                f"objective is {self.objective!r}, which takes vector rewards; these are scalars"
+            )
+        problem = self._problem(components)
+        stock = self.initial_stock
+        if stock is None:
+            return problem
+        if problem.searched or self.objective in ("target_return", "target_probability"):
+            raise ValueError(f"initial_stock is {stock}; {self.objective} sets it by itself")
+        if len(stock) != max(1, problem.objective.dim):
+            raise ValueError(
+                f"initial_stock is {stock}; it must have {max(1, problem.objective.dim)} entries"
+            )
+        fields: dict[str, Any] = {**problem.__dict__, "initial_stock": stock}
+        return StockProblem(**fields)
+
+    def _problem(self, components: int) -> StockProblem:
+        name, origin = self.objective, (0.0,)
+        if name == "cvar":
+            return conditional_value_at_risk(self.tau)
+        if name == "mean_cvar":
+            return mean_cvar(self.weight, self.tau)
+        if name == "optimistic_cvar":
+            return optimistic_cvar(self.tau)
+        if name == "mean":
+            return StockProblem(MEAN, origin)
+        if name == "target_return":
+            return target_return(self.target, self.exponent)
+        if name == "target_probability":
+            return target_probability(self.target)
+        if name == "two_slope":
+            return StockProblem(TwoSlope(self.below, self.above), origin)
+        if name == "worst_case":
+            return StockProblem(WorstCase(), origin)
+        if name == "exponential":
+            return StockProblem(Exponential(self.risk_aversion), origin, time_indexed=True)
+        if name == "homeostasis":
+            return StockProblem(NegativeNorm(components, self.norm))
+        if name in ("constraint_penalty", "constraint"):
+            return constrained(components, self.penalty if name == "constraint_penalty" else None)
+        raise ValueError(f"objective is {name!r}; it must be one of {Name.__args__}")  # type: ignore[attr-defined]

@@ -1,0 +1,1 @@
+"""Value distributions and policy improvement."""

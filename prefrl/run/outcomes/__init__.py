@@ -1,0 +1,1 @@
+"""What a finished run says of its outcome, family by family."""

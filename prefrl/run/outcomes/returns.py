@@ -1,0 +1,81 @@
+"""Return distributions of trained agents with stocks: exact where the model is known, else from episodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from prefrl.agents.base import Agent
+from prefrl.data.transitions import map_obs
+from prefrl.envs.wrappers.stock import VectorStockAugmentation
+from prefrl.tabular.return_distributions import StockPolicy
+from prefrl.tabular.stock_lattice import FiniteHorizon, StockLattice
+
+
+def start_observations(env: VectorStockAugmentation, seed: int) -> torch.Tensor:
+    """Return what is observed [n, ...] at the start of each row, without the stock."""
+    obs, _ = env.reset(seed=seed)
+    return torch.as_tensor(obs["obs"])
+
+
+def agent_policy(
+    agent: Agent, env: Any, problem: FiniteHorizon, initial_stock: float, *, frozen: bool = False
+) -> StockPolicy:
+    """Return the deterministic policy of an agent as a table over times, states and stocks.
+
+    Args:
+        agent: an agent that acts on observations with a stock.
+        env: the environment, which offers ``observations(time)``.
+        problem: its model, with rewards that are numbers.
+        initial_stock: where the stock starts.
+        frozen: the agent sees the initial stock throughout.
+    """
+    lattice = StockLattice(problem, problem.rewards.new_tensor([initial_stock]))
+    inner, actions = env.unwrapped, []
+    first = int(agent.action_space.start)
+    for time in range(problem.horizon):
+        stocks = lattice.points[time] / problem.gamma**time
+        if frozen:
+            stocks = stocks.new_tensor([initial_stock])
+        obs = torch.as_tensor(inner.observations(time), device=agent.device)
+        rows = {
+            "obs": obs.repeat_interleave(len(stocks), 0),
+            "stock": stocks.to(agent.device).repeat(len(obs))[:, None],
+        }
+        with torch.no_grad():
+            taken = agent.act(rows, deterministic=True) - first
+        actions.append(taken.view(1, len(obs), -1).to(problem.rewards.device))
+    return StockPolicy(lattice, problem, actions)
+
+
+def exact_law(policy: StockPolicy, initial_stock: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the values [Z] of G and their probabilities [Z] under a policy from an initial stock."""
+    return policy.lattice.outcomes - initial_stock, policy.law()[0, 0]
+
+
+def sample_returns(
+    agent: Agent, env: VectorStockAugmentation, initial_stock: float, *, seed: int
+) -> NDArray[np.float64]:
+    """Return the discounted returns [n] of the deterministic policy, one episode per row.
+
+    Args:
+        agent: an agent that acts on observations with a stock.
+        env: a vector environment on the host.
+        initial_stock: where the stock starts.
+        seed: seeds the environment.
+    """
+    obs, _ = env.reset(seed=seed, options={"stock": initial_stock})
+    gamma, factor = env.rule.gamma, 1.0
+    returns, going = np.zeros(env.num_envs), np.ones(env.num_envs, dtype=bool)
+    while going.any():  # rows that ended go on into episodes that do not count
+        with torch.no_grad():
+            seen = map_obs(lambda values: torch.as_tensor(values, device=agent.device), obs)
+            actions = agent.act(seen, deterministic=True)
+        obs, rewards, terminations, truncations, _ = env.step(actions.cpu().numpy())
+        returns += factor * rewards * going
+        factor *= gamma
+        going &= ~(terminations | truncations)
+    return returns

@@ -1,0 +1,130 @@
+"""Train HERON: a reward learned from a ranking of factors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import gymnasium as gym
+from tyro.conf import OmitArgPrefixes, arg
+
+from prefrl.agents.preferences.heron import Heron, HeronConfig
+from prefrl.envs.factors import factors_of
+from prefrl.preferences.reward_model import RewardModelConfig
+from prefrl.run.environments import make_rollout_env, restore, small_networks
+from prefrl.run.folder import RunFolder
+from prefrl.run.outcomes.factors import factor_means
+
+from .with_learner import WithLearnerRecipe, agents_apart
+
+
+@dataclass(frozen=True)
+class TrainHeron(WithLearnerRecipe):
+    """HERON: rank the factors of a reward, and train any agent on what is learned from the ranking."""
+
+    ranking: Annotated[
+        str, arg(metavar="F1,F2,...", help_behavior_hint="(default: the environment's order)")
+    ] = ""
+    """Factors, the most important one first; see docs/preferences/heron.md for those of each environment."""
+
+    margins: Annotated[str, arg(metavar="C1,C2,...", help_behavior_hint="(default: 1 for each)")] = ""
+    """Margin of each level, in standard deviations of the factor."""
+
+    reward_source: Literal["hierarchy", "weighted_sum", "true"] = "hierarchy"
+    """What the learner is rewarded with: the learned reward, or for comparison a weighted sum of the factors,
+    or the environment's reward."""
+
+    beta: float = 0.5
+    """Weight of a level against the one above it, in the weighted sum."""
+
+    normalize_factors: bool = True
+    """Take the weighted sum of the factors as they are, instead of over their standard deviations."""
+
+    level_scale: float = 1.0
+    """Separate the levels of the learned reward by this factor each; 1 leaves it as it is."""
+
+    factor_units: Annotated[tuple[str, ...], arg(metavar="[NAME=FACTOR ...]", help_behavior_hint="")] = ()
+    """Measure factors in other units, as in torque_squared=1000: HERON does not mind, a plain sum does."""
+
+    compare_steps: int = 1
+    """Steps of what is compared."""
+
+    first_fit: int = 1_000
+    """Timesteps before the first fit of the reward model."""
+
+    fit_every: int = 400
+    """Timesteps between two fits."""
+
+    reward: OmitArgPrefixes[RewardModelConfig] = field(default_factory=lambda: HeronConfig().reward)
+    """Settings of the reward model."""
+
+    def __post_init__(self) -> None:
+        self.check()
+        self.agent_config()
+        self._units()
+
+    def agent_config(self) -> HeronConfig:
+        """Return the settings of the agent."""
+        try:
+            margins = tuple(float(entry) for entry in self.margins.split(",") if entry.strip())
+        except ValueError:
+            raise ValueError(
+                f"margins is {self.margins!r}; it must be numbers with commas between them"
+            ) from None
+        return HeronConfig(
+            learner=self.learner_config(),
+            reward=self.reward,
+            ranking=tuple(name.strip() for name in self.ranking.split(",") if name.strip()),
+            margins=margins,
+            reward_source=self.reward_source,
+            beta=self.beta,
+            normalize_factors=self.normalize_factors,
+            level_scale=self.level_scale,
+            segment_length=self.compare_steps,
+            first_fit=self.first_fit,
+            fit_every=self.fit_every,
+            store_size=min(self.total_timesteps, 1_000_000),
+        )
+
+    def run(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
+        """Train, evaluate, and save ``agent.pt`` and ``reward_model.pt``."""
+        with small_networks():
+            return self._run(folder, resume=resume, progress_bar=progress_bar)
+
+    def _run(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
+        env = self.training_env()
+        agent = self._agent(env, rows=None)
+        loop = self.train(agent, folder, resume=resume, progress_bar=progress_bar)
+        agent.save(folder.path / "agent.pt")
+        agent.reward_model.save(folder.path / "reward_model.pt")
+        rows = agents_apart(make_rollout_env(self.env_id, self.env_args, self.eval_episodes, self.device))
+        return {
+            **self.outcome(agent, loop),
+            **agent.result(),
+            "factor_means": factor_means(agent, rows, factors_of(rows), seed=self.seed),
+            "ranking": list(agent.ranking),
+        }
+
+    def evaluation(self, folder: RunFolder) -> tuple[Heron, gym.Env[Any, Any]]:
+        """Return the agent of the folder's checkpoint and a fresh scalar environment for it."""
+        env = self.scalar_env()
+        agent = self._agent(env, rows=self.rows)
+        restore(agent, folder)
+        return agent, env
+
+    def _agent(self, env: Any, rows: int | None) -> Heron:
+        factors = factors_of(env).measured_in(self._units())
+        return Heron(env, self.agent_config(), factors=factors, rows=rows, device=self.device, seed=self.seed)
+
+    def _units(self) -> dict[str, float]:
+        """Return what each factor is multiplied with."""
+        units = {}
+        for entry in self.factor_units:
+            name, _, text = entry.partition("=")
+            try:
+                units[name] = float(text)
+            except ValueError:
+                raise ValueError(
+                    f"factor_units has {entry!r}; each must be NAME=FACTOR, as in torque_squared=1000"
+                ) from None
+        return units

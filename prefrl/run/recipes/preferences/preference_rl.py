@@ -1,0 +1,144 @@
+"""Train from preferences between segments, with any policy learner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import gymnasium as gym
+from tyro.conf import OmitArgPrefixes, arg
+
+from prefrl.agents.preferences.preference_rl import PreferenceRL, PreferenceRLConfig
+from prefrl.data import load_preferences, save_preferences
+from prefrl.preferences import TeacherKind
+from prefrl.preferences.queries import QueryKind
+from prefrl.preferences.reward_model import RewardModelConfig
+from prefrl.run.environments import restore, small_networks
+from prefrl.run.folder import RunFolder
+
+from .with_learner import WithLearnerRecipe
+
+AnyTeacher = Literal["oracle", "logistic", "mistakes", "skips", "ties", "myopia", "file"]
+
+
+@dataclass(frozen=True)
+class TrainPreferenceRL(WithLearnerRecipe):
+    """Learn the reward from preferences between segments while an ordinary agent learns from it."""
+
+    teacher: AnyTeacher = "oracle"
+    """Who answers: a simulated teacher who knows the true return (oracle: without fault), or a file."""
+
+    preferences: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """Preference file to learn the reward from; with --teacher file nobody is asked."""
+
+    num_labels: int = 700
+    """Questions that may be asked in all."""
+
+    first_labels: Annotated[
+        int | None, arg(metavar="INT", help_behavior_hint="(default: a seventh of them)")
+    ] = None
+    """Questions of the first session."""
+
+    sessions: int = 11
+    """Sessions of questions, spread over the first two thirds of the run."""
+
+    first_session: Annotated[
+        int | None, arg(metavar="INT", help_behavior_hint="(default: a twelfth of the run)")
+    ] = None
+    """Timesteps before the first session."""
+
+    query: QueryKind = "disagreement"
+    """How questions are chosen."""
+
+    segment_length: int = 50
+    """Steps of a segment."""
+
+    teacher_temperature: float = 0.2
+    """Temperature of the logistic teacher, in standard deviations of the segments' returns."""
+
+    pretraining: bool = False
+    """Train for novelty (state entropy) before the first session."""
+
+    baseline: bool = False
+    """Also train the same learner on the true reward, for as long."""
+
+    reward: OmitArgPrefixes[RewardModelConfig] = field(default_factory=RewardModelConfig)
+    """Settings of the reward model."""
+
+    def __post_init__(self) -> None:
+        self.check()
+        for name in ("first_labels", "sessions", "first_session"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        if (self.teacher == "file") != (self.preferences is not None):
+            raise ValueError(f"teacher is {self.teacher!r} and preferences {self.preferences}; a file of "
+                             "preferences goes with --teacher file")  # fmt: skip
+        if self.teacher != "file" and self.num_labels < 1:
+            raise ValueError(f"num_labels is {self.num_labels}; without a file it must be at least 1")
+        if self.first_session is not None and self.first_session >= self.total_timesteps:
+            total = self.total_timesteps
+            raise ValueError(f"first_session is {self.first_session}; the run ends after {total} timesteps")
+        self.agent_config()
+
+    def agent_config(self) -> PreferenceRLConfig:
+        """Return the settings of the agent: when which questions are asked."""
+        share = self.num_labels if self.sessions == 1 else self.num_labels // 7
+        first = self.first_labels or max(1, share)
+        start = self.first_session or max(1, self.total_timesteps // 12)
+        later = max(1, self.sessions - 1)
+        kinds: dict[str, TeacherKind] = {"oracle": "noiseless", "file": "noiseless"}
+        teacher: Any = kinds.get(self.teacher, self.teacher)
+        return PreferenceRLConfig(
+            learner=self.learner_config(),
+            reward=self.reward,
+            teacher=teacher,
+            teacher_temperature=self.teacher_temperature,
+            query=self.query,
+            segment_length=self.segment_length,
+            num_labels=0 if self.teacher == "file" else self.num_labels,
+            first_labels=first,
+            session_labels=max(1, -(-max(0, self.num_labels - first) // later)),
+            first_session=start,
+            session_every=max(1, (self._last_session(start) - start) // later),
+            pretraining=self.pretraining,
+            store_size=max(1, min(self.total_timesteps, 1_000_000)),
+        )
+
+    def _last_session(self, start: int) -> int:
+        """Return when the last session is: two thirds into the run, or halfway from the first to the end."""
+        total = self.total_timesteps
+        return max(2 * total // 3, (start + total) // 2)
+
+    def run(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
+        """Train, evaluate, and save ``agent.pt``, ``reward_model.pt`` and ``preferences.npz``."""
+        with small_networks():
+            return self._run(folder, resume=resume, progress_bar=progress_bar)
+
+    def _run(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
+        kept = folder.path / "preferences.npz"
+        given = None
+        if self.preferences is not None:  # a resumed run must not depend on the first file still being there
+            given = load_preferences(kept if resume and kept.exists() else self.preferences)
+            save_preferences(kept, given)
+        agent = PreferenceRL(self.training_env(), self.agent_config(), preferences=given, device=self.device,
+                             seed=self.seed)  # fmt: skip
+        loop = self.train(agent, folder, resume=resume, progress_bar=progress_bar)
+        agent.save(folder.path / "agent.pt")
+        agent.reward_model.save(folder.path / "reward_model.pt")
+        if agent.preferences is not None:
+            save_preferences(kept, agent.preferences.to("cpu"))
+        return {
+            **self.outcome(agent, loop),
+            **agent.result(),
+            "random_return": self.random_return(),
+            **({"true_reward_baseline": self.true_reward_return()} if self.baseline else {}),
+        }
+
+    def evaluation(self, folder: RunFolder) -> tuple[PreferenceRL, gym.Env[Any, Any]]:
+        """Return the agent of the folder's checkpoint and a fresh scalar environment for it."""
+        env = self.scalar_env()
+        agent = PreferenceRL(env, self.agent_config(), rows=self.rows, device=self.device, seed=self.seed)
+        restore(agent, folder)
+        return agent, env

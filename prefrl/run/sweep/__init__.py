@@ -1,0 +1,1 @@
+"""Sweeps over seeds and settings."""

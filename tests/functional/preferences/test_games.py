@@ -1,0 +1,100 @@
+"""Preference games: winners in closed form and by linear programming, Hedge's bound, Bradley-Terry."""
+
+import math
+
+import pytest
+import torch
+
+from prefrl.functional.preferences.games import (
+    bradley_terry,
+    check_preference_matrix,
+    cycle_of_three,
+    exploitability,
+    hedge_rate,
+    hedge_step,
+    minimax_winner,
+    win_rates,
+)
+
+
+@pytest.mark.parametrize("strengths", [(1.0, 1.0, 1.0), (0.2, 0.9, 0.5), (0.7, 0.1, 0.3)])
+def test_winner_of_a_cycle(strengths):
+    a, c, b = strengths
+    wanted = torch.tensor([c, b, a], dtype=torch.float64) / (a + b + c)
+    matrix = cycle_of_three(a, c, b)
+    torch.testing.assert_close(minimax_winner(matrix), wanted, atol=1e-9, rtol=0.0)
+    assert float(exploitability(matrix, wanted)) == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("k", [2, 4, 7])
+def test_winner_of_a_random_game_cannot_be_beaten(k):
+    noise = torch.rand(k, k, dtype=torch.float64, generator=torch.Generator().manual_seed(k)) * 2.0 - 1.0
+    matrix = torch.triu(noise, 1) - torch.triu(noise, 1).T
+    winner = minimax_winner(matrix)
+    assert float(winner.sum()) == pytest.approx(1.0)
+    assert float(exploitability(matrix, winner)) <= 1e-9
+    assert float(exploitability(matrix, torch.eye(k, dtype=torch.float64)).min()) >= -1e-12
+
+
+def test_an_option_that_beats_all_wins_alone():
+    matrix = torch.tensor([[0.0, 0.3, 0.1], [-0.3, 0.0, 1.0], [-0.1, -1.0, 0.0]])
+    torch.testing.assert_close(minimax_winner(matrix), torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64))
+
+
+def test_exploitability_is_the_average_regret():
+    """max_q q P p_bar = (1/T) max_q sum_t q P p_t, since p_t P p_t = 0."""
+    matrix, log_p = (
+        cycle_of_three(0.9, 0.4, 0.6),
+        torch.log(torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)),
+    )
+    total, best = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    for _ in range(50):
+        p = log_p.exp()
+        assert float(p @ matrix @ p) == pytest.approx(0.0, abs=1e-12)
+        total, best = total + p, best + matrix @ p
+        log_p = hedge_step(log_p, matrix @ p, 0.3)
+    torch.testing.assert_close(exploitability(matrix, total / 50), best.max() / 50)
+
+
+def test_hedge_keeps_its_promise_on_twenty_cycles():
+    rounds, generator = 10_000, torch.Generator().manual_seed(3)
+    strengths = 0.2 + 0.8 * torch.rand(20, 3, generator=generator, dtype=torch.float64)
+    matrices = torch.stack([cycle_of_three(*row.tolist()) for row in strengths])
+    winners = torch.stack([minimax_winner(matrix) for matrix in matrices])
+    log_p = torch.full((20, 3), -math.log(3.0), dtype=torch.float64)
+    total, rate = torch.zeros(20, 3, dtype=torch.float64), hedge_rate(3, rounds)
+    for _ in range(rounds):
+        p = log_p.exp()
+        total += p
+        log_p = hedge_step(log_p, (matrices @ p[..., None])[..., 0], rate)
+    average = total / rounds
+    worst = (matrices @ average[..., None])[..., 0].amax(-1)
+    assert float(worst.max()) <= math.sqrt(2.0 * math.log(3.0) / rounds)
+    assert float((average - winners).abs().sum(-1).max()) <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (torch.zeros(2, 3), r"has shape \[2, 3\]"),
+        (torch.zeros(1, 1), "K at least 2"),
+        (torch.tensor([[0.0, 2.0], [-2.0, 0.0]]), r"outside \[-1, 1\]"),
+        (torch.tensor([[0.0, 0.5], [0.5, 0.0]]), "not antisymmetric"),
+        (torch.tensor([[0.1, 0.5], [-0.5, 0.0]]), "not antisymmetric"),
+        (torch.tensor([[0.0, math.nan], [-0.5, 0.0]]), "outside"),
+    ],
+)
+def test_other_matrices_are_refused(matrix, message):
+    with pytest.raises(ValueError, match=message):
+        check_preference_matrix(matrix)
+
+
+def test_bradley_terry_finds_the_utilities_that_made_the_answers():
+    utilities = torch.tensor([1.0, -0.5, 0.0, -0.5], dtype=torch.float64)
+    wins = 1e6 * torch.sigmoid(utilities[:, None] - utilities[None])
+    torch.testing.assert_close(bradley_terry(wins), utilities, atol=1e-4, rtol=0.0)
+
+
+def test_win_rates():
+    assert win_rates(torch.tensor([[1.0, -1.0], [0.5, 0.0]])).tolist() == [0.0, 0.25]
+    assert win_rates(torch.zeros(2, 0)).tolist() == [0.0, 0.0]
