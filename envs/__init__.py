@@ -22,9 +22,14 @@ import gymnasium as gym
 class _Family(NamedTuple):
     """An environment's faces: ``module:NameEnv`` below this package, and ``NameVectorEnv`` for many rows."""
 
-    module: str
+    place: str
     name: str
     max_episode_steps: int | None = None
+
+    @property
+    def module(self) -> str:
+        """Dotted name of the module."""
+        return f"{__name__}.{self.place}"
 
 
 _CONTROL = {
@@ -78,8 +83,8 @@ DIFFUSION_IDS, ALLOCATION_IDS, RETURN_IDS = tuple(_DIFFUSIONS), tuple(_ALLOCATIO
 for _id, _family in REGISTRY.items():
     gym.register(
         _id,
-        entry_point=f"prefrl.envs.{_family.module}:{_family.name}Env",
-        vector_entry_point=f"prefrl.envs.{_family.module}:{_family.name}VectorEnv",
+        entry_point=f"{_family.module}:{_family.name}Env",
+        vector_entry_point=f"{_family.module}:{_family.name}VectorEnv",
         max_episode_steps=_family.max_episode_steps,
     )
 
@@ -144,7 +149,7 @@ def make_device(
     family = REGISTRY[bare_id(env_id)]
     defaults = {"max_episode_steps": family.max_episode_steps, "autoreset_mode": AutoresetMode.SAME_STEP}
     backend = TorchBackend(device, float_dtype, generator_device, compile)
-    face = getattr(import_module(f".{family.module}", __name__), f"{family.name}VectorEnv")
+    face = getattr(import_module(family.module), f"{family.name}VectorEnv")
     env = face(num_envs, backend=backend, **{**defaults, **kwargs})
     if seed is not None:
         env.reset(seed=seed)

@@ -837,7 +837,7 @@ def test_a_wrong_agent_is_found_out(outcomes: dict[str, str], name: str) -> None
 
 def test_every_agent_is_among_the_cases() -> None:
     found = set()
-    for module in pkgutil.iter_modules(prefrl.agents.__path__):
+    for module in pkgutil.walk_packages(prefrl.agents.__path__):
         for name, value in vars(importlib.import_module(f"prefrl.agents.{module.name}")).items():
             if inspect.isclass(value) and issubclass(value, Agent) and not inspect.isabstract(value):
                 found.add(name)
