@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrl.envs.core.dynamics import check_render_mode, reject_unknown_options
+from prefrl.envs.core.checks import check_render_mode, reject_unknown_options
 
 CELL_PIXELS = 32
 """Width of a cell in pictures."""

@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 import prefrl.envs
-from prefrl.agents.preferences.regret import RegretConfig, RewardFit
 from prefrl.cli import FLAGS, execute
 from prefrl.data import Preferences, split_preferences
 from prefrl.envs.grids.random_grid import RandomGridDynamics
 from prefrl.preferences import ask_teacher
+from prefrl.preferences.reward_fit import RegretConfig, RewardFit
 from prefrl.run.folder import RunFolder
 from prefrl.run.study.study import check_positive, run_study
 from prefrl.tabular import TabularMDP, value_iteration

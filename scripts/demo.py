@@ -26,10 +26,10 @@ from rich.text import Text
 from torch import Tensor
 
 import prefrl.envs
-from prefrl.agents.preferences.regret import RegretConfig, RewardFit
 from prefrl.cli import FLAGS, execute
 from prefrl.data import Preferences
 from prefrl.preferences import DeterministicRegret, PartialReturn, ask_teacher
+from prefrl.preferences.reward_fit import RegretConfig, RewardFit
 from prefrl.run.folder import RunFolder
 from prefrl.run.outcomes.figures import draw_policy
 from prefrl.run.plot import PALETTE, save_figure

@@ -24,10 +24,10 @@ from rich.table import Table
 from torch import Tensor
 
 import prefrl.envs
-from prefrl.agents.preferences.regret import RegretConfig, RewardFit
 from prefrl.cli import FLAGS, execute
 from prefrl.data import Preferences, load_human_preferences, load_human_statistics, split_preferences
 from prefrl.preferences.likelihood import DESIGNS, accuracy, cross_validated_cross_entropy, fit_scale
+from prefrl.preferences.reward_fit import RegretConfig, RewardFit
 from prefrl.run.folder import RunFolder
 from prefrl.run.plot import PALETTE, save_figure
 from prefrl.run.study.study import check_positive, run_study

@@ -37,7 +37,7 @@ from prefrl.functional.statistics import (
 from prefrl.run.environments import make_scalar_env
 from prefrl.run.folder import RunFolder, read_json
 from prefrl.run.plot import PALETTE, save_figure, tick_label
-from prefrl.run.recipes import recipe_to_json
+from prefrl.run.recipes.serial import recipe_to_json
 from prefrl.run.recipes.value_based.dqn import TrainDQN
 from prefrl.run.study.study import check_positive, run_study
 from prefrl.run.sweep.engines import run_locally

@@ -23,11 +23,11 @@ from rich.table import Table
 from scipy.stats import wilcoxon
 from torch import Tensor
 
-from prefrl.agents.preferences.regret import RegretConfig, RewardFit
 from prefrl.cli import FLAGS, execute
 from prefrl.envs.grids.grid import TabularModel
 from prefrl.envs.grids.random_grid import RandomGridDynamics
 from prefrl.preferences import DeterministicRegret, PartialReturn, Regret, StepwiseModel, ask_teacher
+from prefrl.preferences.reward_fit import RegretConfig, RewardFit
 from prefrl.run.folder import RunFolder
 from prefrl.run.plot import PALETTE, save_figure
 from prefrl.run.study.study import check_positive, run_study

@@ -46,7 +46,7 @@ from prefrl.agents.actor_critic.mbpo import MBPO
 from prefrl.agents.actor_critic.mbpo_config import MBPOConfig
 from prefrl.agents.allocation.baselines import AllocationBaseline, AllocationBaselineConfig, Resolving
 from prefrl.agents.allocation.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig
-from prefrl.agents.base import Agent, Spaces, make_generator
+from prefrl.agents.base import Agent, Spaces
 from prefrl.agents.continuous_time import control as continuous_control
 from prefrl.agents.continuous_time import evaluation as martingale
 from prefrl.agents.continuous_time.actor_critic import ContinuousActorCritic
@@ -57,7 +57,7 @@ from prefrl.agents.preferences.heron import Heron, HeronConfig
 from prefrl.agents.preferences.learners import LearnerConfig
 from prefrl.agents.preferences.matrix_self_play import MatrixSelfPlay, MatrixSelfPlayConfig
 from prefrl.agents.preferences.preference_rl import PreferenceRL, PreferenceRLConfig
-from prefrl.agents.preferences.regret import RegretAgent, RegretConfig, RewardFit
+from prefrl.agents.preferences.regret import RegretAgent
 from prefrl.agents.returns import stock_dqn
 from prefrl.agents.returns.distributional_dp import DistributionalDP, DistributionalDPConfig
 from prefrl.agents.returns.stock_dqn import StockDQN, StockDQNConfig
@@ -65,6 +65,7 @@ from prefrl.agents.value_based import dqn, q_learning
 from prefrl.agents.value_based.dqn import DQN, DQNConfig
 from prefrl.agents.value_based.q_learning import QLearning, QLearningConfig
 from prefrl.data import Preferences, TransitionDataset, Transitions
+from prefrl.data.devices import make_generator
 from prefrl.envs.allocation.hindsight import Optimum
 from prefrl.envs.core.device import TorchBackend
 from prefrl.envs.diffusions.riccati import LinearPolicy
@@ -75,6 +76,7 @@ from prefrl.envs.wrappers.stock import StockAugmentation, VectorStockAugmentatio
 from prefrl.functional.preferences.games import cycle_of_three
 from prefrl.nn import ensemble
 from prefrl.preferences import PartialReturn, RewardModelConfig, ask_teacher
+from prefrl.preferences.reward_fit import RegretConfig, RewardFit
 from prefrl.run.stepping import Stepper
 from prefrl.tabular import BackwardInduction, FiniteHorizon, StockLattice, TabularMDP
 

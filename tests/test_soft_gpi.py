@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 import prefrl.envs  # noqa: F401
-from prefrl.agents.preferences.regret import RegretConfig, RewardFit
 from prefrl.data import Preferences
 from prefrl.functional.value_based.policy_improvement import soft_maximum, soft_policy_improvement
 from prefrl.preferences import DeterministicRegret, Regret, Valuation, valuate
+from prefrl.preferences.reward_fit import RegretConfig, RewardFit
 from prefrl.tabular import TabularMDP, build_policy_set, optimal_policy, policy_iteration, successor_features
 from prefrl.tabular.segments import random_pairs, random_segments
 

@@ -35,8 +35,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from prefrl.agents.base import Agent, Spaces, make_generator, restore_generator
+from prefrl.agents.base import Agent, Spaces
 from prefrl.data import Transitions, seeded_generator
+from prefrl.data.devices import make_generator, restore_generator
 from prefrl.data.model_buffer import ModelBuffer
 from prefrl.data.moments import RunningMoments
 from prefrl.data.replay import Batch, ReplayBuffer

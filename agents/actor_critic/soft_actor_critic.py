@@ -35,8 +35,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from prefrl.agents.base import check_kinds, make_generator, restore_generator
+from prefrl.config import check_kinds
 from prefrl.data import seeded_generator
+from prefrl.data.devices import make_generator, restore_generator
 from prefrl.data.moments import RunningMoments
 from prefrl.data.replay import Batch
 from prefrl.functional.actor_critic.smoothness import adversarial_states, with_gradient

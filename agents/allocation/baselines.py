@@ -27,7 +27,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prefrl.agents.base import Agent, Spaces, check_kinds
+from prefrl.agents.base import Agent, Spaces
+from prefrl.config import check_kinds
 from prefrl.envs.allocation.problems import Allocation
 from prefrl.functional.allocation.mirror_descent import euclidean_step
 

@@ -13,8 +13,21 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from prefrl.agents.base import Spaces, check_kinds, make_generator, restore_generator
+from prefrl.agents.base import Spaces
+from prefrl.agents.continuous_time.ascent import (
+    Ascent,
+    Pace,
+    Scale,
+    check_not_negative,
+    check_positive,
+    check_schedule,
+    holding,
+    pauses,
+    step_factor,
+)
+from prefrl.config import check_kinds
 from prefrl.data import Transitions
+from prefrl.data.devices import make_generator, restore_generator
 from prefrl.envs.diffusions.dynamics import diffusion_from_json
 from prefrl.functional.continuous_time.martingale import trace_step
 from prefrl.nn.gaussian_policies import AffineGaussian, GaussianPolicy, MeanVarianceGaussian, NeuralGaussian
@@ -22,23 +35,14 @@ from prefrl.nn.gaussian_policies import AffineGaussian, GaussianPolicy, MeanVari
 from .task import (
     DTYPE,
     METRICS_EVERY,
-    Ascent,
     Decay,
-    Pace,
-    Scale,
     Task,
-    check_not_negative,
-    check_positive,
-    check_schedule,
     default_value,
-    holding,
     learns_multiplier,
     make_value,
-    pauses,
     plain,
     scalars,
     split_rewards,
-    step_factor,
     task_in,
     task_of,
 )

@@ -35,8 +35,21 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from prefrl.agents.base import Agent, Spaces, check_kinds, make_generator, restore_generator
+from prefrl.agents.base import Agent, Spaces
+from prefrl.agents.continuous_time.ascent import (
+    Ascent,
+    Pace,
+    Scale,
+    check_not_negative,
+    check_positive,
+    check_schedule,
+    holding,
+    pauses,
+    step_factor,
+)
+from prefrl.config import check_kinds
 from prefrl.data import Transitions
+from prefrl.data.devices import make_generator, restore_generator
 from prefrl.envs.diffusions.dynamics import Policy
 from prefrl.envs.diffusions.mean_variance import MeanVariancePolicy
 from prefrl.envs.diffusions.riccati import LinearPolicy
@@ -45,21 +58,12 @@ from prefrl.functional.continuous_time.martingale import LinearSystem, gtd2_step
 from .task import (
     DTYPE,
     METRICS_EVERY,
-    Ascent,
     Decay,
-    Pace,
-    Scale,
-    check_not_negative,
-    check_positive,
-    check_schedule,
     default_value,
-    holding,
     make_value,
-    pauses,
     plain,
     scalars,
     split_rewards,
-    step_factor,
     task_of,
 )
 

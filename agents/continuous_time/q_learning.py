@@ -36,11 +36,12 @@ import torch
 from torch import Tensor
 
 from prefrl.agents.base import Agent
+from prefrl.agents.continuous_time.ascent import Ascent
 from prefrl.data import Transitions
 from prefrl.nn.gaussian_policies import AffineGaussian, GaussianPolicy, NeuralGaussian
 
 from .control import ContinuousControl, ContinuousControlConfig, Seen
-from .task import Ascent, Task
+from .task import Task
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from prefrl.agents.base import (
-    Agent,
-    LearningFailedError,
-    Spaces,
-    check_kinds,
-    make_generator,
-    restore_generator,
-)
+from prefrl.agents.base import Agent, LearningFailedError, Spaces
+from prefrl.config import check_kinds
 from prefrl.data import Segments, Transitions
+from prefrl.data.devices import make_generator, restore_generator
 from prefrl.data.segment_store import SegmentStore
 from prefrl.envs.factors import Factors, factors_of
 from prefrl.functional.preferences.hierarchy import (

@@ -22,8 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prefrl.agents.base import Agent, Spaces, check_kinds, make_generator, restore_generator
+from prefrl.agents.base import Agent, Spaces
+from prefrl.config import check_kinds
 from prefrl.data import Transitions
+from prefrl.data.devices import make_generator, restore_generator
 from prefrl.functional.preferences.games import (
     bradley_terry,
     check_preference_matrix,

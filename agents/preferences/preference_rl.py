@@ -23,8 +23,10 @@ from typing import Any, ClassVar, get_args
 import torch
 from torch import Tensor
 
-from prefrl.agents.base import Agent, check_kinds, make_generator, restore_generator
+from prefrl.agents.base import Agent
+from prefrl.config import check_kinds
 from prefrl.data import Preferences, Transitions, concatenate_preferences
+from prefrl.data.devices import make_generator, restore_generator
 from prefrl.data.files.preference_files import preference_tensors, preferences_from_tensors
 from prefrl.data.segment_store import Excerpt, SegmentStore
 from prefrl.functional.preferences.state_entropy import nearest_neighbour_reward

@@ -24,7 +24,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from prefrl.agents.base import Agent, check_kinds
+from prefrl.agents.base import Agent
+from prefrl.config import check_kinds
 from prefrl.data import Preferences, Segments, Transitions, concatenate_segments, seeded_generator
 from prefrl.data.segment_store import SegmentStore
 from prefrl.functional.preferences.games import win_rates

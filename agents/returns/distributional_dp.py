@@ -24,7 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prefrl.agents.base import Agent, Spaces, check_kinds
+from prefrl.agents.base import Agent, Spaces
+from prefrl.config import check_kinds
 from prefrl.data import Transitions
 from prefrl.envs.finite_horizon.tabular import HorizonModel
 from prefrl.functional.returns.objectives import Objective

@@ -33,9 +33,11 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from prefrl.agents.base import Agent, check_kinds, make_generator, restore_generator
+from prefrl.agents.base import Agent
 from prefrl.agents.value_based.dqn import of_actions
+from prefrl.config import check_kinds
 from prefrl.data import Transitions, seeded_generator
+from prefrl.data.devices import make_generator, restore_generator
 from prefrl.data.replay import ReplayBuffer
 from prefrl.functional.returns.objectives import (
     MEAN,

@@ -45,9 +45,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prefrl.agents.base import Agent, LearningFailedError, check_kinds, make_generator, restore_generator
+from prefrl.agents.base import Agent, LearningFailedError
+from prefrl.config import check_kinds
 from prefrl.data import Transitions, seeded_generator
 from prefrl.data.datasets import TransitionDataset
+from prefrl.data.devices import make_generator, restore_generator
 from prefrl.data.replay import Batch, ReplayBuffer
 from prefrl.functional.value_based.value_distributions import (
     atoms,

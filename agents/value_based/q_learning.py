@@ -28,8 +28,9 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from prefrl.agents.base import Agent, make_generator, restore_generator
+from prefrl.agents.base import Agent
 from prefrl.data import Transitions
+from prefrl.data.devices import make_generator, restore_generator
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,10 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from prefrl.envs.core.backend import Array, Backend, Noise, Random, State
-from prefrl.envs.core.dynamics import Dynamics, check_count, reject_unknown_options
-from prefrl.envs.core.family import FamilyEnv, FamilyVectorEnv
+from prefrl.envs.core.checks import check_count, reject_unknown_options
+from prefrl.envs.core.dynamics import Dynamics
+from prefrl.envs.core.scalar import FamilyEnv
+from prefrl.envs.core.vector import FamilyVectorEnv
 
 from .hindsight import Optimum, dual_minimum, hindsight_values
 from .problems import Allocation, AllocationProblem

@@ -8,7 +8,7 @@ import numpy as np
 from typing_extensions import Unpack
 
 from prefrl.envs.core.backend import Array, Backend, Noise, Random
-from prefrl.envs.core.dynamics import check_count, check_number
+from prefrl.envs.core.checks import check_count, check_number
 
 from .dynamics import AllocationDynamics, AllocationEnv, AllocationVectorEnv
 from .online_knapsack import instance_generator

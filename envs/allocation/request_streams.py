@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prefrl.envs.core.backend import Array, Random
-from prefrl.envs.core.dynamics import check_count, check_number
+from prefrl.envs.core.checks import check_count, check_number
 
 from .problems import AllocationProblem
 

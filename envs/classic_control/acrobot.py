@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrl.envs.core.backend import Array, Backend, Noise, Random, State
-from prefrl.envs.core.dynamics import BatchedEnv, Dynamics, ScalarEnv
-from prefrl.envs.core.options import reset_bounds
+from prefrl.envs.core.checks import reset_bounds
+from prefrl.envs.core.dynamics import Dynamics
+from prefrl.envs.core.scalar import ScalarEnv
+from prefrl.envs.core.vector import BatchedEnv
 
 GRAVITY, MASS, LENGTH, CENTRE, INERTIA = 9.8, 1.0, 1.0, 0.5, 1.0
 """SI units, the same for both links; the centre of mass lies halfway."""
@@ -158,7 +160,7 @@ class AcrobotEnv(ScalarEnv):
 
 
 class AcrobotVectorEnv(BatchedEnv):
-    """:class:`AcrobotEnv` for many rows at once; arguments as in ``prefrl.envs.core.dynamics.BatchedEnv``."""
+    """:class:`AcrobotEnv` for many rows at once; arguments as in ``prefrl.envs.core.vector.BatchedEnv``."""
 
     metadata: dict[str, Any] = {**BatchedEnv.metadata, "render_fps": 15}  # noqa: RUF012
 

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrl.envs.core.backend import Array, Backend, Noise, Random, State
-from prefrl.envs.core.dynamics import BatchedEnv, Dynamics, ScalarEnv
-from prefrl.envs.core.options import reset_bounds
+from prefrl.envs.core.checks import reset_bounds
+from prefrl.envs.core.dynamics import Dynamics
+from prefrl.envs.core.scalar import ScalarEnv
+from prefrl.envs.core.vector import BatchedEnv
 
 GRAVITY, CART_MASS, POLE_MASS, HALF_LENGTH, FORCE = 9.8, 1.0, 0.1, 0.5, 10.0
 """SI units; the pole's length counts from the pivot to its centre of mass."""

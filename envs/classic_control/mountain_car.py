@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrl.envs.core.backend import Array, Backend, Noise, Random, State
-from prefrl.envs.core.dynamics import BatchedEnv, Dynamics, ScalarEnv
-from prefrl.envs.core.options import reset_bounds
+from prefrl.envs.core.checks import reset_bounds
+from prefrl.envs.core.dynamics import Dynamics
+from prefrl.envs.core.scalar import ScalarEnv
+from prefrl.envs.core.vector import BatchedEnv
 
 MIN_POSITION, MAX_POSITION, MAX_SPEED = -1.2, 0.6, 0.07
 GRAVITY = 0.0025

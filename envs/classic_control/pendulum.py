@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrl.envs.core.backend import Array, Backend, Noise, Random, State
-from prefrl.envs.core.dynamics import BatchedEnv, Dynamics, ScalarEnv, reject_unknown_options
-from prefrl.envs.core.options import number_option
+from prefrl.envs.core.checks import number_option, reject_unknown_options
+from prefrl.envs.core.dynamics import Dynamics
+from prefrl.envs.core.scalar import ScalarEnv
+from prefrl.envs.core.vector import BatchedEnv
 
 GRAVITY, MASS, LENGTH, TIME_STEP = 10.0, 1.0, 1.0, 0.05
 MAX_TORQUE, MAX_SPEED = 2.0, 8.0

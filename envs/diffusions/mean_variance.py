@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from prefrl.envs.core.backend import Array, Backend
-from prefrl.envs.core.dynamics import check_number
+from prefrl.envs.core.checks import check_number
 
 from .dynamics import DiffusionDynamics, DiffusionEnv, DiffusionVectorEnv, Floats, Scheme, check_between
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from prefrl.envs.core.backend import Array, Backend, Noise, Random
-from prefrl.envs.core.dynamics import check_number
+from prefrl.envs.core.checks import check_number
 
 from .dynamics import (
     DiffusionDynamics,

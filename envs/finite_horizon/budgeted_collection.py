@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from prefrl.envs.core.backend import Backend
-from prefrl.envs.core.dynamics import check_count, check_number
-from prefrl.envs.core.family import FamilyEnv, FamilyVectorEnv
+from prefrl.envs.core.checks import check_count, check_number
+from prefrl.envs.core.scalar import FamilyEnv
+from prefrl.envs.core.vector import FamilyVectorEnv
 from prefrl.envs.grids.grid import COIN, SHEEP
 
 from .tabular import HorizonModel, Outcome, TabularFace, TabularTask, board_coordinates, walk

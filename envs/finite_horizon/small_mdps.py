@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrl.envs.core.backend import Backend
-from prefrl.envs.core.dynamics import check_count
-from prefrl.envs.core.family import FamilyEnv, FamilyVectorEnv
+from prefrl.envs.core.checks import check_count
+from prefrl.envs.core.scalar import FamilyEnv
+from prefrl.envs.core.vector import FamilyVectorEnv
 from prefrl.envs.grids.grid import GOAL, TabularModel
 
 from .tabular import HorizonModel, TabularFace, TabularTask

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrl.envs.core.backend import Array, Backend, Noise, Random, State
-from prefrl.envs.core.dynamics import Dynamics, check_count, reject_unknown_options
+from prefrl.envs.core.checks import check_count, reject_unknown_options
+from prefrl.envs.core.dynamics import Dynamics
 from prefrl.envs.grids.grid import MOVES, TabularModel
 
 Cell = tuple[int, int]

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from prefrl.envs.core.backend import Backend
-from prefrl.envs.core.dynamics import BatchedEnv, ScalarEnv
+from prefrl.envs.core.scalar import ScalarEnv
+from prefrl.envs.core.vector import BatchedEnv
 
 from .grid import GridDynamics, GridFace
 

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrl.envs.core.backend import Array, Backend, Noise, Random, State
-from prefrl.envs.core.dynamics import Dynamics, reject_unknown_options
+from prefrl.envs.core.checks import reject_unknown_options
+from prefrl.envs.core.dynamics import Dynamics
 
 CELL_NAMES = (
     "road", "goal", "house", "sheep", "coin", "roadblock",

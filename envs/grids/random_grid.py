@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrl.envs.core.backend import Backend
-from prefrl.envs.core.dynamics import BatchedEnv, ScalarEnv
+from prefrl.envs.core.scalar import ScalarEnv
+from prefrl.envs.core.vector import BatchedEnv
 
 from .grid import COIN, GOAL, ROADBLOCK, SHEEP, GridDynamics, GridFace
 
@@ -138,7 +139,7 @@ class RandomGridEnv(GridFace, ScalarEnv):
 
 
 class RandomGridVectorEnv(GridFace, BatchedEnv):
-    """:class:`RandomGridEnv` for many rows of the same grid; see ``prefrl.envs.core.dynamics.BatchedEnv``."""
+    """:class:`RandomGridEnv` for many rows of the same grid; see ``prefrl.envs.core.vector.BatchedEnv``."""
 
     def __init__(
         self,

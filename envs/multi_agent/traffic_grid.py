@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrl.envs.core.backend import Array, Backend, Noise, Random, State
-from prefrl.envs.core.dynamics import Dynamics, check_count, check_number, reject_unknown_options
-from prefrl.envs.core.family import FamilyEnv, FamilyVectorEnv
+from prefrl.envs.core.checks import check_count, check_number, reject_unknown_options
+from prefrl.envs.core.dynamics import Dynamics
+from prefrl.envs.core.scalar import FamilyEnv
+from prefrl.envs.core.vector import FamilyVectorEnv
 
 APPROACHES = ("north", "south", "west", "east")
 """Where vehicles come from, in the order of all arrays with an axis of 4."""

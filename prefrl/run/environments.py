@@ -13,7 +13,8 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 import prefrl.envs
-from prefrl.agents.base import Agent, read_agent_file, resolve_device, taking_over
+from prefrl.agents.base import Agent, read_agent_file, taking_over
+from prefrl.data.devices import resolve_device
 from prefrl.run.folder import RunFolder
 
 PYTHON_VALUES = {"True": True, "False": False, "None": None}

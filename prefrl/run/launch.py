@@ -7,11 +7,12 @@ import time
 from pathlib import Path
 
 from prefrl.data.files.atomic import remove_stale_temporaries
-from prefrl.run.sweep.worker import claimed
+from prefrl.run.lock import claimed
+from prefrl.run.recipes.serial import recipe_from_json, recipe_to_json
 
 from .evaluate import evaluate
 from .folder import RunFolder, write_json
-from .recipes import Recipe, load_recipe, recipe_from_json, recipe_to_json
+from .recipes import Recipe, load_recipe
 
 
 def train(

@@ -18,10 +18,10 @@ from prefrl.agents import QLearning, QLearningConfig
 from prefrl.run.checkpoint import load_checkpoint, save_checkpoint
 from prefrl.run.environments import make_training_env
 from prefrl.run.launch import evaluate_run, resume, train
+from prefrl.run.lock import claimed
 from prefrl.run.logger import STEP, read_progress
 from prefrl.run.recipes.preferences.regret import TrainRegret
 from prefrl.run.recipes.value_based.q_learning import TrainQLearning
-from prefrl.run.sweep.worker import claimed
 
 TIMING = {"time/fps", "time/time_elapsed", "seconds", "steps_per_second"}
 QUICK = TrainQLearning(num_envs=64, total_timesteps=6400, eval_episodes=3, device="cpu")
@@ -349,7 +349,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(uninterrupted: Path, tm
 
 def test_a_folder_killed_before_its_first_checkpoint_starts_over(uninterrupted: Path, tmp_path: Path) -> None:
     from prefrl.run.folder import RunFolder
-    from prefrl.run.recipes import recipe_to_json
+    from prefrl.run.recipes.serial import recipe_to_json
 
     RunFolder.create(tmp_path / "run", {"recipe": "q_learning", "config": recipe_to_json(LONG)})
     resume(tmp_path / "run", quiet=True)

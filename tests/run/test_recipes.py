@@ -17,7 +17,8 @@ from prefrl.data import save_transitions
 from prefrl.run.collect import collect_transitions
 from prefrl.run.environments import parse_env_args
 from prefrl.run.folder import RunFolder
-from prefrl.run.recipes import RECIPES, load_recipe, recipe_from_json, recipe_name, recipe_to_json
+from prefrl.run.recipes import RECIPES, load_recipe, recipe_name
+from prefrl.run.recipes.serial import recipe_from_json, recipe_to_json
 from prefrl.run.recipes.value_based.dqn import TrainDQN
 from prefrl.run.recipes.value_based.q_learning import TrainQLearning
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import prefrl.envs  # noqa: F401
-from prefrl.agents.preferences.regret import RegretConfig
 from prefrl.envs.grids.grid import TabularModel
+from prefrl.preferences.reward_fit import RegretConfig
 from prefrl.tabular import (
     PolicySet,
     TabularMDP,

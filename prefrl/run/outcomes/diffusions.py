@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import prefrl.envs
-from prefrl.agents.base import Agent, make_generator
+from prefrl.agents.base import Agent
 from prefrl.agents.continuous_time.control import ContinuousControl
 from prefrl.agents.continuous_time.evaluation import MartingaleEvaluation
 from prefrl.agents.continuous_time.task import DTYPE
+from prefrl.data.devices import make_generator
 from prefrl.envs.diffusions.dynamics import Policy
 from prefrl.envs.diffusions.mean_variance import MeanVarianceFace, MeanVariancePolicy
 from prefrl.envs.diffusions.riccati import LinearPolicy

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from prefrl.agents.base import Agent, resolve_device
+from prefrl.agents.base import Agent
+from prefrl.data.devices import resolve_device
 from prefrl.run.environments import make_evaluation_env, make_rollout_env, parse_env_args
 from prefrl.run.evaluate import Evaluation, evaluate_rows
 from prefrl.run.folder import RunFolder

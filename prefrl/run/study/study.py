@@ -13,9 +13,10 @@ import torch
 from prefrl.data.files.atomic import remove_stale_temporaries
 from prefrl.run.folder import RunFolder, read_json
 from prefrl.run.launch import resume, train
-from prefrl.run.recipes import recipe_name, recipe_to_json
+from prefrl.run.lock import claimed
+from prefrl.run.recipes import recipe_name
+from prefrl.run.recipes.serial import recipe_to_json
 from prefrl.run.settings import flatten
-from prefrl.run.sweep.worker import claimed
 
 MAY_DIFFER = ("out", "jobs")
 """Settings that say where and how a study runs, not what it finds."""

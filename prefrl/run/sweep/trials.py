@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from prefrl.run.folder import RunFolder, read_json, write_json
-from prefrl.run.recipes import load_recipe, recipe_from_json, recipe_to_json
+from prefrl.run.recipes import load_recipe
+from prefrl.run.recipes.serial import recipe_from_json, recipe_to_json
 from prefrl.run.settings import flatten, full_name, nest, parse_setting, setting_types
 
 MAX_NAME = 150

@@ -11,8 +11,9 @@ import torch
 import prefrl
 import prefrl.envs
 from prefrl.agents.base import Spaces
+from prefrl.agents.continuous_time.ascent import Ascent, Pace, Scale, step_factor
 from prefrl.agents.continuous_time.evaluation import MartingaleConfig, MartingaleEvaluation
-from prefrl.agents.continuous_time.task import Ascent, Pace, Scale, step_factor, task_of
+from prefrl.agents.continuous_time.task import task_of
 from prefrl.data import Transitions
 from prefrl.envs.diffusions.riccati import LinearPolicy
 from prefrl.functional.continuous_time import martingale

@@ -14,9 +14,10 @@ from stable_baselines3.common.monitor import Monitor
 
 import prefrl.envs
 from prefrl.agents import DQN, DQNConfig
-from prefrl.agents.base import Spaces, restore_generator
+from prefrl.agents.base import Spaces
 from prefrl.agents.value_based.dqn import LEARNING_RATES
 from prefrl.data import Transitions
+from prefrl.data.devices import restore_generator
 from prefrl.nn.torsos import ConvTorso, MLPTorso
 from prefrl.run.evaluate import scaled_return
 

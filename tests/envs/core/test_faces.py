@@ -519,12 +519,12 @@ class Push(prefrl.envs.core.dynamics.Dynamics):
 
 
 def test_continuous_actions():
-    scalar = prefrl.envs.core.dynamics.ScalarEnv(Push())
+    scalar = prefrl.envs.core.scalar.ScalarEnv(Push())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an unbounded observation, no spec: as meant
         check_env(scalar, skip_render_check=True)
-    vector = prefrl.envs.core.dynamics.BatchedEnv(Push(), 2)
-    device = prefrl.envs.core.dynamics.BatchedEnv(Push(TorchBackend("cpu", torch.float64)), 2)
+    vector = prefrl.envs.core.vector.BatchedEnv(Push(), 2)
+    device = prefrl.envs.core.vector.BatchedEnv(Push(TorchBackend("cpu", torch.float64)), 2)
     for env, one in ((scalar, True), (vector, False), (device, False)):
         env.reset(seed=0)
         for good in (np.float32([0.5]), np.array([0.1]), [1], [1.0]):
@@ -538,7 +538,7 @@ def test_continuous_actions():
 
 
 def test_a_dynamics_without_a_picture_says_so():
-    env = prefrl.envs.core.dynamics.BatchedEnv(Push(), 2, render_mode="rgb_array")
+    env = prefrl.envs.core.vector.BatchedEnv(Push(), 2, render_mode="rgb_array")
     env.reset(seed=0)
     with pytest.raises(gym.error.UnsupportedMode, match="Push has no picture"):
         env.render()

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from prefrl.run.folder import RunFolder
+from prefrl.run.lock import claimed
 from prefrl.run.study.study import run_study
-from prefrl.run.sweep.worker import claimed
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from prefrl.run.lock import claimed
 from prefrl.run.sweep import engines, worker
 from prefrl.run.sweep.engines import MAX_RESTARTS, import_ray, last_line, run_in_ray, run_locally
-from prefrl.run.sweep.worker import claimed
 
 STAND_IN = """
 import os, pathlib, signal, sys, time

@@ -11,7 +11,7 @@ from tyro.conf import arg
 
 import prefrl.envs
 from prefrl.agents.allocation.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig
-from prefrl.agents.base import resolve_device
+from prefrl.data.devices import resolve_device
 from prefrl.run.environments import make_scalar_env, make_training_env, parse_env_args, restore
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop

@@ -10,10 +10,10 @@ import gymnasium as gym
 import torch
 from tyro.conf import arg
 
-from prefrl.agents.base import resolve_device
 from prefrl.agents.continuous_time.actor_critic import ContinuousActorCritic, ContinuousActorCriticConfig
 from prefrl.agents.continuous_time.control import ContinuousControlConfig
 from prefrl.agents.continuous_time.q_learning import ContinuousQLearning, ContinuousQLearningConfig
+from prefrl.data.devices import resolve_device
 from prefrl.run.environments import make_scalar_env, parse_env_args, restore
 from prefrl.run.evaluate import evaluate
 from prefrl.run.folder import RunFolder

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from tyro.conf import arg
 
-from prefrl.agents.base import resolve_device
 from prefrl.agents.continuous_time.evaluation import MartingaleConfig, MartingaleEvaluation
 from prefrl.agents.continuous_time.task import default_value
+from prefrl.data.devices import resolve_device
 from prefrl.envs.diffusions.dynamics import Policy
 from prefrl.envs.diffusions.riccati import LinearPolicy
 from prefrl.run.environments import make_scalar_env, parse_env_args, restore

@@ -11,9 +11,9 @@ import gymnasium as gym
 import torch
 from tyro.conf import arg
 
-from prefrl.agents.base import resolve_device
-from prefrl.agents.preferences.regret import RegretAgent, RegretConfig
+from prefrl.agents.preferences.regret import RegretAgent
 from prefrl.data import Preferences, load_preferences, save_preferences
+from prefrl.data.devices import resolve_device
 from prefrl.preferences import (
     DeterministicRegret,
     PartialReturn,
@@ -22,6 +22,7 @@ from prefrl.preferences import (
     TeacherKind,
     ask_teacher,
 )
+from prefrl.preferences.reward_fit import RegretConfig
 from prefrl.run.environments import make_scalar_env, parse_env_args, restore
 from prefrl.run.evaluate import evaluate
 from prefrl.run.folder import RunFolder

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from tyro.conf import OmitArgPrefixes, arg
 
-from prefrl.agents.base import Agent, resolve_device
+from prefrl.agents.base import Agent
 from prefrl.agents.preferences.matrix_self_play import MatrixSelfPlay, MatrixSelfPlayConfig
 from prefrl.agents.preferences.self_play import SelfPlay, SelfPlayConfig
+from prefrl.data.devices import resolve_device
 from prefrl.functional.preferences.games import check_preference_matrix, cycle_of_three
 from prefrl.preferences.reward_model import RewardModelConfig
 from prefrl.preferences.trajectories import (

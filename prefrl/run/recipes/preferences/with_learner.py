@@ -9,8 +9,9 @@ import gymnasium as gym
 import numpy as np
 from tyro.conf import arg
 
-from prefrl.agents.base import Agent, resolve_device
+from prefrl.agents.base import Agent
 from prefrl.agents.preferences.learners import LearnerConfig, LearnerKind, make_learner
+from prefrl.data.devices import resolve_device
 from prefrl.envs.wrappers import AgentsAsRows
 from prefrl.run.environments import make_evaluation_env, make_rollout_env, make_scalar_env, parse_env_args
 from prefrl.run.evaluate import Evaluation, evaluate_rows

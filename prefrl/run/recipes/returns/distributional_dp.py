@@ -9,8 +9,8 @@ import gymnasium as gym
 import torch
 from tyro.conf import OmitArgPrefixes, arg
 
-from prefrl.agents.base import resolve_device
 from prefrl.agents.returns.distributional_dp import DistributionalDP, DistributionalDPConfig
+from prefrl.data.devices import resolve_device
 from prefrl.envs.wrappers.stock import StockAugmentation
 from prefrl.run.environments import make_scalar_env, parse_env_args, restore
 from prefrl.run.folder import RunFolder

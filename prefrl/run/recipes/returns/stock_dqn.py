@@ -10,8 +10,8 @@ import gymnasium as gym
 import torch
 from tyro.conf import OmitArgPrefixes, arg
 
-from prefrl.agents.base import resolve_device
 from prefrl.agents.returns.stock_dqn import FROZEN, StockDQN, StockDQNConfig
+from prefrl.data.devices import resolve_device
 from prefrl.envs.wrappers.stock import StockAugmentation, augment
 from prefrl.run.environments import (
     make_evaluation_env,

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import gymnasium as gym
 from tyro.conf import arg
 
-from prefrl.agents.base import resolve_device
 from prefrl.agents.value_based.dqn import DQN, DQNConfig
 from prefrl.data import TransitionDataset, load_transitions
+from prefrl.data.devices import resolve_device
 from prefrl.run.environments import (
     make_evaluation_env,
     make_scalar_env,

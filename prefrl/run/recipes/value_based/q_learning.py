@@ -9,8 +9,8 @@ import gymnasium as gym
 import torch
 from tyro.conf import arg
 
-from prefrl.agents.base import resolve_device
 from prefrl.agents.value_based.q_learning import QLearning, QLearningConfig
+from prefrl.data.devices import resolve_device
 from prefrl.run.environments import make_scalar_env, make_training_env, parse_env_args, restore
 from prefrl.run.evaluate import evaluate, scaled_return
 from prefrl.run.folder import RunFolder

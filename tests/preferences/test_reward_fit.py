@@ -14,10 +14,10 @@ from torch import Tensor
 
 import prefrl.envs  # noqa: F401
 from prefrl.agents import RegretConfig
-from prefrl.agents.preferences.regret import RewardFit
 from prefrl.data import Preferences, Segments
 from prefrl.data.files.human import load_human_preferences
 from prefrl.preferences import PartialReturn, Regret, StepwiseModel, ask_teacher
+from prefrl.preferences.reward_fit import RewardFit
 from prefrl.tabular import TabularMDP, greedy_policy, optimal_policy, scaled_return, successor_features
 from prefrl.tabular.segments import random_pairs
 

@@ -1,0 +1,299 @@
+"""The vector face of any dynamics, on the host or on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import gymnasium as gym
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+from .backend import Array, Backend, Noise, Random, State
+from .checks import check_actions, check_count, check_render_mode, check_seed, restored_state
+from .dynamics import Dynamics
+
+
+class _Rows(NamedTuple):
+    """Where the rows of a batch stand."""
+
+    state: Any
+    elapsed: Array
+    """Steps [n] of the running episode."""
+
+    done: Array
+    """bool [n]: the row ended, and has not started anew."""
+
+
+_Step = tuple[_Rows, tuple[Array, Array, Array, Array, dict[str, Any]]]
+"""Where the rows stand after a step, and what the step returns."""
+
+
+class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
+    """A ``gymnasium.vector.VectorEnv`` that steps all rows at once.
+
+    Arrays are those of the dynamics' backend: numpy, or torch tensors on a device, where the values of
+    actions are trusted. What happens to a row that ended is the autoreset mode's to say:
+
+    - NEXT_STEP (Gymnasium's default): its next step ignores the action and carries the new episode's first
+      observation; that row is no transition, see ``prefrl.data.transition_mask``.
+    - SAME_STEP: it restarts at once. The true successors stand in ``infos["final_obs"]`` (of every row;
+      ``infos["_final_obs"]`` says which rows ended), and likewise what the dynamics report in
+      ``infos["final_info"]``.
+    - DISABLED: it must be reset by ``reset(options={"reset_mask": mask})`` before the next step; on a device
+      this is not checked.
+
+    Args:
+        dynamics: the world.
+        num_envs: number of rows.
+        max_episode_steps: truncate after this many steps (None: never).
+        autoreset_mode: one of ``gymnasium.vector.AutoresetMode`` or its value as a string.
+        render_mode: None or "rgb_array".
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012
+        "render_modes": ["rgb_array"],
+        "render_fps": 8,
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
+
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        num_envs: int = 1,
+        *,
+        max_episode_steps: int | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+    ) -> None:
+        check_render_mode(render_mode, self.metadata["render_modes"])
+        try:
+            self.autoreset_mode = AutoresetMode(autoreset_mode)
+        except ValueError:
+            allowed = [mode.value for mode in AutoresetMode]
+            raise ValueError(f"autoreset_mode is {autoreset_mode!r}; allowed are {allowed}") from None
+        self.num_envs = check_count("num_envs", num_envs)
+        self.max_episode_steps = (
+            None if max_episode_steps is None else check_count("max_episode_steps", max_episode_steps)
+        )
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
+        self.dynamics = dynamics
+        self.render_mode = render_mode
+        self.single_observation_space = dynamics.single_observation_space
+        self.single_action_space = dynamics.single_action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._rng: Random = dynamics.backend.random(None)
+        self._advance = dynamics.backend.compiled(self._advance_all)
+        self._state: State | None = None
+        self._last_actions: Array = None
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        """Start episodes in all rows, or in the rows of ``options["reset_mask"]`` (bool ``[n]``).
+
+        All rows draw from one generator: a list of seeds seeds it as a whole.
+
+        Raises:
+            ValueError: for a wrong seed, mask or option.
+            gymnasium.error.ResetNeeded: if the first reset has a mask.
+        """
+        options = dict(options or {})
+        mask = self._check_mask(options.pop("reset_mask", None))
+        seeds = check_seed(seed, self.num_envs)
+        if seeds is not None:
+            self._rng = self.dynamics.backend.random(seeds)
+        if mask is not None and not self.dynamics.backend.on_device and bool(mask.all()):
+            mask = None
+        self._before_start(every_row=mask is None)
+        start = self.dynamics.initial(self._reset_noise(), options)
+        if mask is None:
+            xp, device = self.dynamics.xp, self.dynamics.backend.device
+            self._state = start
+            self._elapsed = xp.zeros(self.num_envs, dtype=xp.int64, device=device)
+            self._done = xp.zeros(self.num_envs, dtype=xp.bool, device=device)
+        else:
+            rows = self._restart(_Rows(self._state, self._elapsed, self._done), mask, start)
+            self._state, self._elapsed, self._done = rows
+        self._last_actions = None
+        assert self._state is not None
+        return self.dynamics.observe(self._state), self.dynamics.info(self._state)
+
+    def _before_start(self, *, every_row: bool) -> None:
+        """Take note that all rows, or some, are about to draw their starts; for faces that offer more."""
+
+    def _check_mask(self, mask: Any) -> Array:
+        if mask is None:
+            return None
+        if self._state is None:
+            raise gym.error.ResetNeeded("the first reset() must start every row: give no reset_mask")
+        mask = self.dynamics.backend.asarray(mask)
+        if tuple(mask.shape) != (self.num_envs,) or not self.dynamics.xp.isdtype(mask.dtype, "bool"):
+            raise ValueError(f"reset_mask has shape {tuple(mask.shape)} and dtype {mask.dtype}; it must be "
+                             f"({self.num_envs},) and bool")  # fmt: skip
+        return mask
+
+    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        """Advance all rows; see ``gymnasium.vector.VectorEnv.step``.
+
+        Raises:
+            ValueError: if the actions have the wrong shape or kind of number, or (host arrays only) lie
+                outside the space.
+            gymnasium.error.ResetNeeded: before the first reset, or (DISABLED, host arrays only) while a row
+                waits for its reset.
+        """
+        if self._state is None:
+            raise gym.error.ResetNeeded("call reset() before step()")
+        dynamics, mode = self.dynamics, self.autoreset_mode
+        on_device = dynamics.backend.on_device
+        if mode is AutoresetMode.DISABLED and not on_device and bool(self._done.any()):
+            raise gym.error.ResetNeeded("rows that ended must be reset with options={'reset_mask': mask}")
+        actions = check_actions(dynamics, actions, self.action_space, "actions")
+        noise = dynamics.step_noise(self._rng, self.num_envs)
+        before = _Rows(self._state, self._elapsed, self._done)
+        if on_device:
+            # Drawing starts for every row is cheaper than waiting to learn whether any ended.
+            no_start = mode is AutoresetMode.DISABLED or self._never_ends
+            start = None if no_start else self._reset_noise()
+            after, said = self._advance(before, actions, noise, start)
+        else:
+            after, said = self._advance_where_needed(before, actions, noise)
+        self._state, self._elapsed, self._done = after
+        self._last_actions = actions
+        return said
+
+    @property
+    def _never_ends(self) -> bool:
+        return self.dynamics.endless and self.max_episode_steps is None
+
+    def _reset_noise(self) -> Noise:
+        return self.dynamics.reset_noise(self._rng, self.num_envs)
+
+    def _move(self, before: _Rows, actions: Array, noise: Noise) -> tuple[_Rows, Array, Array, Array]:
+        """Step every row; return it, what it pays, and how it ended, before any restart."""
+        xp = self.dynamics.xp
+        state, rewards, terminated = self.dynamics.step(before.state, actions, noise)
+        elapsed = before.elapsed + 1
+        if self.max_episode_steps is None:
+            truncated = xp.zeros_like(terminated)
+        else:
+            truncated = elapsed >= self.max_episode_steps
+        if self.autoreset_mode is AutoresetMode.NEXT_STEP:  # where a row ended, this step is its restart
+            running = ~before.done
+            rewards = xp.where(running, rewards, xp.zeros_like(rewards))
+            terminated, truncated = terminated & running, truncated & running
+        return _Rows(state, elapsed, terminated | truncated), rewards, terminated, truncated
+
+    def _restart(self, rows: _Rows, mask: Array, start: State) -> _Rows:
+        """Return the rows, those of the mask at their start."""
+        where = self.dynamics.xp.where
+        state = {
+            name: where(mask.reshape((-1,) + (1,) * (value.ndim - 1)), start[name], value)
+            for name, value in rows.state.items()
+        }
+        running = ~mask
+        return _Rows(state, rows.elapsed * running, rows.done & running)
+
+    def _advance_all(self, before: _Rows, actions: Array, noise: Noise, start_noise: Noise | None) -> _Step:
+        """Step, and restart what ended, without a look at any value; nothing here is random."""
+        dynamics, infos = self.dynamics, {}
+        after, rewards, terminated, truncated = self._move(before, actions, noise)
+        if self.autoreset_mode is AutoresetMode.SAME_STEP and not self._never_ends:
+            infos = self._final(after)
+        if start_noise is not None:
+            ended = after.done if self.autoreset_mode is AutoresetMode.SAME_STEP else before.done
+            after = self._restart(after, ended, dynamics.initial(start_noise))
+        infos = {**dynamics.info(after.state), **infos}
+        return after, (dynamics.observe(after.state), rewards, terminated, truncated, infos)
+
+    def _final(self, rows: _Rows) -> dict[str, Any]:
+        """Return what SAME_STEP says of all rows before some restart, and which do."""
+        infos = {"final_obs": self.dynamics.observe(rows.state), "_final_obs": rows.done}
+        report = self.dynamics.info(rows.state)
+        return {**infos, "final_info": report, "_final_info": rows.done} if report else infos
+
+    def _advance_where_needed(self, before: _Rows, actions: Array, noise: Noise) -> _Step:
+        """:meth:`_advance_all` on the host, where starts are drawn only when some row needs one."""
+        dynamics, infos = self.dynamics, {}
+        after, rewards, terminated, truncated = self._move(before, actions, noise)
+        ended = after.done
+        if self.autoreset_mode is AutoresetMode.NEXT_STEP:
+            ended = before.done
+        elif self.autoreset_mode is AutoresetMode.SAME_STEP and bool(ended.any()):
+            infos = self._final(after)
+        if self.autoreset_mode is not AutoresetMode.DISABLED and bool(ended.any()):
+            after = self._restart(after, ended, dynamics.initial(self._reset_noise()))
+        infos = {**dynamics.info(after.state), **infos}
+        return after, (dynamics.observe(after.state), rewards, terminated, truncated, infos)
+
+    def render(self) -> tuple[Any, ...] | None:
+        """Return one picture [height, width, 3] per row."""
+        if self.render_mode is None:
+            gym.logger.warn('render() needs gym.make_vec(..., render_mode="rgb_array")')
+            return None
+        if self._state is None:
+            raise gym.error.ResetNeeded("call reset() before render()")
+        actions = self._last_actions
+        return tuple(
+            self.dynamics.draw(self._state, i, None if actions is None else actions[i])
+            for i in range(self.num_envs)
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything a bit-equal continuation needs: state, episode clocks and generator."""
+        if self._state is None:
+            raise gym.error.ResetNeeded("call reset() before state_dict()")
+        return {
+            "state": dict(self._state),
+            "elapsed": self._elapsed,
+            "done": self._done,
+            "rng": self._rng.get_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: if it comes from another environment or number of rows.
+        """
+        backend = self.dynamics.backend
+        self._state = restored_state(self.dynamics, state["state"], self.num_envs)
+        self._elapsed, self._done = backend.asarray(state["elapsed"]), backend.asarray(state["done"])
+        self._rng = backend.random(0)
+        self._rng.set_state(state["rng"])
+        self._last_actions = None
+
+
+class FamilyVectorEnv(BatchedEnv):
+    """Base of vector faces over dynamics with settings.
+
+    Args:
+        num_envs: number of rows.
+        backend: where the arrays live.
+        max_episode_steps: see ``prefrl.envs.core.vector.BatchedEnv``, as for what follows.
+        autoreset_mode: what happens to a row that ended.
+        render_mode: None or "rgb_array".
+        **settings: the arguments of the family's dynamics, as the scalar face's text lists them.
+    """
+
+    dynamics_class: ClassVar[type[Dynamics]]
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        backend: Backend | None = None,
+        max_episode_steps: int | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(
+            self.dynamics_class(backend=backend, **settings),
+            num_envs,
+            max_episode_steps=max_episode_steps,
+            autoreset_mode=autoreset_mode,
+            render_mode=render_mode,
+        )
+        self._settings = settings
