@@ -28,6 +28,7 @@ from rich.table import Table
 from prefrl.agents.base import LearningFailedError
 from prefrl.agents.value_based.dqn import DQNConfig, Loss
 from prefrl.cli import FLAGS, execute
+from prefrl.config import to_json
 from prefrl.envs import MINATAR_IDS
 from prefrl.functional.statistics import (
     bootstrap_interval,
@@ -37,7 +38,6 @@ from prefrl.functional.statistics import (
 from prefrl.run.environments import make_scalar_env
 from prefrl.run.folder import RunFolder, read_json
 from prefrl.run.plot import PALETTE, save_figure, tick_label
-from prefrl.run.recipes.serial import recipe_to_json
 from prefrl.run.recipes.value_based.dqn import TrainDQN
 from prefrl.run.study.study import check_positive, run_study
 from prefrl.run.sweep.engines import run_locally
@@ -213,7 +213,7 @@ class MinAtarStudy:
         self, arm: str, game: str, loss: Loss, rate: float, seed: int, frames: int, sticky: float
     ) -> Trial:
         name = f"{arm.replace(' ', '-')},loss={loss},learning_rate={rate:g},seed={seed}"
-        config = recipe_to_json(self._recipe(game, loss, rate, seed, frames, sticky))
+        config = to_json(self._recipe(game, loss, rate, seed, frames, sticky))
         return Trial(name, seed, {"agent.loss": loss, "agent.learning_rate": rate}, config)
 
     def _tune(self, folder: Path) -> tuple[dict[Loss, float], dict[Loss, dict[str, float | None]]]:

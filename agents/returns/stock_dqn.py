@@ -34,7 +34,6 @@ import torch
 from torch import Tensor, nn
 
 from prefrl.agents.base import Agent
-from prefrl.agents.value_based.dqn import of_actions
 from prefrl.config import check_kinds
 from prefrl.data import Transitions, seeded_generator
 from prefrl.data.devices import make_generator, restore_generator
@@ -49,7 +48,7 @@ from prefrl.functional.returns.objectives import (
 from prefrl.functional.returns.stock_problems import ObjectiveSettings, StockProblem
 from prefrl.functional.value_based.value_distributions import quantile_huber_loss
 from prefrl.nn.flat import FlatParameters
-from prefrl.nn.heads import QuantileHead
+from prefrl.nn.heads import QuantileHead, gather_actions
 from prefrl.nn.torsos import ObservationTorso
 from prefrl.nn.update import AdamUpdate, Network
 
@@ -411,12 +410,12 @@ class StockDQN(Agent):
             stock = config.stock_low + (config.stock_high - config.stock_low) * draws
         moves = config.use_of_stock == STOCK
         next_stock = (stock + batch.returns) / config.gamma if moves else stock
-        taken = of_actions(network(batch.obs, self._fed(stock)), batch.actions - self._first_action)
+        taken = gather_actions(network(batch.obs, self._fed(stock)), batch.actions - self._first_action)
         with torch.no_grad():
             following = self.target(batch.next_obs, self._fed(next_stock))
             chosen_by = self.network(batch.next_obs, self._fed(next_stock)) if config.double else following
             best = self.greedy(chosen_by, next_stock)
-            targets = batch.returns[:, None] + batch.discounts[:, None] * of_actions(following, best)
+            targets = batch.returns[:, None] + batch.discounts[:, None] * gather_actions(following, best)
         losses = quantile_huber_loss(taken, targets, kappa=config.kappa)
         loss = losses @ (batch.weights / batch.weights.sum().clamp(min=1.0))
         return loss, {"train/loss": loss.detach(), "train/target": targets.mean()}

@@ -64,7 +64,7 @@ from prefrl.functional.value_based.value_distributions import (
     two_hot_probs,
 )
 from prefrl.nn.flat import FlatParameters
-from prefrl.nn.heads import CategoricalHead, QuantileHead, ScalarHead
+from prefrl.nn.heads import CategoricalHead, QuantileHead, ScalarHead, gather_actions
 from prefrl.nn.torsos import ObservationTorso
 from prefrl.nn.update import AdamUpdate, Network
 
@@ -442,12 +442,12 @@ class DQN(Agent):
         config, values = self.config, self.network.values
         actions = batch.actions - self._first_action
         outputs = network(batch.obs)
-        taken = of_actions(outputs, actions)  # [B] or [B, m]
+        taken = gather_actions(outputs, actions)  # [B] or [B, m]
         following = self._following(batch)  # [B] or [B, m]
         losses, metrics = self._losses(taken, following, batch)
         if config.cql_alpha:
             q = values(outputs)
-            gap = torch.logsumexp(q, -1) - of_actions(q, actions)
+            gap = torch.logsumexp(q, -1) - gather_actions(q, actions)
             losses = losses + config.cql_alpha * gap
             metrics["train/cql"] = gap.detach().mean()
         weights = batch.weights
@@ -463,9 +463,9 @@ class DQN(Agent):
         outputs = self.target(batch.next_obs)
         if self.config.target_policy == "sarsa":
             assert batch.next_actions is not None
-            return of_actions(outputs, batch.next_actions - self._first_action)
+            return gather_actions(outputs, batch.next_actions - self._first_action)
         chosen_by = self.network(batch.next_obs) if self.config.double else outputs
-        return of_actions(outputs, self.network.values(chosen_by).argmax(-1))
+        return gather_actions(outputs, self.network.values(chosen_by).argmax(-1))
 
     def _losses(self, taken: Tensor, following: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the losses [B] of outputs for the actions taken, and metrics."""
@@ -599,9 +599,3 @@ class DQN(Agent):
                     f"the support [{config.v_min:g}, {config.v_max:g}] cannot hold the dataset's returns, "
                     f"from {low:g} to {high:g}; widen v_min and v_max"
                 )
-
-
-def of_actions(outputs: Tensor, actions: Tensor) -> Tensor:
-    """Return what outputs [B, A] or [B, A, m] hold for actions [B]: [B] or [B, m]."""
-    index = actions.view(-1, *[1] * (outputs.ndim - 1)).expand(-1, 1, *outputs.shape[2:])
-    return outputs.gather(1, index).squeeze(1)

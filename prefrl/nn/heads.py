@@ -7,7 +7,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from prefrl.functional.value_based.value_distributions import expected_value
+from prefrl.functional.value_based.value_distributions import (
+    expected_value,
+)
 
 BISECTIONS = 60
 """Halvings of the bracket in :func:`flattest_log_probs`: past float64's last digit."""
@@ -192,3 +194,9 @@ class QuantileHead(Head):
     def values(self, outputs: Tensor) -> Tensor:
         """Return the means [N, A] of the quantiles."""
         return outputs.mean(-1, dtype=torch.promote_types(outputs.dtype, torch.float32))
+
+
+def gather_actions(outputs: Tensor, actions: Tensor) -> Tensor:
+    """Return what outputs [B, A] or [B, A, m] hold for actions [B]: [B] or [B, m]."""
+    index = actions.view(-1, *[1] * (outputs.ndim - 1)).expand(-1, 1, *outputs.shape[2:])
+    return outputs.gather(1, index).squeeze(1)

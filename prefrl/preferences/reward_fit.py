@@ -27,8 +27,7 @@ from prefrl.tabular import (
 
 @dataclass(frozen=True)
 class RegretConfig:
-    """Settings of :class:`RewardFit`, and of the agent that plans in it; the defaults of the paper's delivery
-    study where it has them."""
+    """Settings of :class:`RewardFit`; the defaults of the paper's delivery study where it has them."""
 
     preference_model: Literal["regret", "partial-return"] = "regret"
     """What a preference is taken to be about."""

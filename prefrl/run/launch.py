@@ -6,9 +6,9 @@ import sys
 import time
 from pathlib import Path
 
+from prefrl.config import from_json, to_json
 from prefrl.data.files.atomic import remove_stale_temporaries
 from prefrl.run.lock import claimed
-from prefrl.run.recipes.serial import recipe_from_json, recipe_to_json
 
 from .evaluate import evaluate
 from .folder import RunFolder, write_json
@@ -33,7 +33,7 @@ def train(
     """
     if out is None:
         out = Path("runs") / f"{name}-{recipe.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    config = {"recipe": name, "config": recipe_to_json(recipe)}
+    config = {"recipe": name, "config": to_json(recipe)}
     folder = RunFolder.create(out, config, quiet=quiet)
     with claimed(folder.path):
         try:
@@ -74,7 +74,7 @@ def resume(run: Path, *, progress_bar: bool = False, quiet: bool = False, patien
 def open_recipe(folder: RunFolder) -> Recipe:
     """Return the recipe that a run folder was made for; ValueError if its ``config.json`` is no good."""
     try:
-        recipe: Recipe = recipe_from_json(load_recipe(folder.config["recipe"]), folder.config["config"])
+        recipe: Recipe = from_json(load_recipe(folder.config["recipe"]), folder.config["config"])
     except ValueError as error:
         raise ValueError(f"{folder.config_path}: {error}") from error
     return recipe

@@ -162,7 +162,7 @@ class Study:
 def test_a_study_that_fails_leaves_what_it_made(
     works: bool, error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prefrl.run.study.study.recipe_to_json", lambda study: {})
+    monkeypatch.setattr("prefrl.run.study.study.to_json", lambda study: {})
     with pytest.raises(error, match="no luck"):
         run_study(Study(tmp_path / "run", works, error))
     assert (tmp_path / "run").exists() == works

@@ -348,9 +348,9 @@ def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(uninterrupted: Path, tm
 
 
 def test_a_folder_killed_before_its_first_checkpoint_starts_over(uninterrupted: Path, tmp_path: Path) -> None:
+    from prefrl.config import to_json
     from prefrl.run.folder import RunFolder
-    from prefrl.run.recipes.serial import recipe_to_json
 
-    RunFolder.create(tmp_path / "run", {"recipe": "q_learning", "config": recipe_to_json(LONG)})
+    RunFolder.create(tmp_path / "run", {"recipe": "q_learning", "config": to_json(LONG)})
     resume(tmp_path / "run", quiet=True)
     assert_same_run(tmp_path / "run", uninterrupted)

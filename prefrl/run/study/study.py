@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 import torch
 
+from prefrl.config import to_json
 from prefrl.data.files.atomic import remove_stale_temporaries
 from prefrl.run.folder import RunFolder, read_json
 from prefrl.run.launch import resume, train
 from prefrl.run.lock import claimed
 from prefrl.run.recipes import recipe_name
-from prefrl.run.recipes.serial import recipe_to_json
 from prefrl.run.settings import flatten
 
 MAY_DIFFER = ("out", "jobs")
@@ -50,7 +50,7 @@ def run_study(study: Study, *, resumable: bool = False) -> Path:
         BlockingIOError: if another process works on it.
     """
     torch.set_num_threads(1)
-    config = {"recipe": Path(sys.argv[0]).stem, "config": recipe_to_json(study)}
+    config = {"recipe": Path(sys.argv[0]).stem, "config": to_json(study)}
     begun = resumable and (study.out / "config.json").exists()
     folder = _reopen(study.out, config) if begun else RunFolder.create(study.out, config, quiet=True)
     with claimed(folder.path) if resumable else nullcontext():
@@ -89,7 +89,7 @@ def finish_run(recipe: Any, path: Path) -> dict[str, Any]:
     if not (path / "config.json").exists():
         train(recipe_name(recipe), recipe, path, quiet=True)
     else:
-        _reopen(path, {"recipe": recipe_name(recipe), "config": recipe_to_json(recipe)})
+        _reopen(path, {"recipe": recipe_name(recipe), "config": to_json(recipe)})
         resume(path, quiet=True)
     result: dict[str, Any] = read_json(path / "result.json")
     return result

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefrl.config import from_json, to_json
 from prefrl.run.folder import RunFolder, read_json, write_json
 from prefrl.run.recipes import load_recipe
-from prefrl.run.recipes.serial import recipe_from_json, recipe_to_json
 from prefrl.run.settings import flatten, full_name, nest, parse_setting, setting_types
 
 MAX_NAME = 150
@@ -57,7 +57,7 @@ def make_trials(recipe: str, seeds: Sequence[int], settings: Mapping[str, Sequen
     for values in itertools.product(*grid.values(), seeds):
         # Tuples and paths become what they are in a config.json.
         given = json.loads(json.dumps(dict(zip([*grid, "seed"], values, strict=True)), default=str))
-        config = recipe_to_json(recipe_from_json(recipe_class, nest(given)))
+        config = to_json(from_json(recipe_class, nest(given)))
         chosen = {name: flatten(config)[name] for name in grid}
         trial = Trial(trial_name({**chosen, "seed": given["seed"]}), given["seed"], chosen, config)
         if trial.name in trials:
