@@ -92,7 +92,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check every field, and keep it as its annotation says (a list as a tuple, ...)."""
-        for name, annotation in field_types(type(self)).items():
+        kind: Any = type(self)
+        for name, annotation in field_types(kind).items():
             object.__setattr__(self, name, checked(annotation, getattr(self, name), name))
         self.check()
 
@@ -254,11 +255,12 @@ def from_json(settings: type[SettingsType], content: Any, where: str = "") -> Se
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"{where.rstrip('.') or 'config'} is {content!r}; it must be an object")
-    known = field_types(settings)
+    kind: Any = settings
+    known = field_types(kind)
     unknown = sorted(set(content) - set(known))
     if unknown:
         raise ValueError(f"{where}{unknown[0]} is unknown; {settings.__name__} has {sorted(known)}")
-    for field in dataclasses.fields(settings):  # type: ignore[arg-type]
+    for field in dataclasses.fields(kind):
         required = field.init and field.default is field.default_factory is dataclasses.MISSING
         if required and field.name not in content:
             raise ValueError(f"{where}{field.name} is missing")
