@@ -25,6 +25,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -39,29 +40,24 @@ from torch.utils._pytree import tree_leaves
 
 import prefrl.agents
 import prefrl.envs
-from prefrl.agents import base
-from prefrl.agents.actor_critic import mbpo, soft_actor_critic
 from prefrl.agents.actor_critic.box import SAC, SACConfig
 from prefrl.agents.actor_critic.mbpo import MBPO
 from prefrl.agents.actor_critic.mbpo_config import MBPOConfig
 from prefrl.agents.allocation.baselines import AllocationBaseline, AllocationBaselineConfig, Resolving
 from prefrl.agents.allocation.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig
 from prefrl.agents.base import Agent, Spaces
-from prefrl.agents.continuous_time import control as continuous_control
-from prefrl.agents.continuous_time import evaluation as martingale
 from prefrl.agents.continuous_time.actor_critic import ContinuousActorCritic
 from prefrl.agents.continuous_time.evaluation import MartingaleEvaluation
 from prefrl.agents.continuous_time.q_learning import ContinuousQLearning
-from prefrl.agents.preferences import heron, matrix_self_play, preference_rl, regret
+from prefrl.agents.preferences import matrix_self_play
 from prefrl.agents.preferences.heron import Heron, HeronConfig
 from prefrl.agents.preferences.learners import LearnerConfig
 from prefrl.agents.preferences.matrix_self_play import MatrixSelfPlay, MatrixSelfPlayConfig
 from prefrl.agents.preferences.preference_rl import PreferenceRL, PreferenceRLConfig
 from prefrl.agents.preferences.regret import RegretAgent
-from prefrl.agents.returns import stock_dqn
 from prefrl.agents.returns.distributional_dp import DistributionalDP, DistributionalDPConfig
 from prefrl.agents.returns.stock_dqn import StockDQN, StockDQNConfig
-from prefrl.agents.value_based import dqn, q_learning
+from prefrl.agents.value_based import dqn
 from prefrl.agents.value_based.dqn import DQN, DQNConfig
 from prefrl.agents.value_based.q_learning import QLearning, QLearningConfig
 from prefrl.data import Preferences, TransitionDataset, Transitions
@@ -75,7 +71,7 @@ from prefrl.envs.wrappers import AgentsAsRows
 from prefrl.envs.wrappers.stock import StockAugmentation, VectorStockAugmentation
 from prefrl.functional.preferences.games import cycle_of_three
 from prefrl.nn import ensemble
-from prefrl.preferences import PartialReturn, RewardModelConfig, ask_teacher
+from prefrl.preferences import PartialReturn, RewardModelConfig, ask_teacher, reward_fit
 from prefrl.preferences.reward_fit import RegretConfig, RewardFit
 from prefrl.run.stepping import Stepper
 from prefrl.tabular import BackwardInduction, FiniteHorizon, StockLattice, TabularMDP
@@ -209,7 +205,7 @@ def regret_case(lottery: bool = False, **settings: Any) -> Case:
             "build_policy_set": lambda mdps, *_, **__: Prepared(mode, tables, mdps),
             "logistic_regression": lambda inputs, *_, **__: inputs.new_zeros(len(inputs), inputs.shape[-1]),
         }
-        with mock.patch.multiple(regret, **done_before):
+        with mock.patch.multiple(reward_fit, **done_before):
             agent = RegretAgent(env, config, fake_preferences(mode, answers), device=DEVICE)
             agent.update()  # the convex fit is solved at the first update
         obs = torch.zeros(7, dtype=torch.int64, device=DEVICE)
@@ -768,9 +764,11 @@ WRONG: dict[str, tuple[Case, str]] = {
 }
 
 
-GENERATING = (base, continuous_control, dqn, heron, martingale, matrix_self_play, mbpo, preference_rl,
-              q_learning, regret, soft_actor_critic, stock_dqn)  # fmt: skip
-"""Modules that make generators of their own."""
+def generating() -> list[ModuleType]:
+    """Return the modules that make generators of their own."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("prefrl.")]
+    return [module for module in modules if getattr(module, "make_generator", None) is make_generator]
+
 
 HOST_BOUND = {
     "SB3Agent": "Stable-Baselines3 keeps its buffers in host memory",
@@ -784,7 +782,7 @@ def run_case(case: Case) -> str:
     mode = FakeTensorMode()
     try:
         with ExitStack() as stack:
-            for module in GENERATING:
+            for module in generating():
                 stack.enter_context(mock.patch.object(module, "make_generator", on_host))
             stack.enter_context(mode)  # and no default device: an agent has to know its own
             step = case(mode)
@@ -839,8 +837,8 @@ def test_a_wrong_agent_is_found_out(outcomes: dict[str, str], name: str) -> None
 
 def test_every_agent_is_among_the_cases() -> None:
     found = set()
-    for module in pkgutil.walk_packages(prefrl.agents.__path__):
-        for name, value in vars(importlib.import_module(f"prefrl.agents.{module.name}")).items():
+    for module in pkgutil.walk_packages(prefrl.agents.__path__, "prefrl.agents."):
+        for name, value in vars(importlib.import_module(module.name)).items():
             if inspect.isclass(value) and issubclass(value, Agent) and not inspect.isabstract(value):
                 found.add(name)
     assert found == {name.split(",")[0] for name in CASES} | set(HOST_BOUND)
