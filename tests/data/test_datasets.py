@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from prefrl.data import TransitionDataset, load_transitions, save_transitions
 from prefrl.data.datasets import FORMAT, space_dtype
