@@ -42,7 +42,7 @@ def test_vector_environments_of_sb3_are_refused_by_every_agent() -> None:
     assert len(agents) >= 15
     for kind in agents:
         with pytest.raises(
-            TypeError, match="^env is a DummyVecEnv of Stable-Baselines3; give a Gymnasium env"
+            TypeError, match=r"^env is a DummyVecEnv of Stable-Baselines3; give a Gymnasium env"
         ):
             kind(env)
 

@@ -72,8 +72,8 @@ def preference_cross_entropy(
             log-odds would be every label for every comparison.
     """
     if labels.shape != logit.shape[logit.ndim - labels.ndim :] or labels.ndim > logit.ndim:
-        raise ValueError(f"labels have shape {list(labels.shape)} and the log-odds {list(logit.shape)}; give one "
-                         "label for each comparison")  # fmt: skip
+        raise ValueError(f"labels have shape {list(labels.shape)} and the log-odds {list(logit.shape)}; give "
+                         "one label for each comparison")  # fmt: skip
     if uniform_logit is None:
         # -logsigmoid(-z) is softplus(z); torch's own softplus drops exp(-z) once z exceeds 20.
         return -logsigmoid(-logit) - labels * logit
