@@ -221,6 +221,7 @@ def space_dtype(space: gym.Space[Any]) -> torch.dtype:
 
 
 def shifted_actions(actions: Tensor, going: Tensor) -> Tensor:
+    """Return the next rows' actions [N, ...], a row's own where nothing goes on."""
     where = torch.arange(len(going))
     return actions[torch.where(going, where + 1, where).clamp(max=len(actions) - 1)]
 
@@ -239,6 +240,7 @@ def _rows(rewards: Tensor) -> int:
 
 
 def check_flags(name: str, flags: Tensor, count: int) -> None:
+    """Raise ValueError unless flags are bool [count]."""
     if flags.dtype != torch.bool or tuple(flags.shape) != (count,):
         raise ValueError(f"{name} are {flags.dtype} {list(flags.shape)}; they must be bool [{count}]")
 
