@@ -14,7 +14,6 @@ if not __name__.startswith("prefrl."):
     raise ImportError(f"import this package as 'prefrl.envs', not as {__name__!r}")
 
 from importlib import import_module
-from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -111,17 +110,6 @@ gym.register("prefrl/Distracted-v0", entry_point="prefrl.envs.wrappers.distracto
 def bare_id(env_id: str) -> str:
     """Return an id without the module to import, as in ``prefrl.envs:prefrl/Delivery-v0``."""
     return env_id.removeprefix("prefrl.envs:")
-
-
-def dynamics_class(env_id: str) -> Any:
-    """Return the class of an environment of :data:`REGISTRY`; KeyError for any other."""
-    return resolve_name(REGISTRY[bare_id(env_id)].dynamics)
-
-
-def id_of(dynamics: Any) -> str | None:
-    """Return the id in :data:`REGISTRY` of a dynamics' class; None for one of your own."""
-    place = f"{type(dynamics).__module__}:{type(dynamics).__qualname__}"
-    return next((env_id for env_id, entry in REGISTRY.items() if entry.dynamics == place), None)
 
 
 def make_device(

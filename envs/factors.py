@@ -15,6 +15,7 @@ import array_api_compat
 import numpy as np
 
 from prefrl.envs.core.backend import Array
+from prefrl.envs.core.face import registered_id
 
 ANT_JOINTS = slice(5, 13)
 """Where Ant-v5 observes its eight joint angles: after height and orientation of the torso."""
@@ -199,8 +200,6 @@ def factors_of(env: Any) -> Factors:
     Raises:
         ValueError: if it has none.
     """
-    from . import id_of
-
     inner = env.unwrapped
     rows = getattr(inner, "envs", None)  # of Gymnasium's SyncVectorEnv
     if rows and hasattr(rows[0].unwrapped, "factor_names"):
@@ -210,7 +209,7 @@ def factors_of(env: Any) -> Factors:
                        lambda step: step.infos["factors"], ("factors",))  # fmt: skip
     spec = getattr(env, "spec", None) or getattr(inner, "spec", None)
     # Gymnasium's registry did not make an on-device environment: it has no spec
-    env_id = getattr(spec, "id", None) or id_of(getattr(inner, "dynamics", None))
+    env_id = getattr(spec, "id", None) or registered_id(getattr(inner, "dynamics", None))
     if env_id not in FACTORS:
         raise ValueError(f"{env_id or type(inner).__name__} has no factors; there are some for "
                          f"{sorted(FACTORS)} (see prefrl.envs.factors.register_factors)")  # fmt: skip

@@ -7,6 +7,8 @@ from functools import wraps
 from pkgutil import resolve_name
 from typing import Any
 
+import gymnasium as gym
+
 from .checks import check_render_mode
 from .dynamics import Dynamics, Episodes
 
@@ -24,6 +26,19 @@ def make_dynamics(dynamics: Dynamics | type[Dynamics] | str, settings: Mapping[s
         return dynamics
     found: type[Dynamics] = resolve_name(dynamics) if isinstance(dynamics, str) else dynamics
     return found(**settings)
+
+
+def registered_dynamics(env_id: str) -> type[Dynamics]:
+    """Return the class whose faces Gymnasium's registry makes for an id; KeyError if it makes none."""
+    place = gym.registry[env_id].kwargs["dynamics"]
+    found: type[Dynamics] = resolve_name(place) if isinstance(place, str) else place
+    return found
+
+
+def registered_id(dynamics: Any) -> str | None:
+    """Return the first id that is registered with where the class of these dynamics is; None if none is."""
+    place = f"{type(dynamics).__module__}:{type(dynamics).__qualname__}"
+    return next((spec.id for spec in gym.registry.values() if spec.kwargs.get("dynamics") == place), None)
 
 
 class Face:

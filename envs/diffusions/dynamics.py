@@ -28,6 +28,7 @@ from typing_extensions import Self
 from prefrl.envs.core.backend import Array, Backend, Noise, Random, State
 from prefrl.envs.core.checks import check_count, check_number, reject_unknown_options
 from prefrl.envs.core.dynamics import Dynamics
+from prefrl.envs.core.face import registered_dynamics, registered_id
 
 Floats = NDArray[np.float64]
 
@@ -247,9 +248,7 @@ class DiffusionDynamics(Dynamics):
 
     def diffusion_to_json(self) -> str:
         """Return what :func:`diffusion_from_json` reads; "" for a family of your own."""
-        from prefrl.envs import id_of
-
-        env_id = id_of(self)
+        env_id = registered_id(self)
         if env_id is None:
             return ""
         content = {"env_id": env_id, "settings": self._settings}
@@ -367,11 +366,9 @@ def diffusion_from_json(text: str) -> DiffusionDynamics:
     Raises:
         ValueError: if it describes none.
     """
-    from prefrl.envs import dynamics_class
-
     try:
         content = json.loads(text)
-        dynamics = dynamics_class(content["env_id"])(**content["settings"])
+        dynamics = registered_dynamics(content["env_id"])(**content["settings"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{text!r} describes no diffusion: {error}") from error
     if not isinstance(dynamics, DiffusionDynamics):

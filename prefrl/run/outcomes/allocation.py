@@ -14,6 +14,7 @@ import prefrl.envs
 from prefrl.agents.allocation.baselines import AllocationBaseline
 from prefrl.agents.allocation.dual_mirror_descent import DualMirrorDescent
 from prefrl.envs.allocation.dynamics import AllocationDynamics
+from prefrl.envs.core.face import registered_dynamics
 from prefrl.envs.core.vector import BatchedEnv
 
 Floats = NDArray[np.float64]
@@ -119,9 +120,10 @@ def regret_slope(horizons: Sequence[int], regrets: Sequence[Floats], *, seed: in
 
 def has_instances(env_id: str) -> bool:
     """Whether an environment of prefrl is one of many that are drawn from an ``instance_seed``."""
-    if prefrl.envs.bare_id(env_id) not in prefrl.envs.REGISTRY:
+    env_id = prefrl.envs.bare_id(env_id)
+    if env_id not in prefrl.envs.REGISTRY:
         return False
-    return "instance_seed" in inspect.signature(prefrl.envs.dynamics_class(env_id)).parameters
+    return "instance_seed" in inspect.signature(registered_dynamics(env_id)).parameters
 
 
 RESERVED = ("horizon", "stop_when_empty", "max_episode_steps", "autoreset_mode", "backend")
