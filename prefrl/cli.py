@@ -55,7 +55,7 @@ class ListCommand:
             assert env.spec is not None
             spaces = (brief(env.observation_space), brief(env.action_space))
             limit = env.spec.max_episode_steps
-            environments.add_row(env_id, *spaces, str(limit or "own"), summary(type(env.unwrapped)))
+            environments.add_row(env_id, *spaces, str(limit or "own"), summary(env.unwrapped))
         for table in (agents, environments):
             table.columns[0].no_wrap = True
             Console().print(table)

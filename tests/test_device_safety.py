@@ -64,9 +64,10 @@ from prefrl.data import Preferences, TransitionDataset, Transitions
 from prefrl.data.devices import make_generator
 from prefrl.envs.allocation.hindsight import Optimum
 from prefrl.envs.core.device import TorchBackend
+from prefrl.envs.core.vector import BatchedEnv
 from prefrl.envs.diffusions.riccati import LinearPolicy
-from prefrl.envs.grids.delivery import DeliveryVectorEnv
-from prefrl.envs.grids.random_grid import RandomGridVectorEnv
+from prefrl.envs.grids.delivery import DeliveryDynamics
+from prefrl.envs.grids.random_grid import RandomGridDynamics
 from prefrl.envs.wrappers import AgentsAsRows
 from prefrl.envs.wrappers.stock import StockAugmentation, VectorStockAugmentation
 from prefrl.functional.preferences.games import cycle_of_three
@@ -115,9 +116,9 @@ def q_learning_case(kind: type[QLearning] = QLearning, lottery: bool = False, mo
         backend = TorchBackend(DEVICE, generator_device="cpu")
         settings: dict[str, Any] = {"backend": backend, "autoreset_mode": mode, "max_episode_steps": 5}
         if lottery:
-            env: Any = RandomGridVectorEnv(16, layout_seed=1, stochastic=True, **settings)
+            env: Any = BatchedEnv(RandomGridDynamics, 16, layout_seed=1, stochastic=True, **settings)
         else:
-            env = DeliveryVectorEnv(16, **settings)
+            env = BatchedEnv(DeliveryDynamics, 16, **settings)
         agent = kind(env, QLearningConfig(), device=DEVICE)
         stepper = Stepper(agent)
         stepper.reset()
@@ -251,7 +252,7 @@ def dqn_case(mode: str = "NextStep", kind: type[DQN] = DQN, **settings: Any) -> 
 
     def make(_: FakeTensorMode) -> Step:
         backend = TorchBackend(DEVICE, generator_device="cpu")
-        env = DeliveryVectorEnv(16, backend=backend, autoreset_mode=mode, max_episode_steps=5)
+        env = BatchedEnv(DeliveryDynamics, 16, backend=backend, autoreset_mode=mode, max_episode_steps=5)
         agent = kind(env, DQNConfig(**{**DQN_SETTINGS, **settings}), device=DEVICE)
         stepper = Stepper(agent)
         stepper.reset()

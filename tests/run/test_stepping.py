@@ -12,7 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import prefrl.envs
 from prefrl.agents import QLearning
 from prefrl.data import Transitions
-from prefrl.envs.grids.delivery import DeliveryVectorEnv
+from prefrl.envs.core.vector import BatchedEnv
+from prefrl.envs.grids.delivery import DeliveryDynamics
 from prefrl.run.loop import Metrics, learn
 from prefrl.run.stepping import DeviceEpisodes, HostEpisodes, OneRow, Stepper
 
@@ -42,9 +43,9 @@ def sync(mode: AutoresetMode) -> Any:
 FACES = {
     "scalar": lambda mode: gym.make(ENV, max_episode_steps=LIMIT),
     "sync": sync,
-    "vector": lambda mode: DeliveryVectorEnv(8, max_episode_steps=LIMIT, autoreset_mode=mode),
+    "vector": lambda mode: BatchedEnv(DeliveryDynamics, 8, max_episode_steps=LIMIT, autoreset_mode=mode),
     "wrapped": lambda mode: gym.wrappers.vector.RecordEpisodeStatistics(
-        DeliveryVectorEnv(8, max_episode_steps=LIMIT, autoreset_mode=mode)
+        BatchedEnv(DeliveryDynamics, 8, max_episode_steps=LIMIT, autoreset_mode=mode)
     ),
     "device": lambda mode: prefrl.envs.make_device(ENV, 8, max_episode_steps=LIMIT, autoreset_mode=mode),
 }

@@ -19,7 +19,7 @@ from prefrl.agents.continuous_time.evaluation import MartingaleEvaluation
 from prefrl.agents.continuous_time.task import DTYPE
 from prefrl.data.devices import make_generator
 from prefrl.envs.diffusions.dynamics import Policy
-from prefrl.envs.diffusions.mean_variance import MeanVarianceFace, MeanVariancePolicy
+from prefrl.envs.diffusions.mean_variance import MeanVarianceDynamics, MeanVariancePolicy
 from prefrl.envs.diffusions.riccati import LinearPolicy
 from prefrl.nn.gaussian_policies import AffineGaussian
 from prefrl.run.environments import make_training_env, parse_env_args
@@ -223,7 +223,7 @@ def policy_outcome(agent: Agent, env: Any, temperature: float, seed: int) -> dic
     n_paths = max(100, min(PATHS, NUMBERS // task.num_steps))
     paths = face.simulate(_Learned(agent), n_paths, device=agent.device, seed=seed)
     found = {"value": float((paths.reward_rates.sum(0) * task.dt + paths.terminal_rewards).mean())}
-    if isinstance(face, MeanVarianceFace):
+    if isinstance(face.diffusion, MeanVarianceDynamics):
         wealth = paths.x[-1, :, 0]
         found |= {"terminal_mean": float(wealth.mean()), "terminal_variance": float(wealth.var())}
     return found
