@@ -13,7 +13,7 @@ from prefrl.agents.actor_critic.mbpo import MBPO
 from prefrl.agents.actor_critic.mbpo_config import MBPOConfig, Preset, mbpo_preset
 from prefrl.run.environments import make_scalar_env, restore, small_networks
 from prefrl.run.folder import RunFolder
-from prefrl.run.recipes.box import BoxRecipe
+from .box import BoxRecipe
 
 FROM_PRESET = MBPOConfig()
 """Stands for the preset's settings, which depend on the environment."""
