@@ -4,10 +4,10 @@ A recipe adds settings and says three things: in which environment, which agent,
 
     @dataclass(frozen=True)
     class TrainMine(SteppingRecipe):
-        \"""The line that ``prefrl list`` shows.\"""
+        "The line that ``prefrl list`` shows."
 
         agent: MineConfig = field(default_factory=MineConfig)
-        \"""Settings of the agent.\"""
+        "Settings of the agent."
 
         def make_agent(self, env: Any) -> Mine:
             return Mine(env, self.agent, device=self.device, seed=self.seed)
@@ -100,8 +100,12 @@ class Recipe(Settings, ABC):
     def make_agent(self, env: Any) -> Agent:
         """Return a fresh agent; to train it, also with what :meth:`given` returned."""
 
-    def keep(self, folder: RunFolder, given: dict[str, Any]) -> None:
-        """Keep what the agent was given, since a run must not depend on the first files to be resumed."""
+    def begin(self, agent: Any, folder: RunFolder, given: dict[str, Any]) -> None:
+        """Do what comes before training.
+
+        Refuse what is better known before it than after; keep what the agent was given, so that a resumed
+        run does not depend on the first files.
+        """
 
     @abstractmethod
     def timesteps(self, agent: Any) -> int:
@@ -130,7 +134,7 @@ class Recipe(Settings, ABC):
             started = time.perf_counter()
             agent = self.make_agent(env, **given)
             making = time.perf_counter() - started  # with solvers, no small part of the work
-            self.keep(folder, given)
+            self.begin(agent, folder, given)
             loop = self.train(agent, folder, resume=resume, progress_bar=progress_bar)
             agent.save(folder.path / "agent.pt")
             return {
@@ -238,7 +242,7 @@ class EvaluatedRecipe(SteppingRecipe):
         """Return a vector environment on the host with a row per episode."""
         return make_evaluation_env(*self.made, episodes)
 
-    def evaluations(self) -> Evaluation:
+    def evaluations(self) -> Evaluation | None:
         """See :meth:`Recipe.evaluations`."""
         every = self.eval_every or max(1, self.total_timesteps // self.evaluated)
         return Evaluation(self.evaluation_env(self.eval_episodes), every=every, seed=self.seed)
