@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from prefrl.envs.diffusions.mean_variance import MeanVarianceDynamics, MeanVaria
 from prefrl.envs.diffusions.riccati import LinearPolicy
 from prefrl.nn.gaussian_policies import AffineGaussian
 from prefrl.run.environments import make_training_env, parse_env_args
-from prefrl.run.plot import PALETTE, tidy
+from prefrl.run.plot import PALETTE, save_figure, tidy
 
 Floats = NDArray[np.float64]
 
@@ -162,6 +163,13 @@ def panels(count: int, *, height: float = 3.6) -> tuple[Figure, Sequence[Axes]]:
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, count, squeeze=False)[0]
     return figure, list(axes)
+
+
+def save_values(path: Path, comparisons: dict[str, Comparison], *, title: str) -> None:
+    """Draw learned value functions beside the true one as a PNG; see :func:`draw_values`."""
+    figure, (axes,) = panels(1)
+    draw_values(axes, comparisons, title=title)
+    save_figure(figure, path)
 
 
 def true_policy(env: Any, temperature: float) -> dict[str, Any] | None:
