@@ -266,7 +266,7 @@ def _check_wrapper(wrapper: Any, allowed: tuple[type, ...]) -> None:
 def _check_class(given: type, between: tuple[type, ...], known: type) -> None:
     """Refuse a class that changes methods of the one that is known."""
     changed = {name for kind in between for name in vars(kind) if hasattr(known, name)}
-    changed = {name for name in changed if not name.startswith("__")} - UNREAD
+    changed = {name for name in changed if not name.startswith(("__", "_abc_"))} - UNREAD
     if changed:
         names = ", ".join(sorted(changed))
         raise ValueError(f"{given.__qualname__} changes {names} of {known.__qualname__}, so that it is not "

@@ -49,11 +49,11 @@ class ScalarEnv(Face, gym.Env[Any, Any]):
         super().reset(seed=seed)
         self._rng.generator = self.np_random
         self._start_rng = self._rng.get_state() if self.dynamics.foretells else None
-        self._state = self.dynamics.initial(self.dynamics.reset_noise(self._rng, 1), options)
-        self._last_action = None
+        state = self.dynamics.initial(self.dynamics.reset_noise(self._rng, 1), options)
+        self._state, self._last_action = state, None
         if self.render_mode == "human":
             self.render()
-        return self._observation(), self._info()
+        return self._said(self.dynamics, state)
 
     def _episodes(self) -> Episodes:
         return Episodes(self._state, self._start_rng, None, restarts=False, max_episode_steps=None)
@@ -65,15 +65,16 @@ class ScalarEnv(Face, gym.Env[Any, Any]):
             ValueError: if the action lies outside the action space.
             gymnasium.error.ResetNeeded: before the first reset.
         """
-        if self._state is None:
+        state, dynamics = self._state, self.dynamics  # once: a class with __getattr__ looks up slowly
+        if state is None:
             raise gym.error.ResetNeeded("call reset() before step()")
         actions = self._one_row(action)
-        noise = self.dynamics.step_noise(self._rng, 1)
-        self._state, rewards, terminated = self.dynamics.step(self._state, actions, noise)
-        self._last_action = actions[0]
+        state, rewards, terminated = dynamics.step(state, actions, dynamics.step_noise(self._rng, 1))
+        self._state, self._last_action = state, actions[0]
         if self.render_mode == "human":
             self.render()
-        return self._observation(), float(rewards[0]), bool(terminated[0]), False, self._info()
+        obs, info = self._said(dynamics, state)
+        return obs, float(rewards[0]), bool(terminated[0]), False, info
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything a bit-equal continuation needs: state and generator (wrappers have their own)."""
@@ -106,18 +107,16 @@ class ScalarEnv(Face, gym.Env[Any, Any]):
         row: NDArray[Any] = check_actions(self.dynamics, action, space, "action")[None]
         return row
 
-    def _observation(self) -> Any:
-        assert self._state is not None
-        obs = self.dynamics.observe(self._state)
+    def _said(self, dynamics: Dynamics, state: State) -> tuple[Any, dict[str, Any]]:
+        """Return the observation of the only row, and the dynamics' report on it, numbers as Python's own."""
+        obs, report = dynamics.observe(state), dynamics.info(state)
         if isinstance(obs, dict):
-            return {name: values[0] for name, values in obs.items()}
-        return int(obs[0]) if self._integer_obs else obs[0]
-
-    def _info(self) -> dict[str, Any]:
-        """Return the dynamics' report on the only row; numbers as Python's own."""
-        assert self._state is not None
-        report = self.dynamics.info(self._state)
-        return {
+            obs = {name: values[0] for name, values in obs.items()}
+        else:
+            obs = int(obs[0]) if self._integer_obs else obs[0]
+        if not report:
+            return obs, {}
+        return obs, {
             name: values[0].item() if values.ndim == 1 else values[0].copy()
             for name, values in report.items()
         }
