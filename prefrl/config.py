@@ -174,7 +174,7 @@ def _plain(value: Any) -> Any:
 
 def _real(value: Any, name: str, infinite: bool) -> float:
     plain = _plain(value)
-    if not isinstance(plain, numbers.Real) or isinstance(plain, bool):
+    if isinstance(plain, bool) or not isinstance(plain, numbers.Real):
         raise TypeError(f"{name} is {value!r}; it must be of type float")
     try:
         real = float(plain)
