@@ -401,7 +401,7 @@ def test_a_network_steers_and_learns():
         ("actor_critic", {"policy": "cubic"}, "policy is 'cubic'"),
         ("actor_critic", {"lam": 2.0}, "lam is 2.0"),
         ("actor_critic", {"policy_rate": 0.0}, "policy_rate is 0.0"),
-        ("actor_critic", {"hidden": (0,)}, r"hidden is \(0,\)"),
+        ("actor_critic", {"hidden": (0,)}, r"hidden\[0\] is 0"),
         ("q_learning", {"normalizer": "half"}, "normalizer is 'half'"),
         ("q_learning", {"temperature": 0.0}, "temperature is 0"),
     ],
