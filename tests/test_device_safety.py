@@ -388,10 +388,10 @@ def stepped(agent: Agent) -> Step:
 BOX_SETTINGS: dict[str, Any] = {"hidden": (8,), "batch_size": 5, "learning_starts": 16, "buffer_size": 800}
 
 
-def box_env(mode: str = "SameStep") -> Any:
-    """Sixteen pendulums on the accelerator."""
+def box_env(mode: str = "SameStep", num_envs: int = 16) -> Any:
+    """Pendulums on the accelerator."""
     return prefrl.envs.make_device(
-        "prefrl/Pendulum-v0", 16, device=DEVICE, generator_device="cpu", max_episode_steps=5,
+        "prefrl/Pendulum-v0", num_envs, device=DEVICE, generator_device="cpu", max_episode_steps=5,
         autoreset_mode=mode,
     )  # fmt: skip
 
@@ -409,15 +409,16 @@ def sac_case(mode: str = "SameStep", **settings: Any) -> Case:
 def mbpo_case(kind: type[MBPO] = MBPO, **settings: Any) -> Case:
     """MBPO on the accelerator: every step fits, imagines, looks at the critics and improves the policy.
 
-    A fit asks once per epoch whether to go on, which is left out.
+    A fit asks once per epoch whether to go on, which is left out. Few environments, and diagnostics once in
+    three steps, since every timestep is a gradient step and operations take their time here.
     """
-    small = {"model_hidden": (8, 8), "model_batch_size": 9, "max_fit_steps": 3, "updates_per_step": 1,
-             "refit_every": 1, "epoch_timesteps": 4, "rollouts_per_step": 11, "diagnostics_every": 1,
+    small = {"model_hidden": (8, 8), "model_batch_size": 2, "max_fit_steps": 3, "updates_per_step": 1,
+             "refit_every": 1, "epoch_timesteps": 4, "rollouts_per_step": 11, "diagnostics_every": 9,
              "diagnostics_states": 6, "rollout_schedule": (0, 1, 2, 2), "ensemble_size": 3, "elites": 2,
-             "value_gradient_warmup": 0}  # fmt: skip
+             "value_gradient_warmup": 0, "learning_starts": 6}  # fmt: skip
 
     def make(_: FakeTensorMode) -> Step:
-        agent = kind(box_env(), MBPOConfig(**{**BOX_SETTINGS, **small, **settings}), device=DEVICE)
+        agent = kind(box_env(num_envs=3), MBPOConfig(**{**BOX_SETTINGS, **small, **settings}), device=DEVICE)
         step = box_steps(agent)
 
         def patched() -> dict[str, Tensor]:

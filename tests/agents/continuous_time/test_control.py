@@ -385,7 +385,7 @@ def test_a_network_steers_and_learns():
         value="neural",
         hidden=(16,),
     )
-    agent.learn(256 * 1500)
+    agent.learn(256 * 900)
     assert agent.policy_parameters() == {}
     action = agent.predict(np.zeros((1, 1), np.float32), deterministic=True)[0].item()
     assert action == pytest.approx(-0.7085, abs=0.25)

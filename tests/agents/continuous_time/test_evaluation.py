@@ -177,7 +177,7 @@ def test_the_entropy_of_the_policy_counts():
 )
 def test_online_methods_find_the_value(settings):
     agent = make("OrnsteinUhlenbeck", 1024, env={"dt": 0.05, "max_episode_steps": None}, **settings)
-    agent.learn(1024 * 3000)
+    agent.learn(1024 * 1500)
     found = agent.parameters()
     for name in ("c0", "c1", "c2"):  # the fixed point at dt = .05 is off by .011
         assert found[name] == pytest.approx({"c0": -1 / 3, "c1": 0.0, "c2": -1 / 3}[name], abs=0.03)
@@ -224,7 +224,7 @@ def test_average_rewards():
 @pytest.mark.parametrize("objective", ["ctd", "cgtd"])
 def test_average_rewards_online(objective):
     env = {"dt": 0.05, "beta": 0.0, "max_episode_steps": None}
-    agent = make("OrnsteinUhlenbeck", 1024, env=env, objective=objective).learn(1024 * 3000)
+    agent = make("OrnsteinUhlenbeck", 1024, env=env, objective=objective).learn(1024 * 1500)
     found = agent.parameters()
     assert found["V"] == pytest.approx(-0.5, abs=0.02)
     assert found["c2"] == pytest.approx(-0.5, abs=0.06)
@@ -419,7 +419,7 @@ def test_a_new_reset_begins_a_new_episode():
 @pytest.mark.parametrize("sigma", [0.2, 4.0])
 def test_default_steps_suit_features_of_any_size(sigma):
     env = {"dt": 0.05, "sigma": sigma, "max_episode_steps": None}
-    agent = make("OrnsteinUhlenbeck", 256, env=env).learn(256 * 3000)
+    agent = make("OrnsteinUhlenbeck", 256, env=env).learn(256 * 1500)
     truth, found = agent.env.unwrapped.true_parameters(), agent.parameters()
     assert found["c2"] == pytest.approx(truth["c2"], abs=0.04)
     assert found["c0"] == pytest.approx(truth["c0"], rel=0.1)

@@ -209,6 +209,23 @@ def test_a_constant_factor_with_a_margin_stops_the_run():
     assert agent.result()["decided_by_level"]["gravity"] == 0.0
 
 
+@pytest.mark.parametrize("odd", [-7.0, 7.0])
+def test_rows_between_episodes_do_not_make_a_constant_factor_vary(odd):
+    masks = []
+
+    def constant_but_there(step):
+        masks.append(step.mask)
+        return torch.stack([step.obs[:, 2], torch.where(step.mask, 1.0, odd)], 1)
+
+    env = gym.make_vec("prefrl/CartPole-v0", 2, max_episode_steps=5)  # whose learner takes such rows
+    learner = LearnerConfig("prefrl_dqn", {"learning_starts": 10, "batch_size": 8, "hidden": [8]})
+    factors = Factors(("angle", "gravity"), (1, 1), constant_but_there)
+    agent = Heron(env, HeronConfig(learner, REWARD, **FITS), factors=factors, device="cpu")
+    with pytest.raises(LearningFailedError, match="the factor 'gravity' has been the same"):
+        learn(agent, 40)
+    assert not torch.stack(masks).all(), "there were such rows"
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

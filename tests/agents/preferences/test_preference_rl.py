@@ -108,6 +108,31 @@ def test_teachers_and_queries(teacher, query):
     agent.preferences.validate()
 
 
+def test_a_noisy_teacher_draws_anew_in_each_session():
+    """At such a temperature answers are tosses of a coin, whatever the segments are."""
+    agent = agent_of(teacher="logistic", teacher_temperature=1e6, num_labels=60, first_labels=30,
+                     session_labels=30)  # fmt: skip
+    learn(agent, 40)
+    assert agent.sessions == 2
+    first, second = agent.preferences.labels.split(30)
+    assert 5 < int(first.sum()) < 25
+    assert 5 < int((first != second).sum()) < 25
+
+
+def test_segments_that_were_cut_short_are_asked_about_in_vain():
+    """With segments as long as episodes, most of the starts that are drawn reach into the next one."""
+    short = []
+    for seed in range(8):
+        agent = agent_of(segment_length=9, num_labels=30, first_labels=30, first_session=60, seed=seed)
+        learn(agent, 60)
+        first, second = (side.lengths == 9 for side in (agent.preferences.first, agent.preferences.second))
+        assert torch.equal(agent.preferences.weights > 0, first & second)
+        assert agent.asked == 30
+        assert agent.labels_used == int((first & second).sum()) > 0
+        short += [bool((first & ~second).any()), 2 * bool((second & ~first).any())]
+    assert {1, 2} <= set(short), "the first segment alone, and the second one alone"
+
+
 @pytest.mark.parametrize("query", ["disagreement", "entropy"])
 def test_questions_are_chosen_by_the_ensemble(query):
     """Those asked are worth more than the candidates on average."""
