@@ -119,7 +119,7 @@ def q_learning_case(kind: type[QLearning] = QLearning, lottery: bool = False, mo
         else:
             env = DeliveryVectorEnv(16, **settings)
         agent = kind(env, QLearningConfig(), device=DEVICE)
-        stepper = Stepper(agent)
+        stepper = Stepper.of_agent(agent)
         stepper.reset()
 
         def step() -> dict[str, Tensor]:
@@ -149,7 +149,7 @@ def allocation_case(
             settings: Any = {"kind": kind, **config}
             with mock.patch.object(Resolving, "initial_price", return_value=np.zeros(5)):
                 agent = AllocationBaseline(env, AllocationBaselineConfig(**settings), device=DEVICE)
-        stepper = Stepper(agent)
+        stepper = Stepper.of_agent(agent)
         stepper.reset()
 
         def step() -> dict[str, Tensor]:
@@ -253,7 +253,7 @@ def dqn_case(mode: str = "NextStep", kind: type[DQN] = DQN, **settings: Any) -> 
         backend = TorchBackend(DEVICE, generator_device="cpu")
         env = DeliveryVectorEnv(16, backend=backend, autoreset_mode=mode, max_episode_steps=5)
         agent = kind(env, DQNConfig(**{**DQN_SETTINGS, **settings}), device=DEVICE)
-        stepper = Stepper(agent)
+        stepper = Stepper.of_agent(agent)
         stepper.reset()
 
         def step() -> dict[str, Tensor]:
@@ -290,7 +290,7 @@ def diffusion_case(
         settings = kind.config_class(**config)
         given = {"policy": policy and LinearPolicy(*policy)} if kind is MartingaleEvaluation else {}
         agent = kind(env, settings, device=DEVICE, **given)
-        stepper = Stepper(agent)
+        stepper = Stepper.of_agent(agent)
         stepper.reset()
         metrics: dict[str, Tensor] = {}
 
@@ -318,7 +318,7 @@ def stock_dqn_case(kind: type[StockDQN] = StockDQN, mode: str = "SameStep", **se
         agent = kind(
             VectorStockAugmentation(env, stock_range=(-9.0, 9.0), frozen=frozen), config, device=DEVICE
         )
-        stepper = Stepper(agent)
+        stepper = Stepper.of_agent(agent)
         stepper.reset()
 
         def step() -> dict[str, Tensor]:
@@ -372,7 +372,7 @@ def heron_case(**settings: Any) -> Case:
 
 def stepped(agent: Agent) -> Step:
     """Steps as the training loop takes them, of an agent with a policy learner."""
-    stepper = Stepper(agent)
+    stepper = Stepper.of_agent(agent)
     stepper.reset()
 
     def step() -> dict[str, Tensor]:
@@ -430,7 +430,7 @@ def mbpo_case(kind: type[MBPO] = MBPO, **settings: Any) -> Case:
 
 def box_steps(agent: SAC | MBPO) -> Step:
     """Steps as the training loop takes them; the second one learns."""
-    stepper = Stepper(agent)
+    stepper = Stepper.of_agent(agent)
     stepper.reset()
 
     def step() -> dict[str, Tensor]:
