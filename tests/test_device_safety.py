@@ -120,7 +120,7 @@ def q_learning_case(kind: type[QLearning] = QLearning, lottery: bool = False, mo
         else:
             env = BatchedEnv(DeliveryDynamics, 16, **settings)
         agent = kind(env, QLearningConfig(), device=DEVICE)
-        stepper = Stepper(agent)
+        stepper = Stepper.of_agent(agent)
         stepper.reset()
 
         def step() -> dict[str, Tensor]:
@@ -150,7 +150,7 @@ def allocation_case(
             settings: Any = {"kind": kind, **config}
             with mock.patch.object(Resolving, "initial_price", return_value=np.zeros(5)):
                 agent = AllocationBaseline(env, AllocationBaselineConfig(**settings), device=DEVICE)
-        stepper = Stepper(agent)
+        stepper = Stepper.of_agent(agent)
         stepper.reset()
 
         def step() -> dict[str, Tensor]:
@@ -254,7 +254,7 @@ def dqn_case(mode: str = "NextStep", kind: type[DQN] = DQN, **settings: Any) -> 
         backend = TorchBackend(DEVICE, generator_device="cpu")
         env = BatchedEnv(DeliveryDynamics, 16, backend=backend, autoreset_mode=mode, max_episode_steps=5)
         agent = kind(env, DQNConfig(**{**DQN_SETTINGS, **settings}), device=DEVICE)
-        stepper = Stepper(agent)
+        stepper = Stepper.of_agent(agent)
         stepper.reset()
 
         def step() -> dict[str, Tensor]:
@@ -291,7 +291,7 @@ def diffusion_case(
         settings = kind.config_class(**config)
         given = {"policy": policy and LinearPolicy(*policy)} if kind is MartingaleEvaluation else {}
         agent = kind(env, settings, device=DEVICE, **given)
-        stepper = Stepper(agent)
+        stepper = Stepper.of_agent(agent)
         stepper.reset()
         metrics: dict[str, Tensor] = {}
 
@@ -319,7 +319,7 @@ def stock_dqn_case(kind: type[StockDQN] = StockDQN, mode: str = "SameStep", **se
         agent = kind(
             VectorStockAugmentation(env, stock_range=(-9.0, 9.0), frozen=frozen), config, device=DEVICE
         )
-        stepper = Stepper(agent)
+        stepper = Stepper.of_agent(agent)
         stepper.reset()
 
         def step() -> dict[str, Tensor]:
@@ -373,7 +373,7 @@ def heron_case(**settings: Any) -> Case:
 
 def stepped(agent: Agent) -> Step:
     """Steps as the training loop takes them, of an agent with a policy learner."""
-    stepper = Stepper(agent)
+    stepper = Stepper.of_agent(agent)
     stepper.reset()
 
     def step() -> dict[str, Tensor]:
@@ -432,7 +432,7 @@ def mbpo_case(kind: type[MBPO] = MBPO, **settings: Any) -> Case:
 
 def box_steps(agent: SAC | MBPO) -> Step:
     """Steps as the training loop takes them; the second one learns."""
-    stepper = Stepper(agent)
+    stepper = Stepper.of_agent(agent)
     stepper.reset()
 
     def step() -> dict[str, Tensor]:

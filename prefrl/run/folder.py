@@ -36,7 +36,6 @@ from prefrl.data.files.atomic import atomic_path
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .logger import make_logger
-from .recipes import RECIPES
 
 MADE = ("versions.json", "git.diff", "config.json")
 """What a new run folder holds; the last one makes it a run."""
@@ -78,8 +77,7 @@ class RunFolder:
         """
         target = Path(path)
         if target.is_dir() and any(target.iterdir()):
-            resume = f", or go on with `prefrl resume {target}`" if _can_be_resumed(target) else ""
-            raise FileExistsError(f"the folder {target} is not empty: choose another --out{resume}")
+            raise FileExistsError(f"the folder {target} is not empty: choose another --out")
         if target.exists() and not target.is_dir():
             raise FileExistsError(f"{target} is a file: choose another --out")
         if target.is_dir():  # it may be the working directory or a mount, which cannot be replaced
@@ -158,14 +156,6 @@ def _fill(folder: Path, config: Mapping[str, Any]) -> None:
 def _unlink(folder: Path, names: Iterable[str]) -> None:
     for name in names:
         (folder / name).unlink(missing_ok=True)
-
-
-def _can_be_resumed(folder: Path) -> bool:
-    """Whether a folder is the run of a recipe; that of a study is not."""
-    try:
-        return read_json(folder / "config.json").get("recipe") in RECIPES
-    except (OSError, ValueError, TypeError):
-        return False
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

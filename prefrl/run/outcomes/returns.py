@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from prefrl.agents.base import Agent
 from prefrl.agents.returns.stock_dqn import FROZEN, StockDQN
-from prefrl.data.transitions import map_obs
 from prefrl.envs.wrappers.stock import VectorStockAugmentation
+from prefrl.run.evaluate import rollout
 from prefrl.tabular.return_distributions import StockPolicy, solve
 from prefrl.tabular.stock_lattice import FiniteHorizon, StockLattice, TooManyTotalsError
 
@@ -95,15 +95,6 @@ def sample_returns(
         initial_stock: where the stock starts.
         seed: seeds the environment.
     """
-    obs, _ = env.reset(seed=seed, options={"stock": initial_stock})
-    gamma, factor = env.rule.gamma, 1.0
-    returns, going = np.zeros(env.num_envs), np.ones(env.num_envs, dtype=bool)
-    while going.any():  # rows that ended go on into episodes that do not count
-        with torch.no_grad():
-            seen = map_obs(lambda values: torch.as_tensor(values, device=agent.device), obs)
-            actions = agent.act(seen, deterministic=True)
-        obs, rewards, terminations, truncations, _ = env.step(actions.cpu().numpy())
-        returns += factor * rewards * going
-        factor *= gamma
-        going &= ~(terminations | truncations)
+    options = {"stock": initial_stock}
+    returns, _ = rollout(agent, env, seed=seed, options=options, gamma=env.rule.gamma)
     return returns

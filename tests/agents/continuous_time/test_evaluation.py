@@ -30,7 +30,7 @@ def make(env_id, num_envs=64, policy=None, env=None, seed=0, **config):
 
 def record(agent, steps):
     """Step the agent's environment; return x [K + 1, n, d], t [K + 1, n] and the rates of the path."""
-    stepper = Stepper(agent)
+    stepper = Stepper.of_agent(agent)
     stepper.reset()
     times, states, rates, terminal = [], [], [], None
     for _ in range(steps):
@@ -274,7 +274,7 @@ def test_rows_that_are_no_transitions_teach_nothing(mode):
     """Batches of the host under any autoreset mode learn what paths on the device do: only true steps."""
     env = gym.make_vec("prefrl/BrownianSquare-v0", 16, dt=0.25, autoreset_mode=mode)
     agent = MartingaleEvaluation(env, MartingaleConfig(objective="clstd", lam=0.5), device="cpu")
-    stepper = Stepper(agent)
+    stepper = Stepper.of_agent(agent)
     stepper.reset()
     kept = []
     for _ in range(10):
@@ -331,7 +331,7 @@ def test_pauses_change_nothing(env_id, config):
         )
         for mode in ("NextStep", "SameStep")
     ]
-    stepper = Stepper(agents[0])
+    stepper = Stepper.of_agent(agents[0])
     stepper.reset()
     shown = 0
     for _ in range(25):
@@ -371,7 +371,7 @@ def test_rows_without_a_transition_might_as_well_not_be_there(config, beta):
     if config["objective"] in ("ctd", "cgtd") and "value" not in config:
         config = {**config, "learning_rate": 0.3}
     agents = [make("OrnsteinUhlenbeck", n, env=env, **config) for n in (8, 4)]
-    stepper = Stepper(make("OrnsteinUhlenbeck", 8, env=env))
+    stepper = Stepper.of_agent(make("OrnsteinUhlenbeck", 8, env=env))
     stepper.reset()
     live = torch.arange(8) % 2 == 0
     for _ in range(6):
@@ -451,7 +451,7 @@ def test_a_resumed_run_is_the_same_run(tmp_path, lam, value):
 
     whole = agent().learn(8 * 30)
     half = agent()
-    stepper = Stepper(half)
+    stepper = Stepper.of_agent(half)
     stepper.reset()
     for _ in range(13):  # in mid-episode
         stepper.step()
@@ -459,7 +459,7 @@ def test_a_resumed_run_is_the_same_run(tmp_path, lam, value):
     torch.save({"agent": half.state_dict(), "stepper": stepper.state_dict()}, tmp_path / "state.pt")
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     again = agent()
-    stepper = Stepper(again)
+    stepper = Stepper.of_agent(again)
     stepper.reset()
     again.load_state_dict(state["agent"])
     stepper.load_state_dict(state["stepper"])

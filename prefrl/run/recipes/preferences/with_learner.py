@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-import numpy as np
-
 from prefrl.agents.preferences.learners import LearnerConfig, LearnerKind, make_learner
 from prefrl.config import Count
 from prefrl.data.devices import resolve_device
 from prefrl.envs.wrappers import AgentsAsRows
 from prefrl.run.environments import make_rollout_env, parse_env_args
+from prefrl.run.evaluate import rollout
 from prefrl.run.recipes.base import EvaluatedRecipe, Pairs, default
 
 ON_POLICY_ENVS = 8
@@ -102,15 +101,8 @@ class WithLearnerRecipe(EvaluatedRecipe):
 
     def random_return(self) -> float:
         """Return the mean true return of uniform actions."""
-        env = self.evaluation_env(self.final_episodes or self.eval_episodes)
-        env.reset(seed=self.seed)
-        env.action_space.seed(self.seed)
-        returns, going = np.zeros(env.num_envs), np.ones(env.num_envs, dtype=bool)
-        while going.any():
-            _, rewards, terminations, truncations, _ = env.step(env.action_space.sample())
-            returns += rewards * going
-            going &= ~(terminations | truncations)
-        return float(returns.mean())
+        rows = self.evaluation_env(self.final_episodes or self.eval_episodes)
+        return float(rollout(None, rows, seed=self.seed)[0].mean())
 
 
 def agents_apart(env: Any) -> Any:
