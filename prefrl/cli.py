@@ -7,11 +7,9 @@ that a command needs are imported.
 from __future__ import annotations
 
 import ast
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from importlib.util import find_spec
@@ -50,9 +48,8 @@ class ListCommand:
             agents.add_row(f"prefrl train {name}", recipe_summary(name))
         columns = ("id", "observations", "actions", "steps", "what it is")
         environments = Table(*columns, title="Environments", title_justify="left")
-        with without_plotting():
-            for row in environment_rows():
-                environments.add_row(*row)
+        for row in environment_rows():
+            environments.add_row(*row)
         for table in (agents, environments):
             table.columns[0].no_wrap = True
             Console().print(table)
@@ -62,37 +59,18 @@ def environment_rows() -> Iterator[tuple[str, ...]]:
     """Yield id, spaces, steps and a line of text for every environment."""
     import gymnasium as gym
 
-    import prefrl.envs
+    from prefrl.envs import MINATAR_IDS, REGISTRY, minatar
 
-    for env_id in (*prefrl.envs.REGISTRY, *prefrl.envs.MINATAR_IDS):
-        try:
-            env = gym.make(env_id)
-        except ImportError as error:  # MinAtar is an extra
-            yield env_id, "", "", "", str(error)
-            continue
+    for env_id in REGISTRY:
+        env = gym.make(env_id)
         assert env.spec is not None
         spaces = (brief(env.observation_space), brief(env.action_space))
-        limit = env.spec.max_episode_steps
-        yield env_id, *spaces, str(limit or "own"), summary(env.unwrapped)
-
-
-@contextmanager
-def without_plotting() -> Iterator[None]:
-    """Keep MinAtar from loading seaborn, which takes two seconds and only serves its own window.
-
-    It does without where that is missing. What was loaded in the meantime is forgotten.
-    """
-    missing = [name for name in ("matplotlib", "seaborn") if name not in sys.modules]
-    loaded = "minatar" in sys.modules
-    sys.modules.update(dict.fromkeys(missing))  # None: it cannot be imported
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
-        for name in list(sys.modules):
-            if name in missing or (not loaded and name.partition(".")[0] == "minatar"):
-                del sys.modules[name]
+        yield env_id, *spaces, str(env.spec.max_episode_steps or "own"), summary(env.unwrapped)
+    for env_id in MINATAR_IDS:
+        spec = gym.spec(env_id)
+        observations, actions = minatar.spaces(spec.kwargs["game"])
+        about = f"{summary(minatar.MinAtarEnv)} (extra minatar)"
+        yield env_id, brief(observations), brief(actions), str(spec.max_episode_steps), about
 
 
 @dataclass(frozen=True)
