@@ -27,7 +27,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from prefrl.config import Bounds, Positive, Settings
+from prefrl.config import Bounds, Count, Positive, Settings
 
 SLACK = 1e-9
 """What reaching 0 may fall short by: sums of rewards are rounded."""
@@ -270,7 +270,7 @@ class NegativeNorm(Settings, ExpectedUtility):
     the same norm.
     """
 
-    components: int = 2
+    components: Count = 2
     order: NormOrder = 2.0
     degree = 1.0
 
