@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 import torch
 import tyro
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from prefrl.config import (
     Bounds,
