@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
 
@@ -241,6 +241,22 @@ class Agent(ABC):
     def get_vec_normalize_env(self) -> None:
         """Return None: observations are not normalised by a wrapper."""
         return None
+
+
+def times_due(every: int, before: int, now: int) -> int:
+    """Return how often something is due after count ``before`` and until ``now``, once ``every`` counts."""
+    return now // every - before // every
+
+
+def mean_of(metrics: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the mean of each metric over those gradient steps that report it."""
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+    for step in metrics:
+        for name, value in step.items():
+            sums[name] = sums[name] + value if name in sums else value
+            counts[name] = counts.get(name, 0) + 1
+    return {name: value / counts[name] if counts[name] > 1 else value for name, value in sums.items()}
 
 
 @contextmanager

@@ -7,7 +7,7 @@ Scalar, vector and on-device environments are the same to it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prefrl.agents.base import Agent
+from prefrl.agents.base import Agent, mean_of, times_due
 from prefrl.data import Transitions
-from prefrl.data.replay import ReplayBuffer
+from prefrl.data.replay import ReplayBuffer, replay_state, restored_replay
+from prefrl.functional.draws import uniform
 
 from .soft_actor_critic import ActorCriticConfig, SoftActorCritic, check_counts
 
@@ -44,17 +45,6 @@ class SACConfig(ActorCriticConfig):
         check_counts(self, "buffer_size", "train_freq", "gradient_steps")
         if self.learning_starts < 0:
             raise ValueError(f"learning_starts is {self.learning_starts}; it must not be negative")
-
-
-def mean_of(metrics: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the mean of each metric over those steps that report it."""
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
-    for step in metrics:
-        for name, value in step.items():
-            sums[name] = sums[name] + value if name in sums else value
-            counts[name] = counts.get(name, 0) + 1
-    return {name: value / counts[name] if counts[name] > 1 else value for name, value in sums.items()}
 
 
 class BoxAgent:
@@ -110,9 +100,8 @@ class BoxAgent:
     def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
         """Return actions [n, ...] for observations [n, ...]: uniform ones at first, then the policy's."""
         if not deterministic and self.num_timesteps < self.learning_starts:
-            generator = self.policy.generator
-            draws = torch.rand(len(obs), self.actions, generator=generator, device=generator.device)
-            return self.to_env(2.0 * draws.to(self.device) - 1.0)
+            draws = uniform(self.policy.generator, len(obs), self.actions, device=self.device)
+            return self.to_env(2.0 * draws - 1.0)
         flat = obs.to(torch.float32).flatten(1)
         return self.to_env(self.policy.act(flat, deterministic=deterministic))
 
@@ -204,7 +193,7 @@ class SAC(BoxAgent, Agent):
         self._learned_at = now
         if now <= config.learning_starts or self.replay is None:
             return {}
-        rounds = now // config.train_freq - max(before, config.learning_starts) // config.train_freq
+        rounds = times_due(config.train_freq, max(before, config.learning_starts), now)
         replay, draws = self.replay, self.policy.generator
         return mean_of(
             self.policy.step(replay.sample(config.batch_size, draws))
@@ -216,8 +205,7 @@ class SAC(BoxAgent, Agent):
         return {
             "policy": self.policy.state_dict(),
             "learned_at": self._learned_at,
-            "num_envs": None if self.replay is None else self.replay.num_envs,
-            "replay": None if self.replay is None else self.replay.state_dict(),
+            **replay_state(self.replay),
         }
 
     def saved_state(self) -> dict[str, Any]:
@@ -229,5 +217,4 @@ class SAC(BoxAgent, Agent):
         self.policy.load_state_dict(state["policy"])
         self._learned_at = int(state["learned_at"])
         if state["replay"] is not None:
-            self.replay = self._empty_replay(int(state["num_envs"]))
-            self.replay.load_state_dict(state["replay"], self.device)
+            self.replay = restored_replay(state, self._empty_replay, self.device)

@@ -35,17 +35,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from prefrl.agents.base import Agent, Spaces
+from prefrl.agents.base import Agent, Spaces, mean_of, times_due
 from prefrl.data import Transitions, seeded_generator
-from prefrl.data.devices import make_generator, restore_generator
+from prefrl.data.devices import building, make_generator, restore_generator
 from prefrl.data.model_buffer import ModelBuffer
 from prefrl.data.moments import RunningMoments
-from prefrl.data.replay import Batch, ReplayBuffer
+from prefrl.data.replay import Batch, ReplayBuffer, replay_state, restored_replay
 from prefrl.envs.known_parts import KnownParts, known_parts_of
 from prefrl.functional.actor_critic.model_learning import rollout_length, value_gradient_weights
+from prefrl.functional.draws import normal, uniform
 from prefrl.nn.ensemble import DynamicsEnsemble, EnsembleFit, FitSettings
 
-from .box import BoxAgent, mean_of
+from .box import BoxAgent
 from .mbpo_config import MBPOConfig
 from .smoothness import smoothness, value_aware_error
 from .soft_actor_critic import SoftActorCritic
@@ -106,9 +107,7 @@ class MBPO(BoxAgent, Agent):
         self._generator = make_generator(self.device, own)
         self.policy = SoftActorCritic(self.observations, self.actions, config, device=self.device, seed=seed)
         self._learned_reward = config.reward == "learned"
-        cuda = [self.device] if self.device.type == "cuda" else []
-        with torch.device(self.device), torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(own)
+        with building(self.device, own):
             ensemble = DynamicsEnsemble(
                 config.ensemble_size,
                 self.observations + self.actions,
@@ -205,7 +204,7 @@ class MBPO(BoxAgent, Agent):
             return {}  # after load() the replay starts anew
         metrics: dict[str, Tensor] = {}
         first = self.imagined is None
-        if first or now // config.refit_every > self._fitted_at // config.refit_every:
+        if first or times_due(config.refit_every, self._fitted_at, now):
             never = not self.diagnostics  # and what the fit sees is lost to them
             if not first and (never or now - self._diagnosed_at >= config.diagnostics_every):
                 self.diagnose()
@@ -281,9 +280,7 @@ class MBPO(BoxAgent, Agent):
         """
         mean, std = self.model.elite.predict_split(torch.cat([obs, actions], 1), self._generator)
         if std is not None and not deterministic:
-            place = self._generator.device
-            noise = torch.randn(mean.shape, generator=self._generator, device=place)
-            mean = mean + std * noise.to(self.device)
+            mean = mean + std * normal(self._generator, *mean.shape, device=self.device)
         next_obs = obs + mean[:, int(self._learned_reward) :]
         if self.config.clip_predictions is not None:
             next_obs = torch.minimum(torch.maximum(next_obs, self._reach[0]), self._reach[1])
@@ -373,9 +370,8 @@ class MBPO(BoxAgent, Agent):
     def diagnose(self) -> None:
         """Look at how smooth the critics are on real states, and at the model on those no fit has seen."""
         config, rows = self.config, self._rows()
-        place = self._generator.device
-        draws = torch.rand(config.diagnostics_states, generator=self._generator, device=place)
-        chosen = (draws.to(self.device) * len(rows["obs"])).long()
+        draws = uniform(self._generator, config.diagnostics_states, device=self.device)
+        chosen = (draws * len(rows["obs"])).long()
         found = smoothness(self.policy, rows["obs"][chosen], radius=config.diagnostics_radius,
                            generator=self._generator)  # fmt: skip
         if self._unseen:
@@ -443,8 +439,7 @@ class MBPO(BoxAgent, Agent):
             "reach": self._reach,
             "times": [self._learned_at, self._fitted_at, self._diagnosed_at, self._unseen],
             "diagnostics": self.diagnostics,
-            "num_envs": None if self.replay is None else self.replay.num_envs,
-            "replay": None if self.replay is None else self.replay.state_dict(),
+            **replay_state(self.replay),
             "imagined": None if self.imagined is None else self.imagined.state_dict(),
         }
 
@@ -463,8 +458,7 @@ class MBPO(BoxAgent, Agent):
         self._learned_at, self._fitted_at, self._diagnosed_at, self._unseen = times
         self.diagnostics = {name: value.to(self.device) for name, value in state["diagnostics"].items()}
         if state["replay"] is not None:
-            self.replay = self._empty_replay(int(state["num_envs"]))
-            self.replay.load_state_dict(state["replay"], self.device)
+            self.replay = restored_replay(state, self._empty_replay, self.device)
         if state["imagined"] is not None:
             self.imagined = ModelBuffer(1, 2 * self.observations + self.actions + 2, self.device)
             self.imagined.load_state_dict(state["imagined"])

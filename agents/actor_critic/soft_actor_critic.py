@@ -37,11 +37,12 @@ from torch import Tensor
 
 from prefrl.config import check_kinds
 from prefrl.data import seeded_generator
-from prefrl.data.devices import make_generator, restore_generator
+from prefrl.data.devices import building, make_generator, restore_generator
 from prefrl.data.moments import RunningMoments
 from prefrl.data.replay import Batch
 from prefrl.functional.actor_critic.smoothness import adversarial_states, with_gradient
 from prefrl.functional.actor_critic.squashed_gaussian import squashed_gaussian, squashed_gaussian_gradient
+from prefrl.functional.draws import normal, uniform
 from prefrl.nn.flat import FlatParameters, fused_adam_step_
 from prefrl.nn.mlp import Record, StackedMLP
 from prefrl.nn.spectral import CappedLayers, SpectralMLP
@@ -209,9 +210,7 @@ class SoftActorCritic:
     ) -> None:
         self.config, self.device, self.num_actions = config, device, actions
         self.generator = make_generator(device, seed)
-        cuda = [device] if device.type == "cuda" else []
-        with torch.device(device), torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(seeded_generator(seed, "network").initial_seed())
+        with building(device, seeded_generator(seed, "network").initial_seed()):
             self.actor = StackedMLP(1, observations, config.hidden, 2 * actions)
             self.critic = self._critics(observations + actions)
             self.target = self._critics(observations + actions).requires_grad_(False)
@@ -277,8 +276,7 @@ class SoftActorCritic:
 
     def noise(self, *shape: int) -> Tensor:
         """Return standard normal numbers on the device."""
-        place = self.generator.device
-        return torch.randn(shape, generator=self.generator, device=place).to(self.device)
+        return normal(self.generator, *shape, device=self.device)
 
     @torch.no_grad()
     def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
@@ -400,8 +398,7 @@ class SoftActorCritic:
         self._target_variance.lerp_(targets.var(correction=0), rate)
         if self.updates % config.robust_every:
             return None
-        place = self.generator.device
-        draws = torch.rand(2, *obs.shape, generator=self.generator, device=place).to(self.device)
+        draws = uniform(self.generator, 2, *obs.shape, device=self.device)
         moved = adversarial_states(
             lambda states: self._frozen.input_gradient(pairs(states, batch.actions), slice(obs.shape[1])),
             obs, clean, config.robust_eps * self.moments.std(STD_FLOOR), 2.0 * draws - 1.0,

@@ -33,11 +33,12 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from prefrl.agents.base import Agent
+from prefrl.agents.base import Agent, mean_of, times_due
 from prefrl.config import check_kinds
 from prefrl.data import Transitions, seeded_generator
-from prefrl.data.devices import make_generator, restore_generator
-from prefrl.data.replay import ReplayBuffer
+from prefrl.data.devices import building, make_generator, restore_generator
+from prefrl.data.replay import ReplayBuffer, replay_state, restored_replay
+from prefrl.functional.draws import uniform
 from prefrl.functional.returns.objectives import (
     MEAN,
     Lexicographic,
@@ -46,7 +47,7 @@ from prefrl.functional.returns.objectives import (
     check_optimisable,
 )
 from prefrl.functional.returns.stock_problems import ObjectiveSettings, StockProblem
-from prefrl.functional.value_based.value_distributions import quantile_huber_loss
+from prefrl.functional.value_based.exploration import epsilon_greedy, linear_epsilon
 from prefrl.nn.flat import FlatParameters
 from prefrl.nn.heads import QuantileHead, gather_actions
 from prefrl.nn.torsos import ObservationTorso
@@ -198,7 +199,7 @@ class StockQNetwork(nn.Module):
     def __init__(self, space: gym.Space[Any], num_actions: int, config: StockDQNConfig) -> None:
         super().__init__()
         self.torso = ObservationTorso(space, hidden=config.hidden, network=config.network, extra=1)
-        self.head = QuantileHead(self.torso.features, num_actions, config.quantiles)
+        self.head = QuantileHead(self.torso.features, num_actions, config.quantiles, config.kappa)
         self.scale, reach = config.scale, config.stock_high - config.stock_low
         self.low, self.high = config.stock_low - reach, config.stock_high + reach
 
@@ -226,6 +227,7 @@ class StockDQN(Agent):
     """
 
     config_class: ClassVar[type[StockDQNConfig]] = StockDQNConfig
+    config: StockDQNConfig
 
     def __init__(
         self,
@@ -246,11 +248,9 @@ class StockDQN(Agent):
         self._objective = self._greedy_objective()
         self.num_actions, self._first_action = int(self.action_space.n), int(self.action_space.start)
         self._generator = make_generator(self.device, seed)
-        cuda = [self.device] if self.device.type == "cuda" else []
         assert isinstance(self.observation_space, gym.spaces.Dict)
         inner = self.observation_space["obs"]
-        with torch.device(self.device), torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(seeded_generator(seed, "network").initial_seed())
+        with building(self.device, seeded_generator(seed, "network").initial_seed()):
             self.network = StockQNetwork(inner, self.num_actions, config)
             self.target = StockQNetwork(inner, self.num_actions, config).requires_grad_(False)
         self.target.load_state_dict(self.network.state_dict())
@@ -277,8 +277,9 @@ class StockDQN(Agent):
         config = self.config
         if self.num_timesteps < config.learning_starts:
             return 1.0
-        done = min(1.0, self.num_timesteps / max(1, config.epsilon_timesteps))
-        return float(config.epsilon_start + done * (config.epsilon_end - config.epsilon_start))
+        return linear_epsilon(
+            config.epsilon_start, config.epsilon_end, config.epsilon_timesteps, self.num_timesteps
+        )
 
     # Acting ----------------------------------------------------------------------------------------------
 
@@ -292,7 +293,7 @@ class StockDQN(Agent):
         """Return the best actions [N], counted from 0; ties go to the larger mean."""
         return best_actions(self.keys(quantiles, stock), self.config.tie_tolerance)
 
-    def _fed(self, stock: Tensor) -> Tensor:
+    def _shown(self, stock: Tensor) -> Tensor:
         """Return the stocks that the network sees: 0 where the agent has none."""
         return torch.zeros_like(stock) if self.config.use_of_stock == NAIVE else stock
 
@@ -300,12 +301,10 @@ class StockDQN(Agent):
         """Return epsilon-greedy actions [n] for observations and their stocks."""
         stock = obs["stock"][:, 0]
         with torch.no_grad():
-            best = self.greedy(self.network(obs["obs"], self._fed(stock)), stock)
+            best = self.greedy(self.network(obs["obs"], self._shown(stock)), stock)
         if not deterministic:
-            generator = self._generator
-            noise = torch.rand(2, len(stock), generator=generator, device=generator.device).to(self.device)
-            uniform = (noise[0] * self.num_actions).long()
-            best = torch.where(noise[1] < self.epsilon, uniform, best)
+            noise = uniform(self._generator, 2, len(stock), device=self.device)
+            best = epsilon_greedy(best, self.num_actions, self.epsilon, noise)
         return best + self._first_action
 
     @torch.no_grad()
@@ -314,7 +313,7 @@ class StockDQN(Agent):
         total = torch.zeros(len(stocks), device=self.device)
         for row in torch.split(obs.to(self.device), max(1, MAX_ROWS // len(stocks))):
             stock = stocks.to(self.device).repeat(len(row))
-            quantiles = self.network(row.repeat_interleave(len(stocks), 0), self._fed(stock))
+            quantiles = self.network(row.repeat_interleave(len(stocks), 0), self._shown(stock))
             keys = self.keys(quantiles, stock)
             best = best_actions(keys, self.config.tie_tolerance)
             total += keys[..., 0].gather(1, best[:, None])[:, 0].view(len(row), -1).sum(0)
@@ -367,32 +366,25 @@ class StockDQN(Agent):
     def update(self) -> dict[str, Tensor]:
         """Take the gradient steps that are due; see :meth:`Agent.update`."""
         config, before = self.config, self._learned_at
-        rounds = 0
-        if self.num_timesteps >= config.learning_starts and self._can_sample():
-            rounds = self.num_timesteps // config.train_freq - before // config.train_freq
+        due = times_due(config.train_freq, before, self.num_timesteps) if self._can_learn() else 0
         self._learned_at = self.num_timesteps
-        metrics: dict[str, Tensor] = {}
-        steps = rounds * config.gradient_steps
-        for _ in range(steps):
-            for name, value in self._gradient_step().items():
-                metrics[name] = metrics[name] + value if name in metrics else value
-        if steps > 1:
-            metrics = {name: value / steps for name, value in metrics.items()}
+        metrics = mean_of(self._gradient_step() for _ in range(due * config.gradient_steps))
         metrics["rollout/exploration_rate"] = torch.full((), self.epsilon, device=self.device)
         return metrics
 
-    def _can_sample(self) -> bool:
-        """Whether the replay has enough to learn from: after :meth:`Agent.load` it starts anew."""
-        if self.replay is None:
+    def _can_learn(self) -> bool:
+        """Whether there is enough to learn from: after :meth:`Agent.load` the replay starts anew."""
+        config = self.config
+        if self.num_timesteps < config.learning_starts or self.replay is None:
             return False
-        enough = min(self.config.batch_size, max(1, self.config.learning_starts), self.replay.capacity)
-        return bool(len(self.replay) >= enough)
+        enough = min(config.batch_size, max(1, config.learning_starts), self.replay.capacity)
+        return len(self.replay) >= enough
 
     def _gradient_step(self) -> dict[str, Tensor]:
         assert self.replay is not None
         config, generator = self.config, self._generator
         drawn = self.replay.draw(config.batch_size, generator)
-        draws = torch.rand(config.batch_size, generator=generator, device=generator.device).to(self.device)
+        draws = uniform(generator, config.batch_size, device=self.device)
         metrics = self._update.step(self.replay.storage, *drawn, draws)
         self.gradient_steps_done += 1
         if self.gradient_steps_done % config.target_update_interval == 0:
@@ -410,15 +402,16 @@ class StockDQN(Agent):
             stock = config.stock_low + (config.stock_high - config.stock_low) * draws
         moves = config.use_of_stock == STOCK
         next_stock = (stock + batch.returns) / config.gamma if moves else stock
-        taken = gather_actions(network(batch.obs, self._fed(stock)), batch.actions - self._first_action)
+        seen, next_seen = self._shown(stock), self._shown(next_stock)
         with torch.no_grad():
-            following = self.target(batch.next_obs, self._fed(next_stock))
-            chosen_by = self.network(batch.next_obs, self._fed(next_stock)) if config.double else following
-            best = self.greedy(chosen_by, next_stock)
-            targets = batch.returns[:, None] + batch.discounts[:, None] * gather_actions(following, best)
-        losses = quantile_huber_loss(taken, targets, kappa=config.kappa)
+            next_outputs = self.target(batch.next_obs, next_seen)
+            chosen_by = self.network(batch.next_obs, next_seen) if config.double else next_outputs
+            next_q = gather_actions(next_outputs, self.greedy(chosen_by, next_stock))
+            target, _ = self.network.head.target(batch.returns, batch.discounts, next_q)
+        q_taken = gather_actions(network(batch.obs, seen), batch.actions - self._first_action)
+        losses = self.network.head.loss(q_taken, target)
         loss = losses @ (batch.weights / batch.weights.sum().clamp(min=1.0))
-        return loss, {"train/loss": loss.detach(), "train/target": targets.mean()}
+        return loss, {"train/loss": loss.detach(), **self.network.head.metrics(losses, target)}
 
     # What a continuation needs ---------------------------------------------------------------------------
 
@@ -431,8 +424,7 @@ class StockDQN(Agent):
             "generator": self._generator.get_state(),
             "learned_at": self._learned_at,
             "gradient_steps_done": self.gradient_steps_done,
-            "num_envs": None if self.replay is None else self.replay.num_envs,
-            "replay": None if self.replay is None else self.replay.state_dict(),
+            **replay_state(self.replay),
         }
 
     def saved_state(self) -> dict[str, Any]:
@@ -443,14 +435,13 @@ class StockDQN(Agent):
         """See :meth:`Agent.load_state_dict`; without a replay, learning goes on with an empty one."""
         self.network.load_state_dict(state["network"])
         self.target.load_state_dict(state["target"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self._update.load_optimizer(state["optimizer"])
         restore_generator(self._generator, state["generator"])
         self._learned_at = int(state["learned_at"])
         self.gradient_steps_done = int(state["gradient_steps_done"])
         self._update.forget_compiled()  # the replay is another one from now on
         if state["replay"] is not None:
-            self.replay = self._empty_replay(int(state["num_envs"]))
-            self.replay.load_state_dict(state["replay"], self.device)
+            self.replay = restored_replay(state, self._empty_replay, self.device)
 
     def _empty_replay(self, num_envs: int) -> ReplayBuffer:
         return ReplayBuffer(self.config.buffer_size, num_envs, gamma=self.config.gamma)

@@ -42,33 +42,21 @@ from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prefrl.agents.base import Agent, LearningFailedError
+from prefrl.agents.base import Agent, LearningFailedError, mean_of, times_due
 from prefrl.config import check_kinds
 from prefrl.data import Transitions, seeded_generator
 from prefrl.data.datasets import TransitionDataset
-from prefrl.data.devices import make_generator, restore_generator
-from prefrl.data.replay import Batch, ReplayBuffer
-from prefrl.functional.value_based.value_distributions import (
-    atoms,
-    bin_centers,
-    bin_edges,
-    categorical_projection,
-    cross_entropy,
-    entropy,
-    hl_gauss_probs,
-    quantile_huber_loss,
-    resolve_sigma,
-    two_hot_probs,
-)
+from prefrl.data.devices import building, make_generator, restore_generator
+from prefrl.data.replay import ReplayBuffer, replay_state, restored_replay
+from prefrl.functional.draws import uniform
+from prefrl.functional.value_based.exploration import epsilon_greedy, linear_epsilon
+from prefrl.functional.value_based.value_distributions import resolve_sigma
 from prefrl.nn.flat import FlatParameters
-from prefrl.nn.heads import CategoricalHead, QuantileHead, ScalarHead, gather_actions
+from prefrl.nn.heads import CategoricalHead, Loss, gather_actions, make_head
 from prefrl.nn.torsos import ObservationTorso
 from prefrl.nn.update import AdamUpdate, Network
-
-Loss = Literal["mse", "huber", "hl_gauss", "two_hot", "c51", "quantile", "mse_softmax"]
 
 LEARNING_RATES: dict[str, float] = {
     "mse": 1e-3,
@@ -80,9 +68,6 @@ LEARNING_RATES: dict[str, float] = {
     "mse_softmax": 1e-3,
 }
 """Adam's step size where none is given; from a few runs of one seed on CartPole-v1, not tuned evenly."""
-
-ON_A_SUPPORT = ("hl_gauss", "two_hot", "c51", "mse_softmax")
-"""Losses whose values are means over a support, and cannot leave it."""
 
 
 @dataclass(frozen=True)
@@ -206,12 +191,17 @@ class DQNConfig:
             raise ValueError(f"buffer_size is {self.buffer_size}; it must hold a batch of {self.batch_size}")
         if self.v_min >= self.v_max:
             raise ValueError(f"v_min is {self.v_min} and v_max {self.v_max}; v_min must be below v_max")
-        resolve_sigma(self.bin_width, sigma=self.sigma, sigma_ratio=self.sigma_ratio)
+        _ = self.resolved_sigma
 
     @property
     def bin_width(self) -> float:
         """Width of a bin, in units of value."""
         return (self.v_max - self.v_min) / (self.bins - (self.placement == "centers"))
+
+    @property
+    def resolved_sigma(self) -> float:
+        """HL-Gauss' sigma in units of value."""
+        return resolve_sigma(self.bin_width, sigma=self.sigma, sigma_ratio=self.sigma_ratio)
 
 
 CHOICES = {
@@ -253,27 +243,16 @@ class QNetwork(nn.Module):
             conv_filters=config.conv_filters,
             conv_features=config.conv_features,
         )
-        size = (torso.features, num_actions)
-        self.head: ScalarHead | CategoricalHead | QuantileHead
-        if config.loss in ("mse", "huber"):
-            self.head = ScalarHead(*size, dueling=config.dueling)
-        elif config.loss == "quantile":
-            self.head = QuantileHead(*size, config.quantiles, dueling=config.dueling)
-        elif config.loss in ("two_hot", "c51"):
-            support = atoms(config.v_min, config.v_max, config.bins)
-            self.head = CategoricalHead(*size, support, dueling=config.dueling)
-        else:
-            edges = bin_edges(config.v_min, config.v_max, config.bins, placement=config.placement)
-            self.head = CategoricalHead(*size, bin_centers(edges), dueling=config.dueling)
+        self.head = make_head(
+            config.loss, torso.features, num_actions, v_min=config.v_min, v_max=config.v_max,
+            bins=config.bins, placement=config.placement, sigma=config.resolved_sigma,
+            quantiles=config.quantiles, kappa=config.kappa, dueling=config.dueling,
+        )  # fmt: skip
 
     def forward(self, obs: Tensor) -> Tensor:
         """Map observations [N, ...] to outputs [N, A] or [N, A, m], which the head reads as values."""
         outputs: Tensor = self.head(self.torso(obs))
         return outputs
-
-    def values(self, outputs: Tensor) -> Tensor:
-        """Return the values [...] of outputs [..., m], or of scalar ones [...]."""
-        return self.head.values(outputs)
 
 
 class DQN(Agent):
@@ -296,6 +275,7 @@ class DQN(Agent):
     """
 
     config_class: ClassVar[type[DQNConfig]] = DQNConfig
+    config: DQNConfig
     keeps_rewards = True
 
     def __init__(
@@ -313,22 +293,15 @@ class DQN(Agent):
             raise ValueError(f"action_space is {self.action_space}; DQN takes Discrete actions")
         self.num_actions, self._first_action = int(self.action_space.n), int(self.action_space.start)
         self._generator = make_generator(self.device, seed)
-        cuda = [self.device] if self.device.type == "cuda" else []
-        with torch.device(self.device), torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(seeded_generator(seed, "network").initial_seed())
+        with building(self.device, seeded_generator(seed, "network").initial_seed()):
             self.network = QNetwork(self.observation_space, self.num_actions, config)
             self.target = QNetwork(self.observation_space, self.num_actions, config).requires_grad_(False)
+            self._clamped = torch.zeros(2, dtype=torch.float64)
         self.target.load_state_dict(self.network.state_dict())
         rate = LEARNING_RATES[config.loss] if config.learning_rate is None else config.learning_rate
-        self._update = AdamUpdate(self.network, self._sampled_loss, lr=rate, eps=config.adam_eps,
+        self._update = AdamUpdate(self.network, self._loss, lr=rate, eps=config.adam_eps,
                                   max_grad_norm=config.max_grad_norm, compile=config.compile)  # fmt: skip
         self.optimizer, self._target_weights = self._update.optimizer, FlatParameters(self.target)
-        head = self.network.head
-        self._support = head.support if isinstance(head, CategoricalHead) else torch.empty(0)
-        with torch.device(self.device):
-            self._edges = bin_edges(config.v_min, config.v_max, config.bins, placement=config.placement)
-            self._clamped = torch.zeros(2, dtype=torch.float64)
-        self._sigma = resolve_sigma(config.bin_width, sigma=config.sigma, sigma_ratio=config.sigma_ratio)
         self._learned_at = 0
         self.steps_env = dataset is None
         self._from_dataset = dataset is not None
@@ -344,26 +317,24 @@ class DQN(Agent):
         """Probability of a uniform action at the present timestep."""
         config = self.config
         if self._from_dataset:  # it knows something already, and its timesteps were gradient steps
-            return float(config.epsilon_end)
+            return config.epsilon_end
         if self.num_timesteps < config.learning_starts:
             return 1.0
-        done = min(1.0, self.num_timesteps / max(1, config.epsilon_timesteps))
-        return float(config.epsilon_start + done * (config.epsilon_end - config.epsilon_start))
+        return linear_epsilon(
+            config.epsilon_start, config.epsilon_end, config.epsilon_timesteps, self.num_timesteps
+        )
 
     @torch.no_grad()
     def q_values(self, obs: Tensor) -> Tensor:
         """Return Q(s, a) [n, A] for observations [n, ...] on the device."""
-        values: Tensor = self.network.values(self.network(obs))
-        return values
+        return self.network.head.values(self.network(obs))
 
     def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
         """Return epsilon-greedy actions [n] for observations [n, ...]."""
         best = self.q_values(obs).argmax(-1)
         if not deterministic:
-            generator = self._generator
-            noise = torch.rand(2, len(obs), generator=generator, device=generator.device).to(self.device)
-            uniform = (noise[0] * self.num_actions).long()
-            best = torch.where(noise[1] < self.epsilon, uniform, best)
+            noise = uniform(self._generator, 2, len(obs), device=self.device)
+            best = epsilon_greedy(best, self.num_actions, self.epsilon, noise)
         return best + self._first_action if self._first_action else best
 
     def observe(self, transitions: Transitions) -> None:
@@ -394,33 +365,26 @@ class DQN(Agent):
     def update(self) -> dict[str, Tensor]:
         """Take the gradient steps that are due; see :meth:`Agent.update`."""
         config, before = self.config, self._learned_at
-        if not self.steps_env:
-            self.num_timesteps += 1
-            rounds = 1
-        elif self.num_timesteps < config.learning_starts or not self._can_sample():
-            rounds = 0
+        if self.steps_env:
+            due = times_due(config.train_freq, before, self.num_timesteps) if self._can_learn() else 0
+            steps = due * config.gradient_steps
         else:
-            rounds = self.num_timesteps // config.train_freq - before // config.train_freq
+            self.num_timesteps += 1
+            steps = 1
         self._learned_at = now = self.num_timesteps
-        metrics: dict[str, Tensor] = {}
-        steps = rounds * (config.gradient_steps if self.steps_env else 1)
-        for _ in range(steps):
-            for name, value in self._gradient_step().items():
-                metrics[name] = metrics[name] + value if name in metrics else value
-        if now // config.target_update_interval > before // config.target_update_interval:
+        metrics = mean_of(self._gradient_step() for _ in range(steps))
+        if times_due(config.target_update_interval, before, now):
             self._target_weights.follow(self._update.weights, config.tau)
-        if steps > 1:
-            metrics = {name: value / steps for name, value in metrics.items()}
         if self.steps_env:
             metrics["rollout/exploration_rate"] = torch.full((), self.epsilon, device=self.device)
         return metrics
 
-    def _can_sample(self) -> bool:
-        """Whether the replay has enough to learn from: after :meth:`Agent.load` it starts anew."""
-        if self.replay is None:
+    def _can_learn(self) -> bool:
+        """Whether there is enough to learn from: after :meth:`Agent.load` the replay starts anew."""
+        config = self.config
+        if self.num_timesteps < config.learning_starts or self.replay is None:
             return False
-        enough = min(self.config.batch_size, self.config.learning_starts, self.replay.capacity)
-        return bool(len(self.replay) >= enough)
+        return len(self.replay) >= min(config.batch_size, config.learning_starts, self.replay.capacity)
 
     def _gradient_step(self) -> dict[str, Tensor]:
         assert self.replay is not None
@@ -430,92 +394,42 @@ class DQN(Agent):
             self._clamped += metrics.pop("clamped")
         return metrics
 
-    def _sampled_loss(
+    def _loss(
         self, network: Network, storage: dict[str, Tensor], index: Tensor, newest: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of the transitions at places of the replay, and metrics."""
-        assert self.replay is not None
-        return self._loss(self.replay.batch(storage, index, newest), network)
+        """Return the loss of the transitions at places of the replay, and metrics.
 
-    def _loss(self, batch: Batch, network: Network) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a batch for a network (or a function that stands for it), and metrics."""
-        config, values = self.config, self.network.values
-        actions = batch.actions - self._first_action
+        ``network`` is the agent's, or a function that stands for it with other parameters.
+        """
+        assert self.replay is not None
+        config, head, first = self.config, self.network.head, self._first_action
+        batch = self.replay.batch(storage, index, newest)
+        actions, weights = batch.actions - first, batch.weights
+        with torch.no_grad():
+            next_outputs = self.target(batch.next_obs)
+            if config.target_policy == "sarsa":
+                assert batch.next_actions is not None
+                assert batch.next_known is not None
+                next_actions = batch.next_actions - first
+                weights = weights * batch.next_known  # the data end, or were cut, before the next action
+            else:
+                chosen_by = self.network(batch.next_obs) if config.double else next_outputs
+                next_actions = head.values(chosen_by).argmax(-1)
+            next_q = gather_actions(next_outputs, next_actions)
+            target, outside = head.target(batch.returns, batch.discounts, next_q)
         outputs = network(batch.obs)
-        taken = gather_actions(outputs, actions)  # [B] or [B, m]
-        following = self._following(batch)  # [B] or [B, m]
-        losses, metrics = self._losses(taken, following, batch)
+        losses = head.loss(gather_actions(outputs, actions), target)
+        metrics = head.metrics(losses.detach(), target)
         if config.cql_alpha:
-            q = values(outputs)
+            q = head.values(outputs)
             gap = torch.logsumexp(q, -1) - gather_actions(q, actions)
             losses = losses + config.cql_alpha * gap
             metrics["train/cql"] = gap.detach().mean()
-        weights = batch.weights
-        if config.target_policy == "sarsa":
-            assert batch.next_known is not None
-            weights = weights * batch.next_known  # the data end, or were cut, before the next action
+        if outside is not None:
+            clamped = torch.stack([(outside * batch.weights).sum(), batch.weights.sum()])
+            metrics |= {"clamped": clamped, "train/clamped_fraction": clamped[0] / clamped[1].clamp(min=1.0)}
         loss = losses @ (weights / weights.sum().clamp(min=1.0))
         return loss, {"train/loss": loss.detach(), **metrics}
-
-    @torch.no_grad()
-    def _following(self, batch: Batch) -> Tensor:
-        """Return what the target network says of the next state and action, [B] or [B, m]."""
-        outputs = self.target(batch.next_obs)
-        if self.config.target_policy == "sarsa":
-            assert batch.next_actions is not None
-            return gather_actions(outputs, batch.next_actions - self._first_action)
-        chosen_by = self.network(batch.next_obs) if self.config.double else outputs
-        return gather_actions(outputs, self.network.values(chosen_by).argmax(-1))
-
-    def _losses(self, taken: Tensor, following: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the losses [B] of outputs for the actions taken, and metrics."""
-        kind, config, head = self.config.loss, self.config, self.network.head
-        if kind == "c51":
-            locations = batch.returns[:, None] + batch.discounts[:, None] * self._support
-            law = torch.softmax(following, -1)
-            # Of the mean: a law that is still wide, as all are at first, loses mass beyond any support.
-            outside = self._is_outside((law * locations).sum(-1))
-            return self._classified(
-                taken, categorical_projection(law, locations, self._support), outside, batch
-            )
-        if kind == "quantile":
-            targets = batch.returns[:, None] + batch.discounts[:, None] * following
-            metrics = {"train/target": targets.mean()}
-            return quantile_huber_loss(taken, targets, kappa=config.kappa), metrics
-        y = batch.returns + batch.discounts * head.values(following)
-        if kind == "hl_gauss":
-            labels = hl_gauss_probs(y, self._edges, self._sigma, clamp=True)
-            return self._classified(taken, labels, self._is_outside(y), batch)
-        if kind == "two_hot":
-            return self._classified(taken, two_hot_probs(y, self._support), self._is_outside(y), batch)
-        metrics = {"train/target": y.mean()}
-        if kind == "huber":
-            return F.smooth_l1_loss(taken, y, reduction="none"), metrics
-        if kind == "mse_softmax":
-            metrics |= self._counted(self._is_outside(y), batch)
-        return F.mse_loss(head.values(taken), y, reduction="none"), metrics
-
-    def _classified(
-        self, taken: Tensor, labels: Tensor, outside: Tensor, batch: Batch
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the cross-entropies [B] of logits to labels [B, m], and metrics."""
-        losses = cross_entropy(taken, labels)
-        divergence = losses.detach() - entropy(labels)  # the labels' entropy cannot be learned away
-        metrics = {"train/target": (labels @ self._support).mean(), "train/kl": divergence.mean()}
-        return losses, metrics | self._counted(outside, batch)
-
-    @staticmethod
-    def _counted(outside: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Return how many targets lay beyond the support, and of how many, [2]; and their share."""
-        clamped = torch.stack([(outside * batch.weights).sum(), batch.weights.sum()])
-        return {"clamped": clamped, "train/clamped_fraction": clamped[0] / clamped[1].clamp(min=1.0)}
-
-    def _is_outside(self, targets: Tensor) -> Tensor:
-        """Return 1 for targets beyond the support, else 0, shaped like them."""
-        config = self.config
-        middle, reach = (config.v_max + config.v_min) / 2, (config.v_max - config.v_min) / 2
-        beyond: Tensor = (targets - middle).abs() > reach * (1 + 1e-6)
-        return beyond.to(torch.float32)
 
     # What came of it, and what a continuation needs -------------------------------------------------------
 
@@ -544,7 +458,6 @@ class DQN(Agent):
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Agent.state_dict`."""
-        replay = self.replay if self.steps_env else None  # a data set stays where it is
         return {
             "network": self.network.state_dict(),
             "target": self.target.state_dict(),
@@ -553,8 +466,7 @@ class DQN(Agent):
             "clamped": self._clamped,
             "learned_at": self._learned_at,
             "from_dataset": self._from_dataset,
-            "num_envs": None if replay is None else replay.num_envs,
-            "replay": None if replay is None else replay.state_dict(),
+            **replay_state(self.replay if self.steps_env else None),  # a data set stays where it is
         }
 
     def saved_state(self) -> dict[str, Any]:
@@ -565,15 +477,14 @@ class DQN(Agent):
         """See :meth:`Agent.load_state_dict`; without a replay, learning goes on with an empty one."""
         self.network.load_state_dict(state["network"])
         self.target.load_state_dict(state["target"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self._update.load_optimizer(state["optimizer"])
         restore_generator(self._generator, state["generator"])
         self._clamped.copy_(state["clamped"])
         self._learned_at = int(state["learned_at"])
         self._from_dataset = bool(state.get("from_dataset", False)) or not self.steps_env
         self._update.forget_compiled()  # the replay is another one from now on
         if state["replay"] is not None:
-            self.replay = self._empty_replay(int(state["num_envs"]))
-            self.replay.load_state_dict(state["replay"], self.device)
+            self.replay = restored_replay(state, self._empty_replay, self.device)
 
     def _empty_replay(self, num_envs: int) -> ReplayBuffer:
         config = self.config
@@ -591,7 +502,7 @@ class DQN(Agent):
             warnings.warn(f"the dataset is from {dataset.env_id}, and the environment is {spec.id}; their "
                           "spaces are the same", stacklevel=3)  # fmt: skip
         config = self.config
-        if config.loss in ON_A_SUPPORT and config.max_clamped_fraction < 1.0:
+        if isinstance(self.network.head, CategoricalHead) and config.max_clamped_fraction < 1.0:
             returns = dataset.returns(config.gamma)
             low, high = float(returns.min()), float(returns.max())
             if low < config.v_min or high > config.v_max:

@@ -31,6 +31,8 @@ from torch import Tensor
 from prefrl.agents.base import Agent
 from prefrl.data import Transitions
 from prefrl.data.devices import make_generator, restore_generator
+from prefrl.functional.draws import uniform
+from prefrl.functional.value_based.exploration import linear_epsilon
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class QLearning(Agent):
     """
 
     config_class: ClassVar[type[QLearningConfig]] = QLearningConfig
+    config: QLearningConfig
 
     def __init__(
         self,
@@ -110,15 +113,16 @@ class QLearning(Agent):
     def epsilon(self) -> float:
         """Probability of a uniform action at the present timestep."""
         config = self.config
-        done = min(1.0, self.num_timesteps / max(1, config.epsilon_timesteps))
-        return float(config.epsilon_start + done * (config.epsilon_end - config.epsilon_start))
+        return linear_epsilon(
+            config.epsilon_start, config.epsilon_end, config.epsilon_timesteps, self.num_timesteps
+        )
 
     def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
         """Return epsilon-greedy actions [n] for states [n]; deterministic: the first of the best."""
         q = self.q[obs - self._first_state]
         if deterministic:
             return q.argmax(-1) + self._first_action
-        noise = torch.rand(len(q), self.num_actions + 1, generator=self._generator, device=self.device)
+        noise = uniform(self._generator, len(q), self.num_actions + 1, device=self.device)
         allowed = (q == q.amax(-1, keepdim=True)) | (noise[:, -1:] < self.epsilon)
         return torch.where(allowed, noise[:, :-1], -1.0).argmax(-1) + self._first_action
 
@@ -135,8 +139,8 @@ class QLearning(Agent):
         pairs = (step.obs - self._first_state) * self.num_actions + (step.actions - self._first_action)
         mask = step.mask.to(q.dtype)
 
-        following = self.q[step.next_obs - self._first_state].amax(-1)
-        targets = step.rewards + self.config.gamma * following * ~step.terminations
+        next_values = self.q[step.next_obs - self._first_state].amax(-1)
+        targets = step.rewards + self.config.gamma * next_values * ~step.terminations
         td_errors = (targets - q[pairs]) * mask
 
         # Of each row: how many rows of this step share its pair. The buffer is zero between two steps.

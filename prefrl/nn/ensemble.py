@@ -7,7 +7,6 @@ ensemble takes and gives numbers in their own units.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from prefrl.functional.actor_critic.model_learning import gaussian_nll, improved, soft_clamp
+from prefrl.functional.draws import integers, uniform
 
 from .mlp import StackedMLP
 from .update import AdamUpdate, Network
@@ -312,24 +312,21 @@ class EnsembleFit:
             raise ValueError("entries can be weighted in a deterministic ensemble only")
         ensemble, settings, device = self.ensemble, self.settings, inputs.device
         table, widths = self._table(inputs, targets, rows, entries)
-        order = self._draw(generator, device, len(table))
+        order = uniform(generator, len(table), device=device).argsort()
         held = max(1, min(int(settings.holdout_fraction * len(table)), settings.holdout_max))
         self._standardize(table, order[held:], widths)
         holdout, train = self._parts(table[order[:held]], widths), table[order[held:]]
         members, count = ensemble.members, len(train)
         chosen = torch.arange(count, device=device).expand(members, -1)
         if settings.bootstrap:
-            draws = torch.randint(count, (members, count), generator=generator, device=generator.device).to(
-                device
-            )
-            chosen = draws
+            chosen = integers(generator, count, members, count, device=device)
         vector = self._update.weights.vector.detach()
         best, kept = torch.full((members,), 1e10, device=device), vector.clone()
         idle = torch.zeros((), device=device)
         steps, epochs = 0, 0
         metrics: dict[str, Tensor] = {}
         while epochs < settings.max_epochs and (settings.max_steps is None or steps < settings.max_steps):
-            shuffled = chosen.gather(1, self._draw(generator, device, members, count))
+            shuffled = chosen.gather(1, uniform(generator, members, count, device=device).argsort(1))
             batches = torch.split(shuffled, settings.batch_size, 1)
             if settings.max_steps is not None:
                 batches = batches[: settings.max_steps - steps]
@@ -356,11 +353,6 @@ class EnsembleFit:
         """Take one gradient step on rows [E, B] of the table."""
         drawn = train.index_select(0, batch.reshape(-1)).view(*batch.shape, -1)
         return self._update.step(*self._parts(drawn, widths))
-
-    @staticmethod
-    def _draw(generator: torch.Generator, device: torch.device, *shape: int) -> Tensor:
-        """Return random orders of the last axis."""
-        return torch.rand(shape, generator=generator, device=generator.device).to(device).argsort(-1)
 
     @staticmethod
     def _table(
@@ -407,7 +399,7 @@ class EnsembleFit:
         """Continue from what :meth:`state_dict` returned."""
         self.ensemble.load_state_dict(state["ensemble"])
         self.elite.load_state_dict(state["elite"])
-        self._update.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self._update.load_optimizer(state["optimizer"])
 
 
 CHUNK = 1024

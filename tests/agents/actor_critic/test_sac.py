@@ -13,8 +13,7 @@ from resuming import assert_same, crash_at, new_folder
 import prefrl
 import prefrl.envs
 from prefrl.agents import SAC, SACConfig
-from prefrl.agents.actor_critic.box import mean_of
-from prefrl.agents.base import Spaces
+from prefrl.agents.base import Spaces, mean_of
 from prefrl.data import Transitions
 from prefrl.run.checkpoint import load_checkpoint
 from prefrl.run.loop import Loop, learn
