@@ -7,54 +7,107 @@ if not __name__.startswith("prefrl."):
     raise ImportError(f"import this package as 'prefrl.agents', not as {__name__!r}")
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prefrl.agents.actor_critic.box import SAC as SAC, SACConfig as SACConfig
+    from prefrl.agents.actor_critic.mbpo import MBPO as MBPO
+    from prefrl.agents.actor_critic.mbpo_config import MBPOConfig as MBPOConfig
+    from prefrl.agents.allocation.baselines import (
+        AllocationBaseline as AllocationBaseline,
+        AllocationBaselineConfig as AllocationBaselineConfig,
+    )
+    from prefrl.agents.allocation.dual_mirror_descent import (
+        DualMirrorDescent as DualMirrorDescent,
+        DualMirrorDescentConfig as DualMirrorDescentConfig,
+    )
+    from prefrl.agents.base import Agent as Agent, load as load
+    from prefrl.agents.continuous_time.actor_critic import (
+        ContinuousActorCritic as ContinuousActorCritic,
+        ContinuousActorCriticConfig as ContinuousActorCriticConfig,
+    )
+    from prefrl.agents.continuous_time.evaluation import (
+        MartingaleConfig as MartingaleConfig,
+        MartingaleEvaluation as MartingaleEvaluation,
+    )
+    from prefrl.agents.continuous_time.q_learning import (
+        ContinuousQLearning as ContinuousQLearning,
+        ContinuousQLearningConfig as ContinuousQLearningConfig,
+    )
+    from prefrl.agents.preferences.heron import Heron as Heron, HeronConfig as HeronConfig
+    from prefrl.agents.preferences.learners import LearnerConfig as LearnerConfig
+    from prefrl.agents.preferences.matrix_self_play import (
+        MatrixSelfPlay as MatrixSelfPlay,
+        MatrixSelfPlayConfig as MatrixSelfPlayConfig,
+    )
+    from prefrl.agents.preferences.preference_rl import (
+        PreferenceRL as PreferenceRL,
+        PreferenceRLConfig as PreferenceRLConfig,
+    )
+    from prefrl.agents.preferences.regret import RegretAgent as RegretAgent
+    from prefrl.agents.preferences.sb3 import SB3Agent as SB3Agent, SB3Config as SB3Config
+    from prefrl.agents.preferences.self_play import SelfPlay as SelfPlay, SelfPlayConfig as SelfPlayConfig
+    from prefrl.agents.returns.distributional_dp import (
+        DistributionalDP as DistributionalDP,
+        DistributionalDPConfig as DistributionalDPConfig,
+    )
+    from prefrl.agents.returns.stock_dqn import StockDQN as StockDQN, StockDQNConfig as StockDQNConfig
+    from prefrl.agents.value_based.dqn import DQN as DQN, DQNConfig as DQNConfig
+    from prefrl.agents.value_based.q_learning import (
+        QLearning as QLearning,
+        QLearningConfig as QLearningConfig,
+    )
+    from prefrl.preferences.reward_fit import RegretConfig as RegretConfig
 
 _PUBLIC = {
-    "Agent": "base",
-    "AllocationBaseline": "allocation.baselines",
-    "AllocationBaselineConfig": "allocation.baselines",
-    "ContinuousActorCritic": "continuous_time.actor_critic",
-    "ContinuousActorCriticConfig": "continuous_time.actor_critic",
-    "ContinuousQLearning": "continuous_time.q_learning",
-    "ContinuousQLearningConfig": "continuous_time.q_learning",
-    "DQN": "value_based.dqn",
-    "DQNConfig": "value_based.dqn",
-    "DistributionalDP": "returns.distributional_dp",
-    "DistributionalDPConfig": "returns.distributional_dp",
-    "DualMirrorDescent": "allocation.dual_mirror_descent",
-    "DualMirrorDescentConfig": "allocation.dual_mirror_descent",
-    "Heron": "preferences.heron",
-    "HeronConfig": "preferences.heron",
-    "LearnerConfig": "preferences.learners",
-    "MBPO": "actor_critic.mbpo",
-    "MBPOConfig": "actor_critic.mbpo_config",
-    "MartingaleConfig": "continuous_time.evaluation",
-    "MartingaleEvaluation": "continuous_time.evaluation",
-    "MatrixSelfPlay": "preferences.matrix_self_play",
-    "MatrixSelfPlayConfig": "preferences.matrix_self_play",
-    "PreferenceRL": "preferences.preference_rl",
-    "PreferenceRLConfig": "preferences.preference_rl",
-    "QLearning": "value_based.q_learning",
-    "QLearningConfig": "value_based.q_learning",
-    "RegretAgent": "preferences.regret",
-    "RegretConfig": "preferences.regret",
-    "SAC": "actor_critic.box",
-    "SACConfig": "actor_critic.box",
-    "SB3Agent": "preferences.sb3",
-    "SB3Config": "preferences.sb3",
-    "SelfPlay": "preferences.self_play",
-    "SelfPlayConfig": "preferences.self_play",
-    "StockDQN": "returns.stock_dqn",
-    "StockDQNConfig": "returns.stock_dqn",
+    "Agent": "prefrl.agents.base",
+    "AllocationBaseline": "prefrl.agents.allocation.baselines",
+    "AllocationBaselineConfig": "prefrl.agents.allocation.baselines",
+    "ContinuousActorCritic": "prefrl.agents.continuous_time.actor_critic",
+    "ContinuousActorCriticConfig": "prefrl.agents.continuous_time.actor_critic",
+    "ContinuousQLearning": "prefrl.agents.continuous_time.q_learning",
+    "ContinuousQLearningConfig": "prefrl.agents.continuous_time.q_learning",
+    "DQN": "prefrl.agents.value_based.dqn",
+    "DQNConfig": "prefrl.agents.value_based.dqn",
+    "DistributionalDP": "prefrl.agents.returns.distributional_dp",
+    "DistributionalDPConfig": "prefrl.agents.returns.distributional_dp",
+    "DualMirrorDescent": "prefrl.agents.allocation.dual_mirror_descent",
+    "DualMirrorDescentConfig": "prefrl.agents.allocation.dual_mirror_descent",
+    "Heron": "prefrl.agents.preferences.heron",
+    "HeronConfig": "prefrl.agents.preferences.heron",
+    "LearnerConfig": "prefrl.agents.preferences.learners",
+    "MBPO": "prefrl.agents.actor_critic.mbpo",
+    "MBPOConfig": "prefrl.agents.actor_critic.mbpo_config",
+    "MartingaleConfig": "prefrl.agents.continuous_time.evaluation",
+    "MartingaleEvaluation": "prefrl.agents.continuous_time.evaluation",
+    "MatrixSelfPlay": "prefrl.agents.preferences.matrix_self_play",
+    "MatrixSelfPlayConfig": "prefrl.agents.preferences.matrix_self_play",
+    "PreferenceRL": "prefrl.agents.preferences.preference_rl",
+    "PreferenceRLConfig": "prefrl.agents.preferences.preference_rl",
+    "QLearning": "prefrl.agents.value_based.q_learning",
+    "QLearningConfig": "prefrl.agents.value_based.q_learning",
+    "RegretAgent": "prefrl.agents.preferences.regret",
+    "RegretConfig": "prefrl.preferences.reward_fit",
+    "SAC": "prefrl.agents.actor_critic.box",
+    "SACConfig": "prefrl.agents.actor_critic.box",
+    "SB3Agent": "prefrl.agents.preferences.sb3",
+    "SB3Config": "prefrl.agents.preferences.sb3",
+    "SelfPlay": "prefrl.agents.preferences.self_play",
+    "SelfPlayConfig": "prefrl.agents.preferences.self_play",
+    "StockDQN": "prefrl.agents.returns.stock_dqn",
+    "StockDQNConfig": "prefrl.agents.returns.stock_dqn",
+    "load": "prefrl.agents.base",
 }
+"""Public names and where they live."""
 
 __all__ = list(_PUBLIC)
 
+if not TYPE_CHECKING:  # a type checker shall see the names above, and no others
 
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
-    raise AttributeError(f"module 'prefrl.agents' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name in _PUBLIC:
+            return getattr(import_module(_PUBLIC[name]), name)
+        raise AttributeError(f"module 'prefrl.agents' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

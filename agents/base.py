@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, TypeVar
+from importlib import import_module
+from typing import Any, ClassVar, Literal, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 
 import prefrl
+from prefrl.config import from_json
 from prefrl.data import Transitions
 from prefrl.data.devices import resolve_device
 from prefrl.data.files.spaces import space_from_json, space_to_json
@@ -73,6 +76,11 @@ class Agent(ABC):
 
     logger: Any = None
     """The SB3 logger of the run in progress; the loop sets it, callbacks read it."""
+
+    def __new__(cls: type[AgentType], *args: Any, **kwargs: Any) -> AgentType:
+        """Refuse what an SB3 user would give first, in words, before any agent looks at it."""
+        _check_call(cls, args, kwargs)
+        return super().__new__(cls)
 
     def __init__(self, env: Any, config: Any, *, device: torch.device | str = "auto", seed: int = 0) -> None:
         if not isinstance(config, self.config_class):
@@ -138,9 +146,40 @@ class Agent(ABC):
     # Outside face ----------------------------------------------------------------------------------------
 
     def learn(
-        self: AgentType, total_timesteps: int, callback: Any = None, progress_bar: bool = False
+        self: AgentType,
+        total_timesteps: int,
+        callback: Any = None,
+        progress_bar: bool = False,
+        *,
+        log_interval: None = None,
+        tb_log_name: None = None,
+        reset_num_timesteps: Literal[False] = False,
     ) -> AgentType:
-        """Train for ``total_timesteps`` more timesteps; see :func:`prefrl.learn`."""
+        """Train for ``total_timesteps`` more timesteps; see :func:`prefrl.learn`.
+
+        Args:
+            total_timesteps: how many timesteps to add.
+            callback: an SB3 callback, or a list of them.
+            progress_bar: show rate and time left.
+            log_interval: SB3's, refused: agents log by timesteps (``log_every`` of :func:`prefrl.learn`).
+            tb_log_name: SB3's, refused: an agent logs to its ``logger``, a run to its folder.
+            reset_num_timesteps: SB3's; only False, since agents always go on counting.
+
+        Raises:
+            TypeError: if ``progress_bar`` is no bool, as where ``log_interval`` stands in SB3.
+            ValueError: for another value of SB3's three.
+        """
+        if not isinstance(progress_bar, bool):
+            raise TypeError(f"progress_bar is {progress_bar!r}; it must be True or False")
+        if log_interval is not None:
+            raise ValueError(f"log_interval is {log_interval!r}; agents log by timesteps: give "
+                             "prefrl.learn(agent, total_timesteps, log_every=...)")  # fmt: skip
+        if tb_log_name is not None:
+            raise ValueError(f"tb_log_name is {tb_log_name!r}; set agent.logger to SB3's configure(folder), "
+                             "or train in a run folder: prefrl.train")  # fmt: skip
+        if reset_num_timesteps is not False:
+            raise ValueError(f"reset_num_timesteps is {reset_num_timesteps!r}; it must be False: agents "
+                             "go on counting, and a new agent starts at 0")  # fmt: skip
         prefrl.learn(self, total_timesteps, callback=callback, progress_bar=progress_bar)
         return self
 
@@ -213,7 +252,7 @@ class Agent(ABC):
         with taking_over(path, f"spaces for a {name}"):
             spaces = Spaces(*(space_from_json(header[f"{kind}_space"]) for kind in ("observation", "action")))
         with taking_over(path, f"settings of a {name}"):
-            config = cls.config_class(**header["config"])
+            config = from_json(cls.config_class, header["config"])
         where = spaces if env is None else env
         agent = cls._rebuilt(where, config, state, device=device, seed=header["seed"])
         given = (agent.observation_space, agent.action_space)
@@ -257,6 +296,49 @@ def mean_of(metrics: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
             sums[name] = sums[name] + value if name in sums else value
             counts[name] = counts.get(name, 0) + 1
     return {name: value / counts[name] if counts[name] > 1 else value for name, value in sums.items()}
+
+
+def load(path: str | os.PathLike[str], env: Any = None, device: torch.device | str = "auto") -> Agent:
+    """Read any agent of the library that :meth:`Agent.save` wrote, whatever its class.
+
+    Args:
+        path: the file.
+        env: an environment to go on learning in; prediction needs none.
+        device: torch device, or "auto".
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not an agent file, holds an agent that is not the library's (its own class loads
+            it), or ``env`` has other spaces.
+    """
+    name = read_agent_file(path)[0]["agent"]
+    public = import_module("prefrl.agents")
+    kind = getattr(public, name) if name in public.__all__ else None
+    if not (isinstance(kind, type) and issubclass(kind, Agent)):
+        raise ValueError(f"{path} holds a {name}, which is no agent of prefrl; load it with its own class")
+    return kind.load(path, env=env, device=device)
+
+
+def _check_call(kind: type[Agent], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Raise TypeError where an agent is made as SB3's are."""
+    name, config = kind.__name__, getattr(getattr(kind, "config_class", None), "__name__", "its config")
+    env = args[0] if args else kwargs.get("env")
+    if isinstance(env, str):
+        if env.endswith("Policy"):
+            raise TypeError(f"env is {env!r}; {name} takes no policy, its networks are settings: give "
+                            f"{name}(env, {config}(...))")  # fmt: skip
+        raise TypeError(f"env is {env!r}; give the environment: {name}(gymnasium.make({env!r}))")
+    if hasattr(env, "step_wait") and hasattr(env, "get_attr"):
+        raise TypeError(f"env is a {type(env).__name__} of Stable-Baselines3; give a Gymnasium environment, "
+                        "of gymnasium.make or gymnasium.make_vec, or one of prefrl.make_device")  # fmt: skip
+    if len(args) > 1 and isinstance(args[1], str):
+        raise TypeError(f"config is {args[1]!r}; give {name}(env, {config}(...))")
+    settings = set(kwargs) - set(inspect.signature(kind.__init__).parameters)
+    known = settings & {field.name for field in dataclasses.fields(kind.config_class)} if settings else set()
+    if known:
+        given = ", ".join(f"{setting}={kwargs[setting]!r}" for setting in kwargs if setting in known)
+        raise TypeError(f"{', '.join(sorted(known))}: settings belong to the config; give "
+                        f"{name}(env, {config}({given}))")  # fmt: skip
 
 
 @contextmanager

@@ -5,70 +5,143 @@ and is the one place through which an agent reaches the training loop.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from prefrl import agents
+
+AgentType = TypeVar("AgentType", bound="Agent")
+
+if TYPE_CHECKING:
+    from prefrl.agents import (
+        DQN as DQN,
+        MBPO as MBPO,
+        SAC as SAC,
+        Agent as Agent,
+        AllocationBaseline as AllocationBaseline,
+        AllocationBaselineConfig as AllocationBaselineConfig,
+        ContinuousActorCritic as ContinuousActorCritic,
+        ContinuousActorCriticConfig as ContinuousActorCriticConfig,
+        ContinuousQLearning as ContinuousQLearning,
+        ContinuousQLearningConfig as ContinuousQLearningConfig,
+        DistributionalDP as DistributionalDP,
+        DistributionalDPConfig as DistributionalDPConfig,
+        DQNConfig as DQNConfig,
+        DualMirrorDescent as DualMirrorDescent,
+        DualMirrorDescentConfig as DualMirrorDescentConfig,
+        Heron as Heron,
+        HeronConfig as HeronConfig,
+        LearnerConfig as LearnerConfig,
+        MartingaleConfig as MartingaleConfig,
+        MartingaleEvaluation as MartingaleEvaluation,
+        MatrixSelfPlay as MatrixSelfPlay,
+        MatrixSelfPlayConfig as MatrixSelfPlayConfig,
+        MBPOConfig as MBPOConfig,
+        PreferenceRL as PreferenceRL,
+        PreferenceRLConfig as PreferenceRLConfig,
+        QLearning as QLearning,
+        QLearningConfig as QLearningConfig,
+        RegretAgent as RegretAgent,
+        RegretConfig as RegretConfig,
+        SACConfig as SACConfig,
+        SB3Agent as SB3Agent,
+        SB3Config as SB3Config,
+        SelfPlay as SelfPlay,
+        SelfPlayConfig as SelfPlayConfig,
+        StockDQN as StockDQN,
+        StockDQNConfig as StockDQNConfig,
+    )
+    from prefrl.agents.base import load as load
+    from prefrl.data import (
+        Preferences as Preferences,
+        Segments as Segments,
+        TransitionDataset as TransitionDataset,
+        load_preferences as load_preferences,
+        load_transitions as load_transitions,
+        save_preferences as save_preferences,
+        save_transitions as save_transitions,
+    )
+    from prefrl.envs import make_device as make_device
+    from prefrl.envs.wrappers import ReplaceReward as ReplaceReward, StockAugmentation as StockAugmentation
+    from prefrl.preferences import (
+        DeterministicRegret as DeterministicRegret,
+        Expanded as Expanded,
+        PartialReturn as PartialReturn,
+        PreferenceModel as PreferenceModel,
+        Regret as Regret,
+        RewardModel as RewardModel,
+        RewardModelConfig as RewardModelConfig,
+        Teacher as Teacher,
+        ask_teacher as ask_teacher,
+    )
+    from prefrl.preferences.trajectories import (
+        ByOption as ByOption,
+        MaxReturn as MaxReturn,
+        Noisy as Noisy,
+        TrajectoryPreference as TrajectoryPreference,
+        WithinBudget as WithinBudget,
+    )
+    from prefrl.run.collect import collect_transitions as collect_transitions
+    from prefrl.run.evaluate import evaluate as evaluate
+    from prefrl.run.launch import train as train
+    from prefrl.tabular import TabularMDP as TabularMDP
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "AllocationBaseline": "prefrl.agents.allocation.baselines",
-    "AllocationBaselineConfig": "prefrl.agents.allocation.baselines",
-    "ContinuousActorCritic": "prefrl.agents.continuous_time.actor_critic",
-    "ContinuousActorCriticConfig": "prefrl.agents.continuous_time.actor_critic",
-    "ContinuousQLearning": "prefrl.agents.continuous_time.q_learning",
-    "ContinuousQLearningConfig": "prefrl.agents.continuous_time.q_learning",
-    "DQN": "prefrl.agents.value_based.dqn",
-    "DQNConfig": "prefrl.agents.value_based.dqn",
-    "DistributionalDP": "prefrl.agents.returns.distributional_dp",
-    "DistributionalDPConfig": "prefrl.agents.returns.distributional_dp",
-    "DualMirrorDescent": "prefrl.agents.allocation.dual_mirror_descent",
-    "DualMirrorDescentConfig": "prefrl.agents.allocation.dual_mirror_descent",
-    "Heron": "prefrl.agents.preferences.heron",
-    "HeronConfig": "prefrl.agents.preferences.heron",
-    "LearnerConfig": "prefrl.agents.preferences.learners",
-    "MBPO": "prefrl.agents.actor_critic.mbpo",
-    "MBPOConfig": "prefrl.agents.actor_critic.mbpo_config",
-    "MartingaleConfig": "prefrl.agents.continuous_time.evaluation",
-    "MartingaleEvaluation": "prefrl.agents.continuous_time.evaluation",
-    "MatrixSelfPlay": "prefrl.agents.preferences.matrix_self_play",
-    "MatrixSelfPlayConfig": "prefrl.agents.preferences.matrix_self_play",
-    "PreferenceRL": "prefrl.agents.preferences.preference_rl",
-    "PreferenceRLConfig": "prefrl.agents.preferences.preference_rl",
-    "QLearning": "prefrl.agents.value_based.q_learning",
-    "QLearningConfig": "prefrl.agents.value_based.q_learning",
-    "RegretAgent": "prefrl.agents.preferences.regret",
-    "RegretConfig": "prefrl.agents.preferences.regret",
-    "SAC": "prefrl.agents.actor_critic.box",
-    "SACConfig": "prefrl.agents.actor_critic.box",
-    "SB3Agent": "prefrl.agents.preferences.sb3",
-    "SB3Config": "prefrl.agents.preferences.sb3",
-    "SelfPlay": "prefrl.agents.preferences.self_play",
-    "SelfPlayConfig": "prefrl.agents.preferences.self_play",
-    "StockDQN": "prefrl.agents.returns.stock_dqn",
-    "StockDQNConfig": "prefrl.agents.returns.stock_dqn",
+    **dict.fromkeys(agents.__all__, "prefrl.agents"),
+    "ByOption": "prefrl.preferences.trajectories",
+    "DeterministicRegret": "prefrl.preferences",
+    "Expanded": "prefrl.preferences",
+    "MaxReturn": "prefrl.preferences.trajectories",
+    "Noisy": "prefrl.preferences.trajectories",
+    "PartialReturn": "prefrl.preferences",
+    "PreferenceModel": "prefrl.preferences",
     "Preferences": "prefrl.data",
-    "load_preferences": "prefrl.data",
-    "save_preferences": "prefrl.data",
+    "Regret": "prefrl.preferences",
+    "ReplaceReward": "prefrl.envs.wrappers",
     "RewardModel": "prefrl.preferences",
     "RewardModelConfig": "prefrl.preferences",
-    "Teacher": "prefrl.preferences",
-    "ask_teacher": "prefrl.preferences",
+    "Segments": "prefrl.data",
+    "StockAugmentation": "prefrl.envs.wrappers",
     "TabularMDP": "prefrl.tabular",
+    "Teacher": "prefrl.preferences",
+    "TrajectoryPreference": "prefrl.preferences.trajectories",
+    "TransitionDataset": "prefrl.data",
+    "WithinBudget": "prefrl.preferences.trajectories",
+    "ask_teacher": "prefrl.preferences",
+    "collect_transitions": "prefrl.run.collect",
+    "evaluate": "prefrl.run.evaluate",
+    "load_preferences": "prefrl.data",
+    "load_transitions": "prefrl.data",
+    "make_device": "prefrl.envs",
+    "save_preferences": "prefrl.data",
+    "save_transitions": "prefrl.data",
+    "train": "prefrl.run.launch",
 }
+"""Public names and the modules that offer them."""
 
 __all__ = ["__version__", "learn", *_PUBLIC]
 
+if not TYPE_CHECKING:  # a type checker shall see the names above, and no others
 
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'prefrl' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name in _PUBLIC:
+            return getattr(import_module(_PUBLIC[name]), name)
+        raise AttributeError(f"module 'prefrl' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def learn(agent: Any, total_timesteps: int, *, callback: Any = None, progress_bar: bool = False) -> Any:
+def learn(
+    agent: AgentType,
+    total_timesteps: int,
+    *,
+    callback: Any = None,
+    progress_bar: bool = False,
+    log_every: int | None = None,
+) -> AgentType:
     """Train an agent in its own environment for ``total_timesteps`` more timesteps, and return it.
 
     Args:
@@ -76,7 +149,10 @@ def learn(agent: Any, total_timesteps: int, *, callback: Any = None, progress_ba
         total_timesteps: how many timesteps to add.
         callback: an SB3 callback, or a list of them.
         progress_bar: show rate and time left.
+        log_every: timesteps between two logs to ``agent.logger`` (None: a hundredth of ``total_timesteps``).
     """
     from prefrl.run.loop import learn as run_learn
 
-    return run_learn(agent, total_timesteps, callback=callback, progress_bar=progress_bar)
+    return run_learn(
+        agent, total_timesteps, callback=callback, progress_bar=progress_bar, log_every=log_every
+    )

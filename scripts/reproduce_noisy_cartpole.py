@@ -40,8 +40,9 @@ from rich.table import Table
 from prefrl.agents.value_based.dqn import DQN, DQNConfig, Loss
 from prefrl.cli import FLAGS, execute
 from prefrl.data import seeded_generator
-from prefrl.data.datasets import TransitionDataset, load_transitions, save_transitions
+from prefrl.data.datasets import TransitionDataset
 from prefrl.data.files.atomic import remove_stale_temporaries
+from prefrl.data.files.transition_files import load_transitions, save_transitions
 from prefrl.functional.statistics import FloatArray, bootstrap_interval, interquartile_mean
 from prefrl.run.collect import collect_transitions
 from prefrl.run.evaluate import evaluate_rows

@@ -27,12 +27,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prefrl.agents.base import Agent, Spaces
+from prefrl.agents.base import Spaces
 from prefrl.config import check_kinds
 from prefrl.envs.allocation.problems import Allocation
 from prefrl.functional.allocation.mirror_descent import euclidean_step
 
-from .prices import Array, ByPrices, PriceRule, Pricing, allocation_of
+from .by_prices import ByPrices, Pricing
+from .prices import Array, PriceRule, allocation_of
 
 Kind = Literal["greedy", "static", "resolving", "pid"]
 """Baselines by name."""
@@ -181,7 +182,7 @@ class PID:
         return euclidean_step(mu, -change, self.step_size), stack([error, before], -2)
 
 
-class AllocationBaseline(ByPrices, Agent):
+class AllocationBaseline(ByPrices):
     """Greedy, static prices, re-solving or PID pacing; see the module's text.
 
     Args:

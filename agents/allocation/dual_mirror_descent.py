@@ -36,7 +36,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from prefrl.agents.base import Agent, Spaces
+from prefrl.agents.base import Spaces
 from prefrl.config import check_kinds
 from prefrl.envs.allocation.problems import Allocation
 from prefrl.functional.allocation.mirror_descent import (
@@ -48,7 +48,8 @@ from prefrl.functional.allocation.mirror_descent import (
     scaled_euclidean_step,
 )
 
-from .prices import Array, ByPrices, Pricing, allocation_from_json, allocation_of
+from .by_prices import ByPrices, Pricing
+from .prices import Array, allocation_from_json, allocation_of
 
 Reference = Literal["euclidean", "scaled_euclidean", "entropy", "projected_entropy"]
 """Reference functions h; see ``prefrl.functional.allocation.mirror_descent``."""
@@ -226,7 +227,7 @@ class MirrorDescentRule:
         return self._tensors[key]
 
 
-class DualMirrorDescent(ByPrices, Agent):
+class DualMirrorDescent(ByPrices):
     """Dual mirror descent; see the module's text.
 
     Args:

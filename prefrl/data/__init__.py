@@ -1,19 +1,15 @@
 """Transitions, data sets of them, segments, preference pairs and their files."""
 
+from prefrl.data.comparisons import Preferences, concatenate_preferences, split_preferences
 from prefrl.data.files.atomic import atomic_path
 from prefrl.data.files.human import load_human_preferences, load_human_statistics
 from prefrl.data.files.minari import load_minari
 from prefrl.data.files.preference_files import load_preferences, save_preferences
+from prefrl.data.files.transition_files import load_transitions, save_transitions
 
-from .datasets import TransitionDataset, load_transitions, save_transitions
+from .datasets import TransitionDataset
 from .seeding import seeded_generator
-from .segments import (
-    Preferences,
-    Segments,
-    concatenate_preferences,
-    concatenate_segments,
-    split_preferences,
-)
+from .segments import Segments, concatenate_segments
 from .transitions import Transitions, map_obs, step_infos, successor_obs, transition_mask
 
 __all__ = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import reprlib
 from dataclasses import dataclass
 from typing import Any
@@ -12,20 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prefrl.data.files.array_file import ArrayFormat, one_line, read_arrays, write_arrays
-from prefrl.data.files.npy import DTYPES
-from prefrl.data.files.spaces import space_from_json, space_to_json
+DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+"""Names of the number types that are kept, read and written."""
 
-FORMAT = ArrayFormat(
-    name="prefrl-transitions",
-    version=1,
-    kind="transition file",
-    arrays=("obs", "actions", "rewards", "next_obs", "terminations", "truncations", "has_next_action"),
-    keys=("env_id", "observation_space", "action_space"),
-    max_schema_bytes=1 << 24,  # it may hold the bounds of an image space
-    has_infinity=True,  # and those of other spaces
-)
-"""Files of :func:`save_transitions`. Next actions are not stored: they are the next rows' actions."""
+STORED = ("obs", "actions", "rewards", "next_obs", "terminations", "truncations", "has_next_action")
+"""Arrays that a data set consists of; next actions are the next rows' actions."""
 
 _FLAGS = ("terminations", "truncations", "has_next_action")
 
@@ -115,7 +105,7 @@ class TransitionDataset:
         flags = {"terminations": terminations, "truncations": truncations, "ends": ends}
         for name, value in flags.items():
             _check_tensor(name, value)
-            _check_flags(name, value, _rows(rewards))
+            check_flags(name, value, _rows(rewards))
         going = ~(terminations | truncations | ends)
         going[-1:] = False
         return cls(
@@ -125,7 +115,7 @@ class TransitionDataset:
             next_obs=next_obs,
             terminations=terminations,
             truncations=truncations,
-            next_actions=_next_actions(actions, going),
+            next_actions=shifted_actions(actions, going),
             has_next_action=going,
             observation_space=observation_space,
             action_space=action_space,
@@ -179,7 +169,7 @@ class TransitionDataset:
         return sums
 
     def _check_kinds(self) -> None:
-        for name in (*FORMAT.arrays, "next_actions"):
+        for name in (*STORED, "next_actions"):
             _check_tensor(name, getattr(self, name))
         for name in ("observation_space", "action_space"):
             if not isinstance(getattr(self, name), (gym.spaces.Discrete, gym.spaces.Box)):
@@ -190,7 +180,7 @@ class TransitionDataset:
             raise ValueError(f"rewards have dtype {self.rewards.dtype}; it must be torch.float32")
         count = _rows(self.rewards)
         for name in _FLAGS:
-            _check_flags(name, getattr(self, name), count)
+            check_flags(name, getattr(self, name), count)
         for name in ("obs", "actions", "next_obs", "next_actions"):
             kind = "observation" if "obs" in name else "action"
             space = getattr(self, f"{kind}_space")
@@ -208,63 +198,12 @@ class TransitionDataset:
             None,
             "where the episode goes on they must be the next row's obs, and they are not",
         )
-        expected = _next_actions(self.actions, going)
+        expected = shifted_actions(self.actions, going)
         wrong = ~_every(self.next_actions == expected)
         _refuse(
             "next_actions", wrong, self.next_actions, "they must be the next row's action where the episode "
             "goes on, and the row's own where it does not"
         )  # fmt: skip
-
-
-def save_transitions(path: str | os.PathLike[str], dataset: TransitionDataset) -> None:
-    """Write a data set to one file, whole or not at all; an existing file is replaced.
-
-    Args:
-        path: the file; ``.npz`` by convention. It is a zip of plain arrays and JSON, without pickle.
-        dataset: the data set.
-
-    Raises:
-        TypeError: if ``dataset`` is none.
-        FileNotFoundError: if the folder does not exist.
-        IsADirectoryError: if ``path`` is a folder.
-    """
-    if not isinstance(dataset, TransitionDataset):
-        raise TypeError(f"dataset is a {type(dataset).__name__}; it must be a TransitionDataset")
-    entries = {
-        "env_id": dataset.env_id,
-        "observation_space": space_to_json(dataset.observation_space),
-        "action_space": space_to_json(dataset.action_space),
-    }
-    write_arrays(path, FORMAT, {name: getattr(dataset, name) for name in FORMAT.arrays}, entries)
-
-
-def load_transitions(path: str | os.PathLike[str]) -> TransitionDataset:
-    """Read a data set that :func:`save_transitions`, or another program, wrote.
-
-    Everything is checked before use, and nothing in the file is ever executed.
-
-    Raises:
-        ValueError: in one line, naming the file, the array, what was found and what is allowed.
-        FileNotFoundError: if there is no such file.
-        IsADirectoryError: if ``path`` is a folder.
-        PermissionError: if the file may not be read.
-    """
-    tensors, schema = read_arrays(path, FORMAT)
-    try:
-        if schema["env_id"] is not None and not isinstance(schema["env_id"], str):
-            raise ValueError(
-                f"schema.env_id is {reprlib.repr(schema['env_id'])}; it must be a string or null"
-            )
-        _check_flags("has_next_action", tensors["has_next_action"], schema["count"])
-        return TransitionDataset(
-            **tensors,
-            next_actions=_next_actions(tensors["actions"], tensors["has_next_action"]),
-            observation_space=space_from_json(schema["observation_space"]),
-            action_space=space_from_json(schema["action_space"]),
-            env_id=schema["env_id"],
-        )
-    except ValueError as error:
-        raise ValueError(f"{path}: {one_line(error)}") from error
 
 
 def space_dtype(space: gym.Space[Any]) -> torch.dtype:
@@ -281,7 +220,8 @@ def space_dtype(space: gym.Space[Any]) -> torch.dtype:
     return torch.from_numpy(np.zeros(0, dtype)).dtype
 
 
-def _next_actions(actions: Tensor, going: Tensor) -> Tensor:
+def shifted_actions(actions: Tensor, going: Tensor) -> Tensor:
+    """Return the next rows' actions [N, ...], a row's own where nothing goes on."""
     where = torch.arange(len(going))
     return actions[torch.where(going, where + 1, where).clamp(max=len(actions) - 1)]
 
@@ -299,7 +239,8 @@ def _rows(rewards: Tensor) -> int:
     return len(rewards)
 
 
-def _check_flags(name: str, flags: Tensor, count: int) -> None:
+def check_flags(name: str, flags: Tensor, count: int) -> None:
+    """Raise ValueError unless flags are bool [count]."""
     if flags.dtype != torch.bool or tuple(flags.shape) != (count,):
         raise ValueError(f"{name} are {flags.dtype} {list(flags.shape)}; they must be bool [{count}]")
 

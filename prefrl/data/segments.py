@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import reprlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,9 +33,9 @@ class Segments:
     """[N, L, F] float64 reward features of each transition, if known."""
 
     def __post_init__(self) -> None:
-        _check_tensors(self, ("obs", "actions", "lengths", "terminated"))
+        check_tensors(self, ("obs", "actions", "lengths", "terminated"))
         if self.features is not None:
-            _check_tensors(self, ("features",))
+            check_tensors(self, ("features",))
         count, length = self.actions.shape[:2] if self.actions.ndim >= 2 else (-1, -1)
         problems = []
         if self.actions.ndim < 2:
@@ -129,13 +125,13 @@ class Segments:
         Raises:
             ValueError: naming the first field that is wrong, and how.
         """
-        _check_dtype("lengths", self.lengths, torch.int64)
-        _check_dtype("terminated", self.terminated, torch.bool)
+        check_dtype("lengths", self.lengths, torch.int64)
+        check_dtype("terminated", self.terminated, torch.bool)
         if self.features is not None:
-            _check_dtype("features", self.features, torch.float64)
+            check_dtype("features", self.features, torch.float64)
         for name in ("obs", "actions", "features"):
-            _check_finite(name, getattr(self, name))
-        row = _first_row((self.lengths < 1) | (self.lengths > self.max_length))
+            check_finite(name, getattr(self, name))
+        row = first_row((self.lengths < 1) | (self.lengths > self.max_length))
         if row is not None:
             raise ValueError(
                 f"lengths[{row}] is {int(self.lengths[row])}; lengths must lie in 1 to {self.max_length}"
@@ -154,7 +150,7 @@ class Segments:
         if part.features is not None:
             wrong["features"] = part.features != 0
         for name, bad in wrong.items():
-            row = _first_row(bad.flatten(2).any(2) & ~part.mask if bad.ndim > 2 else bad & ~part.mask)
+            row = first_row(bad.flatten(2).any(2) & ~part.mask if bad.ndim > 2 else bad & ~part.mask)
             if row is not None:
                 allowed = "the last observation repeated" if name == "obs" else "0"
                 raise ValueError(
@@ -163,27 +159,30 @@ class Segments:
                 )
 
 
-def _check_tensors(owner: object, names: Sequence[str]) -> None:
+def check_tensors(owner: object, names: Sequence[str]) -> None:
+    """Raise TypeError unless the named attributes are tensors."""
     for name in names:
         value = getattr(owner, name)
         if not isinstance(value, Tensor):
             raise TypeError(f"{name} is a {type(value).__name__}; it must be a torch.Tensor")
 
 
-def _check_dtype(name: str, value: Tensor, dtype: torch.dtype) -> None:
+def check_dtype(name: str, value: Tensor, dtype: torch.dtype) -> None:
+    """Raise ValueError for a tensor of another dtype."""
     if value.dtype != dtype:
         raise ValueError(f"{name} have dtype {value.dtype}; it must be {dtype}")
 
 
-def _check_finite(name: str, value: Tensor | None) -> None:
+def check_finite(name: str, value: Tensor | None) -> None:
+    """Raise ValueError for NaN and infinity, naming the first row."""
     if value is None or not (value.is_floating_point() or value.is_complex()):
         return
-    row = _first_row(~torch.isfinite(value))
+    row = first_row(~torch.isfinite(value))
     if row is not None:
         raise ValueError(f"{name}[{row}] hold NaN or infinity; every number must be finite")
 
 
-def _first_row(bad: Tensor) -> int | None:
+def first_row(bad: Tensor) -> int | None:
     """Return the first place on axis 0 with a True in it."""
     rows = torch.nonzero(bad.flatten(1).any(1) if bad.ndim > 1 else bad)
     return int(rows[0]) if len(rows) else None
@@ -193,7 +192,7 @@ def _append_zeros(tensor: Tensor, extra: int) -> Tensor:
     return torch.cat([tensor, tensor.new_zeros(tensor.shape[0], extra, *tensor.shape[2:])], 1)
 
 
-def _check_same_kind(one: Segments, other: Segments, what: str) -> None:
+def check_same_kind(one: Segments, other: Segments, what: str) -> None:
     """Raise ValueError unless both hold the same arrays, up to count and length."""
     if (one.features is None) != (other.features is None):
         raise ValueError(f"only some of the {what} carry features; give them to all or to none")
@@ -215,7 +214,7 @@ def concatenate_segments(parts: Sequence[Segments]) -> Segments:
     if not parts:
         raise ValueError("parts is empty; give at least one batch of segments")
     for part in parts[1:]:
-        _check_same_kind(parts[0], part, "segments to concatenate")
+        check_same_kind(parts[0], part, "segments to concatenate")
     longest = max(part.max_length for part in parts)
     padded = [part.padded(longest) for part in parts]
     features = [part.features for part in padded if part.features is not None]
@@ -226,188 +225,3 @@ def concatenate_segments(parts: Sequence[Segments]) -> Segments:
         torch.cat([part.terminated for part in padded]),
         torch.cat(features) if features else None,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class Preferences:
-    """N comparisons of two segments.
-
-    Raises:
-        TypeError: if the sides are no segments, or another array no tensor.
-        ValueError: if the shapes contradict each other, or the two sides hold different kinds of arrays.
-    """
-
-    first: Segments
-    """N segments."""
-    second: Segments
-    """N segments."""
-    labels: Tensor
-    """[N] float64 probability that the SECOND segment is preferred; 0.5 is a tie. Real, never clamped."""
-    weights: Tensor
-    """[N] float64 weight of each comparison in a loss, not negative."""
-    annotators: Tensor
-    """[N] int64 who answered: a place in ``annotator_names``."""
-    annotator_names: tuple[str, ...] = ("unknown",)
-    """Names of the annotators."""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    """JSON values that say where the comparisons come from (environment, teacher, seed, ...)."""
-
-    def __post_init__(self) -> None:
-        for name in ("first", "second"):
-            value = getattr(self, name)
-            if not isinstance(value, Segments):
-                raise TypeError(f"{name} is a {type(value).__name__}; it must be Segments")
-        _check_tensors(self, ("labels", "weights", "annotators"))
-        count = len(self.first)
-        if len(self.second) != count:
-            raise ValueError(f"there are {count} first segments and {len(self.second)} second ones")
-        _check_same_kind(self.first, self.second, "two sides of the comparisons")
-        for name in ("labels", "weights", "annotators"):
-            if tuple(getattr(self, name).shape) != (count,):
-                raise ValueError(f"{name} have shape {tuple(getattr(self, name).shape)}, not [{count}]")
-
-    @classmethod
-    def from_labels(
-        cls, first: Segments, second: Segments, labels: Tensor, metadata: Mapping[str, Any] | None = None
-    ) -> Preferences:
-        """Return comparisons of weight 1 by one unknown annotator."""
-        labels = torch.as_tensor(labels, dtype=torch.float64)
-        nobody = torch.zeros_like(labels, dtype=torch.int64)
-        return cls(first, second, labels, torch.ones_like(labels), nobody, metadata=dict(metadata or {}))
-
-    def __len__(self) -> int:
-        return self.labels.shape[0]
-
-    def __getitem__(self, index: Tensor | slice) -> Preferences:
-        return replace(
-            self,
-            first=self.first[index],
-            second=self.second[index],
-            labels=self.labels[index],
-            weights=self.weights[index],
-            annotators=self.annotators[index],
-        )
-
-    def to(self, device: torch.device | str) -> Preferences:
-        """Return the comparisons with every tensor on a device."""
-        return replace(
-            self,
-            first=self.first.to(device),
-            second=self.second.to(device),
-            labels=self.labels.to(device),
-            weights=self.weights.to(device),
-            annotators=self.annotators.to(device),
-        )
-
-    def swapped(self) -> Preferences:
-        """Return the same comparisons with the two segments exchanged and the labels turned round."""
-        return replace(self, first=self.second, second=self.first, labels=1.0 - self.labels)
-
-    def with_absorbing(self) -> Preferences:
-        """Return the comparisons with both sides padded alike and :meth:`Segments.with_absorbing` applied."""
-        longest = max(self.first.max_length, self.second.max_length)
-        sides = [segments.padded(longest).with_absorbing() for segments in (self.first, self.second)]
-        return replace(self, first=sides[0], second=sides[1])
-
-    def validate(self) -> Preferences:
-        """Check the values as well as the shapes; return self.
-
-        Raises:
-            ValueError: naming the first field that is wrong, and how.
-        """
-        for side in ("first", "second"):
-            try:
-                getattr(self, side).validate()
-            except ValueError as error:
-                raise ValueError(f"{side} segments: {error}") from error
-        for name in ("labels", "weights"):
-            _check_dtype(name, getattr(self, name), torch.float64)
-            _check_finite(name, getattr(self, name))
-        row = _first_row(self.weights < 0)
-        if row is not None:
-            raise ValueError(f"weights[{row}] is {float(self.weights[row])}; weights must not be negative")
-        self._check_annotators()
-        self._check_metadata()
-        return self
-
-    def _check_annotators(self) -> None:
-        names = self.annotator_names
-        if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"annotator_names are {reprlib.repr(names)}; they must be a tuple of strings")
-        _check_dtype("annotators", self.annotators, torch.int64)
-        row = _first_row((self.annotators < 0) | (self.annotators >= len(names)))
-        if row is not None:
-            raise ValueError(
-                f"annotators[{row}] is {int(self.annotators[row])}; "
-                f"annotators must be places in the {len(names)} annotator_names"
-            )
-
-    def _check_metadata(self) -> None:
-        if not isinstance(self.metadata, Mapping):
-            raise ValueError(f"metadata are a {type(self.metadata).__name__}; they must be a mapping")
-        content = dict(self.metadata)
-        try:
-            same = bool(json.loads(json.dumps(content, allow_nan=False)) == content)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"metadata must hold JSON values only ({error})") from error
-        if not same:
-            raise ValueError("metadata change on their way through JSON; use text as keys, lists for tuples")
-
-    def validate_tabular(self, num_states: int, num_actions: int, num_features: int) -> Preferences:
-        """Check also that these are comparisons of segments of a tabular environment; return self.
-
-        Raises:
-            ValueError: naming the first thing that does not belong to it.
-        """
-        if len(self) == 0:
-            raise ValueError("there is no comparison")
-        self.validate()
-        for side, segments in (("first", self.first), ("second", self.second)):
-            for name, limit in (("obs", num_states), ("actions", num_actions)):
-                value = getattr(segments, name)
-                if value.ndim != 2 or value.dtype != torch.int64:
-                    raise ValueError(
-                        f"{name} of the {side} segments are {value.dtype} {list(value.shape)}; in a tabular "
-                        "environment they are int64 numbers, one per step"
-                    )
-                low, high = int(value.min()), int(value.max())
-                if low < 0 or high >= limit:
-                    raise ValueError(f"{name} of the {side} segments range from {low} to {high}; "
-                                     f"the environment has 0 to {limit - 1}")  # fmt: skip
-            given = None if segments.features is None else segments.features.shape[-1]
-            if given != num_features:
-                raise ValueError(f"the {side} segments have {given or 'no'} reward features per transition; "
-                                 f"the environment has {num_features}")  # fmt: skip
-        return self
-
-
-def concatenate_preferences(parts: Sequence[Preferences]) -> Preferences:
-    """Return several sets of comparisons as one, with the annotators and metadata of the first.
-
-    Raises:
-        ValueError: if there is none, their arrays are of different kinds, or their annotators differ.
-    """
-    if not parts:
-        raise ValueError("parts is empty; give at least one set of comparisons")
-    if len({part.annotator_names for part in parts}) > 1:
-        raise ValueError("the sets of comparisons have different annotators")
-    return replace(
-        parts[0],
-        first=concatenate_segments([part.first for part in parts]),
-        second=concatenate_segments([part.second for part in parts]),
-        labels=torch.cat([part.labels for part in parts]),
-        weights=torch.cat([part.weights for part in parts]),
-        annotators=torch.cat([part.annotators for part in parts]),
-    )
-
-
-def split_preferences(preferences: Preferences, parts: int, *, seed: int = 0) -> list[Preferences]:
-    """Split comparisons at random into disjoint parts whose sizes differ by at most one.
-
-    Raises:
-        ValueError: unless there are 1 to N parts.
-    """
-    if not 1 <= parts <= len(preferences):
-        raise ValueError(f"parts is {parts}; it must lie in 1 to {len(preferences)}")
-    order = torch.as_tensor(np.random.default_rng(seed).permutation(len(preferences)))
-    return [preferences[index.sort().values] for index in order.tensor_split(parts)]

@@ -1,5 +1,7 @@
 """Exact, batched solvers for finite MDPs."""
 
+from prefrl.tabular.stock_grid_solver import StockGridSolver
+
 from .blind_policies import open_loop_laws, return_to_go_policy
 from .mdp import TabularMDP
 from .return_distributions import BackwardInduction, Solution, StockPolicy, policy_value, solve
@@ -13,7 +15,7 @@ from .solvers import (
     scaled_return,
     value_iteration,
 )
-from .stock_grid import StockGrid, StockGridSolver
+from .stock_grid import StockGrid
 from .stock_lattice import FiniteHorizon, StockLattice, TooManyTotalsError
 from .successor import PolicySet, build_policy_set, successor_features
 

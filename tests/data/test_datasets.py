@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from prefrl.data import TransitionDataset, load_transitions, save_transitions
-from prefrl.data.datasets import FORMAT, space_dtype
+from prefrl.data.datasets import space_dtype
 from prefrl.data.files import array_file
 from prefrl.data.files.spaces import space_from_json, space_to_json
+from prefrl.data.files.transition_files import FORMAT
 
 # Three episodes: one that terminates, one that is cut, one that the data leave in the midst.
 OBS = [0, 1, 2, 5, 6, 3, 4]

@@ -5,8 +5,7 @@ from typing import Any
 import gymnasium as gym
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from scipy import stats
 
 from prefrl.data import TransitionDataset, Transitions

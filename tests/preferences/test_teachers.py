@@ -7,8 +7,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from scipy import stats
 
 from prefrl.preferences import DeterministicRegret, PartialReturn, Regret, StepwiseModel, Teacher, Valuation

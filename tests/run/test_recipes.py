@@ -9,8 +9,7 @@ from typing import Any, Literal
 import gymnasium as gym
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from prefrl.agents import DQN, DQNConfig, QLearningConfig
 from prefrl.config import from_json, to_json

@@ -9,8 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import prefrl.envs
 from prefrl.envs.finite_horizon.small_mdps import random_mdp, two_coins

@@ -5,8 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from prefrl.envs.finite_horizon.small_mdps import random_mdp
 from prefrl.envs.grids.grid import TabularModel

@@ -23,8 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prefrl.data.datasets import DTYPES
+
 from .atomic import atomic_path
-from .npy import DTYPES, MAX_AXES, ArrayHeader, check_size, read_header, read_numbers
+from .npy import MAX_AXES, ArrayHeader, check_size, read_header, read_numbers
 
 MAX_EXPANDED_BYTES = 1 << 30
 """A compressed file's arrays may take this much memory, 1 GiB; uncompressed ones as much as the file."""

@@ -24,7 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prefrl.data.segments import Preferences, Segments
+from prefrl.data.comparisons import Preferences
+from prefrl.data.segments import Segments
 from prefrl.envs.grids.delivery import DeliveryDynamics
 from prefrl.envs.grids.grid import MOVES
 

@@ -14,8 +14,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
-"""Names of the number types that are read and written."""
+from prefrl.data.datasets import DTYPES
 
 MAX_HEADER_BYTES = 4096
 """Longest header that is read; numpy's have 128 bytes."""

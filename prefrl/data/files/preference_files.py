@@ -15,7 +15,8 @@ from typing import Any
 
 from torch import Tensor
 
-from prefrl.data.segments import Preferences, Segments
+from prefrl.data.comparisons import Preferences
+from prefrl.data.segments import Segments
 
 from .array_file import ArrayFormat, check_storable, one_line, read_arrays, write_arrays
 

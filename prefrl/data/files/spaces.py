@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from .npy import DTYPES
+from prefrl.data.datasets import DTYPES
 
 
 def space_to_json(space: gym.Space[Any]) -> dict[str, Any]:

@@ -60,12 +60,20 @@ def preference_cross_entropy(
 
     Args:
         logit: [...] log-odds that the second segment is preferred.
-        labels: [...] probability that the second segment is preferred.
+        labels: [...] probability that the second segment is preferred; leading axes of the log-odds may be
+            missing, for labels that all of them share.
         uniform_logit: see :func:`preference_probability`.
 
     Returns:
         [...].
+
+    Raises:
+        ValueError: if the labels' axes are not the last ones of the log-odds: [n, 1] labels beside [n]
+            log-odds would be every label for every comparison.
     """
+    if labels.shape != logit.shape[logit.ndim - labels.ndim :] or labels.ndim > logit.ndim:
+        raise ValueError(f"labels have shape {list(labels.shape)} and the log-odds {list(logit.shape)}; give "
+                         "one label for each comparison")  # fmt: skip
     if uniform_logit is None:
         # -logsigmoid(-z) is softplus(z); torch's own softplus drops exp(-z) once z exceeds 20.
         return -logsigmoid(-logit) - labels * logit

@@ -4,8 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch import Tensor
 
 from prefrl.functional.preferences.preferences import (
@@ -185,3 +184,15 @@ def test_weighted_mean_by_hand() -> None:
     values = double([[1.0, 5.0, 9.0], [2.0, 4.0, 6.0], [1.0, 1.0, 1.0]])
     weights = double([[1.0, 3.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
     assert weighted_mean(values, weights).tolist() == [4.0, 4.0, 0.0]
+
+
+@pytest.mark.parametrize("labels", [(3, 1), (1,), (2,), (1, 3), (2, 3)])
+def test_labels_are_not_broadcast(labels: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=rf"^labels have shape \{list(labels)} and the log-odds \[3\]"):
+        preference_cross_entropy(torch.zeros(3), torch.zeros(labels))
+
+
+def test_labels_may_be_shared_by_leading_axes() -> None:
+    logit, labels = torch.randn(4, 2, 3), torch.rand(2, 3)
+    shared = preference_cross_entropy(logit, labels)
+    torch.testing.assert_close(shared, preference_cross_entropy(logit, labels.expand(4, 2, 3)))
