@@ -31,7 +31,6 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from prefrl.agents.base import Agent
 from prefrl.data import Transitions
 from prefrl.functional.continuous_time.martingale import trace_step
 
@@ -61,7 +60,7 @@ class ContinuousActorCriticConfig(ContinuousControlConfig):
             raise ValueError(f"policy_lam is {self.policy_lam}; it must lie in (0, 1]")
 
 
-class ContinuousActorCritic(ContinuousControl, Agent):
+class ContinuousActorCritic(ContinuousControl):
     """Actor-critic in continuous time; see the module's text.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from prefrl.agents.base import Spaces
+from prefrl.agents.base import Agent, Spaces
 from prefrl.agents.continuous_time.ascent import (
     Ascent,
     Pace,
@@ -159,8 +159,8 @@ class Seen(NamedTuple):
     """[] number of those."""
 
 
-class ContinuousControl(ABC):
-    """Plumbing of agents that learn a Gaussian policy and a value function together (mixin before Agent).
+class ContinuousControl(Agent):
+    """Base of the agents that learn a Gaussian policy and a value function together.
 
     An algorithm is its :meth:`_learn`, which adds to the directions of policy and critic.
     """
@@ -169,13 +169,6 @@ class ContinuousControl(ABC):
     """Step size of affine policies and quadratic value functions per unit of time."""
 
     advice = "a lower policy_rate and value_rate or more environments may help"
-
-    config: Any
-    config_class: ClassVar[Any]
-    env: Any
-    device: torch.device
-    info_keys: tuple[str, ...]
-    action_space: Any
 
     def __init__(
         self,
@@ -186,7 +179,7 @@ class ContinuousControl(ABC):
         seed: int = 0,
         known_task: Task | None = None,
     ) -> None:
-        super().__init__(env, config or self.config_class(), device=device, seed=seed)  # type: ignore[call-arg]
+        super().__init__(env, config or self.config_class(), device=device, seed=seed)
         self.task = known_task or task_of(self, self.config.dt, self.config.beta)
         if self.task.action_dim == 0:
             raise ValueError("nobody steers this diffusion; evaluate it with MartingaleEvaluation")
@@ -385,7 +378,7 @@ class ContinuousControl(ABC):
         for part in self._gathered():
             part.zero_()
 
-    def _apply_own(self, factor: float) -> None:  # noqa: B027  (most have nothing of their own)
+    def _apply_own(self, factor: float) -> None:
         """Move what an algorithm has beyond policy and critic, with step sizes times ``factor``."""
 
     # What it found ---------------------------------------------------------------------------------------
@@ -447,7 +440,7 @@ class ContinuousControl(ABC):
         """Return what an algorithm must keep beyond what all do."""
         return {}
 
-    def _load_own_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+    def _load_own_state(self, state: Mapping[str, Any]) -> None:
         """Take back what :meth:`_own_state` returned."""
 
     def state_dict(self) -> dict[str, Any]:

@@ -35,7 +35,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from prefrl.agents.base import Agent
 from prefrl.agents.continuous_time.ascent import Ascent
 from prefrl.data import Transitions
 from prefrl.nn.gaussian_policies import AffineGaussian, GaussianPolicy, NeuralGaussian
@@ -93,7 +92,7 @@ class QuadraticAdvantage:
         return features @ self.psi - self.temperature * entropy, features
 
 
-class ContinuousQLearning(ContinuousControl, Agent):
+class ContinuousQLearning(ContinuousControl):
     """q-learning in continuous time; see the module's text.
 
     Args:
