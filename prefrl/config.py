@@ -13,22 +13,21 @@ A field's annotation says what it may hold, and is all that has to be written::
         def check(self) -> None:  # what several fields decide together
             ...
 
-NumPy's numbers are numbers, whole numbers are reals too, lists become tuples, mappings become the nested
-settings that the annotation names: what JSON holds can be given as it is.
+Numbers may come as scalars of NumPy or as tensors without axes, whole numbers are reals too, lists become
+tuples, mappings become the nested settings that the annotation names: what JSON holds can be given as it is.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
-
-import numpy as np
 
 SettingsType = TypeVar("SettingsType")
 
@@ -43,6 +42,8 @@ class Bounds:
     """Leave ``low`` itself out."""
     below: bool = False
     """Leave ``high`` itself out."""
+    infinite: bool = False
+    """Let infinite numbers be numbers too, where they are within the bounds."""
 
     def __contains__(self, value: float) -> bool:
         return (value > self.low if self.above else value >= self.low) and (
@@ -51,15 +52,30 @@ class Bounds:
 
     def __str__(self) -> str:
         """Return what the number must do, as in "be at least 1"."""
-        if self.high < math.inf and self.low > -math.inf:
-            return (
-                f"lie in {'(' if self.above else '['}{self.low:g}, {self.high:g}{')' if self.below else ']'}"
-            )
+        low, high = f"{self.low:.15g}", f"{self.high:.15g}"
+        if -math.inf < self.low and self.high < math.inf:
+            return f"lie in {'(' if self.above else '['}{low}, {high}{')' if self.below else ']'}"
         if self.high < math.inf:
-            return f"be {'below' if self.below else 'at most'} {self.high:g}"
+            return f"be {'below' if self.below else 'at most'} {high}"
+        if self.low == -math.inf:
+            return "be a number"
         if self.low == 0 and not self.above:
             return "not be negative"
-        return f"be {'above' if self.above else 'at least'} {self.low:g}"
+        return f"be {'above' if self.above else 'at least'} {low}"
+
+
+@dataclass(frozen=True)
+class Length:
+    """How many entries a tuple must have at least, as metadata of an ``Annotated`` type."""
+
+    low: int
+
+    def __contains__(self, value: Sequence[Any]) -> bool:
+        return len(value) >= self.low
+
+    def __str__(self) -> str:
+        """Return what the tuple must do, as in "have at least 1 entry"."""
+        return f"have at least {self.low} {'entry' if self.low == 1 else 'entries'}"
 
 
 Count = Annotated[int, Bounds(low=1)]
@@ -79,6 +95,9 @@ Share = Annotated[float, Bounds(low=0, high=1)]
 
 PositiveShare = Annotated[float, Bounds(low=0, high=1, above=True)]
 """A number in (0, 1]."""
+
+Sizes = Annotated[tuple[Count, ...], Length(1)]
+"""Sizes of one layer or more."""
 
 
 class Settings:
@@ -108,14 +127,15 @@ def field_types(settings: Any) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(settings) if field.init}
 
 
-def checked(annotation: Any, value: Any, name: str) -> Any:
+def checked(annotation: Any, value: Any, name: str, *, infinite: bool = False) -> Any:
     """Return ``value`` as a type annotation has it.
 
     Args:
         annotation: of int, float, bool, str, Path, Literal, tuples and unions of these, Mapping, dataclasses
-            and other classes; ``Annotated`` with :class:`Bounds` where they hold.
+            and other classes; ``Annotated`` with :class:`Bounds` and :class:`Length` where they hold.
         value: what was given.
         name: of the setting, for messages.
+        infinite: whether a float may be infinite, or no number.
 
     Raises:
         TypeError: for a value of another kind.
@@ -123,13 +143,15 @@ def checked(annotation: Any, value: Any, name: str) -> Any:
     """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        value = checked(arguments[0], value, name)
-        for bounds in arguments[1:]:
-            if isinstance(bounds, Bounds) and value is not None and value not in bounds:
-                raise ValueError(f"{name} is {value}; it must {bounds}")
+        limits = [each for each in arguments[1:] if isinstance(each, (Bounds, Length))]
+        infinite = infinite or any(getattr(limit, "infinite", False) for limit in limits)
+        value = checked(arguments[0], value, name, infinite=infinite)
+        for limit in limits:
+            if value is not None and value not in limit:
+                raise ValueError(f"{name} is {value}; it must {limit}")
         return value
     if origin in (Union, types.UnionType):
-        return _one_of(arguments, value, name, annotation)
+        return _one_of(arguments, value, name, infinite)
     if origin is Literal:
         plain = _plain(value)
         for option in arguments:
@@ -140,41 +162,43 @@ def checked(annotation: Any, value: Any, name: str) -> Any:
         return _tuple(arguments, value, name, annotation)
     if isinstance(annotation, type) and dataclasses.is_dataclass(annotation) and isinstance(value, Mapping):
         return from_json(annotation, value, f"{name}.")
-    return _scalar(annotation, origin, value, name)
+    if annotation is float:
+        return _real(value, name, infinite)
+    return _scalar(origin or annotation, value, name)
 
 
 def _plain(value: Any) -> Any:
-    """Return a NumPy scalar as the Python number that it is."""
-    return value.item() if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0 else value
+    """Return the number that a NumPy scalar, or an array or a tensor of no axis, is."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
-def _scalar(annotation: Any, origin: Any, value: Any, name: str) -> Any:
-    kind, value = origin or annotation, _plain(value)
+def _real(value: Any, name: str, infinite: bool) -> float:
+    plain = _plain(value)
+    if not isinstance(plain, numbers.Real) or isinstance(plain, bool):
+        raise TypeError(f"{name} is {value!r}; it must be of type float")
+    try:
+        real = float(plain)
+    except OverflowError:
+        raise ValueError(f"{name} is a whole number beyond all floats; it must be finite") from None
+    if not (infinite or math.isfinite(real)):
+        raise ValueError(f"{name} is {real}; it must be finite")
+    return real
+
+
+def _scalar(kind: Any, value: Any, name: str) -> Any:
     if kind is Any:
         return value
-    if kind is float and type(value) is int:
-        value = _real(value, name)
-    if kind is Path and isinstance(value, str):
-        value = Path(value)
-    wrong = type(value) is not kind if kind in (bool, int, float) else not isinstance(value, kind)
-    if wrong:
-        raise TypeError(f"{name} is {value!r}; it must be {described(annotation)}")
-    if kind is float and not math.isfinite(value):
-        raise ValueError(f"{name} is {value}; it must be finite")
-    return value
-
-
-def _real(value: int, name: str) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        raise ValueError(f"{name} is a whole number of {len(str(value))} digits; it must be finite") from None
+    plain = _plain(value)
+    if kind is Path and isinstance(plain, str):
+        return Path(plain)
+    if not isinstance(plain, kind) or (kind is int and isinstance(plain, bool)):
+        raise TypeError(f"{name} is {value!r}; it must be {described(kind)}")
+    return plain
 
 
 def _tuple(arguments: tuple[Any, ...], value: Any, name: str, annotation: Any) -> tuple[Any, ...]:
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, str) or not isinstance(value, Sequence):
+    value = value.tolist() if hasattr(value, "tolist") else value  # an array or a tensor
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         raise TypeError(f"{name} is {value!r}; it must be {described(annotation)}")
     kinds = arguments[:1] * len(value) if arguments[-1:] == (Ellipsis,) else arguments
     if len(kinds) != len(value):
@@ -185,19 +209,23 @@ def _tuple(arguments: tuple[Any, ...], value: Any, name: str, annotation: Any) -
     )
 
 
-def _one_of(options: tuple[Any, ...], value: Any, name: str, annotation: Any) -> Any:
+def _one_of(options: tuple[Any, ...], value: Any, name: str, infinite: bool) -> Any:
     """Return the value as the first of several types that takes it."""
     if value is None and type(None) in options:
         return None
     options = tuple(option for option in options if option is not type(None))
     if len(options) == 1:  # the message is then about the one thing that it may be
-        return checked(options[0], value, name)
+        return checked(options[0], value, name, infinite=infinite)
+    errors, wishes = [], []
     for option in options:
         try:
-            return checked(option, value, name)
-        except (TypeError, ValueError):
-            continue
-    raise TypeError(f"{name} is {value!r}; it must be {described(annotation)}")
+            return checked(option, value, name, infinite=infinite)
+        except (TypeError, ValueError) as error:
+            subject, _, wish = str(error).partition("; it must ")
+            wishes.append(wish if subject.startswith(f"{name} is ") else f"be {described(option)}")
+            errors.append(error)
+    kind = TypeError if all(isinstance(error, TypeError) for error in errors) else ValueError
+    raise kind(f"{name} is {value!r}; it must {' or '.join(wishes)}")
 
 
 def described(annotation: Any) -> str:
@@ -209,20 +237,17 @@ def described(annotation: Any) -> str:
         return " or ".join(described(option) for option in arguments)
     if origin is Literal:
         return f"one of {list(arguments)}"
+    if origin is tuple and arguments[-1:] == (Ellipsis,):
+        entry = get_args(arguments[0])[0] if get_origin(arguments[0]) is Annotated else arguments[0]
+        return f"a tuple of {_PLURALS.get(entry, 'entries')}"
     if origin is tuple:
-        if arguments[-1:] != (Ellipsis,):
-            return f"a tuple of {len(arguments)}: {', '.join(map(described, arguments))}"
-        return f"a tuple of {_PLURALS.get(_bare(arguments[0]), described(arguments[0]))}"
+        return f"a tuple of {len(arguments)}: {', '.join(map(described, arguments))}"
     if annotation is type(None):
         return "None"
     return f"of type {getattr(origin or annotation, '__name__', annotation)}"
 
 
 _PLURALS = {int: "whole numbers", float: "numbers", str: "words", bool: "switches"}
-
-
-def _bare(annotation: Any) -> Any:
-    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 # As JSON ------------------------------------------------------------------------------------------------
