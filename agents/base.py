@@ -282,11 +282,6 @@ class Agent(ABC):
         return None
 
 
-def times_due(every: int, before: int, now: int) -> int:
-    """Return how often something is due after count ``before`` and until ``now``, once ``every`` counts."""
-    return now // every - before // every
-
-
 def mean_of(metrics: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Return the mean of each metric over those gradient steps that report it."""
     sums: dict[str, Tensor] = {}

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prefrl.agents.base import Agent, mean_of, times_due
+from prefrl.agents.base import Agent, mean_of
 from prefrl.data import Transitions
+from prefrl.data.off_policy import times_due
 from prefrl.data.replay import ReplayBuffer, replay_state, restored_replay
 from prefrl.functional.draws import uniform
 

@@ -35,11 +35,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from prefrl.agents.base import Agent, Spaces, mean_of, times_due
+from prefrl.agents.base import Agent, Spaces, mean_of
 from prefrl.data import Transitions, seeded_generator
 from prefrl.data.devices import building, make_generator, restore_generator
 from prefrl.data.model_buffer import ModelBuffer
 from prefrl.data.moments import RunningMoments
+from prefrl.data.off_policy import times_due
 from prefrl.data.replay import Batch, ReplayBuffer, replay_state, restored_replay
 from prefrl.envs.known_parts import KnownParts, known_parts_of
 from prefrl.functional.actor_critic.model_learning import rollout_length, value_gradient_weights

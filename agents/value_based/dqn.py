@@ -11,11 +11,11 @@ with a* = argmax_a Q(s_{t+K}, a) (double Q-learning, van Hasselt et al. 2016, ar
 ==============  =========================================================================================
 ``mse``         (Q(s, a) - y)^2
 ``huber``       the same, linear from 1 on (Mnih et al. 2015; SB3's loss)
-``hl_gauss``    cross-entropy to a normal law around y on m bins; Q is the mean of the softmax of m logits
-                (Farebrother et al. 2024, arXiv 2403.03950)
+``hl_gauss``    cross-entropy to a normal distribution around y on m bins; Q is the mean of the softmax of
+                m logits (Farebrother et al. 2024, arXiv 2403.03950)
 ``two_hot``     cross-entropy to y shared between the two atoms beside it (the same)
-``c51``         cross-entropy to r + gamma Z'(s', a*), projected to the atoms: the whole law is backed up
-                (Bellemare et al. 2017, arXiv 1707.06887)
+``c51``         cross-entropy to r + gamma Z'(s', a*), projected to the atoms: the whole distribution is
+                backed up (Bellemare et al. 2017, arXiv 1707.06887)
 ``quantile``    quantile Huber loss to r + gamma Z'(s', a*) (Dabney et al. 2018, arXiv 1710.10044)
 ``mse_softmax`` (Q(s, a) - y)^2 with the network of ``hl_gauss``: the ablation that tells whether it is the
                 loss or the parameterisation that helps (Farebrother et al. 2024, section 5.1)
@@ -34,28 +34,27 @@ arXiv 2006.04779, equation 4), on decoded values whatever the loss.
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from prefrl.agents.base import Agent, LearningFailedError, mean_of, times_due
-from prefrl.config import check_kinds
+from prefrl.agents.base import Agent, LearningFailedError, mean_of
+from prefrl.config import Count, NonNegative, Positive, PositiveShare, Share
 from prefrl.data import Transitions, seeded_generator
 from prefrl.data.datasets import TransitionDataset
 from prefrl.data.devices import building, make_generator, restore_generator
+from prefrl.data.off_policy import OffPolicySettings, times_due
 from prefrl.data.replay import ReplayBuffer, replay_state, restored_replay
 from prefrl.functional.draws import uniform
-from prefrl.functional.value_based.exploration import epsilon_greedy, linear_epsilon
-from prefrl.functional.value_based.value_distributions import resolve_sigma
+from prefrl.functional.value_based.exploration import epsilon_greedy
 from prefrl.nn.flat import FlatParameters
-from prefrl.nn.heads import CategoricalHead, Loss, gather_actions, make_head
-from prefrl.nn.torsos import ObservationTorso
+from prefrl.nn.heads import CategoricalHead, gather_actions
+from prefrl.nn.q_network import Loss as Loss, QNetwork, QNetworkSettings
 from prefrl.nn.update import AdamUpdate, Network
 
 LEARNING_RATES: dict[str, float] = {
@@ -71,188 +70,35 @@ LEARNING_RATES: dict[str, float] = {
 
 
 @dataclass(frozen=True)
-class DQNConfig:
+class DQNConfig(QNetworkSettings, OffPolicySettings):
     """Settings of :class:`DQN`; names are SB3's where it has them."""
 
-    loss: Loss = "hl_gauss"
-    """What is made of a target; see the top of ``agents/value_based/dqn.py``."""
-
-    gamma: float = 0.99
+    gamma: Share = 0.99
     """Discount per step, in [0, 1]."""
 
-    n_step: int = 1
+    n_step: Count = 1
     """Steps of a return."""
 
-    double: bool = True
-    """Whether the network, rather than the target network, chooses the next action."""
-
-    dueling: bool = False
-    """A stream for the state's value beside that of the actions' advantages (Wang et al. 2016)."""
-
-    learning_rate: float | None = None
+    learning_rate: Positive | None = None
     """Adam's step size (default: 2e-3 for hl_gauss, two_hot and c51, 1e-3 for the others)."""
 
-    adam_eps: float = 1e-8
+    adam_eps: Positive = 1e-8
     """Adam's epsilon; the paper's classification agents take 3.125e-4, its squared loss 1.5e-4."""
 
-    batch_size: int = 64
-    """Transitions per gradient step."""
-
-    buffer_size: int = 100_000
-    """Transitions in the replay."""
-
-    learning_starts: int = 1_000
-    """Timesteps of uniform actions before the first gradient step."""
-
-    train_freq: int = 4
-    """Timesteps (rows of environments) between two rounds of gradient steps."""
-
-    gradient_steps: int = 1
-    """Gradient steps per round."""
-
-    target_update_interval: int = 500
+    target_update_interval: Count = 500
     """Timesteps between two updates of the target network (one at most per step of all environments)."""
 
-    tau: float = 1.0
+    tau: PositiveShare = 1.0
     """How far it then moves to the network: 1 copies it, less is Polyak averaging."""
 
-    max_grad_norm: float = 10.0
-    """The gradient's norm is cut to this."""
-
-    epsilon_start: float = 1.0
-    """Probability of a uniform action at the start."""
-
-    epsilon_end: float = 0.05
-    """Probability of a uniform action once exploration has fallen off."""
-
-    epsilon_timesteps: int = 10_000
-    """Timesteps over which epsilon falls linearly from its start to its end."""
-
-    network: Literal["auto", "mlp", "conv"] = "auto"
-    """mlp, or MinAtar's small convolution; auto takes that for observations (height, width, channels)."""
-
-    hidden: tuple[int, ...] = (128, 128)
-    """Layers of the mlp."""
-
-    conv_filters: int = 16
-    """3 x 3 filters of the convolution."""
-
-    conv_features: int = 128
-    """Units of its full layer."""
-
-    v_min: float = -120.0
-    """Lowest value of the support (classification losses, mse_softmax)."""
-
-    v_max: float = 120.0
-    """Highest value of the support; leave 3 sigma and half a bin between it and the highest target."""
-
-    bins: int = 101
-    """Bins (hl_gauss, mse_softmax) or atoms (two_hot, c51) of the support."""
-
-    placement: Literal["edges", "centers"] = "edges"
-    """Whether v_min and v_max are edges or centres of the outer bins (hl_gauss, mse_softmax)."""
-
-    sigma: float | None = None
-    """Width of HL-Gauss' normal law, in units of value (default: by sigma_ratio)."""
-
-    sigma_ratio: float | None = None
-    """The same in bin widths (default: 0.75)."""
-
-    quantiles: int = 50
-    """Quantiles of the law of returns (quantile)."""
-
-    kappa: float = 1.0
-    """Where the quantile Huber loss becomes linear; 0 is the plain quantile loss."""
-
-    max_clamped_fraction: float = 0.01
+    max_clamped_fraction: Share = 0.01
     """Share of clamped targets, of all so far, above which a run is stopped; 1 never stops it."""
 
-    cql_alpha: float = 0.0
+    cql_alpha: NonNegative = 0.0
     """Weight of conservative Q-learning's regulariser, for data sets above all."""
 
     target_policy: Literal["greedy", "sarsa"] = "greedy"
     """Action of the next state: the best one, or the one taken there (sarsa: data sets only)."""
-
-    compile: bool = False
-    """Compile the gradient step: faster after up to half a minute; on the CPU it takes a C++ compiler."""
-
-    def __post_init__(self) -> None:
-        check_kinds(self)
-        object.__setattr__(self, "hidden", tuple(self.hidden))  # a file holds a list
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {list(allowed)}")
-        for names, holds, must in BOUNDS:
-            for name in names.split():
-                value = getattr(self, name)
-                if value is not None and not holds(value):
-                    raise ValueError(f"{name} is {value}; it must {must}")
-        if self.buffer_size < self.batch_size:
-            raise ValueError(f"buffer_size is {self.buffer_size}; it must hold a batch of {self.batch_size}")
-        if self.v_min >= self.v_max:
-            raise ValueError(f"v_min is {self.v_min} and v_max {self.v_max}; v_min must be below v_max")
-        _ = self.resolved_sigma
-
-    @property
-    def bin_width(self) -> float:
-        """Width of a bin, in units of value."""
-        return (self.v_max - self.v_min) / (self.bins - (self.placement == "centers"))
-
-    @property
-    def resolved_sigma(self) -> float:
-        """HL-Gauss' sigma in units of value."""
-        return resolve_sigma(self.bin_width, sigma=self.sigma, sigma_ratio=self.sigma_ratio)
-
-
-CHOICES = {
-    "loss": tuple(LEARNING_RATES),
-    "network": ("auto", "mlp", "conv"),
-    "placement": ("edges", "centers"),
-    "target_policy": ("greedy", "sarsa"),
-}
-"""What a setting that is one of a few words may be."""
-
-_Holds = Callable[[float], bool]
-BOUNDS: tuple[tuple[str, _Holds, str], ...] = (
-    ("gamma epsilon_start epsilon_end max_clamped_fraction", lambda x: 0 <= x <= 1, "lie in [0, 1]"),
-    ("n_step batch_size train_freq gradient_steps target_update_interval quantiles conv_filters",
-     lambda x: x >= 1, "be at least 1"),
-    ("learning_starts epsilon_timesteps cql_alpha kappa", lambda x: 0 <= x < math.inf,
-     "be finite and not negative"),
-    ("learning_rate adam_eps max_grad_norm", lambda x: 0 < x < math.inf, "be finite and above 0"),
-    ("tau", lambda x: 0 < x <= 1, "lie in (0, 1]"),
-    ("bins", lambda x: x >= 2, "be at least 2"),
-    ("v_min v_max", math.isfinite, "be finite"),
-)  # fmt: skip
-"""What a setting that is a number must be."""
-
-
-class QNetwork(nn.Module):
-    """Torso and head of the settings, for these spaces.
-
-    Raises:
-        ValueError: if the network does not take such observations, or the support is empty.
-    """
-
-    def __init__(self, observation_space: gym.Space[Any], num_actions: int, config: DQNConfig) -> None:
-        super().__init__()
-        self.torso = torso = ObservationTorso(
-            observation_space,
-            hidden=config.hidden,
-            network=config.network,
-            conv_filters=config.conv_filters,
-            conv_features=config.conv_features,
-        )
-        self.head = make_head(
-            config.loss, torso.features, num_actions, v_min=config.v_min, v_max=config.v_max,
-            bins=config.bins, placement=config.placement, sigma=config.resolved_sigma,
-            quantiles=config.quantiles, kappa=config.kappa, dueling=config.dueling,
-        )  # fmt: skip
-
-    def forward(self, obs: Tensor) -> Tensor:
-        """Map observations [N, ...] to outputs [N, A] or [N, A, m], which the head reads as values."""
-        outputs: Tensor = self.head(self.torso(obs))
-        return outputs
 
 
 class DQN(Agent):
@@ -318,11 +164,7 @@ class DQN(Agent):
         config = self.config
         if self._from_dataset:  # it knows something already, and its timesteps were gradient steps
             return config.epsilon_end
-        if self.num_timesteps < config.learning_starts:
-            return 1.0
-        return linear_epsilon(
-            config.epsilon_start, config.epsilon_end, config.epsilon_timesteps, self.num_timesteps
-        )
+        return config.epsilon(self.num_timesteps)
 
     @torch.no_grad()
     def q_values(self, obs: Tensor) -> Tensor:
@@ -366,8 +208,7 @@ class DQN(Agent):
         """Take the gradient steps that are due; see :meth:`Agent.update`."""
         config, before = self.config, self._learned_at
         if self.steps_env:
-            due = times_due(config.train_freq, before, self.num_timesteps) if self._can_learn() else 0
-            steps = due * config.gradient_steps
+            steps = config.gradient_steps_due(self.replay, before, self.num_timesteps)
         else:
             self.num_timesteps += 1
             steps = 1
@@ -378,13 +219,6 @@ class DQN(Agent):
         if self.steps_env:
             metrics["rollout/exploration_rate"] = torch.full((), self.epsilon, device=self.device)
         return metrics
-
-    def _can_learn(self) -> bool:
-        """Whether there is enough to learn from: after :meth:`Agent.load` the replay starts anew."""
-        config = self.config
-        if self.num_timesteps < config.learning_starts or self.replay is None:
-            return False
-        return len(self.replay) >= min(config.batch_size, config.learning_starts, self.replay.capacity)
 
     def _gradient_step(self) -> dict[str, Tensor]:
         assert self.replay is not None
@@ -405,6 +239,7 @@ class DQN(Agent):
         config, head, first = self.config, self.network.head, self._first_action
         batch = self.replay.batch(storage, index, newest)
         actions, weights = batch.actions - first, batch.weights
+        outputs = network(batch.obs)
         with torch.no_grad():
             next_outputs = self.target(batch.next_obs)
             if config.target_policy == "sarsa":
@@ -416,9 +251,9 @@ class DQN(Agent):
                 chosen_by = self.network(batch.next_obs) if config.double else next_outputs
                 next_actions = head.values(chosen_by).argmax(-1)
             next_q = gather_actions(next_outputs, next_actions)
-            target, outside = head.target(batch.returns, batch.discounts, next_q)
-        outputs = network(batch.obs)
-        losses = head.loss(gather_actions(outputs, actions), target)
+        target, outside = head.target(batch.returns, batch.discounts, next_q)
+        q_taken = gather_actions(outputs, actions)
+        losses = head.loss(q_taken, target)
         metrics = head.metrics(losses.detach(), target)
         if config.cql_alpha:
             q = head.values(outputs)

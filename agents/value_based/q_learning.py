@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from prefrl.agents.base import Agent
+from prefrl.config import Natural, PositiveShare, Settings, Share
 from prefrl.data import Transitions
 from prefrl.data.devices import make_generator, restore_generator
 from prefrl.functional.draws import uniform
@@ -36,41 +37,29 @@ from prefrl.functional.value_based.exploration import linear_epsilon
 
 
 @dataclass(frozen=True)
-class QLearningConfig:
+class QLearningConfig(Settings):
     """Settings of :class:`QLearning`."""
 
-    gamma: float = 0.999
+    gamma: Share = 0.999
     """Discount per step, in [0, 1]; the default is the delivery domain's (Knox et al. 2022)."""
 
-    learning_rate: float = 1.0
+    learning_rate: PositiveShare = 1.0
     """Step size of a pair's first update, in (0, 1]."""
 
-    learning_rate_decay: float = 0.0
+    learning_rate_decay: Share = 0.0
     """Exponent of the visit count that divides the step size, in [0, 1]; random worlds need about 0.6."""
 
-    epsilon_start: float = 1.0
+    epsilon_start: Share = 1.0
     """Probability of a uniform action at the start."""
 
-    epsilon_end: float = 0.2
+    epsilon_end: Share = 0.2
     """Probability of a uniform action once exploration has fallen off."""
 
-    epsilon_timesteps: int = 100_000
+    epsilon_timesteps: Natural = 100_000
     """Timesteps over which epsilon falls linearly from its start to its end."""
 
     initial_value: float = 0.0
     """Every Q(s, a) before learning; above the best return it makes the agent try everything (optimism)."""
-
-    def __post_init__(self) -> None:
-        for name in ("gamma", "learning_rate", "learning_rate_decay", "epsilon_start", "epsilon_end"):
-            value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise ValueError(f"{name} is {value}; it must lie in [0, 1]")
-        if self.learning_rate == 0.0:
-            raise ValueError("learning_rate is 0; it must lie in (0, 1]")
-        if self.epsilon_timesteps < 0:
-            raise ValueError(f"epsilon_timesteps is {self.epsilon_timesteps}; it must not be negative")
-        if not abs(self.initial_value) < float("inf"):
-            raise ValueError(f"initial_value is {self.initial_value}; it must be finite")
 
 
 class QLearning(Agent):

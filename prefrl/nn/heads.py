@@ -17,9 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prefrl.functional.value_based.value_distributions import (
-    atoms,
     bin_centers,
-    bin_edges,
     categorical_projection,
     cross_entropy,
     entropy,
@@ -353,33 +351,6 @@ class QuantileHead(Head):
     def loss(self, q_taken: Tensor, target: Tensor) -> Tensor:
         """Return the quantile Huber losses [B] of quantiles to samples, both [B, m]."""
         return quantile_huber_loss(q_taken, target, kappa=self.kappa)
-
-
-Loss = Literal["mse", "huber", "hl_gauss", "two_hot", "c51", "quantile", "mse_softmax"]
-"""What is made of a target; see ``agents/value_based/dqn.py``."""
-
-
-def make_head(
-    loss: Loss, inputs: int, actions: int, *, v_min: float, v_max: float, bins: int, sigma: float,
-    placement: Literal["edges", "centers"], quantiles: int, kappa: float, dueling: bool,
-) -> Head:  # fmt: skip
-    """Return the head that learns by a loss; the settings are those of :class:`prefrl.agents.DQNConfig`.
-
-    Raises:
-        ValueError: for a size below 1, or an empty support.
-    """
-    if loss == "mse" or loss == "huber":
-        return ScalarHead(inputs, actions, loss, dueling=dueling)
-    if loss == "quantile":
-        return QuantileHead(inputs, actions, quantiles, kappa, dueling=dueling)
-    limits = v_min, v_max
-    if loss == "two_hot" or loss == "c51":
-        kind = TwoHotHead if loss == "two_hot" else CategoricalHead
-        return kind(inputs, actions, atoms(v_min, v_max, bins), limits=limits, dueling=dueling)
-    edges = bin_edges(v_min, v_max, bins, placement=placement)
-    if loss == "hl_gauss":
-        return HLGaussHead(inputs, actions, edges, sigma, limits=limits, dueling=dueling)
-    return SoftmaxMeanHead(inputs, actions, bin_centers(edges), limits=limits, dueling=dueling)
 
 
 def gather_actions(outputs: Tensor, actions: Tensor) -> Tensor:
