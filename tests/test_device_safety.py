@@ -40,9 +40,9 @@ from torch.utils._pytree import tree_leaves
 
 import prefrl.agents
 import prefrl.envs
-from prefrl.agents.actor_critic.box import SAC, SACConfig
 from prefrl.agents.actor_critic.mbpo import MBPO
 from prefrl.agents.actor_critic.mbpo_config import MBPOConfig
+from prefrl.agents.actor_critic.sac import SAC, SACConfig
 from prefrl.agents.allocation.baselines import AllocationBaseline, AllocationBaselineConfig, Resolving
 from prefrl.agents.allocation.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig
 from prefrl.agents.base import Agent, Spaces
@@ -235,7 +235,7 @@ class Prepared:
 
 
 DQN_SETTINGS: dict[str, Any] = {
-    "learning_starts": 0, "train_freq": 16, "batch_size": 5, "hidden": (8,), "target_update_interval": 1,
+    "learning_starts": 0, "train_freq": 16, "batch_size": 5, "hidden": (8,),
 }  # fmt: skip
 
 
@@ -252,7 +252,9 @@ def dqn_case(mode: str = "NextStep", kind: type[DQN] = DQN, **settings: Any) -> 
     def make(_: FakeTensorMode) -> Step:
         backend = TorchBackend(DEVICE, generator_device="cpu")
         env = DeliveryVectorEnv(16, backend=backend, autoreset_mode=mode, max_episode_steps=5)
-        agent = kind(env, DQNConfig(**{**DQN_SETTINGS, **settings}), device=DEVICE)
+        agent = kind(
+            env, DQNConfig(**{**DQN_SETTINGS, "target_update_interval": 1, **settings}), device=DEVICE
+        )
         stepper = Stepper(agent)
         stepper.reset()
 
@@ -313,7 +315,7 @@ def stock_dqn_case(kind: type[StockDQN] = StockDQN, mode: str = "SameStep", **se
         env = prefrl.envs.make_device(
             "prefrl/RiskyCliff-v0", 16, device=DEVICE, generator_device="cpu", autoreset_mode=mode, horizon=4
         )
-        config = StockDQNConfig(**{**DQN_SETTINGS, **settings})
+        config = StockDQNConfig(**{**DQN_SETTINGS, "target_update_gradient_steps": 1, **settings})
         frozen = config.use_of_stock == "frozen"
         agent = kind(
             VectorStockAugmentation(env, stock_range=(-9.0, 9.0), frozen=frozen), config, device=DEVICE
@@ -335,7 +337,7 @@ def stock_dqn_case(kind: type[StockDQN] = StockDQN, mode: str = "SameStep", **se
     return make
 
 
-LEARNER = {**DQN_SETTINGS, "hidden": [8], "buffer_size": 4000}
+LEARNER = {**DQN_SETTINGS, "target_update_interval": 1, "hidden": [8], "buffer_size": 4000}
 
 
 def preference_rl_case(**settings: Any) -> Case:
@@ -526,7 +528,9 @@ def dqn_picture_case(**settings: Any) -> Case:
 
     def make(_: FakeTensorMode) -> Step:
         spaces = Spaces(gym.spaces.Box(0, 1, (10, 10, 4), np.bool_), gym.spaces.Discrete(3, start=1))
-        agent = DQN(spaces, DQNConfig(**{**DQN_SETTINGS, **settings}), device=DEVICE)
+        agent = DQN(
+            spaces, DQNConfig(**{**DQN_SETTINGS, "target_update_interval": 1, **settings}), device=DEVICE
+        )
         obs = torch.zeros(7, 10, 10, 4, dtype=torch.bool, device=DEVICE)
         flags = torch.zeros(7, dtype=torch.bool, device=DEVICE)
 
@@ -557,7 +561,7 @@ def dqn_offline_case(**settings: Any) -> Case:
         for field in dataclasses.fields(data):
             if isinstance(value := getattr(data, field.name), Tensor):
                 object.__setattr__(moved, field.name, fake(mode, value, "cpu"))
-        config = DQNConfig(**{**DQN_SETTINGS, **settings})
+        config = DQNConfig(**{**DQN_SETTINGS, "target_update_interval": 1, **settings})
         with mock.patch.object(DQN, "_check_dataset", return_value=None):
             agent = DQN(spaces, config, dataset=moved, device=DEVICE)
         return lambda: learned(agent)
@@ -716,7 +720,7 @@ CASES: dict[str, Case] = {
     "Heron, weighted sum": heron_case(reward_source="weighted_sum"),
     "SAC": sac_case(),
     "SAC, next step": sac_case("NextStep", learn_temperature=False, max_grad_norm=1.0),
-    "SAC, disabled": sac_case("Disabled", target_update_interval=2),
+    "SAC, disabled": sac_case("Disabled", target_update_gradient_steps=2),
     "SAC, spectral": sac_case(critic_regularizer="spectral"),
     "SAC, spectral everywhere": sac_case(critic_regularizer="spectral", spectral_layers="all"),
     "SAC, robust": sac_case(critic_regularizer="robust"),

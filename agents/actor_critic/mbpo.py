@@ -11,7 +11,7 @@ Two of its parts have alternatives that belong together:
 
 - ``ensemble_size=1, probabilistic=False`` with ``critic_regularizer`` spectral or robust: one deterministic
   model and a smooth critic instead of the ensemble (Zheng et al. 2023, arXiv 2302.01244; see
-  ``prefrl.agents.actor_critic.soft_actor_critic``).
+  ``prefrl.agents.actor_critic.sac``).
 - ``model_loss="value_gradient"``: errors are weighted by how much the value depends on the entry (VaGraM,
   Voelcker et al. 2022, arXiv 2204.01464; see
   ``prefrl.functional.actor_critic.model_learning``). The gradient of each online critic
@@ -35,13 +35,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from prefrl.agents.base import Agent, Spaces, mean_of
+from prefrl.agents.base import Spaces, mean_of
 from prefrl.data import Transitions, seeded_generator
 from prefrl.data.devices import building, make_generator, restore_generator
 from prefrl.data.model_buffer import ModelBuffer
 from prefrl.data.moments import RunningMoments
 from prefrl.data.off_policy import times_due
-from prefrl.data.replay import Batch, ReplayBuffer, replay_state, restored_replay
+from prefrl.data.replay import Batch
 from prefrl.envs.known_parts import KnownParts, known_parts_of
 from prefrl.functional.actor_critic.model_learning import rollout_length, value_gradient_weights
 from prefrl.functional.draws import normal, uniform
@@ -50,7 +50,6 @@ from prefrl.nn.ensemble import DynamicsEnsemble, EnsembleFit, FitSettings
 from .box import BoxAgent
 from .mbpo_config import MBPOConfig
 from .smoothness import smoothness, value_aware_error
-from .soft_actor_critic import SoftActorCritic
 
 ROLLOUT_ROWS = 20_000
 """Rows that are rolled out at once: on the CPU more fall out of its cache."""
@@ -59,7 +58,7 @@ GRADIENT_ROWS = 4096
 """Rows whose value gradients are taken at once."""
 
 
-class MBPO(BoxAgent, Agent):
+class MBPO(BoxAgent):
     """Model-based policy optimisation; see the module's text.
 
     Args:
@@ -79,7 +78,7 @@ class MBPO(BoxAgent, Agent):
             returns something else.
 
     Attributes:
-        policy: actor and critics.
+        networks: actor and critics.
         model: the ensemble, and how it is fitted.
         replay: real transitions; None before the first one.
         imagined: transitions that the model made up; None before the first fit.
@@ -87,7 +86,6 @@ class MBPO(BoxAgent, Agent):
     """
 
     config_class: ClassVar[type[MBPOConfig]] = MBPOConfig
-    keeps_rewards = True
     advice = "a lower learning_rate, standardize_targets or a lower model_max_grad_norm may help"
 
     def __init__(
@@ -102,11 +100,9 @@ class MBPO(BoxAgent, Agent):
     ) -> None:
         super().__init__(env, config or MBPOConfig(), device=device, seed=seed)
         config = self.config
-        self._check_spaces()
         self.known = self._known(termination, reward)
         own = seeded_generator(seed, "model").initial_seed()  # unrelated to the policy's own noise
         self._generator = make_generator(self.device, own)
-        self.policy = SoftActorCritic(self.observations, self.actions, config, device=self.device, seed=seed)
         self._learned_reward = config.reward == "learned"
         with building(self.device, own):
             ensemble = DynamicsEnsemble(
@@ -129,12 +125,11 @@ class MBPO(BoxAgent, Agent):
             lr=config.model_learning_rate, decays=config.decays,
             max_grad_norm=math.inf if config.model_max_grad_norm is None else config.model_max_grad_norm,
         )  # fmt: skip
-        self.replay: ReplayBuffer | None = None
         self.imagined: ModelBuffer | None = None
         self.seconds = {"model": 0.0, "rollout": 0.0, "policy": 0.0}
         self._reach = torch.zeros(2, self.observations, device=self.device)
         """[2, D] what predictions are cut to."""
-        self._learned_at = self._fitted_at = self._diagnosed_at = 0
+        self._fitted_at = self._diagnosed_at = 0
         self._unseen = 0
         """Steps of the environments since the last fit."""
         self.diagnostics: dict[str, Tensor] = {}
@@ -251,7 +246,7 @@ class MBPO(BoxAgent, Agent):
         for some in torch.split(next_obs, GRADIENT_ROWS):
             total = config.value_gradient_total
             parts.append(
-                self.policy.total_gradients(some) if total else self.policy.partial_gradients(some)[1]
+                self.networks.total_gradients(some) if total else self.networks.partial_gradients(some)[1]
             )
         gradients = torch.cat(parts, 1)
         if config.standardize_targets:
@@ -329,7 +324,7 @@ class MBPO(BoxAgent, Agent):
         starts = going.sum()
         done = torch.zeros(2, device=self.device)
         for _ in range(length):
-            actions = self.policy.act(obs)
+            actions = self.networks.act(obs)
             next_obs, rewards = self.model_step(obs, actions)
             ends = self.known.termination(next_obs)
             discounts = self.config.gamma * (~ends).to(torch.float32)
@@ -343,7 +338,7 @@ class MBPO(BoxAgent, Agent):
     def _improve(self, steps: int) -> dict[str, Tensor]:
         """Take gradient steps of actor and critics; return the mean of their metrics."""
         with self._timed("policy"):
-            return mean_of(self.policy.step(batch) for batch in self.batches(steps))
+            return mean_of(self.networks.step(batch) for batch in self.batches(steps))
 
     def batches(self, steps: int) -> Iterator[Batch]:
         """Yield batches of real and imagined transitions, all drawn at once."""
@@ -373,12 +368,12 @@ class MBPO(BoxAgent, Agent):
         config, rows = self.config, self._rows()
         draws = uniform(self._generator, config.diagnostics_states, device=self.device)
         chosen = (draws * len(rows["obs"])).long()
-        found = smoothness(self.policy, rows["obs"][chosen], radius=config.diagnostics_radius,
+        found = smoothness(self.networks, rows["obs"][chosen], radius=config.diagnostics_radius,
                            generator=self._generator)  # fmt: skip
         if self._unseen:
             newest = self._rows(self._unseen)
             predicted, _ = self.model_step(newest["obs"], newest["actions"], deterministic=True)
-            found |= value_aware_error(self.policy, newest["next_obs"], predicted, newest["mask"])
+            found |= value_aware_error(self.networks, newest["next_obs"], predicted, newest["mask"])
         self.diagnostics, self._diagnosed_at = found, self.num_timesteps
 
     @contextmanager
@@ -433,24 +428,23 @@ class MBPO(BoxAgent, Agent):
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Agent.state_dict`."""
         return {
-            "policy": self.policy.state_dict(),
+            **super().state_dict(),
             "model": self.model.state_dict(),
             "generator": self._generator.get_state(),
             "seconds": dict(self.seconds),
             "reach": self._reach,
             "times": [self._learned_at, self._fitted_at, self._diagnosed_at, self._unseen],
             "diagnostics": self.diagnostics,
-            **replay_state(self.replay),
             "imagined": None if self.imagined is None else self.imagined.state_dict(),
         }
 
     def saved_state(self) -> dict[str, Any]:
         """See :meth:`Agent.saved_state`; transitions stay behind, as with SB3."""
-        return {**self.state_dict(), "replay": None, "imagined": None}
+        return {**super().saved_state(), "imagined": None}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Agent.load_state_dict`; without transitions, learning goes on with none."""
-        self.policy.load_state_dict(state["policy"])
+        super().load_state_dict(state)
         self.model.load_state_dict(state["model"])
         restore_generator(self._generator, state["generator"])
         self.seconds = {name: float(value) for name, value in state["seconds"].items()}
@@ -458,8 +452,6 @@ class MBPO(BoxAgent, Agent):
         times = [int(entry) for entry in state["times"]]
         self._learned_at, self._fitted_at, self._diagnosed_at, self._unseen = times
         self.diagnostics = {name: value.to(self.device) for name, value in state["diagnostics"].items()}
-        if state["replay"] is not None:
-            self.replay = restored_replay(state, self._empty_replay, self.device)
         if state["imagined"] is not None:
             self.imagined = ModelBuffer(1, 2 * self.observations + self.actions + 2, self.device)
             self.imagined.load_state_dict(state["imagined"])

@@ -78,7 +78,7 @@ def test_imagined_actions_are_drawn_from_the_policy_and_start_from_real_states()
     real = agent._rows()["obs"]
     distances = (rows["obs"][:, None] - real).abs().amax(-1)
     assert distances.min(1).values.max() == 0.0
-    settled = agent.policy.act(rows["obs"], deterministic=True)
+    settled = agent.networks.act(rows["obs"], deterministic=True)
     assert (rows["actions"] - settled).abs().mean() > 0.2
     assert rows["actions"].abs().max() <= 1.0
 
@@ -127,8 +127,8 @@ def test_predictions_stay_close_to_the_data() -> None:
 
 def test_policy_and_model_draw_unrelated_numbers() -> None:
     agent = make()
-    assert not torch.equal(agent.policy.generator.get_state(), agent._generator.get_state())
-    one, other = (torch.randn(50, generator=draws) for draws in (agent.policy.generator, agent._generator))
+    assert not torch.equal(agent.networks.generator.get_state(), agent._generator.get_state())
+    one, other = (torch.randn(50, generator=draws) for draws in (agent.networks.generator, agent._generator))
     assert abs(float(torch.corrcoef(torch.stack([one, other]))[0, 1])) < 0.5
 
 
@@ -210,7 +210,7 @@ def test_settings_reach_the_fit() -> None:
 def test_gradient_steps_are_those_that_are_due() -> None:
     agent = make(updates_per_step=3)
     learn(agent, 60)
-    assert agent.policy.updates == (60 - 19) * 3
+    assert agent.networks.updates == (60 - 19) * 3
     assert agent._fitted_at == 60
 
 
@@ -243,19 +243,19 @@ def test_errors_are_weighted_by_the_values_gradient(total: bool, standardize: bo
                  standardize_targets=standardize)  # fmt: skip
     learn(agent, 20)
     rows = agent._rows()
-    before = [parameter.clone() for parameter in agent.policy.critic.parameters()]
+    before = [parameter.clone() for parameter in agent.networks.critic.parameters()]
     change = rows["next_obs"] - rows["obs"]
     weights = agent._entries(rows, change)
     assert weights is not None
     at = rows["next_obs"].clone().requires_grad_()
-    mean = torch.tanh(agent.policy.actor(at[None])[0][:, :1])
-    both = agent.policy.critic(torch.cat([at, mean if total else mean.detach()], 1).expand(2, -1, -1))
+    mean = torch.tanh(agent.networks.actor(at[None])[0][:, :1])
+    both = agent.networks.critic(torch.cat([at, mean if total else mean.detach()], 1).expand(2, -1, -1))
     expected = sum(torch.autograd.grad(both[i].sum(), at, retain_graph=True)[0] ** 2 for i in range(2)) / 2
     scale = change.var(0, correction=0) if standardize else torch.ones(3)
     torch.testing.assert_close(weights[:, 1:], expected * scale, rtol=1e-4, atol=1e-6)
     assert (weights[:, 0] == 1.0).all()  # the reward's
     assert not weights.requires_grad
-    for parameter, then in zip(agent.policy.critic.parameters(), before, strict=True):
+    for parameter, then in zip(agent.networks.critic.parameters(), before, strict=True):
         assert torch.equal(parameter, then)
 
 
@@ -326,7 +326,7 @@ def test_saved_agents_act_alike_and_go_on_with_an_environment_only(tmp_path: Pat
     again = MBPO.load(tmp_path / "agent.pt", env=gym.make("prefrl/Pendulum-v0"), device="cpu")
     learn(again, 30)
     assert again.num_timesteps == 70
-    assert again.policy.updates > agent.policy.updates
+    assert again.networks.updates > agent.networks.updates
     flags = torch.zeros(1, dtype=torch.bool)
     for _ in range(20):
         loaded.observe(Transitions(torch.zeros(1, 3), torch.zeros(1, 1), torch.zeros(1), torch.zeros(1, 3),
@@ -350,7 +350,7 @@ def test_functions_are_given_again_to_a_loaded_agent(tmp_path: Path) -> None:
     again = MBPO.load(tmp_path / "agent.pt", env=env, device="cpu", termination=never)
     learn(again, 30)
     assert again.num_timesteps == 60
-    assert again.policy.updates > agent.policy.updates
+    assert again.networks.updates > agent.networks.updates
     with pytest.raises(ValueError, match="was trained on"):
         MBPO.load(tmp_path / "agent.pt", env=gym.make("Hopper-v5"), device="cpu", termination=never)
 

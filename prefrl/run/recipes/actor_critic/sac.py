@@ -7,7 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from prefrl.agents.actor_critic.box import SAC, SACConfig
+from prefrl.agents.actor_critic.sac import SAC, SACConfig
 from prefrl.run.environments import make_scalar_env, restore, small_networks
 from prefrl.run.folder import RunFolder
 from prefrl.run.recipes.box import BoxRecipe
