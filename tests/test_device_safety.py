@@ -234,9 +234,8 @@ class Prepared:
         return self._moved
 
 
-DQN_SETTINGS: dict[str, Any] = {
-    "learning_starts": 0, "train_freq": 16, "batch_size": 5, "hidden": (8,),
-}  # fmt: skip
+SHARED: dict[str, Any] = {"learning_starts": 0, "train_freq": 16, "batch_size": 5, "hidden": (8,)}
+DQN_SETTINGS: dict[str, Any] = {**SHARED, "target_update_interval": 1}
 
 
 def learned(agent: DQN) -> dict[str, Tensor]:
@@ -252,9 +251,7 @@ def dqn_case(mode: str = "NextStep", kind: type[DQN] = DQN, **settings: Any) -> 
     def make(_: FakeTensorMode) -> Step:
         backend = TorchBackend(DEVICE, generator_device="cpu")
         env = DeliveryVectorEnv(16, backend=backend, autoreset_mode=mode, max_episode_steps=5)
-        agent = kind(
-            env, DQNConfig(**{**DQN_SETTINGS, "target_update_interval": 1, **settings}), device=DEVICE
-        )
+        agent = kind(env, DQNConfig(**{**DQN_SETTINGS, **settings}), device=DEVICE)
         stepper = Stepper(agent)
         stepper.reset()
 
@@ -315,7 +312,7 @@ def stock_dqn_case(kind: type[StockDQN] = StockDQN, mode: str = "SameStep", **se
         env = prefrl.envs.make_device(
             "prefrl/RiskyCliff-v0", 16, device=DEVICE, generator_device="cpu", autoreset_mode=mode, horizon=4
         )
-        config = StockDQNConfig(**{**DQN_SETTINGS, "target_update_gradient_steps": 1, **settings})
+        config = StockDQNConfig(**{**SHARED, "target_update_gradient_steps": 1, **settings})
         frozen = config.use_of_stock == "frozen"
         agent = kind(
             VectorStockAugmentation(env, stock_range=(-9.0, 9.0), frozen=frozen), config, device=DEVICE
@@ -337,7 +334,7 @@ def stock_dqn_case(kind: type[StockDQN] = StockDQN, mode: str = "SameStep", **se
     return make
 
 
-LEARNER = {**DQN_SETTINGS, "target_update_interval": 1, "hidden": [8], "buffer_size": 4000}
+LEARNER = {**DQN_SETTINGS, "hidden": [8], "buffer_size": 4000}
 
 
 def preference_rl_case(**settings: Any) -> Case:
@@ -528,9 +525,7 @@ def dqn_picture_case(**settings: Any) -> Case:
 
     def make(_: FakeTensorMode) -> Step:
         spaces = Spaces(gym.spaces.Box(0, 1, (10, 10, 4), np.bool_), gym.spaces.Discrete(3, start=1))
-        agent = DQN(
-            spaces, DQNConfig(**{**DQN_SETTINGS, "target_update_interval": 1, **settings}), device=DEVICE
-        )
+        agent = DQN(spaces, DQNConfig(**{**DQN_SETTINGS, **settings}), device=DEVICE)
         obs = torch.zeros(7, 10, 10, 4, dtype=torch.bool, device=DEVICE)
         flags = torch.zeros(7, dtype=torch.bool, device=DEVICE)
 
@@ -561,7 +556,7 @@ def dqn_offline_case(**settings: Any) -> Case:
         for field in dataclasses.fields(data):
             if isinstance(value := getattr(data, field.name), Tensor):
                 object.__setattr__(moved, field.name, fake(mode, value, "cpu"))
-        config = DQNConfig(**{**DQN_SETTINGS, "target_update_interval": 1, **settings})
+        config = DQNConfig(**{**DQN_SETTINGS, **settings})
         with mock.patch.object(DQN, "_check_dataset", return_value=None):
             agent = DQN(spaces, config, dataset=moved, device=DEVICE)
         return lambda: learned(agent)

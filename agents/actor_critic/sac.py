@@ -62,7 +62,7 @@ def autograd_step(networks: SoftActorCritic, batch: Batch) -> dict[str, Tensor]:
     """Take one gradient step of critics, actor and temperature; return their losses, detached.
 
     This is what is meant. Agents take :meth:`SoftActorCritic.step`, whose gradients are written by hand, and
-    which the tests hold equal to this.
+    which the tests hold equal to this (but that it caps critics by norms that may be those of a step ago).
 
     Args:
         networks: what learns.
