@@ -29,33 +29,29 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from prefrl.agents.base import Spaces, mean_of
+from prefrl.agents.base import mean_of
 from prefrl.data import Transitions, seeded_generator
 from prefrl.data.devices import building, make_generator, restore_generator
 from prefrl.data.model_buffer import ModelBuffer
-from prefrl.data.moments import RunningMoments
 from prefrl.data.off_policy import times_due
 from prefrl.data.replay import Batch
-from prefrl.envs.known_parts import KnownParts, known_parts_of
-from prefrl.functional.actor_critic.model_learning import rollout_length, value_gradient_weights
+from prefrl.functional.actor_critic.model_learning import rollout_length
 from prefrl.functional.draws import normal, uniform
 from prefrl.nn.ensemble import DynamicsEnsemble, EnsembleFit, FitSettings
 
 from .box import BoxAgent
+from .known import known_parts
 from .mbpo_config import MBPOConfig
 from .smoothness import smoothness, value_aware_error
+from .value_gradients import entry_weights
 
 ROLLOUT_ROWS = 20_000
 """Rows that are rolled out at once: on the CPU more fall out of its cache."""
-
-GRADIENT_ROWS = 4096
-"""Rows whose value gradients are taken at once."""
 
 
 class MBPO(BoxAgent):
@@ -100,7 +96,11 @@ class MBPO(BoxAgent):
     ) -> None:
         super().__init__(env, config or MBPOConfig(), device=device, seed=seed)
         config = self.config
-        self.known = self._known(termination, reward)
+        tried = torch.zeros(2, self.observations, device=self.device)
+        middle = self.to_env(torch.zeros(2, self.actions, device=self.device)).flatten(1)
+        self.known = known_parts(
+            env, termination, reward, use_reward=config.reward == "known", obs=tried, actions=middle
+        )
         own = seeded_generator(seed, "model").initial_seed()  # unrelated to the policy's own noise
         self._generator = make_generator(self.device, own)
         self._learned_reward = config.reward == "learned"
@@ -134,42 +134,6 @@ class MBPO(BoxAgent):
         """Steps of the environments since the last fit."""
         self.diagnostics: dict[str, Tensor] = {}
         """What the last look at critics and model found."""
-
-    def _known(self, termination: Any, reward: Any) -> KnownParts | None:
-        """Return what is known of the environment; None if there is no environment."""
-        if termination is None and isinstance(self.env, Spaces):
-            return None
-        try:
-            known = known_parts_of(self.env)
-        except (ValueError, AttributeError):  # Spaces have nothing to look at
-            if termination is None:
-                raise
-            known = KnownParts(termination)
-        given = {"termination": termination, "reward": reward}
-        self._check_given(termination, reward)
-        known = replace(known, **{name: part for name, part in given.items() if part is not None})
-        if self.config.reward == "known" and known.reward is None:
-            raise ValueError("reward is 'known', but nobody knows it; give reward=, or learn it")
-        return known
-
-    def _check_given(self, termination: Any, reward: Any) -> None:
-        """Try the functions that were given on two rows."""
-        obs = torch.zeros(2, self.observations, device=self.device)
-        actions = self.to_env(torch.zeros(2, self.actions, device=self.device)).flatten(1)
-        if reward is not None and self.config.reward != "known":
-            raise ValueError(f"reward= is given, but the setting reward is {self.config.reward!r}; it must "
-                             "be 'known' to use it")  # fmt: skip
-        for name, function, inputs, kind in (
-            ("termination", termination, (obs,), torch.bool),
-            ("reward", reward, (obs, actions, obs), torch.float32),
-        ):
-            if function is None:
-                continue
-            found = function(*inputs)
-            if not isinstance(found, Tensor) or found.shape != (2,) or found.dtype != kind:
-                what = f"{found.dtype} {list(found.shape)}" if isinstance(found, Tensor) else type(found)
-                raise ValueError(f"{name} returned {what} for observations [2, {self.observations}]; it "
-                                 f"must return a tensor of {kind} [2]")  # fmt: skip
 
     # Real transitions ------------------------------------------------------------------------------------
 
@@ -231,37 +195,14 @@ class MBPO(BoxAgent):
         return metrics
 
     def _entries(self, rows: Mapping[str, Tensor], change: Tensor) -> Tensor | None:
-        """Return the weights [n, D] of squared errors by entry, those of a learned reward being 1.
-
-        Where changes [n, D] of the observation are fitted in standard deviations, the value's gradient is
-        in them too.
-        """
-        config, next_obs = self.config, rows["next_obs"]
+        """Return the weights [n, D] of squared errors by entry, those of a learned reward being 1."""
+        config = self.config
         if config.loss != "value_gradient":
             return None
-        width = self.observations + int(self._learned_reward)
+        ones = change.new_ones(len(change), int(self._learned_reward))
         if self.num_timesteps - config.learning_starts < config.value_gradient_warmup:
-            return next_obs.new_ones(len(next_obs), width)
-        parts = []
-        for some in torch.split(next_obs, GRADIENT_ROWS):
-            total = config.value_gradient_total
-            parts.append(
-                self.networks.total_gradients(some) if total else self.networks.partial_gradients(some)[1]
-            )
-        gradients = torch.cat(parts, 1)
-        if config.standardize_targets:
-            moments = RunningMoments(self.observations, self.device)
-            moments.add(change, rows["mask"])
-            gradients = gradients * moments.std(0.0)
-        weights = value_gradient_weights(
-            gradients,
-            clip_quantile=config.value_gradient_quantile,
-            normalize=config.value_gradient_normalize,
-            floor=config.value_gradient_floor,
-            rows=rows["mask"],
-        )
-        ones = weights.new_ones(len(weights), int(self._learned_reward))
-        return torch.cat([ones, weights], 1)
+            return torch.cat([ones, torch.ones_like(change)], 1)
+        return torch.cat([ones, entry_weights(self.networks, config, rows, change)], 1)
 
     @torch.no_grad()
     def model_step(

@@ -21,3 +21,8 @@ def normal(generator: torch.Generator, *shape: int, device: torch.device) -> Ten
 def integers(generator: torch.Generator, high: int, *shape: int, device: torch.device) -> Tensor:
     """Return whole numbers, uniform from 0 to ``high`` - 1, of a shape."""
     return torch.randint(high, shape, generator=generator, device=generator.device).to(device)
+
+
+def permutation(generator: torch.Generator, count: int, *, device: torch.device) -> Tensor:
+    """Return the numbers from 0 to ``count`` - 1 in random order."""
+    return torch.randperm(count, generator=generator, device=generator.device).to(device)

@@ -445,8 +445,8 @@ def test_refuses_a_reward_that_returns_something_else_or_is_not_asked_for() -> N
 @pytest.mark.parametrize(("settings", "message"), [
     ({"model_loss": "mse"}, "model_loss is 'mse' and probabilistic True; nll needs variances"),
     ({"model_loss": "nll", "probabilistic": False}, "model_loss is 'nll' and probabilistic False"),
-    ({"model_loss": "l1"}, "model_loss is 'l1'; allowed are nll, mse, value_gradient"),
-    ({"rollout_schedule": (1, 2, 3)}, "must be e0, e1, k0, k1"),
+    ({"model_loss": "l1"}, "model_loss is 'l1'; it must be one of"),
+    ({"rollout_schedule": (1, 2, 3)}, "must be a tuple of 4"),
     ({"rollout_schedule": (0, 1, 3, 2)}, "1 at most k0 at most k1"),
     ({"epoch_timesteps": 5}, "it must be at least refit_every, 10"),
     ({"real_ratio": 1.5}, "real_ratio is 1.5"), ({"ensemble_size": 0}, "ensemble_size is 0"),
@@ -455,7 +455,7 @@ def test_refuses_a_reward_that_returns_something_else_or_is_not_asked_for() -> N
     ({"value_gradient_quantile": 0.0}, "value_gradient_quantile is 0"),
     ({"patience": -1}, "patience is -1"), ({"target_entropy": math.nan}, "target_entropy is nan; it must be"),
     ({"spectral_cap": math.inf}, "spectral_cap is inf; it must be finite"),
-    ({"learning_starts": 1}, "a fit needs at least 2"),
+    ({"learning_starts": 1}, "learning_starts is 1; it must be at least 2"),
     ({"value_gradient_floor": 2.0}, "value_gradient_floor is 2.0"),
     ({"model_learning_rate": 0.0}, "model_learning_rate is 0.0"), ({"clip_predictions": -1.0}, "clip_pred"),
 ])  # fmt: skip
@@ -468,7 +468,9 @@ def test_refuses_settings(settings: dict[str, Any], message: str) -> None:
     {"hidden": (8.5,)}, {"hidden": 8}, {"model_hidden": (True, 8)}, {"rollout_schedule": (0, 1, 1.5, 2.5)},
 ])  # fmt: skip
 def test_refuses_settings_of_another_kind(settings: dict[str, Any]) -> None:
-    with pytest.raises(TypeError, match=f"{next(iter(settings))} is .* must be a tuple of whole numbers"):
+    with pytest.raises(
+        TypeError, match=rf"{next(iter(settings))}.* is .*; it must be (of type int|a tuple of whole numbers)"
+    ):
         MBPOConfig(**{**SMALL, **settings})
 
 
