@@ -19,59 +19,60 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 
 
-class _Family(NamedTuple):
-    """An environment's faces: ``module:NameEnv`` below this package, and ``NameVectorEnv`` for many rows."""
+class _Entry(NamedTuple):
+    """Where an environment's dynamics are, "module:Class" below this package, and when its episodes end."""
 
     place: str
-    name: str
     max_episode_steps: int | None = None
 
     @property
-    def module(self) -> str:
-        """Dotted name of the module."""
+    def dynamics(self) -> str:
+        """The same from the top."""
         return f"{__name__}.{self.place}"
 
 
 _CONTROL = {
-    "prefrl/Delivery-v0": _Family("grids.delivery", "Delivery", 200),
-    "prefrl/RandomGrid-v0": _Family("grids.random_grid", "RandomGrid", 200),
-    "prefrl/CartPole-v0": _Family("classic_control.cart_pole", "CartPole", 500),
-    "prefrl/Acrobot-v0": _Family("classic_control.acrobot", "Acrobot", 500),
-    "prefrl/MountainCar-v0": _Family("classic_control.mountain_car", "MountainCar", 200),
-    "prefrl/MountainCarContinuous-v0": _Family("classic_control.mountain_car", "MountainCarContinuous", 999),
-    "prefrl/Pendulum-v0": _Family("classic_control.pendulum", "Pendulum", 200),
+    "prefrl/Delivery-v0": _Entry("grids.delivery:DeliveryDynamics", 200),
+    "prefrl/RandomGrid-v0": _Entry("grids.random_grid:RandomGridDynamics", 200),
+    "prefrl/CartPole-v0": _Entry("classic_control.cart_pole:CartPoleDynamics", 500),
+    "prefrl/Acrobot-v0": _Entry("classic_control.acrobot:AcrobotDynamics", 500),
+    "prefrl/MountainCar-v0": _Entry("classic_control.mountain_car:MountainCarDynamics", 200),
+    "prefrl/MountainCarContinuous-v0": _Entry(
+        "classic_control.mountain_car:MountainCarContinuousDynamics", 999
+    ),
+    "prefrl/Pendulum-v0": _Entry("classic_control.pendulum:PendulumDynamics", 200),
 }
 # Those without a limit terminate by themselves: at the horizon, or after as many requests as they are told.
 _DIFFUSIONS = {
-    "prefrl/BrownianSquare-v0": _Family("diffusions.brownian_square", "BrownianSquare"),
-    "prefrl/OrnsteinUhlenbeck-v0": _Family("diffusions.ornstein_uhlenbeck", "OrnsteinUhlenbeck", 1000),
-    "prefrl/LQDiscounted-v0": _Family("diffusions.linear_quadratic", "LQDiscounted", 1000),
-    "prefrl/LQErgodic-v0": _Family("diffusions.linear_quadratic", "LQErgodic", 1000),
-    "prefrl/LQPlane-v0": _Family("diffusions.linear_quadratic", "LQPlane", 1000),
-    "prefrl/MeanVariance-v0": _Family("diffusions.mean_variance", "MeanVariance"),
-    "prefrl/BlackScholesCall-v0": _Family("diffusions.black_scholes", "BlackScholesCall"),
+    "prefrl/BrownianSquare-v0": _Entry("diffusions.brownian_square:BrownianSquareDynamics"),
+    "prefrl/OrnsteinUhlenbeck-v0": _Entry("diffusions.ornstein_uhlenbeck:OrnsteinUhlenbeckDynamics", 1000),
+    "prefrl/LQDiscounted-v0": _Entry("diffusions.linear_quadratic:LQDiscountedDynamics", 1000),
+    "prefrl/LQErgodic-v0": _Entry("diffusions.linear_quadratic:LQErgodicDynamics", 1000),
+    "prefrl/LQPlane-v0": _Entry("diffusions.linear_quadratic:LQPlaneDynamics", 1000),
+    "prefrl/MeanVariance-v0": _Entry("diffusions.mean_variance:MeanVarianceDynamics"),
+    "prefrl/BlackScholesCall-v0": _Entry("diffusions.black_scholes:BlackScholesCallDynamics"),
 }
 _ALLOCATION = {
-    "prefrl/MultiSecretary-v0": _Family("allocation.online_knapsack", "MultiSecretary"),
-    "prefrl/NetworkRevenue-v0": _Family("allocation.online_knapsack", "NetworkRevenue"),
-    "prefrl/AdversarialKnapsack-v0": _Family("allocation.online_knapsack", "AdversarialKnapsack"),
-    "prefrl/SecondPriceBudget-v0": _Family("allocation.second_price", "SecondPriceBudget"),
-    "prefrl/EntropyMatching-v0": _Family("allocation.entropy_matching", "EntropyMatching"),
-    "prefrl/AssortmentMNL-v0": _Family("allocation.assortment", "AssortmentMNL"),
+    "prefrl/MultiSecretary-v0": _Entry("allocation.online_knapsack:MultiSecretaryDynamics"),
+    "prefrl/NetworkRevenue-v0": _Entry("allocation.online_knapsack:NetworkRevenueDynamics"),
+    "prefrl/AdversarialKnapsack-v0": _Entry("allocation.online_knapsack:AdversarialKnapsackDynamics"),
+    "prefrl/SecondPriceBudget-v0": _Entry("allocation.second_price:SecondPriceBudgetDynamics"),
+    "prefrl/EntropyMatching-v0": _Entry("allocation.entropy_matching:EntropyMatchingDynamics"),
+    "prefrl/AssortmentMNL-v0": _Entry("allocation.assortment:AssortmentMNLDynamics"),
 }
 _RETURNS = {
-    "prefrl/StochasticApples-v0": _Family("finite_horizon.stochastic_apples", "StochasticApples"),
-    "prefrl/RiskyCliff-v0": _Family("finite_horizon.risky_cliff", "RiskyCliff"),
-    "prefrl/Homeostasis-v0": _Family("finite_horizon.homeostasis", "Homeostasis"),
-    "prefrl/BudgetedCollection-v0": _Family("finite_horizon.budgeted_collection", "BudgetedCollection"),
-    "prefrl/TwoCoins-v0": _Family("finite_horizon.small_mdps", "TwoCoins"),
-    "prefrl/RandomMDP-v0": _Family("finite_horizon.small_mdps", "RandomMDP"),
+    "prefrl/StochasticApples-v0": _Entry("finite_horizon.stochastic_apples:StochasticApplesDynamics"),
+    "prefrl/RiskyCliff-v0": _Entry("finite_horizon.risky_cliff:RiskyCliffDynamics"),
+    "prefrl/Homeostasis-v0": _Entry("finite_horizon.homeostasis:HomeostasisDynamics"),
+    "prefrl/BudgetedCollection-v0": _Entry("finite_horizon.budgeted_collection:BudgetedCollectionDynamics"),
+    "prefrl/TwoCoins-v0": _Entry("finite_horizon.small_mdps:TwoCoinsDynamics"),
+    "prefrl/RandomMDP-v0": _Entry("finite_horizon.small_mdps:RandomMDPDynamics"),
 }
 
 _PREFERENCES = {
-    "prefrl/TrafficGrid-v0": _Family("multi_agent.traffic_grid", "TrafficGrid", 100),
-    "prefrl/ThreeGoals-v0": _Family("finite_horizon.preference_boards", "ThreeGoals"),
-    "prefrl/Meadow-v0": _Family("finite_horizon.preference_boards", "Meadow"),
+    "prefrl/TrafficGrid-v0": _Entry("multi_agent.traffic_grid:TrafficGridDynamics", 100),
+    "prefrl/ThreeGoals-v0": _Entry("finite_horizon.preference_boards:ThreeGoalsDynamics"),
+    "prefrl/Meadow-v0": _Entry("finite_horizon.preference_boards:MeadowDynamics"),
 }
 
 REGISTRY = {**_CONTROL, **_DIFFUSIONS, **_ALLOCATION, **_RETURNS, **_PREFERENCES}
@@ -80,12 +81,13 @@ REGISTRY = {**_CONTROL, **_DIFFUSIONS, **_ALLOCATION, **_RETURNS, **_PREFERENCES
 DIFFUSION_IDS, ALLOCATION_IDS, RETURN_IDS = tuple(_DIFFUSIONS), tuple(_ALLOCATION), tuple(_RETURNS)
 """Ids of diffusions, of online allocation, and of finite horizons whose return distributions are known."""
 
-for _id, _family in REGISTRY.items():
+for _id, _entry in REGISTRY.items():
     gym.register(
         _id,
-        entry_point=f"{_family.module}:{_family.name}Env",
-        vector_entry_point=f"{_family.module}:{_family.name}VectorEnv",
-        max_episode_steps=_family.max_episode_steps,
+        entry_point="prefrl.envs.core.scalar:ScalarEnv",
+        vector_entry_point="prefrl.envs.core.vector:BatchedEnv",
+        max_episode_steps=_entry.max_episode_steps,
+        kwargs={"dynamics": _entry.dynamics},
     )
 
 _MINATAR_GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
@@ -143,14 +145,14 @@ def make_device(
     from gymnasium.vector import AutoresetMode
 
     from prefrl.envs.core.device import TorchBackend
+    from prefrl.envs.core.vector import BatchedEnv
 
     if bare_id(env_id) not in REGISTRY:
         raise ValueError(f"env_id is {env_id!r}; on-device environments are {sorted(REGISTRY)}")
-    family = REGISTRY[bare_id(env_id)]
-    defaults = {"max_episode_steps": family.max_episode_steps, "autoreset_mode": AutoresetMode.SAME_STEP}
+    entry = REGISTRY[bare_id(env_id)]
+    defaults = {"max_episode_steps": entry.max_episode_steps, "autoreset_mode": AutoresetMode.SAME_STEP}
     backend = TorchBackend(device, float_dtype, generator_device, compile)
-    face = getattr(import_module(family.module), f"{family.name}VectorEnv")
-    env = face(num_envs, backend=backend, **{**defaults, **kwargs})
+    env = BatchedEnv(entry.dynamics, num_envs, backend=backend, **{**defaults, **kwargs})
     if seed is not None:
         env.reset(seed=seed)
     return env

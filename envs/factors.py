@@ -15,6 +15,7 @@ import array_api_compat
 import numpy as np
 
 from prefrl.envs.core.backend import Array
+from prefrl.envs.core.face import registered_id
 
 ANT_JOINTS = slice(5, 13)
 """Where Ant-v5 observes its eight joint angles: after height and orientation of the torso."""
@@ -207,18 +208,9 @@ def factors_of(env: Any) -> Factors:
         return Factors(tuple(inner.factor_names), tuple(inner.factor_signs),
                        lambda step: step.infos["factors"], ("factors",))  # fmt: skip
     spec = getattr(env, "spec", None) or getattr(inner, "spec", None)
-    env_id = getattr(spec, "id", None) or _own_id(inner)
+    # Gymnasium's registry did not make an on-device environment: it has no spec
+    env_id = getattr(spec, "id", None) or registered_id(getattr(inner, "dynamics", None))
     if env_id not in FACTORS:
         raise ValueError(f"{env_id or type(inner).__name__} has no factors; there are some for "
                          f"{sorted(FACTORS)} (see prefrl.envs.factors.register_factors)")  # fmt: skip
     return FACTORS[env_id]
-
-
-def _own_id(inner: Any) -> str | None:
-    """Return the id of an on-device environment, which Gymnasium's registry did not make."""
-    from . import REGISTRY
-
-    for env_id, family in REGISTRY.items():
-        if (type(inner).__module__, type(inner).__name__) == (family.module, f"{family.name}VectorEnv"):
-            return env_id
-    return None

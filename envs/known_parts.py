@@ -31,6 +31,9 @@ from gymnasium.wrappers import (
 from gymnasium.wrappers.vector import RecordEpisodeStatistics as RecordVectorStatistics
 
 from prefrl.envs.core.backend import Array
+from prefrl.envs.core.face import Face
+from prefrl.envs.core.scalar import ScalarEnv
+from prefrl.envs.core.vector import BatchedEnv
 from prefrl.envs.wrappers.distractors import Distractors
 
 REWARDING = (gym.ActionWrapper, gym.RewardWrapper)
@@ -41,7 +44,7 @@ TRANSPARENT = (PassiveEnvChecker, OrderEnforcing, TimeLimit, RecordEpisodeStatis
                Distractors, *REWARDING)  # fmt: skip
 """Wrappers that leave the task's observations where they are, and the ends of episodes as they are."""
 
-UNREAD = {"reset", "reset_model", "render", "close", "metadata"}
+UNREAD = {"reset", "reset_model", "initial", "reset_noise", "render", "draw", "close", "metadata"}
 """What a class may change of its parent without another rule for terminations and rewards."""
 
 
@@ -210,13 +213,11 @@ KNOWN: dict[str, Callable[[Any], KnownParts]] = {
     f"{_MUJOCO}pusher_v5:PusherEnv": _endless,
     f"{_MUJOCO}reacher_v5:ReacherEnv": _endless,
     "gymnasium.envs.classic_control.pendulum:PendulumEnv": _pendulum,
-    "prefrl.envs.classic_control.pendulum:PendulumEnv": _pendulum,
-    "prefrl.envs.classic_control.pendulum:PendulumVectorEnv": _pendulum,
+    "prefrl.envs.classic_control.pendulum:PendulumDynamics": _pendulum,
     "gymnasium.envs.classic_control.continuous_mountain_car:Continuous_MountainCarEnv": _mountain_car,
-    "prefrl.envs.classic_control.mountain_car:MountainCarContinuousEnv": _mountain_car,
-    "prefrl.envs.classic_control.mountain_car:MountainCarContinuousVectorEnv": _mountain_car,
+    "prefrl.envs.classic_control.mountain_car:MountainCarContinuousDynamics": _mountain_car,
 }
-"""What is known, by module and class of the environment below all wrappers."""
+"""What is known, by module and class of the environment below all wrappers, or of its dynamics."""
 
 
 def known_parts_of(env: Any) -> KnownParts:
@@ -238,12 +239,18 @@ def known_parts_of(env: Any) -> KnownParts:
         changed = changed or isinstance(inner, REWARDING)
         _check_wrapper(inner, TRANSPARENT)
         inner = inner.env
-    kinds = type(inner.unwrapped).__mro__
+    task = inner.unwrapped
+    kinds = type(task).__mro__
+    if isinstance(task, Face):
+        place = kinds.index(ScalarEnv if isinstance(task, ScalarEnv) else BatchedEnv)
+        _check_class(kinds[0], kinds[:place], kinds[place])
+        task = task.dynamics
+        kinds = type(task).__mro__
     for place, kind in enumerate(kinds):
         known = KNOWN.get(f"{kind.__module__}:{kind.__qualname__}")
         if known is not None:
             _check_class(kinds[0], kinds[:place], kind)
-            parts = known(inner.unwrapped)
+            parts = known(task)
             return replace(parts, reward=None) if changed else parts
     names = ", ".join(sorted({_title(name) for name in KNOWN}))
     raise ValueError(f"it is not known when an episode of {kinds[0].__module__}.{kinds[0].__qualname__} "
@@ -259,7 +266,7 @@ def _check_wrapper(wrapper: Any, allowed: tuple[type, ...]) -> None:
 def _check_class(given: type, between: tuple[type, ...], known: type) -> None:
     """Refuse a class that changes methods of the one that is known."""
     changed = {name for kind in between for name in vars(kind) if hasattr(known, name)}
-    changed = {name for name in changed if not name.startswith("__")} - UNREAD
+    changed = {name for name in changed if not name.startswith(("__", "_abc_"))} - UNREAD
     if changed:
         names = ", ".join(sorted(changed))
         raise ValueError(f"{given.__qualname__} changes {names} of {known.__qualname__}, so that it is not "
@@ -270,4 +277,4 @@ def _title(name: str) -> str:
     """Return an environment's name, with its version where the module tells."""
     module, _, kind = name.partition(":")
     version = re.search(r"_(v\d+)$", module)
-    return kind.removesuffix("Env").removesuffix("Vector") + (f"-{version[1]}" if version else "")
+    return kind.removesuffix("Env").removesuffix("Dynamics") + (f"-{version[1]}" if version else "")

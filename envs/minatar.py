@@ -65,8 +65,18 @@ COLOURS: dict[str, dict[str, tuple[int, int, int]]] = {
 }
 """Colour of each game's channels."""
 
+MINIMAL_ACTIONS = {"asterix": 5, "breakout": 3, "freeway": 3, "seaquest": 6, "space_invaders": 4}
+"""How many actions each game's minimal set has."""
+
 # Of the package's game object: what never changes, and the random numbers, which have a place of their own.
 _FIXED = {"channels", "action_map", "ramping", "random"}
+
+
+def spaces(game: str) -> tuple[gym.spaces.Box, gym.spaces.Discrete]:
+    """Return the spaces of a game with its minimal action set; the package, slow to load, is not asked."""
+    boolean: Any = np.bool_  # which Box takes, but its types do not know
+    observations = gym.spaces.Box(0, 1, (10, 10, len(COLOURS[game])), boolean)
+    return observations, gym.spaces.Discrete(MINIMAL_ACTIONS[game])
 
 
 class MinAtarEnv(gym.Env[Any, Any]):
@@ -143,9 +153,7 @@ class MinAtarEnv(gym.Env[Any, Any]):
         self.actions: tuple[int, ...] = tuple(
             self._package.minimal_action_set() if minimal_action_set else range(self._package.num_actions())
         )
-        shape = (10, 10, len(self.channels))
-        boolean: Any = np.bool_  # which Box takes, but its types do not know
-        self.observation_space = gym.spaces.Box(0, 1, shape, boolean)
+        self.observation_space = spaces(game)[0]
         self.action_space = gym.spaces.Discrete(len(self.actions))
         self.render_mode = render_mode
         self._started = False

@@ -6,19 +6,23 @@ that a command needs are imported.
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from importlib.util import find_spec
 from operator import or_
 from pathlib import Path
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, NamedTuple, TypeVar
 
-import gymnasium as gym
 import tyro
 
 from prefrl.run.recipes import RECIPES, load_recipe, recipe_name
+
+if TYPE_CHECKING:
+    import gymnasium as gym
 
 RecipeType = TypeVar("RecipeType")
 
@@ -39,26 +43,34 @@ class ListCommand:
         from rich.console import Console
         from rich.table import Table
 
-        import prefrl.envs
-
         agents = Table("command", "what it trains", title="Agents", title_justify="left")
         for name in RECIPES:
-            agents.add_row(f"prefrl train {name}", summary(load_recipe(name)))
+            agents.add_row(f"prefrl train {name}", recipe_summary(name))
         columns = ("id", "observations", "actions", "steps", "what it is")
         environments = Table(*columns, title="Environments", title_justify="left")
-        for env_id in (*prefrl.envs.REGISTRY, *prefrl.envs.MINATAR_IDS):
-            try:
-                env = gym.make(env_id)
-            except ImportError as error:  # MinAtar is an extra
-                environments.add_row(env_id, "", "", "", str(error))
-                continue
-            assert env.spec is not None
-            spaces = (brief(env.observation_space), brief(env.action_space))
-            limit = env.spec.max_episode_steps
-            environments.add_row(env_id, *spaces, str(limit or "own"), summary(type(env.unwrapped)))
+        for row in environment_rows():
+            environments.add_row(*row)
         for table in (agents, environments):
             table.columns[0].no_wrap = True
             Console().print(table)
+
+
+def environment_rows() -> Iterator[tuple[str, ...]]:
+    """Yield id, spaces, steps and a line of text for every environment."""
+    import gymnasium as gym
+
+    from prefrl.envs import MINATAR_IDS, REGISTRY, minatar
+
+    for env_id in REGISTRY:
+        env = gym.make(env_id)
+        assert env.spec is not None
+        spaces = (brief(env.observation_space), brief(env.action_space))
+        yield env_id, *spaces, str(env.spec.max_episode_steps or "own"), summary(env.unwrapped)
+    for env_id in MINATAR_IDS:
+        spec = gym.spec(env_id)
+        observations, actions = minatar.spaces(spec.kwargs["game"])
+        about = f"{summary(minatar.MinAtarEnv)} (extra minatar)"
+        yield env_id, brief(observations), brief(actions), str(spec.max_episode_steps), about
 
 
 @dataclass(frozen=True)
@@ -120,16 +132,21 @@ class EvaluateCommand:
     seed: int = 0
     """Seeds the environment."""
 
+    max_steps: int = 50_000
+    """Longest episode: one that is not over by then is an error, since it may never end."""
+
     def run(self) -> None:
         """Evaluate, and print the path of the evaluation."""
         from prefrl.run.launch import evaluate_run
 
-        evaluate_run(self.folder, episodes=self.episodes, seed=self.seed)
+        evaluate_run(self.folder, episodes=self.episodes, seed=self.seed, max_steps=self.max_steps)
 
 
 def brief(space: gym.Space[Any]) -> str:
     """Return a space in a few words: of a Dict the names."""
-    return f"Dict: {', '.join(space)}" if isinstance(space, gym.spaces.Dict) else str(space)
+    from gymnasium.spaces import Dict
+
+    return f"Dict: {', '.join(space)}" if isinstance(space, Dict) else str(space)
 
 
 def summary(thing: Any) -> str:
@@ -137,13 +154,22 @@ def summary(thing: Any) -> str:
     return (thing.__doc__ or "").strip().splitlines()[0]
 
 
-def _train_command() -> Any:
-    recipes = {name: load_recipe(name) for name in RECIPES}
-    commands = (
-        Annotated[TrainCommand[recipe], tyro.conf.subcommand(name, description=summary(recipe))]  # type: ignore[valid-type]
-        for name, recipe in recipes.items()
-    )
-    return reduce(or_, commands)
+def recipe_summary(name: str) -> str:
+    """Return the first line of a recipe's docstring, out of its source: loading it would load its agent."""
+    module, _, class_name = RECIPES[name].partition(":")
+    spec = find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    for node in ast.parse(Path(spec.origin).read_text("utf-8")).body:
+        if isinstance(node, ast.ClassDef) and node.name == class_name:
+            return (ast.get_docstring(node) or "").splitlines()[0]
+    raise ImportError(f"{spec.origin} has no class {class_name}")
+
+
+def overview(summaries: dict[str, str]) -> Any:
+    """Return a type for tyro that shows subcommands by name, and does nothing."""
+    return reduce(or_, (Annotated[_Overview, tyro.conf.subcommand(name, description=text)]
+                        for name, text in summaries.items()))  # fmt: skip
 
 
 def _plot_command() -> Any:
@@ -166,7 +192,10 @@ class _Command(NamedTuple):
 
 COMMANDS = {
     "list": _Command("List what can be trained, and the environments.", lambda: ListCommand),
-    "train": _Command("Train an agent in a new run folder.", _train_command),
+    "train": _Command(
+        "Train an agent in a new run folder.",
+        lambda: overview({name: recipe_summary(name) for name in RECIPES}),
+    ),
     "resume": _Command("Go on with an interrupted run, from its last checkpoint.", lambda: ResumeCommand),
     "evaluate": _Command("Evaluate the agent of a run in fresh episodes.", lambda: EvaluateCommand),
     "plot": _Command("Draw learning curves of many seeds.", _plot_command),
@@ -188,11 +217,7 @@ def parse(arguments: Sequence[str]) -> Any:
         description = COMMANDS["train"].summary if name == "train" else None  # the others have docstrings
         command = COMMANDS[name].load()
         return tyro.cli(command, prog=f"prefrl {name}", description=description, args=rest, config=FLAGS)
-    overview = (
-        Annotated[_Overview, tyro.conf.subcommand(name, description=command.summary)]
-        for name, command in COMMANDS.items()
-    )
-    commands: Any = reduce(or_, overview)
+    commands = overview({name: command.summary for name, command in COMMANDS.items()})
     about = "Reinforcement learning when the reward is not handed to you as a number."
     return tyro.cli(commands, prog="prefrl", description=about, args=arguments)
 
@@ -261,10 +286,17 @@ def execute(parse: Callable[[], Any]) -> int:
     except FloatingPointError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except (ValueError, OSError, ImportError, gym.error.Error) as error:
+    except _refusals() as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """Return the errors that say what is wrong with what was asked for; looked up once there is one."""
+    import gymnasium as gym
+
+    return ValueError, OSError, ImportError, gym.error.Error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

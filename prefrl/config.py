@@ -177,7 +177,7 @@ def _plain(value: Any) -> Any:
 
 def _real(value: Any, name: str, infinite: bool) -> float:
     plain = _plain(value)
-    if not isinstance(plain, numbers.Real) or isinstance(plain, bool):
+    if isinstance(plain, bool) or not isinstance(plain, numbers.Real):
         raise TypeError(f"{name} is {value!r}; it must be of type float")
     try:
         real = float(plain)
@@ -189,12 +189,10 @@ def _real(value: Any, name: str, infinite: bool) -> float:
 
 
 def _scalar(kind: Any, value: Any, name: str) -> Any:
-    if kind is Any:
-        return value
-    plain = _plain(value)
+    plain = _plain(value) if kind in (bool, int, str, Path) else value
     if kind is Path and isinstance(plain, str):
         return Path(plain)
-    if not isinstance(plain, kind) or (kind is int and isinstance(plain, bool)):
+    if kind is not Any and (not isinstance(plain, kind) or (kind is int and isinstance(plain, bool))):
         raise TypeError(f"{name} is {value!r}; it must be {described(kind)}")
     return plain
 

@@ -38,8 +38,8 @@ from prefrl.envs.finite_horizon.small_mdps import random_mdp
 from prefrl.envs.wrappers.stock import VectorStockAugmentation
 from prefrl.functional.returns.objectives import TwoSlope
 from prefrl.functional.returns.stock_problems import conditional_value_at_risk
-from prefrl.run.environments import small_networks
 from prefrl.run.folder import RunFolder
+from prefrl.run.recipes.base import small_networks
 from prefrl.run.study.study import check_positive, run_study
 from prefrl.run.study.timing import seconds, spread
 from prefrl.tabular import BackwardInduction, FiniteHorizon, StockGrid, StockGridSolver, TabularMDP, solve

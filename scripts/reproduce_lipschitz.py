@@ -36,10 +36,10 @@ from prefrl.agents.actor_critic.sac import SACConfig
 from prefrl.agents.actor_critic.smoothness import smoothness, value_aware_error
 from prefrl.cli import FLAGS, execute
 from prefrl.data import seeded_generator
-from prefrl.run.environments import small_networks
 from prefrl.run.folder import RunFolder, read_json, write_json
 from prefrl.run.recipes.actor_critic.mbpo import TrainMBPO
 from prefrl.run.recipes.actor_critic.sac import TrainSAC
+from prefrl.run.recipes.base import small_networks
 from prefrl.run.study.arms import finish_arms, save_evaluations
 from prefrl.run.study.fixed_policy import take_over
 from prefrl.run.study.study import check_positive, finish_run, run_study

@@ -40,7 +40,6 @@ from prefrl.envs.wrappers.stock import StockAugmentation, VectorStockAugmentatio
 from prefrl.functional.returns.objectives import MEAN
 from prefrl.functional.returns.risk_measures import CVaR
 from prefrl.functional.returns.stock_problems import StockProblem, conditional_value_at_risk, target_return
-from prefrl.run.environments import small_networks
 from prefrl.run.folder import RunFolder, read_json, write_json
 from prefrl.run.loop import learn
 from prefrl.run.outcomes.return_figures import (
@@ -51,6 +50,7 @@ from prefrl.run.outcomes.return_figures import (
 )
 from prefrl.run.outcomes.returns import agent_policy, exact_law, sample_returns
 from prefrl.run.plot import PALETTE, save_figure, tidy
+from prefrl.run.recipes.base import small_networks
 from prefrl.run.study.study import check_positive, run_study
 from prefrl.run.study.timing import seconds
 from prefrl.tabular.blind_policies import open_loop_laws, return_to_go_policy

@@ -33,11 +33,11 @@ from prefrl.agents.actor_critic.networks import STD_FLOOR
 from prefrl.agents.actor_critic.sac import SACConfig
 from prefrl.agents.actor_critic.smoothness import value_aware_error
 from prefrl.cli import FLAGS, execute
-from prefrl.run.environments import small_networks
 from prefrl.run.folder import RunFolder, read_json, write_json
+from prefrl.run.recipes.actor_critic.box import DISTRACTED
 from prefrl.run.recipes.actor_critic.mbpo import TrainMBPO
 from prefrl.run.recipes.actor_critic.sac import TrainSAC
-from prefrl.run.recipes.box import DISTRACTED
+from prefrl.run.recipes.base import small_networks
 from prefrl.run.study.arms import finish_arms, save_evaluations
 from prefrl.run.study.fixed_policy import take_over
 from prefrl.run.study.study import check_positive, finish_run, run_study

@@ -64,9 +64,10 @@ from prefrl.data import Preferences, TransitionDataset, Transitions
 from prefrl.data.devices import make_generator
 from prefrl.envs.allocation.hindsight import Optimum
 from prefrl.envs.core.device import TorchBackend
+from prefrl.envs.core.vector import BatchedEnv
 from prefrl.envs.diffusions.riccati import LinearPolicy
-from prefrl.envs.grids.delivery import DeliveryVectorEnv
-from prefrl.envs.grids.random_grid import RandomGridVectorEnv
+from prefrl.envs.grids.delivery import DeliveryDynamics
+from prefrl.envs.grids.random_grid import RandomGridDynamics
 from prefrl.envs.wrappers import AgentsAsRows
 from prefrl.envs.wrappers.stock import StockAugmentation, VectorStockAugmentation
 from prefrl.functional.preferences.games import cycle_of_three
@@ -115,11 +116,11 @@ def q_learning_case(kind: type[QLearning] = QLearning, lottery: bool = False, mo
         backend = TorchBackend(DEVICE, generator_device="cpu")
         settings: dict[str, Any] = {"backend": backend, "autoreset_mode": mode, "max_episode_steps": 5}
         if lottery:
-            env: Any = RandomGridVectorEnv(16, layout_seed=1, stochastic=True, **settings)
+            env: Any = BatchedEnv(RandomGridDynamics, 16, layout_seed=1, stochastic=True, **settings)
         else:
-            env = DeliveryVectorEnv(16, **settings)
+            env = BatchedEnv(DeliveryDynamics, 16, **settings)
         agent = kind(env, QLearningConfig(), device=DEVICE)
-        stepper = Stepper(agent)
+        stepper = Stepper.of_agent(agent)
         stepper.reset()
 
         def step() -> dict[str, Tensor]:
@@ -149,7 +150,7 @@ def allocation_case(
             settings: Any = {"kind": kind, **config}
             with mock.patch.object(Resolving, "initial_price", return_value=np.zeros(5)):
                 agent = AllocationBaseline(env, AllocationBaselineConfig(**settings), device=DEVICE)
-        stepper = Stepper(agent)
+        stepper = Stepper.of_agent(agent)
         stepper.reset()
 
         def step() -> dict[str, Tensor]:
@@ -250,9 +251,9 @@ def dqn_case(mode: str = "NextStep", kind: type[DQN] = DQN, **settings: Any) -> 
 
     def make(_: FakeTensorMode) -> Step:
         backend = TorchBackend(DEVICE, generator_device="cpu")
-        env = DeliveryVectorEnv(16, backend=backend, autoreset_mode=mode, max_episode_steps=5)
+        env = BatchedEnv(DeliveryDynamics, 16, backend=backend, autoreset_mode=mode, max_episode_steps=5)
         agent = kind(env, DQNConfig(**{**DQN_SETTINGS, **settings}), device=DEVICE)
-        stepper = Stepper(agent)
+        stepper = Stepper.of_agent(agent)
         stepper.reset()
 
         def step() -> dict[str, Tensor]:
@@ -289,7 +290,7 @@ def diffusion_case(
         settings = kind.config_class(**config)
         given = {"policy": policy and LinearPolicy(*policy)} if kind is MartingaleEvaluation else {}
         agent = kind(env, settings, device=DEVICE, **given)
-        stepper = Stepper(agent)
+        stepper = Stepper.of_agent(agent)
         stepper.reset()
         metrics: dict[str, Tensor] = {}
 
@@ -317,7 +318,7 @@ def stock_dqn_case(kind: type[StockDQN] = StockDQN, mode: str = "SameStep", **se
         agent = kind(
             VectorStockAugmentation(env, stock_range=(-9.0, 9.0), frozen=frozen), config, device=DEVICE
         )
-        stepper = Stepper(agent)
+        stepper = Stepper.of_agent(agent)
         stepper.reset()
 
         def step() -> dict[str, Tensor]:
@@ -371,7 +372,7 @@ def heron_case(**settings: Any) -> Case:
 
 def stepped(agent: Agent) -> Step:
     """Steps as the training loop takes them, of an agent with a policy learner."""
-    stepper = Stepper(agent)
+    stepper = Stepper.of_agent(agent)
     stepper.reset()
 
     def step() -> dict[str, Tensor]:
@@ -386,10 +387,10 @@ def stepped(agent: Agent) -> Step:
 BOX_SETTINGS: dict[str, Any] = {"hidden": (8,), "batch_size": 5, "learning_starts": 16, "buffer_size": 800}
 
 
-def box_env(mode: str = "SameStep") -> Any:
-    """Sixteen pendulums on the accelerator."""
+def box_env(mode: str = "SameStep", num_envs: int = 16) -> Any:
+    """Pendulums on the accelerator."""
     return prefrl.envs.make_device(
-        "prefrl/Pendulum-v0", 16, device=DEVICE, generator_device="cpu", max_episode_steps=5,
+        "prefrl/Pendulum-v0", num_envs, device=DEVICE, generator_device="cpu", max_episode_steps=5,
         autoreset_mode=mode,
     )  # fmt: skip
 
@@ -407,15 +408,16 @@ def sac_case(mode: str = "SameStep", **settings: Any) -> Case:
 def mbpo_case(kind: type[MBPO] = MBPO, **settings: Any) -> Case:
     """MBPO on the accelerator: every step fits, imagines, looks at the critics and improves the policy.
 
-    A fit asks once per epoch whether to go on, which is left out.
+    A fit asks once per epoch whether to go on, which is left out. Few environments, and diagnostics once in
+    three steps, since every timestep is a gradient step and operations take their time here.
     """
-    small = {"model_hidden": (8, 8), "model_batch_size": 9, "max_fit_steps": 3, "updates_per_step": 1,
-             "refit_every": 1, "epoch_timesteps": 4, "rollouts_per_step": 11, "diagnostics_every": 1,
+    small = {"model_hidden": (8, 8), "model_batch_size": 2, "max_fit_steps": 3, "updates_per_step": 1,
+             "refit_every": 1, "epoch_timesteps": 4, "rollouts_per_step": 11, "diagnostics_every": 9,
              "diagnostics_states": 6, "rollout_schedule": (0, 1, 2, 2), "ensemble_size": 3, "elites": 2,
-             "value_gradient_warmup": 0}  # fmt: skip
+             "value_gradient_warmup": 0, "learning_starts": 6}  # fmt: skip
 
     def make(_: FakeTensorMode) -> Step:
-        agent = kind(box_env(), MBPOConfig(**{**BOX_SETTINGS, **small, **settings}), device=DEVICE)
+        agent = kind(box_env(num_envs=3), MBPOConfig(**{**BOX_SETTINGS, **small, **settings}), device=DEVICE)
         step = box_steps(agent)
 
         def patched() -> dict[str, Tensor]:
@@ -429,7 +431,7 @@ def mbpo_case(kind: type[MBPO] = MBPO, **settings: Any) -> Case:
 
 def box_steps(agent: SAC | MBPO) -> Step:
     """Steps as the training loop takes them; the second one learns."""
-    stepper = Stepper(agent)
+    stepper = Stepper.of_agent(agent)
     stepper.reset()
 
     def step() -> dict[str, Tensor]:

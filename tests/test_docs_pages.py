@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-WITHOUT_CODE = {"environments", "preference_files", "results"}
+WITHOUT_CODE = {"contributing", "environments", "preference_files", "results"}
 """Pages whose code, if any, is tested elsewhere."""
 
 PAGES = [

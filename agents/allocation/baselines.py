@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prefrl.agents.base import Spaces
-from prefrl.config import check_kinds
+from prefrl.config import Count, NonNegative, Positive, Settings
 from prefrl.envs.allocation.problems import Allocation
 from prefrl.functional.allocation.mirror_descent import euclidean_step
 
@@ -40,38 +40,26 @@ Kind = Literal["greedy", "static", "resolving", "pid"]
 
 
 @dataclass(frozen=True)
-class AllocationBaselineConfig:
+class AllocationBaselineConfig(Settings):
     """Settings of :class:`AllocationBaseline`."""
 
     kind: Kind = "resolving"
     """How prices are set; see the module's text."""
 
-    resolve_every: int | None = None
+    resolve_every: Count | None = None
     """Of resolving: requests between two solutions; None: 1 with one resource, else a 20th of the horizon."""
 
-    integral_gain: float = 1.0
+    integral_gain: NonNegative = 1.0
     """k_i of pid."""
 
-    proportional_gain: float = 1.0
+    proportional_gain: NonNegative = 1.0
     """k_p of pid."""
 
-    derivative_gain: float = 0.0
+    derivative_gain: NonNegative = 0.0
     """k_d of pid."""
 
-    step_scale: float = 1.0
+    step_scale: Positive = 1.0
     """c of pid's eta = c / sqrt(T), positive."""
-
-    def __post_init__(self) -> None:
-        check_kinds(self)
-        if self.kind not in get_args(Kind):
-            raise ValueError(f"kind is {self.kind!r}; allowed are {', '.join(get_args(Kind))}")
-        if self.resolve_every is not None and self.resolve_every < 1:
-            raise ValueError(f"resolve_every is {self.resolve_every}; it must be at least 1")
-        for name in ("integral_gain", "proportional_gain", "derivative_gain"):
-            if not 0.0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be finite and not negative")
-        if not 0.0 < self.step_scale < float("inf"):
-            raise ValueError(f"step_scale is {self.step_scale}; it must be positive and finite")
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from prefrl.agents.base import Spaces
-from prefrl.config import check_kinds
+from prefrl.config import Count, NonNegative, Positive, Settings
 from prefrl.envs.allocation.problems import Allocation
 from prefrl.functional.allocation.mirror_descent import (
     entropy_step,
@@ -59,51 +59,37 @@ OwnReference = Callable[[Array, Array, float], Array]
 
 
 @dataclass(frozen=True)
-class DualMirrorDescentConfig:
+class DualMirrorDescentConfig(Settings):
     """Settings of :class:`DualMirrorDescent`."""
 
     reference: Reference = "euclidean"
     """Reference function: squared norm of mu or of rho mu, or entropy of mu or, projected, of rho mu."""
 
-    step_scale: float = 1.0
+    step_scale: Positive = 1.0
     """c of the step size eta = c / sqrt(T), positive; 1 in the authors' experiments."""
 
-    step_size: float | None = None
+    step_size: Positive | None = None
     """Step size eta itself, positive; None: from step_scale."""
 
-    initial_price: tuple[float, ...] = ()
+    initial_price: tuple[NonNegative, ...] = ()
     """First prices, one for all resources or one for each; none given: 0, and with entropies 1 / sqrt(m) or
     rho / sqrt(m) (projected), as in the authors' experiments."""
 
-    fairness: float = 0.0
+    fairness: NonNegative = 0.0
     """Weight of max-min fairness of consumption, not negative; with Euclidean references only."""
 
-    earliest_horizon: int | None = None
+    earliest_horizon: Count | None = None
     """Requests after which the stream may end; None: at the horizon, for sure."""
 
-    def __post_init__(self) -> None:
-        check_kinds(self)
-        object.__setattr__(self, "initial_price", tuple(self.initial_price))  # a file holds a list
-        if self.reference not in get_args(Reference):
-            raise ValueError(f"reference is {self.reference!r}; allowed are {', '.join(get_args(Reference))}")
-        for name in ("step_scale", "step_size"):
-            value = getattr(self, name)
-            if value is not None and not 0.0 < value < float("inf"):
-                raise ValueError(f"{name} is {value}; it must be positive and finite")
-        if not 0.0 <= self.fairness < float("inf"):
-            raise ValueError(f"fairness is {self.fairness}; it must be finite and not negative")
+    def check(self) -> None:
+        """Refuse prices and fairness that the reference function does not allow."""
         if self.fairness > 0.0 and "entropy" in self.reference:
             raise ValueError(f"fairness needs prices below 0, which reference {self.reference!r} has not; "
                              "take 'euclidean' or 'scaled_euclidean'")  # fmt: skip
-        lowest = 0.0 if "entropy" in self.reference else -1.0
-        for price in self.initial_price:
-            if not (np.isfinite(price) and price >= 0.0 and price > lowest):
-                allowed = "positive" if lowest == 0.0 else "not negative"
-                raise ValueError(
-                    f"initial_price has {price}; with reference {self.reference!r} it must be {allowed}"
-                )
-        if self.earliest_horizon is not None and self.earliest_horizon < 1:
-            raise ValueError(f"earliest_horizon is {self.earliest_horizon}; it must be at least 1")
+        if "entropy" in self.reference and 0.0 in self.initial_price:
+            raise ValueError(
+                f"initial_price is {self.initial_price}; it must be above 0 with reference {self.reference!r}"
+            )
 
 
 class MirrorDescentRule:

@@ -31,6 +31,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from prefrl.config import PositiveShare
 from prefrl.data import Transitions
 from prefrl.functional.continuous_time.martingale import trace_step
 
@@ -46,18 +47,11 @@ class ContinuousActorCriticConfig(ContinuousControlConfig):
     """p of the regulariser: -log pi(a) of the action drawn, or the entropy itself, whose gradient then
     counts."""
 
-    policy_lam: float | None = None
+    policy_lam: PositiveShare | None = None
     """lambda of the policy's trace zeta, per unit of time, in (0, 1]; None: no trace."""
 
     discount_policy: bool = False
     """Weigh the policy's direction with e^{-beta t}, t the time since the start of the episode."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.entropy not in ("sampled", "closed_form"):
-            raise ValueError(f"entropy is {self.entropy!r}; allowed are sampled, closed_form")
-        if self.policy_lam is not None and not 0.0 < self.policy_lam <= 1.0:
-            raise ValueError(f"policy_lam is {self.policy_lam}; it must lie in (0, 1]")
 
 
 class ContinuousActorCritic(ContinuousControl):

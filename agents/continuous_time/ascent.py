@@ -17,26 +17,6 @@ from prefrl.envs.diffusions.dynamics import whole_steps
 from .task import Task
 
 
-def check_schedule(config: Any) -> None:
-    """Raise ValueError unless the fields of a schedule are in range; see :func:`step_factor`."""
-    if config.decay not in ("constant", "log", "power"):
-        raise ValueError(f"decay is {config.decay!r}; allowed are constant, log, power")
-    for name in ("decay_time", "decay_power"):
-        check_positive(name, getattr(config, name))
-
-
-def check_positive(name: str, value: float) -> None:
-    """Raise ValueError unless a setting is positive and finite."""
-    if not 0.0 < value < math.inf:
-        raise ValueError(f"{name} is {value}; it must be positive and finite")
-
-
-def check_not_negative(name: str, value: float) -> None:
-    """Raise ValueError unless a setting is finite and not negative."""
-    if not 0.0 <= value < math.inf:
-        raise ValueError(f"{name} is {value}; it must be finite and not negative")
-
-
 def step_factor(config: Any, time: float) -> float:
     """Return what step sizes are multiplied with at a time, by the config's schedule; see :data:`Decay`."""
     if config.decay == "log":

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,14 +18,11 @@ from prefrl.agents.continuous_time.ascent import (
     Ascent,
     Pace,
     Scale,
-    check_not_negative,
-    check_positive,
-    check_schedule,
     holding,
     pauses,
     step_factor,
 )
-from prefrl.config import check_kinds
+from prefrl.config import NonNegative, Positive, Settings, Share, Sizes
 from prefrl.data import Transitions
 from prefrl.data.devices import make_generator, restore_generator
 from prefrl.envs.diffusions.dynamics import diffusion_from_json
@@ -55,10 +52,10 @@ PolicyFamily = Literal["auto", "affine", "mean_variance", "neural"]
 
 
 @dataclass(frozen=True)
-class ContinuousControlConfig:
+class ContinuousControlConfig(Settings):
     """Settings that :class:`ContinuousActorCritic` and :class:`ContinuousQLearning` share."""
 
-    temperature: float = 0.1
+    temperature: NonNegative = 0.1
     """Weight gamma of the policy's entropy in the reward rate; 0.1 in the paper's experiments."""
 
     policy: PolicyFamily = "auto"
@@ -67,69 +64,50 @@ class ContinuousControlConfig:
     value: Value = "auto"
     """Family of value functions; auto: quadratic, mean_variance or neural, as the environment has it."""
 
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: Sizes = (64, 64)
     """Sizes of the hidden layers of neural policies and value functions, tanh."""
 
     mode: Literal["auto", "online", "offline"] = "auto"
     """Learn after every step, or after every episode; auto: offline with a horizon."""
 
-    path_time: float | None = None
+    path_time: Positive | None = None
     """Length of what counts as an episode offline, in units of time, where there is no horizon."""
 
-    policy_rate: float | None = None
+    policy_rate: Positive | None = None
     """Step size of the policy per unit of time; None: 0.5 (q-learning 1) or, for mean_variance, 0.1, both
     times num_envs / 64 where that is less than 1; 0.03 of Adam for neural policies."""
 
-    value_rate: float | None = None
+    value_rate: Positive | None = None
     """Step size of the value function per unit of time; None: likewise; mean_variance: 0.25 over the
     mean of |xi dJ/dtheta|, parameter by parameter."""
 
-    average_reward_rate: float = 1.0
+    average_reward_rate: NonNegative = 1.0
     """Step size of the average reward V per unit of time, relative to value_rate."""
 
     decay: Decay = "log"
     """How step sizes fall with time t: constant, log (1 / max(1, log t)), power ((1 + t / decay_time)^-p)."""
 
-    decay_time: float = 1.0
+    decay_time: Positive = 1.0
     """Time after which a power decay sets in."""
 
-    decay_power: float = 0.51
+    decay_power: Positive = 0.51
     """Exponent p of a power decay; 0.51 in the paper's mean-variance experiments."""
 
-    lam: float = 0.0
+    lam: Share = 0.0
     """lambda of the critic's test process, per unit of time, in [0, 1]."""
 
-    averaging: float | None = 1.0
+    averaging: NonNegative | None = 1.0
     """Weight eta of late parameters in their average, which is what is reported (see Ascent); None: none."""
 
-    multiplier_rate: float = 0.0
+    multiplier_rate: NonNegative = 0.0
     """Step size of the multiplier w of mean-variance per episode; 0: w is the environment's. It starts at
     z."""
 
-    dt: float | None = None
+    dt: Positive | None = None
     """Time between two steps; None: the environment's."""
 
-    beta: float | None = None
+    beta: NonNegative | None = None
     """Discount rate per unit of time; None: the environment's."""
-
-    def __post_init__(self) -> None:
-        check_kinds(self)
-        object.__setattr__(self, "hidden", tuple(self.hidden))  # a file holds a list
-        for name, allowed in (("policy", get_args(PolicyFamily)), ("value", get_args(Value)),
-                              ("mode", ("auto", "online", "offline"))):  # fmt: skip
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}")
-        if not 0.0 <= self.lam <= 1.0:
-            raise ValueError(f"lam is {self.lam}; it must lie in [0, 1]")
-        for name in ("policy_rate", "value_rate", "path_time", "dt"):
-            if getattr(self, name) is not None:
-                check_positive(name, getattr(self, name))
-        for name in ("temperature", "average_reward_rate", "averaging", "multiplier_rate", "beta"):
-            if getattr(self, name) is not None:
-                check_not_negative(name, getattr(self, name))
-        check_schedule(self)
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"hidden is {self.hidden}; give at least one size, each at least 1")
 
 
 MANY = 64

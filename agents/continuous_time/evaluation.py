@@ -28,7 +28,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -40,14 +40,11 @@ from prefrl.agents.continuous_time.ascent import (
     Ascent,
     Pace,
     Scale,
-    check_not_negative,
-    check_positive,
-    check_schedule,
     holding,
     pauses,
     step_factor,
 )
-from prefrl.config import check_kinds
+from prefrl.config import NonNegative, Positive, Settings, Share, Sizes
 from prefrl.data import Transitions
 from prefrl.data.devices import make_generator, restore_generator
 from prefrl.envs.diffusions.dynamics import Policy
@@ -86,95 +83,75 @@ OWN_SETTINGS = {
 
 
 @dataclass(frozen=True)
-class MartingaleConfig:
+class MartingaleConfig(Settings):
     """Settings of :class:`MartingaleEvaluation`."""
 
     objective: Objective = "ctd"
     """martingale_loss, ctd, clstd, cgtd, or the wrong one, mstde."""
 
-    lam: float = 0.0
+    lam: Share = 0.0
     """lambda of the test process, per unit of time, in [0, 1]; ctd, clstd and cgtd only."""
 
     value: Value = "auto"
     """Family of value functions; auto: the first of the environment's."""
 
-    hidden: tuple[int, ...] = (32, 32)
+    hidden: Sizes = (32, 32)
     """Sizes of the hidden layers of a neural value function, tanh."""
 
     mode: Literal["auto", "online", "offline"] = "auto"
     """Learn after every step, or after every episode; auto: offline with a horizon or martingale_loss."""
 
-    path_time: float | None = None
+    path_time: Positive | None = None
     """Length of what counts as an episode offline, in units of time, where there is no horizon."""
 
-    learning_rate: float | None = None
+    learning_rate: Positive | None = None
     """Step size per unit of time; None: 0.25 over the mean of |xi dJ/dtheta|, parameter by parameter, and for
     neural value functions 0.03 of Adam."""
 
     decay: Decay = "power"
     """How step sizes fall with time t: constant, log (1 / max(1, log t)), power ((1 + t / decay_time)^-p)."""
 
-    decay_time: float = 50.0
+    decay_time: Positive = 50.0
     """Time after which a power decay sets in."""
 
-    decay_power: float = 0.6
+    decay_power: Positive = 0.6
     """Exponent p of a power decay."""
 
-    averaging: float | None = 3.0
+    averaging: NonNegative | None = 3.0
     """Weight eta of late parameters in their average, which is what is reported (see Ascent); None: none."""
 
-    temperature: float | None = None
+    temperature: NonNegative | None = None
     """Weight gamma of the policy's entropy in the reward rate; None: 0.1 where it has one, as in the
     papers."""
 
-    average_reward_rate: float = 1.0
+    average_reward_rate: NonNegative = 1.0
     """Step size of the average reward V, per unit of time and relative to learning_rate."""
 
-    loss_weight: float | None = None
+    loss_weight: Share | None = None
     """martingale_loss with a discount: 1 (None) compares values as seen from time 0, 0 as seen from t."""
 
     correction: Literal["gtd2", "tdc"] | None = None
     """Kind of cgtd; None: gtd2."""
 
-    auxiliary_rate: float = 2.0
+    auxiliary_rate: Positive = 2.0
     """Step size of cgtd's auxiliary weights, relative to learning_rate."""
 
-    ridge: float | None = None
+    ridge: NonNegative | None = None
     """Share of the mean diagonal that is added to the matrix where parameters are solved for; None: 1e-8."""
 
-    dt: float | None = None
+    dt: Positive | None = None
     """Time between two steps; None: the environment's."""
 
-    beta: float | None = None
+    beta: NonNegative | None = None
     """Discount rate per unit of time; None: the environment's."""
 
-    def __post_init__(self) -> None:
-        check_kinds(self)
-        object.__setattr__(self, "hidden", tuple(self.hidden))  # a file holds a list
-        for name, allowed in (("objective", get_args(Objective)), ("value", get_args(Value)),
-                              ("mode", ("auto", "online", "offline")),
-                              ("correction", (None, "gtd2", "tdc"))):  # fmt: skip
-            if getattr(self, name) not in allowed:
-                names = ", ".join(str(value) for value in allowed if value)
-                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed are {names}")
+    def check(self) -> None:
+        """Refuse settings that the objective does not have."""
         for name, of in OWN_SETTINGS.items():
             if getattr(self, name) is not None and self.objective not in of:
                 raise ValueError(f"{name} is {getattr(self, name)}, but only {' and '.join(of)} have it")
-        for name in ("lam", "loss_weight"):
-            if getattr(self, name) is not None and not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
         if self.lam > 0.0 and self.objective in ("martingale_loss", "mstde"):
             raise ValueError(f"lam is {self.lam}; {self.objective} has no test process to choose")
-        for name in ("learning_rate", "path_time", "dt"):
-            if getattr(self, name) is not None:
-                check_positive(name, getattr(self, name))
-        for name in ("temperature", "average_reward_rate", "ridge", "averaging", "beta"):
-            if getattr(self, name) is not None:
-                check_not_negative(name, getattr(self, name))
-        check_positive("auxiliary_rate", self.auxiliary_rate)
-        check_schedule(self)
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"hidden is {self.hidden}; give at least one size, each at least 1")
         if self.objective == "martingale_loss" and self.mode == "online":
             raise ValueError("mode is 'online'; martingale_loss compares with the end of a path: offline")
 

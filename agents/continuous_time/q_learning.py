@@ -50,10 +50,8 @@ class ContinuousQLearningConfig(ContinuousControlConfig):
     normalizer: Literal["known", "unknown"] = "known"
     """Whether q is normalised by its form, q = gamma log pi, or by the policy at hand."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.normalizer not in ("known", "unknown"):
-            raise ValueError(f"normalizer is {self.normalizer!r}; allowed are known, unknown")
+    def check(self) -> None:
+        """Refuse settings without an entropy."""
         if self.temperature == 0.0:
             raise ValueError(
                 "temperature is 0; q-learning needs an entropy, or the best policy has no density"

@@ -14,10 +14,9 @@ Nothing is stepped: the environment tells its model, and one timestep is one sta
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import gymnasium as gym
 import torch
@@ -25,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prefrl.agents.base import Agent, Spaces
-from prefrl.config import check_kinds
+from prefrl.config import Bounds, PositiveShare
 from prefrl.data import Transitions
 from prefrl.envs.finite_horizon.tabular import HorizonModel
 from prefrl.functional.returns.objectives import Objective
@@ -48,7 +47,7 @@ from prefrl.tabular.stock_lattice import FiniteHorizon
 class DistributionalDPConfig(ObjectiveSettings):
     """Settings of :class:`DistributionalDP`."""
 
-    gamma: float = 1.0
+    gamma: PositiveShare = 1.0
     """Discount per step, in (0, 1]."""
 
     tie_break: Literal["mean", "first"] = "mean"
@@ -60,27 +59,20 @@ class DistributionalDPConfig(ObjectiveSettings):
     stock_high: float | None = None
     """End of that grid."""
 
-    stock_points: int = 201
+    stock_points: Annotated[int, Bounds(low=2)] = 201
     """Points of that grid."""
 
-    max_points: int = 2**22
+    max_points: Annotated[int, Bounds(low=2)] = 2**22
     """Largest number of totals, of one time, to go through."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_kinds(self)
-        if not 0.0 < self.gamma <= 1.0:
-            raise ValueError(f"gamma is {self.gamma}; it must lie in (0, 1]")
-        if self.tie_break not in ("mean", "first"):
-            raise ValueError(f"tie_break is {self.tie_break!r}; it must be 'mean' or 'first'")
+    def check(self) -> None:
+        """Refuse half a grid of stocks, and one that does not rise."""
+        super().check()
         ends = (self.stock_low, self.stock_high)
         if (ends[0] is None) != (ends[1] is None):
             raise ValueError(f"stock_low is {ends[0]} and stock_high {ends[1]}; give both or neither")
-        if ends[0] is not None and ends[1] is not None and not -math.inf < ends[0] < ends[1] < math.inf:
-            raise ValueError(f"stock_low is {ends[0]} and stock_high {ends[1]}; they must be finite and rise")
-        if min(self.stock_points, self.max_points) < 2:
-            raise ValueError(f"stock_points is {self.stock_points} and max_points {self.max_points}; they "
-                             "must be at least 2")  # fmt: skip
+        if ends[0] is not None and ends[1] is not None and not ends[0] < ends[1]:
+            raise ValueError(f"stock_low is {ends[0]} and stock_high {ends[1]}; they must rise")
 
 
 class DistributionalDP(Agent):

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from prefrl.agents.base import Agent, mean_of
-from prefrl.config import Count, Natural, NonNegative, Positive, PositiveShare, Settings, Share, Sizes
+from prefrl.config import Count, Natural, NonNegative, Positive, PositiveShare, Share, Sizes
 from prefrl.data import Transitions, seeded_generator
 from prefrl.data.devices import building, make_generator, restore_generator
 from prefrl.data.off_policy import OffPolicySettings
@@ -62,7 +62,7 @@ STOCK, FROZEN, NAIVE = "stock", "frozen", "naive"
 
 
 @dataclass(frozen=True)
-class StockDQNConfig(ObjectiveSettings, OffPolicySettings):
+class StockDQNConfig(OffPolicySettings, ObjectiveSettings):
     """Settings of :class:`StockDQN`; names are SB3's where it has them."""
 
     gamma: PositiveShare = 1.0
@@ -122,10 +122,6 @@ class StockDQNConfig(ObjectiveSettings, OffPolicySettings):
     """Layers of the mlp."""
 
     renamed: ClassVar[dict[str, str]] = {"target_update_interval": "target_update_gradient_steps"}
-
-    def __post_init__(self) -> None:
-        ObjectiveSettings.__post_init__(self)
-        Settings.__post_init__(self)
 
     def check(self) -> None:
         """See :class:`Settings`."""

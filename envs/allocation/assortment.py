@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 from prefrl.envs.core.backend import Array, Backend, Noise, Random
 from prefrl.envs.core.checks import check_count
 
-from .dynamics import AllocationDynamics, AllocationEnv, AllocationVectorEnv
+from .dynamics import AllocationDynamics
 from .online_knapsack import instance_generator
 from .problems import AssortmentOffer
 from .request_streams import StreamArgs
@@ -20,45 +20,6 @@ ATTRACTION_BOUND = 20.0
 
 
 class AssortmentMNLDynamics(AllocationDynamics):
-    """Personal assortments; see :class:`AssortmentMNLEnv`."""
-
-    def __init__(
-        self,
-        horizon: int | None = None,
-        d: int = 5,
-        rho: float | Sequence[float] = 0.17,
-        segments: int = 4,
-        instance_seed: int = 0,
-        *,
-        stop_when_empty: bool = False,
-        backend: Backend | None = None,
-        **stream: Unpack[StreamArgs],
-    ) -> None:
-        d, segments = check_count("d", d), check_count("segments", segments)
-        rng = instance_generator(instance_seed)
-        self.prices = rng.uniform(0.5, 1.0, d)
-        """[d] prices."""
-        self.attractions = np.exp(rng.normal(0.0, 1.0, (segments, d))).clip(max=ATTRACTION_BOUND)
-        """[segments, d] attractions of the products to the segments, which are equally likely."""
-        problem = AssortmentOffer(reward_bound=1.0, d=d, attraction_bound=ATTRACTION_BOUND)
-        super().__init__(problem, horizon, rho, stop_when_empty=stop_when_empty, backend=backend, **stream)
-        self._prices = self.backend.asarray(self.prices, dtype=self.backend.float_dtype)
-        self._attractions = self.backend.asarray(self.attractions, dtype=self.backend.float_dtype)
-
-    def law_noise(self, rng: Random, n: int) -> Noise:
-        """See :class:`AllocationDynamics`."""
-        return {"segment": rng.uniform(n), "choice": rng.uniform(n)}
-
-    def law(self, noise: Noise) -> Array:
-        """See :class:`AllocationDynamics`."""
-        xp, segments = self.xp, len(self._attractions)
-        segment = xp.astype(noise["segment"] * segments, xp.int64).clip(max=segments - 1)
-        attractions = self._attractions[segment]
-        prices = xp.broadcast_to(self._prices, tuple(attractions.shape))
-        return xp.concat([prices, attractions, noise["choice"][:, None]], axis=1)
-
-
-class AssortmentMNLEnv(AllocationEnv):
     """Show each customer a selection of products with limited stocks; the customer buys one or none.
 
     ## Description
@@ -97,10 +58,37 @@ class AssortmentMNLEnv(AllocationEnv):
     - v0: first version.
     """
 
-    dynamics_class = AssortmentMNLDynamics
+    def __init__(
+        self,
+        horizon: int | None = None,
+        d: int = 5,
+        rho: float | Sequence[float] = 0.17,
+        segments: int = 4,
+        instance_seed: int = 0,
+        *,
+        stop_when_empty: bool = False,
+        backend: Backend | None = None,
+        **stream: Unpack[StreamArgs],
+    ) -> None:
+        d, segments = check_count("d", d), check_count("segments", segments)
+        rng = instance_generator(instance_seed)
+        self.prices = rng.uniform(0.5, 1.0, d)
+        """[d] prices."""
+        self.attractions = np.exp(rng.normal(0.0, 1.0, (segments, d))).clip(max=ATTRACTION_BOUND)
+        """[segments, d] attractions of the products to the segments, which are equally likely."""
+        problem = AssortmentOffer(reward_bound=1.0, d=d, attraction_bound=ATTRACTION_BOUND)
+        super().__init__(problem, horizon, rho, stop_when_empty=stop_when_empty, backend=backend, **stream)
+        self._prices = self.backend.asarray(self.prices, dtype=self.backend.float_dtype)
+        self._attractions = self.backend.asarray(self.attractions, dtype=self.backend.float_dtype)
 
+    def law_noise(self, rng: Random, n: int) -> Noise:
+        """See :class:`AllocationDynamics`."""
+        return {"segment": rng.uniform(n), "choice": rng.uniform(n)}
 
-class AssortmentMNLVectorEnv(AllocationVectorEnv):
-    """:class:`AssortmentMNLEnv` for many rows of the same instance."""
-
-    dynamics_class = AssortmentMNLDynamics
+    def law(self, noise: Noise) -> Array:
+        """See :class:`AllocationDynamics`."""
+        xp, segments = self.xp, len(self._attractions)
+        segment = xp.astype(noise["segment"] * segments, xp.int64).clip(max=segments - 1)
+        attractions = self._attractions[segment]
+        prices = xp.broadcast_to(self._prices, tuple(attractions.shape))
+        return xp.concat([prices, attractions, noise["choice"][:, None]], axis=1)

@@ -16,14 +16,11 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from prefrl.envs.core.backend import Array, Backend, Noise, Random, State
 from prefrl.envs.core.checks import check_count, reject_unknown_options
-from prefrl.envs.core.dynamics import Dynamics
-from prefrl.envs.core.scalar import FamilyEnv
-from prefrl.envs.core.vector import FamilyVectorEnv
+from prefrl.envs.core.dynamics import Dynamics, Episodes, of_episodes
 
 from .hindsight import Optimum, dual_minimum, hindsight_values
 from .problems import Allocation, AllocationProblem
@@ -65,6 +62,8 @@ class AllocationDynamics(Dynamics):
         ValueError: if an argument lies outside its range, or the budget is too small to serve any request.
     """
 
+    foretells = True
+
     def __init__(
         self,
         problem: AllocationProblem,
@@ -99,8 +98,7 @@ class AllocationDynamics(Dynamics):
         )
         self.rho = check_rho(rho, problem.num_resources)
         self.allocation = Allocation(problem, horizon, tuple(self.rho.tolist()))
-        self.budget = self.allocation.budget
-        """[m] the whole budget."""
+        """Problem, horizon and budget per request, as a policy needs them."""
         self._check_budget()
         low, high = (bound[: problem.num_seen].astype(np.float32) for bound in problem.column_bounds())
         self.single_observation_space = gym.spaces.Dict(
@@ -117,6 +115,11 @@ class AllocationDynamics(Dynamics):
         self._requests = None
         if requests is not None:
             self._requests = self.backend.asarray(np.array(requests), dtype=self.backend.float_dtype)
+
+    @property
+    def budget(self) -> NDArray[np.float64]:
+        """[m] whole budget of an episode."""
+        return self.allocation.budget
 
     def _check_budget(self) -> None:
         least, requests = self.problem.least_consumption, self.stream.requests
@@ -273,6 +276,52 @@ class AllocationDynamics(Dynamics):
                 state = {**self._emitted(drawn, t), "t": t}
         return np.stack(stream)
 
+    @of_episodes
+    def request(self, episodes: Episodes) -> NDArray[np.float64]:
+        """Return the seen part [num_seen] of the request that waits for an answer, in the first row.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset.
+        """
+        if episodes.state is None:
+            raise gym.error.ResetNeeded("call reset() before request()")
+        return to_host(episodes.state["request"][0, : self.problem.num_seen]).copy()
+
+    @of_episodes
+    def requests(self, episodes: Episodes) -> NDArray[np.float64]:
+        """Return all requests of the episodes that the last ``reset`` of all rows began, also those to come.
+
+        [T, columns], with hidden columns and in float64; [T, n, columns] for n rows.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset, and after one of some rows only.
+            ValueError: where rows on the host restart before the horizon, which shifts the others' requests.
+        """
+        if episodes.start_rng is None:
+            raise gym.error.ResetNeeded("call reset() of all rows before requests()")
+        limit, on_device = episodes.max_episode_steps, self.backend.on_device
+        early = self.stop_when_empty or (limit is not None and limit < self.horizon)
+        if episodes.restarts and early and not on_device:
+            raise ValueError("rows may restart before the horizon, by stop_when_empty or max_episode_steps; "
+                             "then the requests to come cannot be told")  # fmt: skip
+        rng = self.backend.random(0)
+        rng.set_state(episodes.start_rng)
+        stream = self.replayed(rng, episodes.num_envs or 1, episodes.restarts and on_device)
+        return stream if episodes.num_envs else stream[:, 0]
+
+    @of_episodes
+    def hindsight_optimum(self, episodes: Episodes) -> Any:
+        """Return the most that could be collected from :meth:`requests` with all of them known at the start.
+
+        A float; [n] for n rows. Requests may be served in part: an upper bound, exact where they can be, and
+        within the reward of a request per resource elsewhere. Sorting where there is one resource, HiGHS for
+        single choices, else the minimum of the dual function (a customer's choice counts by its expectation).
+        """
+        stream = self.requests(episodes)
+        single = stream.ndim == 2
+        values = hindsight_values(self.problem, stream[:, None] if single else stream, self.budget)
+        return float(values[0]) if single else values
+
     def fluid_optimum(self, rho: NDArray[np.float64] | None = None) -> Optimum:
         """Return value per request and prices of the fluid problem, min_mu rho . mu + E f*(mu).
 
@@ -367,101 +416,3 @@ def check_rho(rho: Any, num_resources: int) -> NDArray[np.float64]:
     if not (np.isfinite(values).all() and (values > 0.0).all()):
         raise ValueError(f"rho is {rho!r}; budgets per request must be positive and finite")
     return np.array(np.broadcast_to(values, (num_resources,)))
-
-
-class AllocationFace:
-    """What every face of an allocation environment offers beside stepping (mixin over a face)."""
-
-    dynamics: Any
-    _rng: Any
-    _start_rng: dict[str, Any] | None = None
-
-    @property
-    def allocation(self) -> Allocation:
-        """Problem, horizon and budget per request, as a policy needs them."""
-        return self.dynamics.allocation  # type: ignore[no-any-return]
-
-    @property
-    def budget(self) -> NDArray[np.float64]:
-        """[m] whole budget of an episode."""
-        return self.dynamics.budget.copy()  # type: ignore[no-any-return]
-
-    def _before_start(self, *, every_row: bool) -> None:
-        self._start_rng = self._rng.get_state() if every_row else None
-
-    def requests(self) -> NDArray[np.float64]:
-        """Return all requests of the episodes that the last ``reset`` of all rows began, also those to come.
-
-        [T, columns], with hidden columns and in float64; [T, n, columns] for n rows.
-
-        Raises:
-            gymnasium.error.ResetNeeded: before the first reset, and after one of some rows only.
-            ValueError: where rows on the host restart before the horizon, which shifts the others' requests.
-        """
-        if self._start_rng is None:
-            raise gym.error.ResetNeeded("call reset() of all rows before requests()")
-        dynamics = self.dynamics
-        mode = getattr(self, "autoreset_mode", AutoresetMode.DISABLED)
-        rows, limit = getattr(self, "num_envs", None), getattr(self, "max_episode_steps", None)
-        restarts = mode is not AutoresetMode.DISABLED
-        early = dynamics.stop_when_empty or (limit is not None and limit < dynamics.horizon)
-        if restarts and early and not dynamics.backend.on_device:
-            raise ValueError("rows may restart before the horizon, by stop_when_empty or max_episode_steps; "
-                             "then the requests to come cannot be told")  # fmt: skip
-        rng = dynamics.backend.random(0)
-        rng.set_state(self._start_rng)
-        restarts = restarts and dynamics.backend.on_device
-        stream = dynamics.replayed(rng, rows or 1, restarts)
-        return stream if rows else stream[:, 0]  # type: ignore[no-any-return]
-
-    def hindsight_optimum(self) -> Any:
-        """Return the most that could be collected from :meth:`requests` with all of them known at the start.
-
-        A float; [n] for n rows. Requests may be served in part: an upper bound, exact where they can be, and
-        within the reward of a request per resource elsewhere. Sorting where there is one resource, HiGHS for
-        single choices, else the minimum of the dual function (a customer's choice counts by its expectation).
-        """
-        stream = self.requests()
-        single = stream.ndim == 2
-        values = hindsight_values(
-            self.dynamics.problem, stream[:, None] if single else stream, self.dynamics.budget
-        )
-        return float(values[0]) if single else values
-
-    def fluid_optimum(self) -> Optimum:
-        """Return value per request and prices of the fluid problem; see :class:`AllocationDynamics`."""
-        return self.dynamics.fluid_optimum()  # type: ignore[no-any-return]
-
-    def fluid_price(self, rho: Array) -> Array:
-        """Return the fluid optimum's prices [n, m] for budgets per request [n, m]."""
-        return self.dynamics.fluid_price(rho)
-
-    def state_dict(self) -> dict[str, Any]:
-        """See the faces' own; the start of the stream of requests is kept too."""
-        start = None if self._start_rng is None else dict(self._start_rng)
-        return {**super().state_dict(), "start_rng": start}  # type: ignore[misc]
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See the faces' own."""
-        super().load_state_dict(state)  # type: ignore[misc]
-        start = state["start_rng"]
-        self._start_rng = None if start is None else dict(start)
-
-
-class AllocationEnv(AllocationFace, FamilyEnv):
-    """Base of the scalar faces of allocation environments: one episode is one horizon."""
-
-    @property
-    def request(self) -> NDArray[np.float64]:
-        """Seen part [num_seen] of the request that waits for an answer.
-
-        Raises:
-            gymnasium.error.ResetNeeded: before the first reset.
-        """
-        if self._state is None:
-            raise gym.error.ResetNeeded("call reset() before request")
-        return self._state["request"][0, : self.allocation.problem.num_seen].copy()  # type: ignore[no-any-return]
-
-
-class AllocationVectorEnv(AllocationFace, FamilyVectorEnv):
-    """Base of the vector faces of allocation environments."""

@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 from prefrl.envs.core.backend import Array, Backend, Noise, Random
 from prefrl.envs.core.checks import check_count, check_number
 
-from .dynamics import AllocationDynamics, AllocationEnv, AllocationVectorEnv
+from .dynamics import AllocationDynamics
 from .online_knapsack import instance_generator
 from .problems import EntropyMatch, largest_entropy
 from .request_streams import StreamArgs
@@ -20,49 +20,6 @@ QUALITY_BOUND = 5.0
 
 
 class EntropyMatchingDynamics(AllocationDynamics):
-    """Proportional matching; see :class:`EntropyMatchingEnv`."""
-
-    def __init__(
-        self,
-        horizon: int | None = None,
-        d: int = 5,
-        lam: float = 0.1,
-        rho: float | Sequence[float] | None = None,
-        types: int = 10,
-        sd: float = 0.3,
-        instance_seed: int = 0,
-        *,
-        stop_when_empty: bool = False,
-        backend: Backend | None = None,
-        **stream: Unpack[StreamArgs],
-    ) -> None:
-        d, types = check_count("d", d), check_count("types", types)
-        if not 0.0 < check_number("lam", lam) < np.inf:
-            raise ValueError(f"lam is {lam!r}; it must be a positive, finite number")
-        if not 0.0 <= check_number("sd", sd) < np.inf:
-            raise ValueError(f"sd is {sd!r}; it must be a finite number, not negative")
-        rng = instance_generator(instance_seed)
-        self.type_means = rng.normal(0.0, 0.5, (types, d))
-        """[types, d] mean log-qualities of the types of impression, which are equally likely."""
-        drawn = rng.dirichlet(np.full(d, 10.0)) * 0.9
-        self.sd = float(sd)
-        problem = EntropyMatch(reward_bound=QUALITY_BOUND + lam * largest_entropy(d), d=d, lam=float(lam))
-        super().__init__(problem, horizon, drawn if rho is None else rho, stop_when_empty=stop_when_empty,
-                         backend=backend, **stream)  # fmt: skip
-        self._type_means = self.backend.asarray(self.type_means, dtype=self.backend.float_dtype)
-
-    def law_noise(self, rng: Random, n: int) -> Noise:
-        """See :class:`AllocationDynamics`."""
-        return {"type": rng.uniform(n), "error": rng.normal(n, self.problem.num_resources)}
-
-    def law(self, noise: Noise) -> Array:
-        """See :class:`AllocationDynamics`."""
-        xp = self.xp
-        kind = xp.astype(noise["type"] * len(self._type_means), xp.int64).clip(max=len(self._type_means) - 1)
-        return xp.exp(self._type_means[kind] + self.sd * noise["error"]).clip(max=QUALITY_BOUND)
-
-
-class EntropyMatchingEnv(AllocationEnv):
     """Divide every impression among advertisers with budgets; an entropy bonus rewards spreading.
 
     ## Description
@@ -104,10 +61,41 @@ class EntropyMatchingEnv(AllocationEnv):
     - v0: first version.
     """
 
-    dynamics_class = EntropyMatchingDynamics
+    def __init__(
+        self,
+        horizon: int | None = None,
+        d: int = 5,
+        lam: float = 0.1,
+        rho: float | Sequence[float] | None = None,
+        types: int = 10,
+        sd: float = 0.3,
+        instance_seed: int = 0,
+        *,
+        stop_when_empty: bool = False,
+        backend: Backend | None = None,
+        **stream: Unpack[StreamArgs],
+    ) -> None:
+        d, types = check_count("d", d), check_count("types", types)
+        if not 0.0 < check_number("lam", lam) < np.inf:
+            raise ValueError(f"lam is {lam!r}; it must be a positive, finite number")
+        if not 0.0 <= check_number("sd", sd) < np.inf:
+            raise ValueError(f"sd is {sd!r}; it must be a finite number, not negative")
+        rng = instance_generator(instance_seed)
+        self.type_means = rng.normal(0.0, 0.5, (types, d))
+        """[types, d] mean log-qualities of the types of impression, which are equally likely."""
+        drawn = rng.dirichlet(np.full(d, 10.0)) * 0.9
+        self.sd = float(sd)
+        problem = EntropyMatch(reward_bound=QUALITY_BOUND + lam * largest_entropy(d), d=d, lam=float(lam))
+        super().__init__(problem, horizon, drawn if rho is None else rho, stop_when_empty=stop_when_empty,
+                         backend=backend, **stream)  # fmt: skip
+        self._type_means = self.backend.asarray(self.type_means, dtype=self.backend.float_dtype)
 
+    def law_noise(self, rng: Random, n: int) -> Noise:
+        """See :class:`AllocationDynamics`."""
+        return {"type": rng.uniform(n), "error": rng.normal(n, self.problem.num_resources)}
 
-class EntropyMatchingVectorEnv(AllocationVectorEnv):
-    """:class:`EntropyMatchingEnv` for many rows of the same instance."""
-
-    dynamics_class = EntropyMatchingDynamics
+    def law(self, noise: Noise) -> Array:
+        """See :class:`AllocationDynamics`."""
+        xp = self.xp
+        kind = xp.astype(noise["type"] * len(self._type_means), xp.int64).clip(max=len(self._type_means) - 1)
+        return xp.exp(self._type_means[kind] + self.sd * noise["error"]).clip(max=QUALITY_BOUND)

@@ -11,41 +11,12 @@ from typing_extensions import Unpack
 from prefrl.envs.core.backend import Array, Backend, Noise, Random
 from prefrl.envs.core.checks import check_count, check_number
 
-from .dynamics import DEFAULT_HORIZON, AllocationDynamics, AllocationEnv, AllocationVectorEnv
+from .dynamics import DEFAULT_HORIZON, AllocationDynamics
 from .problems import SingleChoice
 from .request_streams import StreamArgs
 
 
 class MultiSecretaryDynamics(AllocationDynamics):
-    """Candidates of uniform ability, and places for a share of them; see :class:`MultiSecretaryEnv`."""
-
-    def __init__(
-        self,
-        horizon: int | None = None,
-        rho: float = 0.5,
-        *,
-        stop_when_empty: bool = False,
-        backend: Backend | None = None,
-        **stream: Unpack[StreamArgs],
-    ) -> None:
-        problem = SingleChoice(reward_bound=1.0, m=1, d=1, smallest_consumption=1.0)
-        super().__init__(problem, horizon, rho, stop_when_empty=stop_when_empty, backend=backend, **stream)
-
-    def law_noise(self, rng: Random, n: int) -> Noise:
-        """See :class:`AllocationDynamics`."""
-        return {"ability": rng.uniform(n)}
-
-    def law(self, noise: Noise) -> Array:
-        """See :class:`AllocationDynamics`."""
-        return self.xp.stack([noise["ability"], self.xp.ones_like(noise["ability"])], axis=1)
-
-    def known_fluid(self, rho: Array) -> tuple[Array, Array] | None:
-        """See :class:`AllocationDynamics`: take the best share rho, those above 1 - rho."""
-        mu = (1.0 - rho).clip(min=0.0)
-        return 0.5 * (1.0 - mu[..., 0] ** 2), mu
-
-
-class MultiSecretaryEnv(AllocationEnv):
     """Hire from a stream of candidates, each to be taken or left at once.
 
     ## Description
@@ -86,17 +57,72 @@ class MultiSecretaryEnv(AllocationEnv):
     - v0: first version.
     """
 
-    dynamics_class = MultiSecretaryDynamics
+    def __init__(
+        self,
+        horizon: int | None = None,
+        rho: float = 0.5,
+        *,
+        stop_when_empty: bool = False,
+        backend: Backend | None = None,
+        **stream: Unpack[StreamArgs],
+    ) -> None:
+        problem = SingleChoice(reward_bound=1.0, m=1, d=1, smallest_consumption=1.0)
+        super().__init__(problem, horizon, rho, stop_when_empty=stop_when_empty, backend=backend, **stream)
 
+    def law_noise(self, rng: Random, n: int) -> Noise:
+        """See :class:`AllocationDynamics`."""
+        return {"ability": rng.uniform(n)}
 
-class MultiSecretaryVectorEnv(AllocationVectorEnv):
-    """:class:`MultiSecretaryEnv` for many rows at once."""
+    def law(self, noise: Noise) -> Array:
+        """See :class:`AllocationDynamics`."""
+        return self.xp.stack([noise["ability"], self.xp.ones_like(noise["ability"])], axis=1)
 
-    dynamics_class = MultiSecretaryDynamics
+    def known_fluid(self, rho: Array) -> tuple[Array, Array] | None:
+        """See :class:`AllocationDynamics`: take the best share rho, those above 1 - rho."""
+        mu = (1.0 - rho).clip(min=0.0)
+        return 0.5 * (1.0 - mu[..., 0] ** 2), mu
 
 
 class NetworkRevenueDynamics(AllocationDynamics):
-    """A random online linear program; see :class:`NetworkRevenueEnv`."""
+    """Sell products made of shared resources: the random online linear program.
+
+    ## Description
+    Each request offers d products; a product needs some of m resources, a unit of each, and pays. The law is
+    that of the numerical experiments of Balseiro, Lu and Mirrokni (2023): resource i is needed with
+    probability p_i = (1 + Beta(3, 1)) / 2, and a product pays what its resources are worth, sum_i theta_i
+    with theta = |N(0, I)| on the unit sphere, plus a normal error, cut to [0, 10].
+
+    ## Action Space
+    `Discrete(d + 1)`: 0 serves nobody, j + 1 sells product j.
+
+    ## Observation Space
+    `Dict`: `request` (d + m d), what the products pay and then what they need, resource by resource;
+    `remaining` (m), the share of each budget that is left; `time` (1), the share of the requests gone.
+
+    ## Rewards
+    What the product sold pays. Where a resource does not suffice the action becomes 0, and
+    `info["rejected"]` is True.
+
+    ## Starting State
+    All budgets are whole.
+
+    ## Episode End
+    Terminates after T requests; with `stop_when_empty`, as soon as less than a unit is left of every
+    resource.
+
+    ## Arguments
+    `horizon` (int, 1000): T. `m` (int, 5): resources. `d` (int, 5): products. `rho` (float or list of m,
+    None): budgets per request; None draws them as U(1/4, 3/4) p_i. `sd` (float, 1): standard deviation of the
+    error. `instance_seed` (int, 0): draws p, theta and rho. `stop_when_empty` (bool, False); `input_model`
+    and what goes with it, `requests` (columns `reward_j` and `consumption_i_j`), `render_mode`: see
+    `prefrl/MultiSecretary-v0`.
+
+    ## Ground truth
+    `requests()`, `hindsight_optimum()` (a linear program, by HiGHS) and `fluid_optimum()` (over a sample).
+
+    ## Version History
+    - v0: first version.
+    """
 
     def __init__(
         self,
@@ -152,85 +178,7 @@ def instance_generator(seed: Any) -> np.random.Generator:
     return np.random.default_rng([int(seed), 1])
 
 
-class NetworkRevenueEnv(AllocationEnv):
-    """Sell products made of shared resources: the random online linear program.
-
-    ## Description
-    Each request offers d products; a product needs some of m resources, a unit of each, and pays. The law is
-    that of the numerical experiments of Balseiro, Lu and Mirrokni (2023): resource i is needed with
-    probability p_i = (1 + Beta(3, 1)) / 2, and a product pays what its resources are worth, sum_i theta_i
-    with theta = |N(0, I)| on the unit sphere, plus a normal error, cut to [0, 10].
-
-    ## Action Space
-    `Discrete(d + 1)`: 0 serves nobody, j + 1 sells product j.
-
-    ## Observation Space
-    `Dict`: `request` (d + m d), what the products pay and then what they need, resource by resource;
-    `remaining` (m), the share of each budget that is left; `time` (1), the share of the requests gone.
-
-    ## Rewards
-    What the product sold pays. Where a resource does not suffice the action becomes 0, and
-    `info["rejected"]` is True.
-
-    ## Starting State
-    All budgets are whole.
-
-    ## Episode End
-    Terminates after T requests; with `stop_when_empty`, as soon as less than a unit is left of every
-    resource.
-
-    ## Arguments
-    `horizon` (int, 1000): T. `m` (int, 5): resources. `d` (int, 5): products. `rho` (float or list of m,
-    None): budgets per request; None draws them as U(1/4, 3/4) p_i. `sd` (float, 1): standard deviation of the
-    error. `instance_seed` (int, 0): draws p, theta and rho. `stop_when_empty` (bool, False); `input_model`
-    and what goes with it, `requests` (columns `reward_j` and `consumption_i_j`), `render_mode`: see
-    `prefrl/MultiSecretary-v0`.
-
-    ## Ground truth
-    `requests()`, `hindsight_optimum()` (a linear program, by HiGHS) and `fluid_optimum()` (over a sample).
-
-    ## Version History
-    - v0: first version.
-    """
-
-    dynamics_class = NetworkRevenueDynamics
-
-
-class NetworkRevenueVectorEnv(AllocationVectorEnv):
-    """:class:`NetworkRevenueEnv` for many rows of the same instance."""
-
-    dynamics_class = NetworkRevenueDynamics
-
-
 class AdversarialKnapsackDynamics(MultiSecretaryDynamics):
-    """The multi-secretary's problem with the worst requests; see :class:`AdversarialKnapsackEnv`."""
-
-    def __init__(
-        self,
-        horizon: int | None = None,
-        alpha: float = 2.0,
-        eps: float = 0.02,
-        *,
-        stop_when_empty: bool = False,
-        backend: Backend | None = None,
-    ) -> None:
-        if not 1.0 <= check_number("alpha", alpha) < np.inf:
-            raise ValueError(f"alpha is {alpha!r}; it must be a finite number of at least 1")
-        if not 0.0 < check_number("eps", eps) <= 1.0:
-            raise ValueError(f"eps is {eps!r}; it must lie in (0, 1]")
-        steps = check_count("horizon", DEFAULT_HORIZON if horizon is None else horizon)
-        rewards = np.full(steps, float(eps))
-        rewards[steps - round(steps / alpha) :] = 1.0
-        super().__init__(
-            steps,
-            1.0 / alpha,
-            requests=np.stack([rewards, np.ones(steps)], axis=1),
-            stop_when_empty=stop_when_empty,
-            backend=backend,
-        )
-
-
-class AdversarialKnapsackEnv(AllocationEnv):
     """Poor requests first, rich ones when a careless policy has spent its budget.
 
     ## Description
@@ -268,10 +216,26 @@ class AdversarialKnapsackEnv(AllocationEnv):
     - v0: first version.
     """
 
-    dynamics_class = AdversarialKnapsackDynamics
-
-
-class AdversarialKnapsackVectorEnv(AllocationVectorEnv):
-    """:class:`AdversarialKnapsackEnv` for many rows, which are all the same."""
-
-    dynamics_class = AdversarialKnapsackDynamics
+    def __init__(
+        self,
+        horizon: int | None = None,
+        alpha: float = 2.0,
+        eps: float = 0.02,
+        *,
+        stop_when_empty: bool = False,
+        backend: Backend | None = None,
+    ) -> None:
+        if not 1.0 <= check_number("alpha", alpha) < np.inf:
+            raise ValueError(f"alpha is {alpha!r}; it must be a finite number of at least 1")
+        if not 0.0 < check_number("eps", eps) <= 1.0:
+            raise ValueError(f"eps is {eps!r}; it must lie in (0, 1]")
+        steps = check_count("horizon", DEFAULT_HORIZON if horizon is None else horizon)
+        rewards = np.full(steps, float(eps))
+        rewards[steps - round(steps / alpha) :] = 1.0
+        super().__init__(
+            steps,
+            1.0 / alpha,
+            requests=np.stack([rewards, np.ones(steps)], axis=1),
+            stop_when_empty=stop_when_empty,
+            backend=backend,
+        )

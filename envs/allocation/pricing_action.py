@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from prefrl.envs.allocation.dynamics import AllocationEnv
+from prefrl.envs.allocation.dynamics import AllocationDynamics
 
 
 class DualPriceAction(gym.Wrapper[Any, Any, Any, Any]):
@@ -25,11 +25,11 @@ class DualPriceAction(gym.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
-        if not isinstance(env.unwrapped, AllocationEnv):
+        dynamics = getattr(env.unwrapped, "dynamics", None)
+        if not isinstance(dynamics, AllocationDynamics):
             raise TypeError(f"DualPriceAction prices the resources of allocation environments; {env} is none")
-        self._priced = env.unwrapped
-        allocation = self._priced.allocation
-        high = np.float32(allocation.problem.reward_bound / np.array(allocation.rho))
+        self._priced = dynamics
+        high = np.float32(dynamics.problem.reward_bound / dynamics.rho)
         self.action_space = gym.spaces.Box(np.zeros_like(high), high)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -41,8 +41,9 @@ class DualPriceAction(gym.Wrapper[Any, Any, Any, Any]):
         if not self.action_space.contains(np.asarray(action, dtype=np.float32)):
             raise ValueError(f"action is {action}; it must hold prices in {self.action_space}")
         mu = np.asarray(action, dtype=np.float64)
-        answer = self._priced.allocation.problem.best_response(self._priced.request[None], mu[None])[0]
-        space = self._priced.action_space
+        request = self.env.get_wrapper_attr("request")()
+        answer = self._priced.problem.best_response(request[None], mu[None])[0]
+        space = self._priced.single_action_space
         if isinstance(space, gym.spaces.Box):
             answer = np.clip(answer, space.low, space.high).astype(np.float32)
         obs, reward, terminated, truncated, info = self.env.step(answer)

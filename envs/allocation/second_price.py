@@ -6,42 +6,12 @@ from typing_extensions import Unpack
 
 from prefrl.envs.core.backend import Array, Backend, Noise, Random
 
-from .dynamics import AllocationDynamics, AllocationEnv, AllocationVectorEnv
+from .dynamics import AllocationDynamics
 from .problems import SecondPriceBid
 from .request_streams import StreamArgs
 
 
 class SecondPriceBudgetDynamics(AllocationDynamics):
-    """Repeated second-price auctions; see :class:`SecondPriceBudgetEnv`."""
-
-    def __init__(
-        self,
-        horizon: int | None = None,
-        rho: float = 0.1,
-        *,
-        stop_when_empty: bool = False,
-        backend: Backend | None = None,
-        **stream: Unpack[StreamArgs],
-    ) -> None:
-        problem = SecondPriceBid(reward_bound=1.0)
-        super().__init__(problem, horizon, rho, stop_when_empty=stop_when_empty, backend=backend, **stream)
-
-    def law_noise(self, rng: Random, n: int) -> Noise:
-        """See :class:`AllocationDynamics`."""
-        return {"value": rng.uniform(n), "rival_bid": rng.uniform(n)}
-
-    def law(self, noise: Noise) -> Array:
-        """See :class:`AllocationDynamics`."""
-        return self.xp.stack([noise["value"], noise["rival_bid"]], axis=1)
-
-    def known_fluid(self, rho: Array) -> tuple[Array, Array] | None:
-        """See :class:`AllocationDynamics`: at the price mu the payment is 1 / (6 (1 + mu)^2) per auction."""
-        mu = ((6.0 * rho.clip(min=1e-12)) ** -0.5 - 1.0).clip(min=0.0)
-        shade = 1.0 + mu[..., 0]
-        return (1.0 / shade - 0.5 / shade**2) / 3.0, mu
-
-
-class SecondPriceBudgetEnv(AllocationEnv):
     """Bid in T second-price auctions with a budget, never knowing the rival's bid beforehand.
 
     ## Description
@@ -82,10 +52,28 @@ class SecondPriceBudgetEnv(AllocationEnv):
     - v0: first version.
     """
 
-    dynamics_class = SecondPriceBudgetDynamics
+    def __init__(
+        self,
+        horizon: int | None = None,
+        rho: float = 0.1,
+        *,
+        stop_when_empty: bool = False,
+        backend: Backend | None = None,
+        **stream: Unpack[StreamArgs],
+    ) -> None:
+        problem = SecondPriceBid(reward_bound=1.0)
+        super().__init__(problem, horizon, rho, stop_when_empty=stop_when_empty, backend=backend, **stream)
 
+    def law_noise(self, rng: Random, n: int) -> Noise:
+        """See :class:`AllocationDynamics`."""
+        return {"value": rng.uniform(n), "rival_bid": rng.uniform(n)}
 
-class SecondPriceBudgetVectorEnv(AllocationVectorEnv):
-    """:class:`SecondPriceBudgetEnv` for many rows at once."""
+    def law(self, noise: Noise) -> Array:
+        """See :class:`AllocationDynamics`."""
+        return self.xp.stack([noise["value"], noise["rival_bid"]], axis=1)
 
-    dynamics_class = SecondPriceBudgetDynamics
+    def known_fluid(self, rho: Array) -> tuple[Array, Array] | None:
+        """See :class:`AllocationDynamics`: at the price mu the payment is 1 / (6 (1 + mu)^2) per auction."""
+        mu = ((6.0 * rho.clip(min=1e-12)) ** -0.5 - 1.0).clip(min=0.0)
+        shade = 1.0 + mu[..., 0]
+        return (1.0 / shade - 0.5 / shade**2) / 3.0, mu

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from prefrl.envs.core.backend import Array, Backend, Noise, Random, State
 from prefrl.envs.core.checks import reset_bounds
 from prefrl.envs.core.dynamics import Dynamics
-from prefrl.envs.core.scalar import ScalarEnv
-from prefrl.envs.core.vector import BatchedEnv
 
 GRAVITY, MASS, LENGTH, CENTRE, INERTIA = 9.8, 1.0, 1.0, 0.5, 1.0
 """SI units, the same for both links; the centre of mass lies halfway."""
@@ -30,10 +28,37 @@ Joints = tuple[Array, Array, Array, Array]
 
 
 class AcrobotDynamics(Dynamics):
-    """Two links hanging from a bar as batched dynamics; see :class:`AcrobotEnv`.
+    """Swing a two-link robot up to a line, driving only the joint between the links.
 
-    Angles in rad: the first from hanging down, the second from the first link's direction.
+    ## Description
+    The acrobot of Sutton, "Generalization in reinforcement learning: successful examples using sparse coarse
+    coding" (1996), with the equations of motion of Sutton and Barto, "Reinforcement learning". Step for step
+    the world of Gymnasium's `Acrobot-v1`: the same seed starts the same episodes.
+
+    ## Action Space
+    `Discrete(3)`: a torque of -1 (0), 0 (1) or 1 N m (2) on the joint between the links.
+
+    ## Observation Space
+    `Box` of 6: cosine and sine of the first link's angle (0 hangs down), cosine and sine of the second
+    link's angle to the first, each in [-1, 1]; then both angular velocities, within 4 pi and 9 pi rad/s.
+
+    ## Rewards
+    -1 for every step, 0 for the one that reaches the line.
+
+    ## Starting State
+    Angles and velocities uniform in [-.1, .1], or between `options["low"]` and `options["high"]` of `reset`.
+
+    ## Episode End
+    Terminates where the free end is more than one link above the bar. `gym.make` truncates after 500 steps.
+
+    ## Arguments
+    `render_mode`: None, "rgb_array" or "human".
+
+    ## Version History
+    - v0: first version.
     """
+
+    render_fps = 15
 
     def __init__(self, backend: Backend | None = None) -> None:
         super().__init__(backend)
@@ -120,49 +145,3 @@ class AcrobotDynamics(Dynamics):
 
         torque = 0 if last_action is None else int(last_action) - 1
         return draw_acrobot(float(state["theta1"][index]), float(state["theta2"][index]), torque)
-
-
-class AcrobotEnv(ScalarEnv):
-    """Swing a two-link robot up to a line, driving only the joint between the links.
-
-    ## Description
-    The acrobot of Sutton, "Generalization in reinforcement learning: successful examples using sparse coarse
-    coding" (1996), with the equations of motion of Sutton and Barto, "Reinforcement learning". Step for step
-    the world of Gymnasium's `Acrobot-v1`: the same seed starts the same episodes.
-
-    ## Action Space
-    `Discrete(3)`: a torque of -1 (0), 0 (1) or 1 N m (2) on the joint between the links.
-
-    ## Observation Space
-    `Box` of 6: cosine and sine of the first link's angle (0 hangs down), cosine and sine of the second
-    link's angle to the first, each in [-1, 1]; then both angular velocities, within 4 pi and 9 pi rad/s.
-
-    ## Rewards
-    -1 for every step, 0 for the one that reaches the line.
-
-    ## Starting State
-    Angles and velocities uniform in [-.1, .1], or between `options["low"]` and `options["high"]` of `reset`.
-
-    ## Episode End
-    Terminates where the free end is more than one link above the bar. `gym.make` truncates after 500 steps.
-
-    ## Arguments
-    `render_mode`: None, "rgb_array" or "human".
-
-    ## Version History
-    - v0: first version.
-    """
-
-    metadata: dict[str, Any] = {**ScalarEnv.metadata, "render_fps": 15}  # noqa: RUF012
-
-    def __init__(self, render_mode: str | None = None) -> None:
-        super().__init__(AcrobotDynamics(), render_mode)
-
-
-class AcrobotVectorEnv(BatchedEnv):
-    """:class:`AcrobotEnv` for many rows at once; arguments as in ``prefrl.envs.core.vector.BatchedEnv``."""
-
-    metadata: dict[str, Any] = {**BatchedEnv.metadata, "render_fps": 15}  # noqa: RUF012
-
-    def __init__(self, num_envs: int = 1, *, backend: Backend | None = None, **kwargs: Any) -> None:
-        super().__init__(AcrobotDynamics(backend), num_envs, **kwargs)

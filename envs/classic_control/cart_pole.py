@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from prefrl.envs.core.backend import Array, Backend, Noise, Random, State
 from prefrl.envs.core.checks import reset_bounds
 from prefrl.envs.core.dynamics import Dynamics
-from prefrl.envs.core.scalar import ScalarEnv
-from prefrl.envs.core.vector import BatchedEnv
 
 GRAVITY, CART_MASS, POLE_MASS, HALF_LENGTH, FORCE = 9.8, 1.0, 0.1, 0.5, 10.0
 """SI units; the pole's length counts from the pivot to its centre of mass."""
@@ -27,7 +25,44 @@ FIELDS = ("x", "x_dot", "theta", "theta_dot")
 
 
 class CartPoleDynamics(Dynamics):
-    """A cart on a track and a pole hinged to it, as batched dynamics; see :class:`CartPoleEnv`."""
+    """Balance a pole on a cart by pushing the cart left or right.
+
+    ## Description
+    The cart-pole problem of Barto, Sutton and Anderson, "Neuronlike adaptive elements that can solve
+    difficult learning control problems" (1983), without friction. Step for step the world of Gymnasium's
+    `CartPole-v1`: the same seed starts the same episodes.
+
+    ## Action Space
+    `Discrete(2)`: push with 10 N, 0 to the left, 1 to the right.
+
+    ## Observation Space
+    `Box` of 4 float32:
+
+    | | variable | range | unit |
+    |---|---|---|---|
+    | 0 | cart position | -4.8 to 4.8 | m |
+    | 1 | cart velocity | unbounded | m/s |
+    | 2 | pole angle, 0 upright | -24 to 24 degrees | rad |
+    | 3 | pole angular velocity | unbounded | rad/s |
+
+    ## Rewards
+    1 for every step, the failing one included.
+
+    ## Starting State
+    Every variable uniform in [-.05, .05], or between `options["low"]` and `options["high"]` of `reset`.
+
+    ## Episode End
+    Terminates where the position leaves [-2.4, 2.4] or the angle leaves 12 degrees either way. `gym.make`
+    truncates after 500 steps.
+
+    ## Arguments
+    `render_mode`: None, "rgb_array" or "human".
+
+    ## Version History
+    - v0: first version.
+    """
+
+    render_fps = 50
 
     def __init__(self, backend: Backend | None = None) -> None:
         super().__init__(backend)
@@ -82,56 +117,3 @@ class CartPoleDynamics(Dynamics):
 
         push = 0 if last_action is None else 2 * int(last_action) - 1
         return draw_cart_pole(float(state["x"][index]), float(state["theta"][index]), push, X_LIMIT)
-
-
-class CartPoleEnv(ScalarEnv):
-    """Balance a pole on a cart by pushing the cart left or right.
-
-    ## Description
-    The cart-pole problem of Barto, Sutton and Anderson, "Neuronlike adaptive elements that can solve
-    difficult learning control problems" (1983), without friction. Step for step the world of Gymnasium's
-    `CartPole-v1`: the same seed starts the same episodes.
-
-    ## Action Space
-    `Discrete(2)`: push with 10 N, 0 to the left, 1 to the right.
-
-    ## Observation Space
-    `Box` of 4 float32:
-
-    | | variable | range | unit |
-    |---|---|---|---|
-    | 0 | cart position | -4.8 to 4.8 | m |
-    | 1 | cart velocity | unbounded | m/s |
-    | 2 | pole angle, 0 upright | -24 to 24 degrees | rad |
-    | 3 | pole angular velocity | unbounded | rad/s |
-
-    ## Rewards
-    1 for every step, the failing one included.
-
-    ## Starting State
-    Every variable uniform in [-.05, .05], or between `options["low"]` and `options["high"]` of `reset`.
-
-    ## Episode End
-    Terminates where the position leaves [-2.4, 2.4] or the angle leaves 12 degrees either way. `gym.make`
-    truncates after 500 steps.
-
-    ## Arguments
-    `render_mode`: None, "rgb_array" or "human".
-
-    ## Version History
-    - v0: first version.
-    """
-
-    metadata: dict[str, Any] = {**ScalarEnv.metadata, "render_fps": 50}  # noqa: RUF012
-
-    def __init__(self, render_mode: str | None = None) -> None:
-        super().__init__(CartPoleDynamics(), render_mode)
-
-
-class CartPoleVectorEnv(BatchedEnv):
-    """:class:`CartPoleEnv` for many rows at once; arguments as in ``BatchedEnv``."""
-
-    metadata: dict[str, Any] = {**BatchedEnv.metadata, "render_fps": 50}  # noqa: RUF012
-
-    def __init__(self, num_envs: int = 1, *, backend: Backend | None = None, **kwargs: Any) -> None:
-        super().__init__(CartPoleDynamics(backend), num_envs, **kwargs)

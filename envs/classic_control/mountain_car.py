@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from prefrl.envs.core.backend import Array, Backend, Noise, Random, State
 from prefrl.envs.core.checks import reset_bounds
 from prefrl.envs.core.dynamics import Dynamics
-from prefrl.envs.core.scalar import ScalarEnv
-from prefrl.envs.core.vector import BatchedEnv
 
 MIN_POSITION, MAX_POSITION, MAX_SPEED = -1.2, 0.6, 0.07
 GRAVITY = 0.0025
@@ -24,6 +22,7 @@ GRAVITY = 0.0025
 class _ValleyDynamics(Dynamics):
     """What both cars share: the hill, the wall on the left, the goal on the right."""
 
+    render_fps = 30
     goal: float
     """Position from which on a car that does not roll back has arrived."""
 
@@ -79,42 +78,6 @@ class _ValleyDynamics(Dynamics):
 
 
 class MountainCarDynamics(_ValleyDynamics):
-    """The car with three pedals as batched dynamics; see :class:`MountainCarEnv`."""
-
-    goal = 0.5
-
-    def __init__(self, backend: Backend | None = None) -> None:
-        super().__init__(backend)
-        self.single_action_space = gym.spaces.Discrete(3)
-
-    def throttle(self, actions: Array, dtype: Any) -> Array:
-        """See :meth:`_ValleyDynamics.throttle`: .001 to the left, none, or to the right."""
-        return (self.xp.astype(actions, dtype) - 1.0) * 0.001
-
-    def reward(self, actions: Array, terminated: Array, dtype: Any) -> Array:
-        """See :meth:`_ValleyDynamics.reward`: -1 a step."""
-        return -self.xp.ones_like(terminated, dtype=dtype)
-
-
-class MountainCarContinuousDynamics(_ValleyDynamics):
-    """The car with a throttle as batched dynamics; see :class:`MountainCarContinuousEnv`."""
-
-    goal = 0.45
-
-    def __init__(self, backend: Backend | None = None) -> None:
-        super().__init__(backend)
-        self.single_action_space = gym.spaces.Box(-1.0, 1.0, (1,))
-
-    def throttle(self, actions: Array, dtype: Any) -> Array:
-        """See :meth:`_ValleyDynamics.throttle`: .0015 at full throttle."""
-        return actions[:, 0].clip(-1.0, 1.0) * 0.0015
-
-    def reward(self, actions: Array, terminated: Array, dtype: Any) -> Array:
-        """See :meth:`_ValleyDynamics.reward`: fuel is charged for the throttle asked for, clipped or not."""
-        return self.xp.astype(terminated, dtype) * 100.0 - 0.1 * actions[:, 0] ** 2
-
-
-class MountainCarEnv(ScalarEnv):
     """Drive a weak car out of a valley by swinging up to both sides.
 
     ## Description
@@ -144,22 +107,22 @@ class MountainCarEnv(ScalarEnv):
     - v0: first version.
     """
 
-    metadata: dict[str, Any] = {**ScalarEnv.metadata, "render_fps": 30}  # noqa: RUF012
+    goal = 0.5
 
-    def __init__(self, render_mode: str | None = None) -> None:
-        super().__init__(MountainCarDynamics(), render_mode)
+    def __init__(self, backend: Backend | None = None) -> None:
+        super().__init__(backend)
+        self.single_action_space = gym.spaces.Discrete(3)
+
+    def throttle(self, actions: Array, dtype: Any) -> Array:
+        """See :meth:`_ValleyDynamics.throttle`: .001 to the left, none, or to the right."""
+        return (self.xp.astype(actions, dtype) - 1.0) * 0.001
+
+    def reward(self, actions: Array, terminated: Array, dtype: Any) -> Array:
+        """See :meth:`_ValleyDynamics.reward`: -1 a step."""
+        return -self.xp.ones_like(terminated, dtype=dtype)
 
 
-class MountainCarVectorEnv(BatchedEnv):
-    """:class:`MountainCarEnv` for many rows at once; arguments as in ``BatchedEnv``."""
-
-    metadata: dict[str, Any] = {**BatchedEnv.metadata, "render_fps": 30}  # noqa: RUF012
-
-    def __init__(self, num_envs: int = 1, *, backend: Backend | None = None, **kwargs: Any) -> None:
-        super().__init__(MountainCarDynamics(backend), num_envs, **kwargs)
-
-
-class MountainCarContinuousEnv(ScalarEnv):
+class MountainCarContinuousDynamics(_ValleyDynamics):
     """Drive a weak car out of a valley with a throttle, saving fuel.
 
     ## Description
@@ -190,16 +153,16 @@ class MountainCarContinuousEnv(ScalarEnv):
     - v0: first version.
     """
 
-    metadata: dict[str, Any] = {**ScalarEnv.metadata, "render_fps": 30}  # noqa: RUF012
+    goal = 0.45
 
-    def __init__(self, render_mode: str | None = None) -> None:
-        super().__init__(MountainCarContinuousDynamics(), render_mode)
+    def __init__(self, backend: Backend | None = None) -> None:
+        super().__init__(backend)
+        self.single_action_space = gym.spaces.Box(-1.0, 1.0, (1,))
 
+    def throttle(self, actions: Array, dtype: Any) -> Array:
+        """See :meth:`_ValleyDynamics.throttle`: .0015 at full throttle."""
+        return actions[:, 0].clip(-1.0, 1.0) * 0.0015
 
-class MountainCarContinuousVectorEnv(BatchedEnv):
-    """:class:`MountainCarContinuousEnv` for many rows; arguments as in ``BatchedEnv``."""
-
-    metadata: dict[str, Any] = {**BatchedEnv.metadata, "render_fps": 30}  # noqa: RUF012
-
-    def __init__(self, num_envs: int = 1, *, backend: Backend | None = None, **kwargs: Any) -> None:
-        super().__init__(MountainCarContinuousDynamics(backend), num_envs, **kwargs)
+    def reward(self, actions: Array, terminated: Array, dtype: Any) -> Array:
+        """See :meth:`_ValleyDynamics.reward`: fuel is charged for the throttle asked for, clipped or not."""
+        return self.xp.astype(terminated, dtype) * 100.0 - 0.1 * actions[:, 0] ** 2

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from prefrl.envs.core.backend import Array, Backend, Noise, Random, State
 from prefrl.envs.core.checks import number_option, reject_unknown_options
 from prefrl.envs.core.dynamics import Dynamics
-from prefrl.envs.core.scalar import ScalarEnv
-from prefrl.envs.core.vector import BatchedEnv
 
 GRAVITY, MASS, LENGTH, TIME_STEP = 10.0, 1.0, 1.0, 0.05
 MAX_TORQUE, MAX_SPEED = 2.0, 8.0
@@ -26,9 +24,40 @@ TORQUE_TERM = 3.0 / (MASS * LENGTH**2)
 
 
 class PendulumDynamics(Dynamics):
-    """A driven rod as batched dynamics; see :class:`PendulumEnv`. Angle 0 is upright, in rad."""
+    """Swing a pendulum up and hold it there with a motor too weak to lift it directly.
+
+    ## Description
+    A rod of 1 kg and 1 m on a hinge with a motor. Step for step the world of Gymnasium's `Pendulum-v1`
+    (gravity 10): the same seed starts the same episodes.
+
+    ## Action Space
+    `Box(-2, 2, (1,), float32)`: the torque in N m, positive turns counter-clockwise. On a device, where
+    actions are trusted, what lies outside is clipped.
+
+    ## Observation Space
+    `Box` of 3 float32: cosine and sine of the angle (0 is upright), each in [-1, 1], and the angular velocity
+    in [-8, 8] rad/s.
+
+    ## Rewards
+    `-(angle^2 + .1 velocity^2 + .001 torque^2)` of the state before the step, the angle taken in [-pi, pi):
+    from -16.3 to 0.
+
+    ## Starting State
+    Angle uniform in [-pi, pi], velocity in [-1, 1]; `options["x_init"]` and `options["y_init"]` of `reset`
+    set other bounds.
+
+    ## Episode End
+    Never terminates. `gym.make` truncates after 200 steps.
+
+    ## Arguments
+    `render_mode`: None, "rgb_array" or "human".
+
+    ## Version History
+    - v0: first version.
+    """
 
     endless = True
+    render_fps = 20
 
     def __init__(self, backend: Backend | None = None) -> None:
         super().__init__(backend)
@@ -80,51 +109,3 @@ class PendulumDynamics(Dynamics):
         torque = 0.0 if last_action is None else float(last_action[0])
         torque = min(max(torque, -MAX_TORQUE), MAX_TORQUE)
         return draw_pendulum(float(state["theta"][index]), torque / MAX_TORQUE)
-
-
-class PendulumEnv(ScalarEnv):
-    """Swing a pendulum up and hold it there with a motor too weak to lift it directly.
-
-    ## Description
-    A rod of 1 kg and 1 m on a hinge with a motor. Step for step the world of Gymnasium's `Pendulum-v1`
-    (gravity 10): the same seed starts the same episodes.
-
-    ## Action Space
-    `Box(-2, 2, (1,), float32)`: the torque in N m, positive turns counter-clockwise. On a device, where
-    actions are trusted, what lies outside is clipped.
-
-    ## Observation Space
-    `Box` of 3 float32: cosine and sine of the angle (0 is upright), each in [-1, 1], and the angular velocity
-    in [-8, 8] rad/s.
-
-    ## Rewards
-    `-(angle^2 + .1 velocity^2 + .001 torque^2)` of the state before the step, the angle taken in [-pi, pi):
-    from -16.3 to 0.
-
-    ## Starting State
-    Angle uniform in [-pi, pi], velocity in [-1, 1]; `options["x_init"]` and `options["y_init"]` of `reset`
-    set other bounds.
-
-    ## Episode End
-    Never terminates. `gym.make` truncates after 200 steps.
-
-    ## Arguments
-    `render_mode`: None, "rgb_array" or "human".
-
-    ## Version History
-    - v0: first version.
-    """
-
-    metadata: dict[str, Any] = {**ScalarEnv.metadata, "render_fps": 20}  # noqa: RUF012
-
-    def __init__(self, render_mode: str | None = None) -> None:
-        super().__init__(PendulumDynamics(), render_mode)
-
-
-class PendulumVectorEnv(BatchedEnv):
-    """:class:`PendulumEnv` for many rows at once; arguments as in ``BatchedEnv``."""
-
-    metadata: dict[str, Any] = {**BatchedEnv.metadata, "render_fps": 20}  # noqa: RUF012
-
-    def __init__(self, num_envs: int = 1, *, backend: Backend | None = None, **kwargs: Any) -> None:
-        super().__init__(PendulumDynamics(backend), num_envs, **kwargs)

@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
 from .backend import NumpyRandom, State
-from .checks import check_actions, check_render_mode, restored_state
-from .dynamics import Dynamics
+from .checks import check_actions, restored_state
+from .dynamics import Dynamics, Episodes
+from .face import Face
 
 
-class ScalarEnv(gym.Env[Any, Any]):
-    """A ``gymnasium.Env`` over one row of a :class:`Dynamics`.
+class ScalarEnv(Face, gym.Env[Any, Any]):
+    """A ``gymnasium.Env`` over one row of a :class:`Dynamics`, whose public attributes are its own too.
 
     Args:
-        dynamics: the world, with a numpy backend.
+        dynamics: the world, with a numpy backend; or its class, or where that is, "module:Class".
         render_mode: None, "rgb_array" or "human".
+        **settings: the class's arguments.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"], "render_fps": 8}  # noqa: RUF012
 
-    def __init__(self, dynamics: Dynamics, render_mode: str | None = None) -> None:
-        check_render_mode(render_mode, self.metadata["render_modes"])
-        self.dynamics = dynamics
-        self.render_mode = render_mode
-        self.observation_space = dynamics.single_observation_space
-        self.action_space = dynamics.single_action_space
+    def __init__(
+        self,
+        dynamics: Dynamics | type[Dynamics] | str,
+        render_mode: str | None = None,
+        **settings: Any,
+    ) -> None:
+        self._show(dynamics, settings, render_mode)
+        self.observation_space = self.dynamics.single_observation_space
+        self.action_space = self.dynamics.single_action_space
         self._integer_obs = isinstance(self.observation_space, gym.spaces.Discrete)
         self._rng = NumpyRandom(np.random.default_rng(0))
         self._state: State | None = None
@@ -43,15 +48,15 @@ class ScalarEnv(gym.Env[Any, Any]):
         """Start an episode; see ``gymnasium.Env.reset``."""
         super().reset(seed=seed)
         self._rng.generator = self.np_random
-        self._before_start(every_row=True)
-        self._state = self.dynamics.initial(self.dynamics.reset_noise(self._rng, 1), options)
-        self._last_action = None
+        self._start_rng = self._rng.get_state() if self.dynamics.foretells else None
+        state = self.dynamics.initial(self.dynamics.reset_noise(self._rng, 1), options)
+        self._state, self._last_action = state, None
         if self.render_mode == "human":
             self.render()
-        return self._observation(), self._info()
+        return self._said(self.dynamics, state)
 
-    def _before_start(self, *, every_row: bool) -> None:
-        """Take note that an episode is about to draw its start; for faces that offer more."""
+    def _episodes(self) -> Episodes:
+        return Episodes(self._state, self._start_rng, None, restarts=False, max_episode_steps=None)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Advance by one step; see ``gymnasium.Env.step``.
@@ -60,21 +65,22 @@ class ScalarEnv(gym.Env[Any, Any]):
             ValueError: if the action lies outside the action space.
             gymnasium.error.ResetNeeded: before the first reset.
         """
-        if self._state is None:
+        state, dynamics = self._state, self.dynamics  # once: a class with __getattr__ looks up slowly
+        if state is None:
             raise gym.error.ResetNeeded("call reset() before step()")
         actions = self._one_row(action)
-        noise = self.dynamics.step_noise(self._rng, 1)
-        self._state, rewards, terminated = self.dynamics.step(self._state, actions, noise)
-        self._last_action = actions[0]
+        state, rewards, terminated = dynamics.step(state, actions, dynamics.step_noise(self._rng, 1))
+        self._state, self._last_action = state, actions[0]
         if self.render_mode == "human":
             self.render()
-        return self._observation(), float(rewards[0]), bool(terminated[0]), False, self._info()
+        obs, info = self._said(dynamics, state)
+        return obs, float(rewards[0]), bool(terminated[0]), False, info
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything a bit-equal continuation needs: state and generator (wrappers have their own)."""
         if self._state is None:
             raise gym.error.ResetNeeded("call reset() before state_dict()")
-        return {"state": dict(self._state), "rng": self._rng.get_state()}
+        return {"state": dict(self._state), "rng": self._rng.get_state(), **self._start_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` returned.
@@ -85,6 +91,7 @@ class ScalarEnv(gym.Env[Any, Any]):
         self._state = restored_state(self.dynamics, state["state"], 1)
         self._rng.generator = self.np_random
         self._rng.set_state(state["rng"])
+        self._load_start_state(state)
         self._last_action = None
 
     def _one_row(self, action: Any) -> NDArray[Any]:
@@ -100,18 +107,16 @@ class ScalarEnv(gym.Env[Any, Any]):
         row: NDArray[Any] = check_actions(self.dynamics, action, space, "action")[None]
         return row
 
-    def _observation(self) -> Any:
-        assert self._state is not None
-        obs = self.dynamics.observe(self._state)
+    def _said(self, dynamics: Dynamics, state: State) -> tuple[Any, dict[str, Any]]:
+        """Return the observation of the only row, and the dynamics' report on it, numbers as Python's own."""
+        obs, report = dynamics.observe(state), dynamics.info(state)
         if isinstance(obs, dict):
-            return {name: values[0] for name, values in obs.items()}
-        return int(obs[0]) if self._integer_obs else obs[0]
-
-    def _info(self) -> dict[str, Any]:
-        """Return the dynamics' report on the only row; numbers as Python's own."""
-        assert self._state is not None
-        report = self.dynamics.info(self._state)
-        return {
+            obs = {name: values[0] for name, values in obs.items()}
+        else:
+            obs = int(obs[0]) if self._integer_obs else obs[0]
+        if not report:
+            return obs, {}
+        return obs, {
             name: values[0].item() if values.ndim == 1 else values[0].copy()
             for name, values in report.items()
         }
@@ -129,7 +134,7 @@ class ScalarEnv(gym.Env[Any, Any]):
         if self._window is None:
             from prefrl.envs.rendering.boards import Window
 
-            self._window = Window(type(self).__name__, self.metadata["render_fps"])
+            self._window = Window(type(self.dynamics).__name__, self.metadata["render_fps"])
         self._window.show(frame)
         return None
 
@@ -138,18 +143,3 @@ class ScalarEnv(gym.Env[Any, Any]):
         if self._window is not None:
             self._window.close()
             self._window = None
-
-
-class FamilyEnv(ScalarEnv):
-    """Base of scalar faces over dynamics with settings.
-
-    Args:
-        render_mode: None, "rgb_array" or "human".
-        **settings: the arguments of the family's dynamics, as the family's text lists them.
-    """
-
-    dynamics_class: ClassVar[type[Dynamics]]
-
-    def __init__(self, render_mode: str | None = None, **settings: Any) -> None:
-        super().__init__(self.dynamics_class(**settings), render_mode)
-        self._settings = settings

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from .backend import Array, Backend, Noise, Random, State
-from .checks import check_actions, check_count, check_render_mode, check_seed, restored_state
-from .dynamics import Dynamics
+from .checks import check_actions, check_count, check_seed, restored_state
+from .dynamics import Dynamics, Episodes
+from .face import Face
 
 
 class _Rows(NamedTuple):
@@ -29,8 +30,10 @@ _Step = tuple[_Rows, tuple[Array, Array, Array, Array, dict[str, Any]]]
 """Where the rows stand after a step, and what the step returns."""
 
 
-class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
-    """A ``gymnasium.vector.VectorEnv`` that steps all rows at once.
+class BatchedEnv(Face, gym.vector.VectorEnv[Any, Any, Any]):
+    """A ``gymnasium.vector.VectorEnv`` that steps all rows of a :class:`Dynamics` at once.
+
+    The public attributes of the dynamics are its own too.
 
     Arrays are those of the dynamics' backend: numpy, or torch tensors on a device, where the values of
     actions are trusted. What happens to a row that ended is the autoreset mode's to say:
@@ -44,11 +47,13 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
       this is not checked.
 
     Args:
-        dynamics: the world.
+        dynamics: the world; or its class, or where that is, "module:Class".
         num_envs: number of rows.
+        backend: where the arrays of a world live that is made here; None: NumPy's, on the host.
         max_episode_steps: truncate after this many steps (None: never).
         autoreset_mode: one of ``gymnasium.vector.AutoresetMode`` or its value as a string.
         render_mode: None or "rgb_array".
+        **settings: the class's arguments.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012
@@ -59,14 +64,17 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     def __init__(
         self,
-        dynamics: Dynamics,
+        dynamics: Dynamics | type[Dynamics] | str,
         num_envs: int = 1,
         *,
+        backend: Backend | None = None,
         max_episode_steps: int | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
+        **settings: Any,
     ) -> None:
-        check_render_mode(render_mode, self.metadata["render_modes"])
+        self._show(dynamics, settings if backend is None else {**settings, "backend": backend}, render_mode)
+        dynamics = self.dynamics
         try:
             self.autoreset_mode = AutoresetMode(autoreset_mode)
         except ValueError:
@@ -77,8 +85,6 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
             None if max_episode_steps is None else check_count("max_episode_steps", max_episode_steps)
         )
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
-        self.dynamics = dynamics
-        self.render_mode = render_mode
         self.single_observation_space = dynamics.single_observation_space
         self.single_action_space = dynamics.single_action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
@@ -106,7 +112,8 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
             self._rng = self.dynamics.backend.random(seeds)
         if mask is not None and not self.dynamics.backend.on_device and bool(mask.all()):
             mask = None
-        self._before_start(every_row=mask is None)
+        keeps = mask is None and self.dynamics.foretells
+        self._start_rng = self._rng.get_state() if keeps else None
         start = self.dynamics.initial(self._reset_noise(), options)
         if mask is None:
             xp, device = self.dynamics.xp, self.dynamics.backend.device
@@ -120,8 +127,9 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
         assert self._state is not None
         return self.dynamics.observe(self._state), self.dynamics.info(self._state)
 
-    def _before_start(self, *, every_row: bool) -> None:
-        """Take note that all rows, or some, are about to draw their starts; for faces that offer more."""
+    def _episodes(self) -> Episodes:
+        restarts = self.autoreset_mode is not AutoresetMode.DISABLED
+        return Episodes(self._state, self._start_rng, self.num_envs, restarts, self.max_episode_steps)
 
     def _check_mask(self, mask: Any) -> Array:
         if mask is None:
@@ -249,6 +257,7 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
             "elapsed": self._elapsed,
             "done": self._done,
             "rng": self._rng.get_state(),
+            **self._start_state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -262,38 +271,5 @@ class BatchedEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._elapsed, self._done = backend.asarray(state["elapsed"]), backend.asarray(state["done"])
         self._rng = backend.random(0)
         self._rng.set_state(state["rng"])
+        self._load_start_state(state)
         self._last_actions = None
-
-
-class FamilyVectorEnv(BatchedEnv):
-    """Base of vector faces over dynamics with settings.
-
-    Args:
-        num_envs: number of rows.
-        backend: where the arrays live.
-        max_episode_steps: see ``prefrl.envs.core.vector.BatchedEnv``, as for what follows.
-        autoreset_mode: what happens to a row that ended.
-        render_mode: None or "rgb_array".
-        **settings: the arguments of the family's dynamics, as the scalar face's text lists them.
-    """
-
-    dynamics_class: ClassVar[type[Dynamics]]
-
-    def __init__(
-        self,
-        num_envs: int = 1,
-        *,
-        backend: Backend | None = None,
-        max_episode_steps: int | None = None,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        render_mode: str | None = None,
-        **settings: Any,
-    ) -> None:
-        super().__init__(
-            self.dynamics_class(backend=backend, **settings),
-            num_envs,
-            max_episode_steps=max_episode_steps,
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
-        )
-        self._settings = settings

@@ -13,8 +13,6 @@ from prefrl.envs.core.backend import Array, Backend, Noise, State
 
 from .dynamics import (
     DiffusionDynamics,
-    DiffusionEnv,
-    DiffusionVectorEnv,
     Floats,
     Scheme,
     check_between,
@@ -25,7 +23,39 @@ _normal_cdf = np.vectorize(lambda z: 0.5 * math.erfc(-z / math.sqrt(2.0)), otype
 
 
 class BlackScholesCallDynamics(DiffusionDynamics):
-    """dS = b S dt + s0 S dW, paid max(S_T - K, 0); see :class:`BlackScholesCallEnv`."""
+    """Watch a stock, and be paid what a call option pays at its expiry.
+
+    ## Description
+    `dS = b S dt + s0 S dW`, with discount rate `beta = b`: the market's own measure, under which the value of
+    `max(S_T - K, 0)` is the option's price by the formula of Black and Scholes.
+
+    ## Action Space
+    `Discrete(1)`: watch.
+
+    ## Observation Space
+    `Box` of 2 float32, unbounded: time and S.
+
+    ## Rewards
+    `max(S_T - K, 0)` in the last step, else 0. `info` tells `t`, `dt`, `discount`, `reward_rate` and
+    `terminal_reward`.
+
+    ## Starting State
+    S0, or uniform within `x0_spread` of it; `options["x"]` of `reset` sets another.
+
+    ## Episode End
+    Terminates at T.
+
+    ## Arguments
+    `b` (float, .05), not negative; `s0` (float, .2) and `K` (float, 1), positive; `S0` (float, 1), positive,
+    and `x0_spread` (float, 0); `T` (float, 1), `dt` (float, .02), which divides T. `scheme` ("exact", or
+    "euler" with `substeps` per dt). `render_mode`: None, "rgb_array" or "human".
+
+    ## Ground truth
+    `true_value(t, x)`, `true_parameters()`; `simulate(None, n_paths)` draws paths on a device.
+
+    ## Version History
+    - v0: first version.
+    """
 
     exact = True
     span = (0.0, 2.0)
@@ -77,74 +107,24 @@ class BlackScholesCallDynamics(DiffusionDynamics):
         """See :class:`DiffusionDynamics`: max(x - K, 0)."""
         return (x[..., 0] - self.K).clip(min=0.0)
 
-
-class BlackScholesCallFace:
-    """The truth about :class:`BlackScholesCallEnv` (mixin over a face)."""
-
-    diffusion: DiffusionDynamics
-
     def true_value(self, t: ArrayLike, x: ArrayLike) -> Floats:
         """Return the price of the call at time t and stock price x > 0, in the shape that they broadcast to.
 
         S N(d1) - K e^{-b (T - t)} N(d2), with d1, d2 = (log(S / K) + (b +- s0^2 / 2)(T - t)) / (s0 sqrt(T -
         t)) (Black and Scholes 1973, Journal of Political Economy 81(3)).
         """
-        call: Any = self.diffusion
+        assert self.T is not None
         s, tau = np.broadcast_arrays(
-            np.asarray(x, dtype=np.float64), call.T - np.asarray(t, dtype=np.float64)
+            np.asarray(x, dtype=np.float64), self.T - np.asarray(t, dtype=np.float64)
         )
         if not (s > 0.0).all():
             raise ValueError(f"x is {x!r}; a stock's price is above 0")
         ahead = np.maximum(tau, 1e-300)
-        spread = call.s0 * np.sqrt(ahead)
-        d1 = (np.log(s / call.K) + (call.b + call.s0**2 / 2.0) * ahead) / spread
-        price = s * _normal_cdf(d1) - call.K * np.exp(-call.b * ahead) * _normal_cdf(d1 - spread)
-        return np.asarray(np.where(tau <= 0.0, np.maximum(s - call.K, 0.0), price))
+        spread = self.s0 * np.sqrt(ahead)
+        d1 = (np.log(s / self.K) + (self.b + self.s0**2 / 2.0) * ahead) / spread
+        price = s * _normal_cdf(d1) - self.K * np.exp(-self.b * ahead) * _normal_cdf(d1 - spread)
+        return np.asarray(np.where(tau <= 0.0, np.maximum(s - self.K, 0.0), price))
 
     def true_parameters(self, family: str = "implied_volatility") -> dict[str, float] | None:
         """Return the volatility theta that the option's price implies: s0; None for other families."""
-        return {"theta": self.diffusion.s0} if family == "implied_volatility" else None  # type: ignore[attr-defined]
-
-
-class BlackScholesCallEnv(BlackScholesCallFace, DiffusionEnv):
-    """Watch a stock, and be paid what a call option pays at its expiry.
-
-    ## Description
-    `dS = b S dt + s0 S dW`, with discount rate `beta = b`: the market's own measure, under which the value of
-    `max(S_T - K, 0)` is the option's price by the formula of Black and Scholes.
-
-    ## Action Space
-    `Discrete(1)`: watch.
-
-    ## Observation Space
-    `Box` of 2 float32, unbounded: time and S.
-
-    ## Rewards
-    `max(S_T - K, 0)` in the last step, else 0. `info` tells `t`, `dt`, `discount`, `reward_rate` and
-    `terminal_reward`.
-
-    ## Starting State
-    S0, or uniform within `x0_spread` of it; `options["x"]` of `reset` sets another.
-
-    ## Episode End
-    Terminates at T.
-
-    ## Arguments
-    `b` (float, .05), not negative; `s0` (float, .2) and `K` (float, 1), positive; `S0` (float, 1), positive,
-    and `x0_spread` (float, 0); `T` (float, 1), `dt` (float, .02), which divides T. `scheme` ("exact", or
-    "euler" with `substeps` per dt). `render_mode`: None, "rgb_array" or "human".
-
-    ## Ground truth
-    `true_value(t, x)`, `true_parameters()`; `simulate(None, n_paths)` draws paths on a device.
-
-    ## Version History
-    - v0: first version.
-    """
-
-    dynamics_class = BlackScholesCallDynamics
-
-
-class BlackScholesCallVectorEnv(BlackScholesCallFace, DiffusionVectorEnv):
-    """:class:`BlackScholesCallEnv` for many rows at once."""
-
-    dynamics_class = BlackScholesCallDynamics
+        return {"theta": self.s0} if family == "implied_volatility" else None

@@ -10,59 +10,10 @@ from numpy.typing import ArrayLike
 
 from prefrl.envs.core.backend import Array, Backend
 
-from .dynamics import DiffusionDynamics, DiffusionEnv, DiffusionVectorEnv, Floats, Scheme
+from .dynamics import DiffusionDynamics, Floats, Scheme
 
 
 class BrownianSquareDynamics(DiffusionDynamics):
-    """X = x0 + W, paid X_T^2; see :class:`BrownianSquareEnv`."""
-
-    exact = True
-    region = (-2.0, 2.0)
-    value_families: ClassVar[tuple[str, ...]] = ("tau_squared", "tau_x", "neural")
-
-    def __init__(
-        self,
-        x0: float | Sequence[float] = 0.0,
-        T: float = 1.0,
-        dt: float = 0.01,
-        *,
-        x0_spread: float = 0.0,
-        scheme: Scheme | None = None,
-        substeps: int = 1,
-        backend: Backend | None = None,
-    ) -> None:
-        super().__init__(1, 0, 1, dt=dt, T=T, beta=0.0, x0=x0, x0_spread=x0_spread, scheme=scheme,
-                         substeps=substeps, backend=backend)  # fmt: skip
-
-    def drift(self, t: Any, x: Array, actions: Array) -> Array:
-        """See :class:`DiffusionDynamics`: none."""
-        return x * 0.0
-
-    def diffuse(self, t: Any, x: Array, actions: Array, z: Array) -> Array:
-        """See :class:`DiffusionDynamics`: 1."""
-        return z
-
-    def terminal_reward(self, x: Array) -> Array:
-        """See :class:`DiffusionDynamics`: x^2."""
-        return x[..., 0] ** 2
-
-
-class BrownianSquareFace:
-    """The truth about :class:`BrownianSquareEnv` (mixin over a face)."""
-
-    diffusion: DiffusionDynamics
-
-    def true_value(self, t: ArrayLike, x: ArrayLike) -> Floats:
-        """Return J(t, x) = x^2 + T - t, in the shape that t and x broadcast to."""
-        assert self.diffusion.T is not None
-        return np.asarray(np.square(x) + (self.diffusion.T - np.asarray(t, dtype=np.float64)))
-
-    def true_parameters(self, family: str = "tau_x") -> dict[str, float] | None:
-        """Return theta of a family of value functions that holds J ("tau_x": 0); None if it does not."""
-        return {"theta": 0.0} if family == "tau_x" else None
-
-
-class BrownianSquareEnv(BrownianSquareFace, DiffusionEnv):
     """Watch a Brownian motion, and be paid its square at the horizon.
 
     ## Description
@@ -97,10 +48,41 @@ class BrownianSquareEnv(BrownianSquareFace, DiffusionEnv):
     - v0: first version.
     """
 
-    dynamics_class = BrownianSquareDynamics
+    exact = True
+    region = (-2.0, 2.0)
+    value_families: ClassVar[tuple[str, ...]] = ("tau_squared", "tau_x", "neural")
 
+    def __init__(
+        self,
+        x0: float | Sequence[float] = 0.0,
+        T: float = 1.0,
+        dt: float = 0.01,
+        *,
+        x0_spread: float = 0.0,
+        scheme: Scheme | None = None,
+        substeps: int = 1,
+        backend: Backend | None = None,
+    ) -> None:
+        super().__init__(1, 0, 1, dt=dt, T=T, beta=0.0, x0=x0, x0_spread=x0_spread, scheme=scheme,
+                         substeps=substeps, backend=backend)  # fmt: skip
 
-class BrownianSquareVectorEnv(BrownianSquareFace, DiffusionVectorEnv):
-    """:class:`BrownianSquareEnv` for many rows at once."""
+    def drift(self, t: Any, x: Array, actions: Array) -> Array:
+        """See :class:`DiffusionDynamics`: none."""
+        return x * 0.0
 
-    dynamics_class = BrownianSquareDynamics
+    def diffuse(self, t: Any, x: Array, actions: Array, z: Array) -> Array:
+        """See :class:`DiffusionDynamics`: 1."""
+        return z
+
+    def terminal_reward(self, x: Array) -> Array:
+        """See :class:`DiffusionDynamics`: x^2."""
+        return x[..., 0] ** 2
+
+    def true_value(self, t: ArrayLike, x: ArrayLike) -> Floats:
+        """Return J(t, x) = x^2 + T - t, in the shape that t and x broadcast to."""
+        assert self.T is not None
+        return np.asarray(np.square(x) + (self.T - np.asarray(t, dtype=np.float64)))
+
+    def true_parameters(self, family: str = "tau_x") -> dict[str, float] | None:
+        """Return theta of a family of value functions that holds J ("tau_x": 0); None if it does not."""
+        return {"theta": 0.0} if family == "tau_x" else None

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 
-from prefrl.envs.diffusions.dynamics import DiffusionEnv, check_between
+from prefrl.envs.diffusions.dynamics import DiffusionDynamics, check_between
 
 
 class DiscreteTimeTask(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
@@ -46,11 +46,11 @@ class DiscreteTimeTask(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstruc
         gym.utils.RecordConstructorArgs.__init__(self, action_bound=action_bound, reward=reward,
                                                  episode_time=episode_time, beta=beta)  # fmt: skip
         super().__init__(env)
-        if not isinstance(env.unwrapped, DiffusionEnv) or env.unwrapped.diffusion.action_dim == 0:
+        diffusion = getattr(env.unwrapped, "dynamics", None)
+        if not isinstance(diffusion, DiffusionDynamics) or diffusion.action_dim == 0:
             raise TypeError(f"DiscreteTimeTask makes tasks of diffusions with actions; {env} is none")
         if reward not in ("increment", "rate"):
             raise ValueError(f"reward is {reward!r}; allowed are 'increment' and 'rate'")
-        diffusion = env.unwrapped.diffusion
         self.action_bound = check_between("action_bound", action_bound, 0.0, np.inf)
         self.reward = reward
         self._dt = diffusion.dt

@@ -13,22 +13,22 @@ nothing; ``info["discount"]`` is exp(-beta dt). Setting of Jia and Zhou (2022, J
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Self
 
 from prefrl.envs.core.backend import Array, Backend, Noise, Random, State
 from prefrl.envs.core.checks import check_count, check_number, reject_unknown_options
 from prefrl.envs.core.dynamics import Dynamics
-from prefrl.envs.core.scalar import FamilyEnv
-from prefrl.envs.core.vector import FamilyVectorEnv
+from prefrl.envs.core.face import registered_dynamics, registered_id
 
 Floats = NDArray[np.float64]
 
@@ -62,6 +62,8 @@ class DiffusionDynamics(Dynamics):
         ValueError: for a setting out of range.
     """
 
+    render_fps = 30
+
     exact: bool = False
     """Whether transitions are known in closed form."""
 
@@ -74,6 +76,15 @@ class DiffusionDynamics(Dynamics):
     T: float | None
     dt: float
     beta: float
+    _settings: dict[str, Any]
+
+    def __new__(cls, *args: Any, **settings: Any) -> Self:
+        """Remember the settings, which make the same diffusion on another backend, or from a file."""
+        self = super().__new__(cls)
+        names = list(inspect.signature(cls.__init__).parameters)[1:]
+        self._settings = {**dict(zip(names, args, strict=False)), **settings}
+        self._settings.pop("backend", None)
+        return self
 
     def __init__(
         self,
@@ -228,6 +239,76 @@ class DiffusionDynamics(Dynamics):
             "terminal_reward": state["terminal_reward"],
         }
 
+    # What it tells ---------------------------------------------------------------------------------------
+
+    @property
+    def diffusion(self) -> DiffusionDynamics:
+        """This: what a face's ``diffusion`` is."""
+        return self
+
+    def diffusion_to_json(self) -> str:
+        """Return what :func:`diffusion_from_json` reads; "" for a family of your own."""
+        env_id = registered_id(self)
+        if env_id is None:
+            return ""
+        content = {"env_id": env_id, "settings": self._settings}
+        return json.dumps(content, default=lambda value: np.asarray(value).tolist())
+
+    def simulate(
+        self,
+        policy: Policy | None = None,
+        n_paths: int = 1,
+        steps: int | None = None,
+        *,
+        x0: Any = None,
+        device: Any = "cpu",
+        float_dtype: Any = None,
+        generator: Any = None,
+        seed: int = 0,
+    ) -> Paths:
+        """Return paths as torch tensors, all advanced together on a device.
+
+        They run until the horizon, and are independent of any face's episodes and generators.
+
+        Args:
+            policy: actions [n, m] of (t, x [n, d], z [n, m]), z standard normal; None where nobody steers.
+            n_paths: n.
+            steps: K, number of steps; None: all until the horizon.
+            x0: where paths start, d numbers for all or [n, d]; None: as episodes do.
+            device: torch device.
+            float_dtype: torch float type; None: float64.
+            generator: a ``torch.Generator``, which may live on the host; None: a new one on the device.
+            seed: seeds that.
+
+        Raises:
+            ValueError: for a policy too many or missing, or a number of steps that does not fit the horizon.
+        """
+        from prefrl.envs.core.device import simulation
+
+        backend, rng, no_grad = simulation(device, float_dtype, generator, seed)
+        dynamics = type(self)(**{**self._settings, "backend": backend})
+        if (policy is None) != (dynamics.action_dim == 0):
+            there = "is None" if policy is None else "is given"
+            raise ValueError(f"policy {there}; this diffusion takes actions of {dynamics.action_dim} numbers")
+        limit = dynamics.num_steps
+        if steps is None and limit is None:
+            raise ValueError("steps is None; without a horizon the number of steps must be given")
+        steps = check_count("steps", limit if steps is None else steps)
+        if limit is not None and steps > limit:
+            raise ValueError(f"steps is {steps}; the horizon is {limit} steps away")
+        n_paths = check_count("n_paths", n_paths)
+        with no_grad:
+            start = dynamics.start(dynamics.reset_noise(rng, n_paths)["start"])
+            if x0 is not None:
+                given = backend.asarray(x0, dtype=start.dtype)
+                if tuple(given.shape) not in ((dynamics.dim,), (n_paths, dynamics.dim)):
+                    raise ValueError(f"x0 has shape {tuple(given.shape)}; it must be ({dynamics.dim},) or "
+                                     f"({n_paths}, {dynamics.dim})")  # fmt: skip
+                if not bool(dynamics.xp.all(dynamics.xp.isfinite(given))):
+                    raise ValueError("x0 holds numbers that are not finite")
+                start = start * 0.0 + given
+            return simulate(dynamics, policy, n_paths, steps, start, rng)
+
     span: tuple[float, float] = (-3.0, 3.0)
     """What a picture shows of the axes; beyond it, the dot stays at the edge."""
 
@@ -260,7 +341,7 @@ class Paths(NamedTuple):
 def simulate(
     dynamics: DiffusionDynamics, policy: Policy | None, n_paths: int, steps: int, start: Array, rng: Random
 ) -> Paths:
-    """Return paths of a diffusion from ``start`` [n, d]; see :meth:`DiffusionFace.simulate`."""
+    """Return paths of a diffusion from ``start`` [n, d]; see :meth:`DiffusionDynamics.simulate`."""
     xp, backend = dynamics.xp, dynamics.backend
     d, m, w = dynamics.dim, dynamics.action_dim, dynamics.noise_dim
     place: dict[str, Any] = {"dtype": start.dtype, "device": backend.device}
@@ -279,110 +360,15 @@ def simulate(
     return Paths(times, x, actions, rates, terminal)
 
 
-class DiffusionFace:
-    """What every face of a diffusion offers beside stepping (mixin over a face)."""
-
-    dynamics: Any
-    dynamics_class: ClassVar[type[Any]]
-    _settings: dict[str, Any]
-
-    @property
-    def diffusion(self) -> DiffusionDynamics:
-        """The diffusion: dt, T, beta, drift, volatility, rewards."""
-        return self.dynamics  # type: ignore[no-any-return]
-
-    def diffusion_to_json(self) -> str:
-        """Return what :func:`diffusion_from_json` reads; "" for a family of your own."""
-        from prefrl.envs import REGISTRY
-
-        for env_id, family in REGISTRY.items():
-            place = (type(self).__module__, type(self).__qualname__)
-            if place in ((family.module, f"{family.name}Env"), (family.module, f"{family.name}VectorEnv")):
-                content = {"env_id": env_id, "settings": self._settings}
-                return json.dumps(content, default=lambda value: np.asarray(value).tolist())
-        return ""
-
-    def simulate(
-        self,
-        policy: Policy | None = None,
-        n_paths: int = 1,
-        steps: int | None = None,
-        *,
-        x0: Any = None,
-        device: Any = "cpu",
-        float_dtype: Any = None,
-        generator: Any = None,
-        seed: int = 0,
-    ) -> Paths:
-        """Return paths as torch tensors, all advanced together on a device.
-
-        They run until the horizon, and are independent of the face's own episode and generator.
-
-        Args:
-            policy: actions [n, m] of (t, x [n, d], z [n, m]), z standard normal; None where nobody steers.
-            n_paths: n.
-            steps: K, number of steps; None: all until the horizon.
-            x0: where paths start, d numbers for all or [n, d]; None: as episodes do.
-            device: torch device.
-            float_dtype: torch float type; None: float64.
-            generator: a ``torch.Generator``, which may live on the host; None: a new one on the device.
-            seed: seeds that.
-
-        Raises:
-            ValueError: for a policy too many or missing, or a number of steps that does not fit the horizon.
-        """
-        from prefrl.envs.core.device import simulation
-
-        backend, rng, no_grad = simulation(device, float_dtype, generator, seed)
-        dynamics = self.dynamics_class(backend=backend, **self._settings)
-        if (policy is None) != (dynamics.action_dim == 0):
-            there = "is None" if policy is None else "is given"
-            raise ValueError(f"policy {there}; this diffusion takes actions of {dynamics.action_dim} numbers")
-        limit = dynamics.num_steps
-        if steps is None and limit is None:
-            raise ValueError("steps is None; without a horizon the number of steps must be given")
-        steps = check_count("steps", limit if steps is None else steps)
-        if limit is not None and steps > limit:
-            raise ValueError(f"steps is {steps}; the horizon is {limit} steps away")
-        n_paths = check_count("n_paths", n_paths)
-        with no_grad:
-            start = dynamics.start(dynamics.reset_noise(rng, n_paths)["start"])
-            if x0 is not None:
-                given = backend.asarray(x0, dtype=start.dtype)
-                if tuple(given.shape) not in ((dynamics.dim,), (n_paths, dynamics.dim)):
-                    raise ValueError(f"x0 has shape {tuple(given.shape)}; it must be ({dynamics.dim},) or "
-                                     f"({n_paths}, {dynamics.dim})")  # fmt: skip
-                if not bool(dynamics.xp.all(dynamics.xp.isfinite(given))):
-                    raise ValueError("x0 holds numbers that are not finite")
-                start = start * 0.0 + given
-            return simulate(dynamics, policy, n_paths, steps, start, rng)
-
-
-class DiffusionEnv(DiffusionFace, FamilyEnv):
-    """Base of the scalar faces of diffusions."""
-
-    metadata: dict[str, Any] = {**FamilyEnv.metadata, "render_fps": 30}  # noqa: RUF012
-
-
-class DiffusionVectorEnv(DiffusionFace, FamilyVectorEnv):
-    """Base of the vector faces of diffusions."""
-
-    metadata: dict[str, Any] = {**FamilyVectorEnv.metadata, "render_fps": 30}  # noqa: RUF012
-
-
 def diffusion_from_json(text: str) -> DiffusionDynamics:
-    """Return the diffusion that :meth:`DiffusionFace.diffusion_to_json` described, with NumPy arrays.
+    """Return the diffusion that :meth:`DiffusionDynamics.diffusion_to_json` described, with NumPy arrays.
 
     Raises:
         ValueError: if it describes none.
     """
-    from prefrl.envs import REGISTRY
-
     try:
         content = json.loads(text)
-        family = REGISTRY[content["env_id"]]
-        face = getattr(import_module(family.module), f"{family.name}VectorEnv")
-        dynamics = face.dynamics_class(**content["settings"])
+        dynamics = registered_dynamics(content["env_id"])(**content["settings"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{text!r} describes no diffusion: {error}") from error
     if not isinstance(dynamics, DiffusionDynamics):

@@ -14,8 +14,6 @@ from prefrl.envs.core.backend import Array, Backend
 
 from .dynamics import (
     DiffusionDynamics,
-    DiffusionEnv,
-    DiffusionVectorEnv,
     Floats,
     Scheme,
     check_array,
@@ -38,7 +36,7 @@ class DiffusionArgs(TypedDict, total=False):
 
 
 class LinearQuadraticDynamics(DiffusionDynamics):
-    """Linear-quadratic control with any coefficients; see :class:`LQDiscountedEnv`."""
+    """Linear-quadratic control with any coefficients; see :class:`LQDiscountedDynamics`."""
 
     region = (-1.0, 1.0)
     value_families: ClassVar[tuple[str, ...]] = ("quadratic", "neural")
@@ -108,9 +106,93 @@ class LinearQuadraticDynamics(DiffusionDynamics):
         y = self.xp.concat([x, actions], axis=1)
         return -self.xp.sum((y @ self._G + self._g) * y, axis=1)
 
+    def true_optimum(self, temperature: float = 0.1) -> LinearQuadraticOptimum:
+        """Return the best policy with entropy at a temperature (0: the best policy), and its value.
+
+        Raises:
+            ValueError: if there is none: the Riccati equation has no stabilising root, or N - D'k2 D is not
+                positive definite.
+        """
+        return self.problem.optimum(check_between("temperature", temperature, 0.0, math.inf, closed=True))
+
+    def true_value(
+        self, t: ArrayLike, x: ArrayLike, policy: LinearPolicy | None = None, temperature: float = 0.1
+    ) -> Floats:
+        """Return J(x) of a linear policy, whatever the time t; None: of the best one.
+
+        Args:
+            t: time; it plays no part.
+            x: states [..., d], or [...] where d = 1.
+            policy: a :class:`~prefrl.envs.diffusions.riccati.LinearPolicy`.
+            temperature: weight of the policy's entropy.
+
+        Raises:
+            ValueError: if the value is infinite: beta is too small for the policy.
+        """
+        value = self.problem.value(policy, temperature) if policy else self.true_optimum(temperature).value
+        places = np.asarray(x, dtype=np.float64)
+        if self.dim == 1 and (places.ndim == 0 or places.shape[-1] != 1):
+            places = places[..., None]
+        return value(places) + 0.0 * np.asarray(t, dtype=np.float64)
+
+    def true_parameters(
+        self, family: str = "quadratic", policy: LinearPolicy | None = None, temperature: float = 0.1
+    ) -> dict[str, Any] | None:
+        """Return k0, k1, k2 of J = 1/2 x'k2 x + k1'x + k0 (beta = 0: V, k1, k2); None for other families.
+
+        Numbers for d = 1, else lists.
+        """
+        if family != "quadratic":
+            return None
+        value = self.problem.value(policy, temperature) if policy else self.true_optimum(temperature).value
+        single = self.dim == 1
+        level = {"k0": value.k0} if value.V is None else {"V": value.V}
+        return {
+            **level,
+            "k1": float(value.k1[0]) if single else value.k1.tolist(),
+            "k2": float(value.k2[0, 0]) if single else value.k2.tolist(),
+        }
+
 
 class LQDiscountedDynamics(LinearQuadraticDynamics):
-    """The discounted problem: beta > 0."""
+    """Steer a linear diffusion at quadratic cost, discounted.
+
+    ## Description
+    `dX = (A X + B a) dt + (C X + D a + sigma) dW`, and the reward rate
+    `-(1/2 M x^2 + R x a + 1/2 N a^2 + P x + Q a)`, discounted at rate beta. With the defaults the action does
+    nothing but shake the state. The best policy with entropy is N(f1 x + f2, v), its value quadratic.
+    Coefficients may also be matrices: A, M [d, d], B [d, m], C [w, d, d], D [w, d, m], sigma [w, d] for w
+    Brownian motions (without the first axis for one), N [m, m], R [m, d], P [d], Q [m].
+
+    ## Action Space
+    `Box(-inf, inf, (m,), float32)`.
+
+    ## Observation Space
+    `Box` of d float32, unbounded: X.
+
+    ## Rewards
+    The reward rate at the start of the step times `dt`. `info` tells `t`, `dt`, `discount`, `reward_rate` and
+    `terminal_reward` (0).
+
+    ## Starting State
+    `x0`, or uniform within `x0_spread` of it; `options["x"]` of `reset` sets another.
+
+    ## Episode End
+    Never terminates. `gym.make` truncates after 1000 steps.
+
+    ## Arguments
+    `A` (-1), `B` (0), `C` (0), `D` (1), `M` (2), `N` (2), `Q` (2), `R` (1), `P` (1), `sigma` (0): numbers or
+    nested lists. `beta` (float, 1), positive; `dt` (float, .05); `x0` (float, 0) and `x0_spread` (float, 0).
+    `scheme`: "exact" (the default for d = 1 and C = 0, where it is known), or "euler" with `substeps` per dt.
+    `render_mode`: None, "rgb_array" or "human".
+
+    ## Ground truth
+    `true_optimum(temperature)`, `true_value(t, x, policy, temperature)`, `true_parameters("quadratic",
+    policy, temperature)`, for any coefficients with a finite value; `simulate(policy, n_paths, steps)`.
+
+    ## Version History
+    - v0: first version.
+    """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -119,7 +201,36 @@ class LQDiscountedDynamics(LinearQuadraticDynamics):
 
 
 class LQErgodicDynamics(LinearQuadraticDynamics):
-    """The problem of average rewards: beta = 0."""
+    """Steer a linear diffusion at quadratic cost, on average over time.
+
+    ## Description
+    The world of `prefrl/LQDiscounted-v0` with `beta = 0`: what counts is the average reward V, and J is the
+    value relative to it.
+
+    ## Action Space
+    `Box(-inf, inf, (m,), float32)`.
+
+    ## Observation Space
+    `Box` of d float32, unbounded: X.
+
+    ## Rewards
+    The reward rate at the start of the step times `dt`; `info` as in `prefrl/LQDiscounted-v0`.
+
+    ## Starting State
+    `x0`, or uniform within `x0_spread` of it; `options["x"]` of `reset` sets another.
+
+    ## Episode End
+    Never terminates. `gym.make` truncates after 1000 steps.
+
+    ## Arguments
+    Those of `prefrl/LQDiscounted-v0`, with `beta` 0.
+
+    ## Ground truth
+    As in `prefrl/LQDiscounted-v0`; `true_optimum(temperature)` also has the average rewards.
+
+    ## Version History
+    - v0: first version.
+    """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"beta": 0.0, **settings})
@@ -143,7 +254,37 @@ PLANE: dict[str, Any] = {
 
 
 class LQPlaneDynamics(LinearQuadraticDynamics):
-    """Two coordinates, discounted or (beta = 0) on average."""
+    """Steer a damped spring with a noisy force: linear-quadratic control in two dimensions.
+
+    ## Description
+    Position and velocity of a spring, `dx = v dt`, `dv = (-x - v + a) dt + .3 a dW_1 + .5 dW_2`, and the
+    reward rate `-(x^2 + v^2 / 2 + a^2 / 2 + x)`. The world of `prefrl/LQDiscounted-v0` with other defaults.
+
+    ## Action Space
+    `Box(-inf, inf, (m,), float32)`, m = 1 by default.
+
+    ## Observation Space
+    `Box` of d = 2 float32, unbounded: position and velocity.
+
+    ## Rewards
+    The reward rate at the start of the step times `dt`; `info` as in `prefrl/LQDiscounted-v0`.
+
+    ## Starting State
+    `x0`, or uniform within `x0_spread` of it; `options["x"]` of `reset` sets another.
+
+    ## Episode End
+    Never terminates. `gym.make` truncates after 1000 steps.
+
+    ## Arguments
+    Those of `prefrl/LQDiscounted-v0`; `beta` may be 0, for average rewards. Exact transitions are not known:
+    Euler's scheme.
+
+    ## Ground truth
+    As in `prefrl/LQDiscounted-v0`.
+
+    ## Version History
+    - v0: first version.
+    """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{**PLANE, **settings})
@@ -186,192 +327,3 @@ def coefficients(given: dict[str, Any], beta: float) -> LinearQuadratic:
         if not np.array_equal(fitted[name], fitted[name].T):
             raise ValueError(f"{name} is {fitted[name].tolist()}; it must be symmetric")
     return LinearQuadratic(**fitted, beta=beta)
-
-
-class LinearQuadraticFace:
-    """The truth about linear-quadratic control (mixin over a face)."""
-
-    diffusion: DiffusionDynamics
-
-    @property
-    def _problem(self) -> LinearQuadratic:
-        return self.diffusion.problem  # type: ignore[attr-defined,no-any-return]
-
-    def true_optimum(self, temperature: float = 0.1) -> LinearQuadraticOptimum:
-        """Return the best policy with entropy at a temperature (0: the best policy), and its value.
-
-        Raises:
-            ValueError: if there is none: the Riccati equation has no stabilising root, or N - D'k2 D is not
-                positive definite.
-        """
-        return self._problem.optimum(check_between("temperature", temperature, 0.0, math.inf, closed=True))
-
-    def true_value(
-        self, t: ArrayLike, x: ArrayLike, policy: LinearPolicy | None = None, temperature: float = 0.1
-    ) -> Floats:
-        """Return J(x) of a linear policy, whatever the time t; None: of the best one.
-
-        Args:
-            t: time; it plays no part.
-            x: states [..., d], or [...] where d = 1.
-            policy: a :class:`~prefrl.envs.diffusions.riccati.LinearPolicy`.
-            temperature: weight of the policy's entropy.
-
-        Raises:
-            ValueError: if the value is infinite: beta is too small for the policy.
-        """
-        value = self._problem.value(policy, temperature) if policy else self.true_optimum(temperature).value
-        places = np.asarray(x, dtype=np.float64)
-        if self.diffusion.dim == 1 and (places.ndim == 0 or places.shape[-1] != 1):
-            places = places[..., None]
-        return value(places) + 0.0 * np.asarray(t, dtype=np.float64)
-
-    def true_parameters(
-        self, family: str = "quadratic", policy: LinearPolicy | None = None, temperature: float = 0.1
-    ) -> dict[str, Any] | None:
-        """Return k0, k1, k2 of J = 1/2 x'k2 x + k1'x + k0 (beta = 0: V, k1, k2); None for other families.
-
-        Numbers for d = 1, else lists.
-        """
-        if family != "quadratic":
-            return None
-        value = self._problem.value(policy, temperature) if policy else self.true_optimum(temperature).value
-        single = self.diffusion.dim == 1
-        level = {"k0": value.k0} if value.V is None else {"V": value.V}
-        return {
-            **level,
-            "k1": float(value.k1[0]) if single else value.k1.tolist(),
-            "k2": float(value.k2[0, 0]) if single else value.k2.tolist(),
-        }
-
-
-class LQDiscountedEnv(LinearQuadraticFace, DiffusionEnv):
-    """Steer a linear diffusion at quadratic cost, discounted.
-
-    ## Description
-    `dX = (A X + B a) dt + (C X + D a + sigma) dW`, and the reward rate
-    `-(1/2 M x^2 + R x a + 1/2 N a^2 + P x + Q a)`, discounted at rate beta. With the defaults the action does
-    nothing but shake the state. The best policy with entropy is N(f1 x + f2, v), its value quadratic.
-    Coefficients may also be matrices: A, M [d, d], B [d, m], C [w, d, d], D [w, d, m], sigma [w, d] for w
-    Brownian motions (without the first axis for one), N [m, m], R [m, d], P [d], Q [m].
-
-    ## Action Space
-    `Box(-inf, inf, (m,), float32)`.
-
-    ## Observation Space
-    `Box` of d float32, unbounded: X.
-
-    ## Rewards
-    The reward rate at the start of the step times `dt`. `info` tells `t`, `dt`, `discount`, `reward_rate` and
-    `terminal_reward` (0).
-
-    ## Starting State
-    `x0`, or uniform within `x0_spread` of it; `options["x"]` of `reset` sets another.
-
-    ## Episode End
-    Never terminates. `gym.make` truncates after 1000 steps.
-
-    ## Arguments
-    `A` (-1), `B` (0), `C` (0), `D` (1), `M` (2), `N` (2), `Q` (2), `R` (1), `P` (1), `sigma` (0): numbers or
-    nested lists. `beta` (float, 1), positive; `dt` (float, .05); `x0` (float, 0) and `x0_spread` (float, 0).
-    `scheme`: "exact" (the default for d = 1 and C = 0, where it is known), or "euler" with `substeps` per dt.
-    `render_mode`: None, "rgb_array" or "human".
-
-    ## Ground truth
-    `true_optimum(temperature)`, `true_value(t, x, policy, temperature)`, `true_parameters("quadratic",
-    policy, temperature)`, for any coefficients with a finite value; `simulate(policy, n_paths, steps)`.
-
-    ## Version History
-    - v0: first version.
-    """
-
-    dynamics_class = LQDiscountedDynamics
-
-
-class LQDiscountedVectorEnv(LinearQuadraticFace, DiffusionVectorEnv):
-    """:class:`LQDiscountedEnv` for many rows at once."""
-
-    dynamics_class = LQDiscountedDynamics
-
-
-class LQErgodicEnv(LinearQuadraticFace, DiffusionEnv):
-    """Steer a linear diffusion at quadratic cost, on average over time.
-
-    ## Description
-    The world of `prefrl/LQDiscounted-v0` with `beta = 0`: what counts is the average reward V, and J is the
-    value relative to it.
-
-    ## Action Space
-    `Box(-inf, inf, (m,), float32)`.
-
-    ## Observation Space
-    `Box` of d float32, unbounded: X.
-
-    ## Rewards
-    The reward rate at the start of the step times `dt`; `info` as in `prefrl/LQDiscounted-v0`.
-
-    ## Starting State
-    `x0`, or uniform within `x0_spread` of it; `options["x"]` of `reset` sets another.
-
-    ## Episode End
-    Never terminates. `gym.make` truncates after 1000 steps.
-
-    ## Arguments
-    Those of `prefrl/LQDiscounted-v0`, with `beta` 0.
-
-    ## Ground truth
-    As in `prefrl/LQDiscounted-v0`; `true_optimum(temperature)` also has the average rewards.
-
-    ## Version History
-    - v0: first version.
-    """
-
-    dynamics_class = LQErgodicDynamics
-
-
-class LQErgodicVectorEnv(LinearQuadraticFace, DiffusionVectorEnv):
-    """:class:`LQErgodicEnv` for many rows at once."""
-
-    dynamics_class = LQErgodicDynamics
-
-
-class LQPlaneEnv(LinearQuadraticFace, DiffusionEnv):
-    """Steer a damped spring with a noisy force: linear-quadratic control in two dimensions.
-
-    ## Description
-    Position and velocity of a spring, `dx = v dt`, `dv = (-x - v + a) dt + .3 a dW_1 + .5 dW_2`, and the
-    reward rate `-(x^2 + v^2 / 2 + a^2 / 2 + x)`. The world of `prefrl/LQDiscounted-v0` with other defaults.
-
-    ## Action Space
-    `Box(-inf, inf, (m,), float32)`, m = 1 by default.
-
-    ## Observation Space
-    `Box` of d = 2 float32, unbounded: position and velocity.
-
-    ## Rewards
-    The reward rate at the start of the step times `dt`; `info` as in `prefrl/LQDiscounted-v0`.
-
-    ## Starting State
-    `x0`, or uniform within `x0_spread` of it; `options["x"]` of `reset` sets another.
-
-    ## Episode End
-    Never terminates. `gym.make` truncates after 1000 steps.
-
-    ## Arguments
-    Those of `prefrl/LQDiscounted-v0`; `beta` may be 0, for average rewards. Exact transitions are not known:
-    Euler's scheme.
-
-    ## Ground truth
-    As in `prefrl/LQDiscounted-v0`.
-
-    ## Version History
-    - v0: first version.
-    """
-
-    dynamics_class = LQPlaneDynamics
-
-
-class LQPlaneVectorEnv(LinearQuadraticFace, DiffusionVectorEnv):
-    """:class:`LQPlaneEnv` for many rows at once."""
-
-    dynamics_class = LQPlaneDynamics

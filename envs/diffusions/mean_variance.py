@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from prefrl.envs.core.backend import Array, Backend
 from prefrl.envs.core.checks import check_number
 
-from .dynamics import DiffusionDynamics, DiffusionEnv, DiffusionVectorEnv, Floats, Scheme, check_between
+from .dynamics import DiffusionDynamics, Floats, Scheme, check_between
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class MeanVariancePolicy:
 
 @dataclass(frozen=True)
 class MeanVarianceOptimum:
-    """The best exploratory investment at a temperature; see :meth:`MeanVarianceFace.true_optimum`."""
+    """The best exploratory investment at a temperature; see :meth:`MeanVarianceDynamics.true_optimum`."""
 
     policy: MeanVariancePolicy
     """Its parameters are phi1, phi2, phi3 and the multiplier w."""
@@ -54,7 +54,42 @@ class MeanVarianceOptimum:
 
 
 class MeanVarianceDynamics(DiffusionDynamics):
-    """dX = a ((mu - r) dt + sigma dW) in discounted wealth; see :class:`MeanVarianceEnv`."""
+    """Invest so that wealth at the horizon has mean z and little variance.
+
+    ## Description
+    Wealth X, discounted at the riskless rate r, of which a is held in a stock with drift mu and volatility
+    sigma: `dX = a ((mu - r) dt + sigma dW)`. Minimising Var X_T for E X_T = z is minimising `E (X_T - w)^2 -
+    (w - z)^2` for the right multiplier w, which an agent may learn by `w -= alpha (mean X_T - z)`.
+
+    ## Action Space
+    `Box(-inf, inf, (1,), float32)`: a, the discounted amount in the stock.
+
+    ## Observation Space
+    `Box` of 2 float32, unbounded: time and X.
+
+    ## Rewards
+    `-(X_T - w)^2 + (w - z)^2` in the last step, else 0. `info` tells `t`, `dt`, `discount`, `reward_rate` and
+    `terminal_reward`.
+
+    ## Starting State
+    x0, or uniform within `x0_spread` of it; `options["x"]` of `reset` sets another.
+
+    ## Episode End
+    Terminates at T.
+
+    ## Arguments
+    `mu` (float, .3), `sigma` (float, .2), `r` (float, .02), `x0` (float, 1), `x0_spread` (float, 0), `z`
+    (float, 1.4), `T` (float, 1), `dt` (float, 1/252), which divides T. `w` (float, None): the multiplier;
+    None: the one with which the best policy has mean z. `scheme` ("exact", or "euler" with `substeps` per
+    dt). `render_mode`: None, "rgb_array" or "human".
+
+    ## Ground truth
+    `true_optimum(temperature)`: policy, value, mean and variance of X_T; `true_value(t, x, temperature)`,
+    `true_parameters("mean_variance", temperature)`; `simulate(policy, n_paths)` draws paths on a device.
+
+    ## Version History
+    - v0: first version.
+    """
 
     exact = True
     span = (0.0, 2.5)
@@ -111,12 +146,6 @@ class MeanVarianceDynamics(DiffusionDynamics):
         w = self.w if w is None else w
         return (w - self.z) ** 2 - (x[..., 0] - w) ** 2
 
-
-class MeanVarianceFace:
-    """The truth about :class:`MeanVarianceEnv` (mixin over a face)."""
-
-    diffusion: DiffusionDynamics
-
     def true_optimum(self, temperature: float = 0.1) -> MeanVarianceOptimum:
         """Return the best exploratory policy for the environment's w, and what it comes to.
 
@@ -126,29 +155,29 @@ class MeanVarianceFace:
         Args:
             temperature: lam, weight of the policy's entropy, positive.
         """
-        env: Any = self.diffusion
+        assert self.T is not None
         lam = check_between("temperature", temperature, 0.0, math.inf)
-        rho, sigma, T, w = env.rho, env.sigma, env.T, env.w
+        rho, sigma, T, w = self.rho, self.sigma, self.T, self.w
         policy = MeanVariancePolicy(rho / sigma, math.log(lam / (2.0 * sigma**2)), rho**2, w, T)
         theta = (lam / 2.0 * (rho**2 * T - math.log(sigma**2 / (math.pi * lam))), -lam * rho**2 / 4.0, rho**2)
-        gap = w - float(env.x0[0])
+        gap = w - float(self.x0[0])
         # E (w - X_T) = (w - x0) e^{-rho^2 T}, E (w - X_T)^2 = (w - x0)^2 e^{-rho^2 T} + lam T / 2
         mean = w - gap * math.exp(-(rho**2) * T)
         # a start that is uniform within x0_spread adds its own variance to (w - x0)^2
         variance = gap**2 * math.exp(-(rho**2) * T) * -math.expm1(-(rho**2) * T) + lam * T / 2.0
-        variance += env.x0_spread**2 / 3.0 * math.exp(-(rho**2) * T)
+        variance += self.x0_spread**2 / 3.0 * math.exp(-(rho**2) * T)
         return MeanVarianceOptimum(policy, theta, mean, variance, lam * T / 2.0)
 
     def true_value(self, t: ArrayLike, x: ArrayLike, temperature: float = 0.1) -> Floats:
         """Return J = -V of the best policy, entropy included, in the shape that t and x broadcast to."""
-        env: Any = self.diffusion
+        assert self.T is not None
         theta1, theta2, theta3 = self.true_optimum(temperature).theta
         t = np.asarray(t, dtype=np.float64)
         cost = (
-            np.square(np.asarray(x, dtype=np.float64) - env.w) * np.exp(-theta3 * (env.T - t))
-            + theta2 * (t**2 - env.T**2)
-            + theta1 * (t - env.T)
-            - (env.w - env.z) ** 2
+            np.square(np.asarray(x, dtype=np.float64) - self.w) * np.exp(-theta3 * (self.T - t))
+            + theta2 * (t**2 - self.T**2)
+            + theta1 * (t - self.T)
+            - (self.w - self.z) ** 2
         )
         return np.asarray(-cost)
 
@@ -160,50 +189,3 @@ class MeanVarianceFace:
             return None
         theta = self.true_optimum(temperature).theta
         return {f"theta{i + 1}": value for i, value in enumerate(theta)}
-
-
-class MeanVarianceEnv(MeanVarianceFace, DiffusionEnv):
-    """Invest so that wealth at the horizon has mean z and little variance.
-
-    ## Description
-    Wealth X, discounted at the riskless rate r, of which a is held in a stock with drift mu and volatility
-    sigma: `dX = a ((mu - r) dt + sigma dW)`. Minimising Var X_T for E X_T = z is minimising `E (X_T - w)^2 -
-    (w - z)^2` for the right multiplier w, which an agent may learn by `w -= alpha (mean X_T - z)`.
-
-    ## Action Space
-    `Box(-inf, inf, (1,), float32)`: a, the discounted amount in the stock.
-
-    ## Observation Space
-    `Box` of 2 float32, unbounded: time and X.
-
-    ## Rewards
-    `-(X_T - w)^2 + (w - z)^2` in the last step, else 0. `info` tells `t`, `dt`, `discount`, `reward_rate` and
-    `terminal_reward`.
-
-    ## Starting State
-    x0, or uniform within `x0_spread` of it; `options["x"]` of `reset` sets another.
-
-    ## Episode End
-    Terminates at T.
-
-    ## Arguments
-    `mu` (float, .3), `sigma` (float, .2), `r` (float, .02), `x0` (float, 1), `x0_spread` (float, 0), `z`
-    (float, 1.4), `T` (float, 1), `dt` (float, 1/252), which divides T. `w` (float, None): the multiplier;
-    None: the one with which the best policy has mean z. `scheme` ("exact", or "euler" with `substeps` per
-    dt). `render_mode`: None, "rgb_array" or "human".
-
-    ## Ground truth
-    `true_optimum(temperature)`: policy, value, mean and variance of X_T; `true_value(t, x, temperature)`,
-    `true_parameters("mean_variance", temperature)`; `simulate(policy, n_paths)` draws paths on a device.
-
-    ## Version History
-    - v0: first version.
-    """
-
-    dynamics_class = MeanVarianceDynamics
-
-
-class MeanVarianceVectorEnv(MeanVarianceFace, DiffusionVectorEnv):
-    """:class:`MeanVarianceEnv` for many rows at once."""
-
-    dynamics_class = MeanVarianceDynamics

@@ -14,8 +14,6 @@ from prefrl.envs.core.checks import check_number
 
 from .dynamics import (
     DiffusionDynamics,
-    DiffusionEnv,
-    DiffusionVectorEnv,
     Floats,
     Scheme,
     check_between,
@@ -24,7 +22,42 @@ from .dynamics import (
 
 
 class OrnsteinUhlenbeckDynamics(DiffusionDynamics):
-    """dX = -k X dt + sigma dW, paid -q X^2; see :class:`OrnsteinUhlenbeckEnv`."""
+    """Watch an Ornstein-Uhlenbeck process that pays for staying near 0.
+
+    ## Description
+    `dX = -k X dt + sigma dW`, without end. With `beta > 0` its value is `J(x) = c0 + c1 x + c2 x^2`,
+    `c2 = -q / (beta + 2k)`, `c1 = 0`, `c0 = c2 sigma^2 / beta`; with `beta = 0` the average reward is
+    `V = c2 sigma^2`. In discrete time, with exact transitions, the fixed point of temporal differences is
+    `c2 = -q dt / (1 + beta dt - e^{-2k dt})`, off by O(dt).
+
+    ## Action Space
+    `Discrete(1)`: watch.
+
+    ## Observation Space
+    `Box` of 1 float32, unbounded: X.
+
+    ## Rewards
+    `-q X^2 dt`, X at the start of the step. `info` tells `t`, `dt`, `discount`, `reward_rate` and
+    `terminal_reward` (0).
+
+    ## Starting State
+    The stationary law N(0, sigma^2 / 2k); with `x0`, x0 or uniform within `x0_spread` of it; `options["x"]`
+    of `reset` sets another.
+
+    ## Episode End
+    Never terminates. `gym.make` truncates after 1000 steps.
+
+    ## Arguments
+    `k` (float, 1), `sigma` (float, 1), `beta` (float, 1), `q` (float, 1), with `beta > -2k`; `dt` (float,
+    .02); `x0` (float, None) and `x0_spread` (float, 0). `scheme` ("exact", or "euler" with `substeps` per
+    dt). `render_mode`: None, "rgb_array" or "human".
+
+    ## Ground truth
+    `true_value(t, x)`, `true_parameters()`; `simulate(None, n_paths, steps)` draws paths on a device.
+
+    ## Version History
+    - v0: first version.
+    """
 
     exact = True
     region = (-2.0, 2.0)
@@ -88,30 +121,18 @@ class OrnsteinUhlenbeckDynamics(DiffusionDynamics):
         """See :class:`DiffusionDynamics`: -q x^2."""
         return -self.q * x[:, 0] ** 2
 
-
-def integrated_exp(rate: float, time: float) -> float:
-    """Return int_0^time e^{rate s} ds."""
-    return math.expm1(rate * time) / rate if rate else time
-
-
-class OrnsteinUhlenbeckFace:
-    """The truth about :class:`OrnsteinUhlenbeckEnv` (mixin over a face)."""
-
-    diffusion: DiffusionDynamics
-
     def true_parameters(self, family: str = "quadratic") -> dict[str, float] | None:
         """Return c0, c1, c2 of J = c0 + c1 x + c2 x^2; with beta = 0 V, c1 and c2 of J = c1 x + c2 x^2.
 
         None for a family that has no parameters of its own to compare.
         """
-        ou: Any = self.diffusion
         if family != "quadratic":
             return None
-        c2 = -ou.q / (ou.beta + 2.0 * ou.k)
-        level = c2 * ou.sigma**2
-        if ou.beta == 0.0:
+        c2 = -self.q / (self.beta + 2.0 * self.k)
+        level = c2 * self.sigma**2
+        if self.beta == 0.0:
             return {"V": level, "c1": 0.0, "c2": c2}
-        return {"c0": level / ou.beta, "c1": 0.0, "c2": c2}
+        return {"c0": level / self.beta, "c1": 0.0, "c2": c2}
 
     def true_value(self, t: ArrayLike, x: ArrayLike) -> Floats:
         """Return J(x), whatever the time t, of the shape of t + x; for beta = 0 with J(0) = 0."""
@@ -121,48 +142,6 @@ class OrnsteinUhlenbeckFace:
         return np.asarray(known.get("c0", 0.0) + known["c2"] * place**2)
 
 
-class OrnsteinUhlenbeckEnv(OrnsteinUhlenbeckFace, DiffusionEnv):
-    """Watch an Ornstein-Uhlenbeck process that pays for staying near 0.
-
-    ## Description
-    `dX = -k X dt + sigma dW`, without end. With `beta > 0` its value is `J(x) = c0 + c1 x + c2 x^2`,
-    `c2 = -q / (beta + 2k)`, `c1 = 0`, `c0 = c2 sigma^2 / beta`; with `beta = 0` the average reward is
-    `V = c2 sigma^2`. In discrete time, with exact transitions, the fixed point of temporal differences is
-    `c2 = -q dt / (1 + beta dt - e^{-2k dt})`, off by O(dt).
-
-    ## Action Space
-    `Discrete(1)`: watch.
-
-    ## Observation Space
-    `Box` of 1 float32, unbounded: X.
-
-    ## Rewards
-    `-q X^2 dt`, X at the start of the step. `info` tells `t`, `dt`, `discount`, `reward_rate` and
-    `terminal_reward` (0).
-
-    ## Starting State
-    The stationary law N(0, sigma^2 / 2k); with `x0`, x0 or uniform within `x0_spread` of it; `options["x"]`
-    of `reset` sets another.
-
-    ## Episode End
-    Never terminates. `gym.make` truncates after 1000 steps.
-
-    ## Arguments
-    `k` (float, 1), `sigma` (float, 1), `beta` (float, 1), `q` (float, 1), with `beta > -2k`; `dt` (float,
-    .02); `x0` (float, None) and `x0_spread` (float, 0). `scheme` ("exact", or "euler" with `substeps` per
-    dt). `render_mode`: None, "rgb_array" or "human".
-
-    ## Ground truth
-    `true_value(t, x)`, `true_parameters()`; `simulate(None, n_paths, steps)` draws paths on a device.
-
-    ## Version History
-    - v0: first version.
-    """
-
-    dynamics_class = OrnsteinUhlenbeckDynamics
-
-
-class OrnsteinUhlenbeckVectorEnv(OrnsteinUhlenbeckFace, DiffusionVectorEnv):
-    """:class:`OrnsteinUhlenbeckEnv` for many rows at once."""
-
-    dynamics_class = OrnsteinUhlenbeckDynamics
+def integrated_exp(rate: float, time: float) -> float:
+    """Return int_0^time e^{rate s} ds."""
+    return math.expm1(rate * time) / rate if rate else time

@@ -6,39 +6,12 @@ import numpy as np
 
 from prefrl.envs.core.backend import Backend
 from prefrl.envs.core.checks import check_count, check_number
-from prefrl.envs.core.scalar import FamilyEnv
-from prefrl.envs.core.vector import FamilyVectorEnv
 from prefrl.envs.grids.grid import COIN, SHEEP
 
-from .tabular import HorizonModel, Outcome, TabularFace, TabularTask, board_coordinates, walk
+from .tabular import HorizonModel, Outcome, TabularTask, board_coordinates, walk
 
 
 class BudgetedCollectionDynamics(TabularTask):
-    """See :class:`BudgetedCollectionEnv`."""
-
-    def __init__(
-        self, budget: float = 12.0, horizon: int = 16, accident: float = 0.3, backend: Backend | None = None
-    ) -> None:
-        budget, p = check_number("budget", budget), check_number("accident", accident)
-        if not 0.0 <= p <= 1.0 or not np.isfinite(budget):
-            raise ValueError(f"budget is {budget} and accident {accident}; they must be finite, and "
-                             "accident lie in [0, 1]")  # fmt: skip
-        garden, mine = (0, 3), (3, 0)
-        entering = {
-            garden: (Outcome(1.0, (1.0, 0.0)),),
-            mine: (Outcome(1.0 - p, (3.0, -1.0)), Outcome(p, (3.0, -4.0))),
-        }
-        model = walk((4, 4), entering, (Outcome(1.0, (0.0, 0.0)),), start=(0, 0), weights=(1.0, 0.0),
-                     feature_names=("worth", "budget"))  # fmt: skip
-        cells = np.zeros((4, 4), dtype=np.int64)
-        cells[garden], cells[mine] = SHEEP, COIN
-        world = HorizonModel(model, check_count("horizon", horizon), np.zeros((16, 2)))
-        super().__init__(
-            world, board_coordinates((4, 4)), cells, backend=backend, initial_stock=(0.0, budget)
-        )
-
-
-class BudgetedCollectionEnv(TabularFace, FamilyEnv):
     """Collect as much as a budget allows.
 
     ## Description
@@ -73,10 +46,23 @@ class BudgetedCollectionEnv(TabularFace, FamilyEnv):
     - v0: first version.
     """
 
-    dynamics_class = BudgetedCollectionDynamics
-
-
-class BudgetedCollectionVectorEnv(TabularFace, FamilyVectorEnv):
-    """:class:`BudgetedCollectionEnv` for many rows at once; see ``FamilyVectorEnv``."""
-
-    dynamics_class = BudgetedCollectionDynamics
+    def __init__(
+        self, budget: float = 12.0, horizon: int = 16, accident: float = 0.3, backend: Backend | None = None
+    ) -> None:
+        budget, p = check_number("budget", budget), check_number("accident", accident)
+        if not 0.0 <= p <= 1.0 or not np.isfinite(budget):
+            raise ValueError(f"budget is {budget} and accident {accident}; they must be finite, and "
+                             "accident lie in [0, 1]")  # fmt: skip
+        garden, mine = (0, 3), (3, 0)
+        entering = {
+            garden: (Outcome(1.0, (1.0, 0.0)),),
+            mine: (Outcome(1.0 - p, (3.0, -1.0)), Outcome(p, (3.0, -4.0))),
+        }
+        model = walk((4, 4), entering, (Outcome(1.0, (0.0, 0.0)),), start=(0, 0), weights=(1.0, 0.0),
+                     feature_names=("worth", "budget"))  # fmt: skip
+        cells = np.zeros((4, 4), dtype=np.int64)
+        cells[garden], cells[mine] = SHEEP, COIN
+        world = HorizonModel(model, check_count("horizon", horizon), np.zeros((16, 2)))
+        super().__init__(
+            world, board_coordinates((4, 4)), cells, backend=backend, initial_stock=(0.0, budget)
+        )

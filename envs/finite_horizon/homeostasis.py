@@ -8,18 +8,49 @@ import numpy as np
 
 from prefrl.envs.core.backend import Backend
 from prefrl.envs.core.checks import check_count, check_number
-from prefrl.envs.core.scalar import FamilyEnv
-from prefrl.envs.core.vector import FamilyVectorEnv
 from prefrl.envs.grids.grid import COIN, HOUSE, SHEEP
 
-from .tabular import HorizonModel, Outcome, TabularFace, TabularTask, board_coordinates, walk
+from .tabular import HorizonModel, Outcome, TabularTask, board_coordinates, walk
 
 SOURCES = (((1, 0), HOUSE), ((1, 2), COIN), ((0, 1), SHEEP))
 """Where each variable is restored, and how that is drawn."""
 
 
 class HomeostasisDynamics(TabularTask):
-    """See :class:`HomeostasisEnv`."""
+    """Keep internal variables at their set-point while they drain.
+
+    ## Description
+    A board of 3 x 3 cells. In every step each internal variable drains by 1 with probability 1/2, unseen.
+    Entering a variable's source (middle left, middle right, with three variables also middle top) restores
+    it by 1 or 3, evenly; a move into the edge stays and enters the cell anew. The aim is to end at the
+    set-point: the deviation is the stock of a vector reward, and its norm what is to be small.
+
+    ## Action Space
+    `Discrete(4)`: 0 up, 1 down, 2 left, 3 right.
+
+    ## Observation Space
+    `Box(0, 1, (3,))`: row and column over their largest values, and the share of the horizon that is gone.
+
+    ## Rewards
+    `info["reward_vector"]`: the change of each variable. The reward itself is their sum.
+
+    ## Starting State
+    The middle, with the deviation `initial_deviation`.
+
+    ## Episode End
+    Terminates after `horizon` steps.
+
+    ## Arguments
+    `variables` (int, 2; or 3), `horizon` (int, 16), `drain` (float, 1/2), `meals` (two floats, (1, 3)),
+    `initial_deviation` (floats, 0), `render_mode`.
+
+    ## Ground truth
+    `horizon_model()`, `initial_stock`. The least mean Euclidean deviation at the end is 1.3805, and 3.5584
+    for policies that do not look at the stock.
+
+    ## Version History
+    - v0: first version.
+    """
 
     def __init__(
         self,
@@ -64,48 +95,3 @@ class HomeostasisDynamics(TabularTask):
             cells[cell] = code
         world = HorizonModel(model, check_count("horizon", horizon), np.zeros((9, variables)))
         super().__init__(world, board_coordinates((3, 3)), cells, backend=backend, initial_stock=deviation)
-
-
-class HomeostasisEnv(TabularFace, FamilyEnv):
-    """Keep internal variables at their set-point while they drain.
-
-    ## Description
-    A board of 3 x 3 cells. In every step each internal variable drains by 1 with probability 1/2, unseen.
-    Entering a variable's source (middle left, middle right, with three variables also middle top) restores
-    it by 1 or 3, evenly; a move into the edge stays and enters the cell anew. The aim is to end at the
-    set-point: the deviation is the stock of a vector reward, and its norm what is to be small.
-
-    ## Action Space
-    `Discrete(4)`: 0 up, 1 down, 2 left, 3 right.
-
-    ## Observation Space
-    `Box(0, 1, (3,))`: row and column over their largest values, and the share of the horizon that is gone.
-
-    ## Rewards
-    `info["reward_vector"]`: the change of each variable. The reward itself is their sum.
-
-    ## Starting State
-    The middle, with the deviation `initial_deviation`.
-
-    ## Episode End
-    Terminates after `horizon` steps.
-
-    ## Arguments
-    `variables` (int, 2; or 3), `horizon` (int, 16), `drain` (float, 1/2), `meals` (two floats, (1, 3)),
-    `initial_deviation` (floats, 0), `render_mode`.
-
-    ## Ground truth
-    `horizon_model()`, `initial_stock`. The least mean Euclidean deviation at the end is 1.3805, and 3.5584
-    for policies that do not look at the stock.
-
-    ## Version History
-    - v0: first version.
-    """
-
-    dynamics_class = HomeostasisDynamics
-
-
-class HomeostasisVectorEnv(TabularFace, FamilyVectorEnv):
-    """:class:`HomeostasisEnv` for many rows at once; see ``FamilyVectorEnv``."""
-
-    dynamics_class = HomeostasisDynamics

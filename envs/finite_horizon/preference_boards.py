@@ -6,31 +6,12 @@ import numpy as np
 
 from prefrl.envs.core.backend import Backend
 from prefrl.envs.core.checks import check_count
-from prefrl.envs.core.scalar import FamilyEnv
-from prefrl.envs.core.vector import FamilyVectorEnv
 from prefrl.envs.grids.grid import BRICKS, COIN, GOAL, SHEEP
 
-from .tabular import HorizonModel, Outcome, TabularFace, TabularTask, board_coordinates, walk
+from .tabular import HorizonModel, Outcome, TabularTask, board_coordinates, walk
 
 
 class ThreeGoalsDynamics(TabularTask):
-    """See :class:`ThreeGoalsEnv`."""
-
-    def __init__(self, horizon: int = 12, backend: Backend | None = None) -> None:
-        shape, goals = (4, 7), ((3, 0), (0, 3), (3, 6))
-        indicators = np.eye(3)
-        entering = {cell: (Outcome(1.0, (1.0, *indicators[i].tolist())),) for i, cell in enumerate(goals)}
-        model = walk(shape, entering, (Outcome(1.0, (0.0,) * 4),), start=(3, 3), terminal=frozenset(goals),
-                     weights=(1.0, 0.0, 0.0, 0.0),
-                     feature_names=("reward", "left", "top", "right"))  # fmt: skip
-        cells = np.zeros(shape, dtype=np.int64)
-        for cell, code in zip(goals, (COIN, GOAL, SHEEP), strict=True):
-            cells[cell] = code
-        world = HorizonModel(model, check_count("horizon", horizon), np.zeros((28, 4)))
-        super().__init__(world, board_coordinates(shape), cells, backend=backend)
-
-
-class ThreeGoalsEnv(TabularFace, FamilyEnv):
     """Reach one of three goals, all equally far; which of them is for preferences to say.
 
     ## Description
@@ -63,32 +44,21 @@ class ThreeGoalsEnv(TabularFace, FamilyEnv):
     - v0: first version.
     """
 
-    dynamics_class = ThreeGoalsDynamics
-
-
-class ThreeGoalsVectorEnv(TabularFace, FamilyVectorEnv):
-    """:class:`ThreeGoalsEnv` for many rows at once; see ``FamilyVectorEnv``."""
-
-    dynamics_class = ThreeGoalsDynamics
-
-
-class MeadowDynamics(TabularTask):
-    """See :class:`MeadowEnv`."""
-
-    def __init__(self, horizon: int = 16, backend: Backend | None = None) -> None:
-        shape = (4, 4)
-        meadow = [(row, column) for row in range(4) for column in (2, 3)]
-        entering = {cell: (Outcome(1.0, (1.0, 1.0)),) for cell in meadow}
-        model = walk(shape, entering, (Outcome(1.0, (0.0, 0.0)),), start=(0, 0), weights=(1.0, 0.0),
-                     feature_names=("worth", "in_meadow"))  # fmt: skip
+    def __init__(self, horizon: int = 12, backend: Backend | None = None) -> None:
+        shape, goals = (4, 7), ((3, 0), (0, 3), (3, 6))
+        indicators = np.eye(3)
+        entering = {cell: (Outcome(1.0, (1.0, *indicators[i].tolist())),) for i, cell in enumerate(goals)}
+        model = walk(shape, entering, (Outcome(1.0, (0.0,) * 4),), start=(3, 3), terminal=frozenset(goals),
+                     weights=(1.0, 0.0, 0.0, 0.0),
+                     feature_names=("reward", "left", "top", "right"))  # fmt: skip
         cells = np.zeros(shape, dtype=np.int64)
-        for cell in meadow:
-            cells[cell] = BRICKS
-        world = HorizonModel(model, check_count("horizon", horizon), np.zeros((16, 2)))
+        for cell, code in zip(goals, (COIN, GOAL, SHEEP), strict=True):
+            cells[cell] = code
+        world = HorizonModel(model, check_count("horizon", horizon), np.zeros((28, 4)))
         super().__init__(world, board_coordinates(shape), cells, backend=backend)
 
 
-class MeadowEnv(TabularFace, FamilyEnv):
+class MeadowDynamics(TabularTask):
     """Graze in a meadow, but not for too long.
 
     ## Description
@@ -122,10 +92,14 @@ class MeadowEnv(TabularFace, FamilyEnv):
     - v0: first version.
     """
 
-    dynamics_class = MeadowDynamics
-
-
-class MeadowVectorEnv(TabularFace, FamilyVectorEnv):
-    """:class:`MeadowEnv` for many rows at once; see ``FamilyVectorEnv``."""
-
-    dynamics_class = MeadowDynamics
+    def __init__(self, horizon: int = 16, backend: Backend | None = None) -> None:
+        shape = (4, 4)
+        meadow = [(row, column) for row in range(4) for column in (2, 3)]
+        entering = {cell: (Outcome(1.0, (1.0, 1.0)),) for cell in meadow}
+        model = walk(shape, entering, (Outcome(1.0, (0.0, 0.0)),), start=(0, 0), weights=(1.0, 0.0),
+                     feature_names=("worth", "in_meadow"))  # fmt: skip
+        cells = np.zeros(shape, dtype=np.int64)
+        for cell in meadow:
+            cells[cell] = BRICKS
+        world = HorizonModel(model, check_count("horizon", horizon), np.zeros((16, 2)))
+        super().__init__(world, board_coordinates(shape), cells, backend=backend)

@@ -6,49 +6,12 @@ import numpy as np
 
 from prefrl.envs.core.backend import Backend
 from prefrl.envs.core.checks import check_count, check_number
-from prefrl.envs.core.scalar import FamilyEnv
-from prefrl.envs.core.vector import FamilyVectorEnv
 from prefrl.envs.grids.grid import GOAL, ROADBLOCK
 
-from .tabular import HorizonModel, Outcome, TabularFace, TabularTask, walk
+from .tabular import HorizonModel, Outcome, TabularTask, walk
 
 
 class RiskyCliffDynamics(TabularTask):
-    """See :class:`RiskyCliffEnv`."""
-
-    def __init__(
-        self,
-        height: int = 3,
-        width: int = 5,
-        horizon: int = 16,
-        slip: float = 0.1,
-        fall: float = -12.0,
-        late: float = -4.0,
-        backend: Backend | None = None,
-    ) -> None:
-        shape = (check_count("height", height), check_count("width", width))
-        if height < 2 or width < 3:
-            raise ValueError(f"height is {height} and width {width}; they must be at least 2 and 3")
-        slip, fall, late = (
-            check_number(name, value) for name, value in (("slip", slip), ("fall", fall), ("late", late))
-        )
-        if not 0.0 <= slip < 1.0 or not np.isfinite([fall, late]).all():
-            raise ValueError(f"slip is {slip}, fall {fall} and late {late}; slip must lie in [0, 1), the "
-                             "others be finite")  # fmt: skip
-        bottom = height - 1
-        cliff, goal = [(bottom, column) for column in range(1, width - 1)], (bottom, width - 1)
-        entering = {cell: (Outcome(1.0, (fall,)),) for cell in cliff} | {goal: (Outcome(1.0, (0.0,)),)}
-        model = walk(shape, entering, (Outcome(1.0, (-1.0,)),), start=(bottom, 0),
-                     terminal=frozenset((*cliff, goal)), slip=slip, weights=(1.0,),
-                     feature_names=("reward",))  # fmt: skip
-        final = np.where(model.terminal, 0.0, late)[:, None]
-        cells = np.zeros(shape, dtype=np.int64)
-        cells[bottom, 1:-1], cells[goal] = ROADBLOCK, GOAL
-        world = HorizonModel(model, check_count("horizon", horizon), final)
-        super().__init__(world, np.eye(height * width), cells, backend=backend)
-
-
-class RiskyCliffEnv(TabularFace, FamilyEnv):
     """Walk to the goal before the deadline, along a cliff into which one may slip.
 
     ## Description
@@ -85,10 +48,33 @@ class RiskyCliffEnv(TabularFace, FamilyEnv):
     - v0: first version.
     """
 
-    dynamics_class = RiskyCliffDynamics
-
-
-class RiskyCliffVectorEnv(TabularFace, FamilyVectorEnv):
-    """:class:`RiskyCliffEnv` for many rows at once; see ``FamilyVectorEnv``."""
-
-    dynamics_class = RiskyCliffDynamics
+    def __init__(
+        self,
+        height: int = 3,
+        width: int = 5,
+        horizon: int = 16,
+        slip: float = 0.1,
+        fall: float = -12.0,
+        late: float = -4.0,
+        backend: Backend | None = None,
+    ) -> None:
+        shape = (check_count("height", height), check_count("width", width))
+        if height < 2 or width < 3:
+            raise ValueError(f"height is {height} and width {width}; they must be at least 2 and 3")
+        slip, fall, late = (
+            check_number(name, value) for name, value in (("slip", slip), ("fall", fall), ("late", late))
+        )
+        if not 0.0 <= slip < 1.0 or not np.isfinite([fall, late]).all():
+            raise ValueError(f"slip is {slip}, fall {fall} and late {late}; slip must lie in [0, 1), the "
+                             "others be finite")  # fmt: skip
+        bottom = height - 1
+        cliff, goal = [(bottom, column) for column in range(1, width - 1)], (bottom, width - 1)
+        entering = {cell: (Outcome(1.0, (fall,)),) for cell in cliff} | {goal: (Outcome(1.0, (0.0,)),)}
+        model = walk(shape, entering, (Outcome(1.0, (-1.0,)),), start=(bottom, 0),
+                     terminal=frozenset((*cliff, goal)), slip=slip, weights=(1.0,),
+                     feature_names=("reward",))  # fmt: skip
+        final = np.where(model.terminal, 0.0, late)[:, None]
+        cells = np.zeros(shape, dtype=np.int64)
+        cells[bottom, 1:-1], cells[goal] = ROADBLOCK, GOAL
+        world = HorizonModel(model, check_count("horizon", horizon), final)
+        super().__init__(world, np.eye(height * width), cells, backend=backend)

@@ -9,11 +9,9 @@ from numpy.typing import NDArray
 
 from prefrl.envs.core.backend import Backend
 from prefrl.envs.core.checks import check_count
-from prefrl.envs.core.scalar import FamilyEnv
-from prefrl.envs.core.vector import FamilyVectorEnv
 from prefrl.envs.grids.grid import GOAL, TabularModel
 
-from .tabular import HorizonModel, TabularFace, TabularTask
+from .tabular import HorizonModel, TabularTask
 
 
 def two_coins(horizon: int = 2) -> HorizonModel:
@@ -74,13 +72,6 @@ class _SmallDynamics(TabularTask):
 
 
 class TwoCoinsDynamics(_SmallDynamics):
-    """See :class:`TwoCoinsEnv`."""
-
-    def __init__(self, horizon: int = 2, backend: Backend | None = None) -> None:
-        super().__init__(two_coins(check_count("horizon", horizon)), backend)
-
-
-class TwoCoinsEnv(TabularFace, FamilyEnv):
     """Two steps in which CVaR needs memory.
 
     ## Description
@@ -114,28 +105,11 @@ class TwoCoinsEnv(TabularFace, FamilyEnv):
     - v0: first version.
     """
 
-    dynamics_class = TwoCoinsDynamics
-
-
-class TwoCoinsVectorEnv(TabularFace, FamilyVectorEnv):
-    """:class:`TwoCoinsEnv` for many rows at once; see ``FamilyVectorEnv``."""
-
-    dynamics_class = TwoCoinsDynamics
+    def __init__(self, horizon: int = 2, backend: Backend | None = None) -> None:
+        super().__init__(two_coins(check_count("horizon", horizon)), backend)
 
 
 class RandomMDPDynamics(_SmallDynamics):
-    """See :class:`RandomMDPEnv`."""
-
-    def __init__(
-        self, mdp_seed: int = 0, horizon: int = 3, states: int = 3, actions: int = 2,
-        backend: Backend | None = None,
-    ) -> None:  # fmt: skip
-        sizes = {"horizon": horizon, "states": states, "actions": actions}
-        horizon, states, actions = (check_count(name, size) for name, size in sizes.items())
-        super().__init__(random_mdp(mdp_seed, horizon, states=states, actions=actions), backend)
-
-
-class RandomMDPEnv(TabularFace, FamilyEnv):
     """An MDP drawn from a seed, small enough to enumerate every policy.
 
     ## Description
@@ -168,10 +142,10 @@ class RandomMDPEnv(TabularFace, FamilyEnv):
     - v0: first version.
     """
 
-    dynamics_class = RandomMDPDynamics
-
-
-class RandomMDPVectorEnv(TabularFace, FamilyVectorEnv):
-    """:class:`RandomMDPEnv` for many rows at once; see ``FamilyVectorEnv``."""
-
-    dynamics_class = RandomMDPDynamics
+    def __init__(
+        self, mdp_seed: int = 0, horizon: int = 3, states: int = 3, actions: int = 2,
+        backend: Backend | None = None,
+    ) -> None:  # fmt: skip
+        sizes = {"horizon": horizon, "states": states, "actions": actions}
+        horizon, states, actions = (check_count(name, size) for name, size in sizes.items())
+        super().__init__(random_mdp(mdp_seed, horizon, states=states, actions=actions), backend)

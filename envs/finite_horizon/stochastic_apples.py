@@ -6,39 +6,12 @@ import numpy as np
 
 from prefrl.envs.core.backend import Backend
 from prefrl.envs.core.checks import check_count, check_number
-from prefrl.envs.core.scalar import FamilyEnv
-from prefrl.envs.core.vector import FamilyVectorEnv
 from prefrl.envs.grids.grid import COIN, ROADBLOCK
 
-from .tabular import HorizonModel, Outcome, TabularFace, TabularTask, board_coordinates, walk
+from .tabular import HorizonModel, Outcome, TabularTask, board_coordinates, walk
 
 
 class StochasticApplesDynamics(TabularTask):
-    """See :class:`StochasticApplesEnv`."""
-
-    def __init__(
-        self, size: int = 4, horizon: int = 16, probability: float = 0.5, backend: Backend | None = None
-    ) -> None:
-        shape = (check_count("size", size), size)
-        if size < 2:
-            raise ValueError(f"size is {size}; it must be at least 2")
-        p = check_number("probability", probability)
-        if not 0.0 <= p <= 1.0:
-            raise ValueError(f"probability is {probability}; it must lie in [0, 1]")
-        good, bad = (0, size - 1), (size - 1, 0)
-        entering = {
-            cell: (Outcome(p, (reward,)), Outcome(1.0 - p, (0.0,)))
-            for cell, reward in ((good, 1.0), (bad, -1.0))
-        }
-        model = walk(shape, entering, (Outcome(1.0, (0.0,)),), start=(0, 0), weights=(1.0,),
-                     feature_names=("reward",))  # fmt: skip
-        cells = np.zeros(shape, dtype=np.int64)
-        cells[good], cells[bad] = COIN, ROADBLOCK
-        world = HorizonModel(model, check_count("horizon", horizon), np.zeros((size * size, 1)))
-        super().__init__(world, board_coordinates(shape), cells, backend=backend)
-
-
-class StochasticApplesEnv(TabularFace, FamilyEnv):
     """Collect apples that may or may not be there.
 
     ## Description
@@ -74,10 +47,23 @@ class StochasticApplesEnv(TabularFace, FamilyEnv):
     - v0: first version.
     """
 
-    dynamics_class = StochasticApplesDynamics
-
-
-class StochasticApplesVectorEnv(TabularFace, FamilyVectorEnv):
-    """:class:`StochasticApplesEnv` for many rows at once; see ``FamilyVectorEnv``."""
-
-    dynamics_class = StochasticApplesDynamics
+    def __init__(
+        self, size: int = 4, horizon: int = 16, probability: float = 0.5, backend: Backend | None = None
+    ) -> None:
+        shape = (check_count("size", size), size)
+        if size < 2:
+            raise ValueError(f"size is {size}; it must be at least 2")
+        p = check_number("probability", probability)
+        if not 0.0 <= p <= 1.0:
+            raise ValueError(f"probability is {probability}; it must lie in [0, 1]")
+        good, bad = (0, size - 1), (size - 1, 0)
+        entering = {
+            cell: (Outcome(p, (reward,)), Outcome(1.0 - p, (0.0,)))
+            for cell, reward in ((good, 1.0), (bad, -1.0))
+        }
+        model = walk(shape, entering, (Outcome(1.0, (0.0,)),), start=(0, 0), weights=(1.0,),
+                     feature_names=("reward",))  # fmt: skip
+        cells = np.zeros(shape, dtype=np.int64)
+        cells[good], cells[bad] = COIN, ROADBLOCK
+        world = HorizonModel(model, check_count("horizon", horizon), np.zeros((size * size, 1)))
+        super().__init__(world, board_coordinates(shape), cells, backend=backend)

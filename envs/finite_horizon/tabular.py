@@ -137,6 +137,7 @@ class TabularTask(Dynamics):
         self.cells = cells
         self._board: NDArray[np.uint8] | None = None
         self.initial_stock = initial_stock
+        """[k] where a stock of the vector rewards starts; None where rewards are numbers."""
         model = world.model
         num_states, self._num_actions, self._num_outcomes = model.successors.shape
         self.single_observation_space = gym.spaces.Box(0.0, 1.0, (coordinates.shape[1] + 1,))
@@ -196,6 +197,20 @@ class TabularTask(Dynamics):
             return {}
         return {"reward_vector": self.xp.asarray(state["earned"], copy=True)}
 
+    def tabular_model(self) -> TabularModel:
+        """Return the exact MDP of one step, with its features and weights."""
+        return self.world.model
+
+    def horizon_model(self) -> HorizonModel:
+        """Return the exact MDP with its horizon, and what is paid there."""
+        return self.world
+
+    def observations(self, time: int) -> NDArray[np.float32]:
+        """Return what is observed [S, d + 1] in each state at a time."""
+        coordinates = np.asarray(self.xp.asarray(self._coordinates), dtype=np.float32)
+        gone = np.full((len(coordinates), 1), check_time(time, self.world.horizon), dtype=np.float32)
+        return np.concatenate([coordinates, gone], axis=1)
+
     def draw(self, state: State, index: int, last_action: Any) -> NDArray[np.uint8]:
         """See :meth:`Dynamics.draw`: the board with the vehicle, and below it the time that is gone."""
         from prefrl.envs.rendering.boards import draw_board, draw_vehicle
@@ -209,32 +224,6 @@ class TabularTask(Dynamics):
         gone = min(1.0, int(state["time"][index]) / self.world.horizon)
         bar[2:, : round(gone * board.shape[1])] = TIME_COLOUR
         return np.concatenate([board, bar])
-
-
-class TabularFace:
-    """What every face of a tabular task offers beside stepping (mixin; needs ``self.dynamics``)."""
-
-    dynamics: Any
-
-    def tabular_model(self) -> TabularModel:
-        """Return the exact MDP of one step, with its features and weights."""
-        return self.dynamics.world.model  # type: ignore[no-any-return]
-
-    def horizon_model(self) -> HorizonModel:
-        """Return the exact MDP with its horizon, and what is paid there."""
-        return self.dynamics.world  # type: ignore[no-any-return]
-
-    @property
-    def initial_stock(self) -> tuple[float, ...] | None:
-        """Where a stock of the vector rewards starts; None where rewards are numbers."""
-        return self.dynamics.initial_stock  # type: ignore[no-any-return]
-
-    def observations(self, time: int) -> NDArray[np.float32]:
-        """Return what is observed [S, d + 1] in each state at a time."""
-        dynamics = self.dynamics
-        coordinates = np.asarray(dynamics.backend.xp.asarray(dynamics._coordinates), dtype=np.float32)
-        gone = np.full((len(coordinates), 1), check_time(time, dynamics.world.horizon), dtype=np.float32)
-        return np.concatenate([coordinates, gone], axis=1)
 
 
 def check_time(time: int, horizon: int) -> float:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from prefrl.envs.core.backend import Backend
-from prefrl.envs.core.scalar import ScalarEnv
-from prefrl.envs.core.vector import BatchedEnv
 
-from .grid import GridDynamics, GridFace
+from .grid import GridDynamics
 
 BOARD = np.array(
     [
@@ -35,13 +31,6 @@ BOARD.flags.writeable = WEIGHTS.flags.writeable = False  # every environment rea
 
 
 class DeliveryDynamics(GridDynamics):
-    """The delivery board as batched dynamics."""
-
-    def __init__(self, backend: Backend | None = None) -> None:
-        super().__init__(BOARD, WEIGHTS, backend=backend)
-
-
-class DeliveryEnv(GridFace, ScalarEnv):
     """Drive a van to the drop-off without meeting a sheep.
 
     ## Description
@@ -88,12 +77,5 @@ class DeliveryEnv(GridFace, ScalarEnv):
       published data differs in one entry, bumping into the house right of cell (6, 0).
     """
 
-    def __init__(self, render_mode: str | None = None) -> None:
-        super().__init__(DeliveryDynamics(), render_mode)
-
-
-class DeliveryVectorEnv(GridFace, BatchedEnv):
-    """:class:`DeliveryEnv` for many rows at once; arguments as in ``BatchedEnv``."""
-
-    def __init__(self, num_envs: int = 1, *, backend: Backend | None = None, **kwargs: Any) -> None:
-        super().__init__(DeliveryDynamics(backend), num_envs, **kwargs)
+    def __init__(self, backend: Backend | None = None) -> None:
+        super().__init__(BOARD, WEIGHTS, backend=backend)

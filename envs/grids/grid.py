@@ -257,7 +257,7 @@ class GridDynamics(Dynamics):
         backend: Backend | None = None,
     ) -> None:
         super().__init__(backend)
-        self.cells = cells = _check_cells(cells)
+        self._cells = cells = _check_cells(cells)
         self.model = model = grid_model(cells, weights, sheep_lottery=sheep_lottery)
         num_states, self._num_actions, self._num_outcomes = model.successors.shape
         self.single_observation_space = gym.spaces.Discrete(num_states)
@@ -304,13 +304,13 @@ class GridDynamics(Dynamics):
             row, col = (operator.index(value) for value in cell)
         except (TypeError, ValueError):
             raise ValueError(f"cell is {cell!r}; it must be a pair of whole numbers (row, column)") from None
-        height, width = self.cells.shape
+        height, width = self._cells.shape
         if not (0 <= row < height and 0 <= col < width):
             raise ValueError(f"cell ({row}, {col}) is outside the {height} x {width} grid")
         state = int(row * width + col)
         if self.model.terminal[state]:
             raise ValueError(
-                f"cell ({row}, {col}) is a {CELL_NAMES[self.cells[row, col]]}: no episode starts there"
+                f"cell ({row}, {col}) is a {CELL_NAMES[self._cells[row, col]]}: no episode starts there"
             )
         return state
 
@@ -326,6 +326,23 @@ class GridDynamics(Dynamics):
             pair = pair * self._num_outcomes + self.xp.sum(self.xp.astype(drawn, pair.dtype), axis=1)
         next_state = self._successors[pair]
         return {"state": next_state}, self._rewards[pair], self._terminal[next_state]
+
+    @property
+    def cells(self) -> NDArray[np.int64]:
+        """[height, width] cell codes."""
+        return self._cells.copy()
+
+    def tabular_model(self) -> TabularModel:
+        """Return the exact MDP with its features and true weights."""
+        return self.model
+
+    def true_value(self, policy: NDArray[np.float64], gamma: float = 0.999) -> NDArray[np.float64]:
+        """Return V [S] of a policy [S, A] under the true reward."""
+        return self.model.true_value(policy, gamma)
+
+    def optimal_value(self, gamma: float = 0.999) -> NDArray[np.float64]:
+        """Return V* [S] under the true reward."""
+        return self.model.optimal_value(gamma)
 
     def features(self, obs: Any, actions: Any, next_obs: Any) -> NDArray[np.float64]:
         """Return phi(s, a, s') of transitions [...] as [..., F]; ValueError for one that cannot happen."""
@@ -348,34 +365,7 @@ class GridDynamics(Dynamics):
         from prefrl.envs.rendering.boards import draw_board, draw_vehicle
 
         if self._board is None:
-            self._board = draw_board(self.cells)
-        row, col = divmod(int(self._cell_of_state[int(state["state"][index])]), self.cells.shape[1])
+            self._board = draw_board(self._cells)
+        row, col = divmod(int(self._cell_of_state[int(state["state"][index])]), self._cells.shape[1])
         heading = 3 if last_action is None else int(last_action)
         return draw_vehicle(self._board, row, col, heading=heading)
-
-
-class GridFace:
-    """What every face of a grid world offers beside stepping (mixin; needs ``self.dynamics``)."""
-
-    dynamics: Any
-
-    @property
-    def cells(self) -> NDArray[np.int64]:
-        """[height, width] cell codes."""
-        return self.dynamics.cells.copy()  # type: ignore[no-any-return]
-
-    def tabular_model(self) -> TabularModel:
-        """Return the exact MDP with its features and true weights."""
-        return self.dynamics.model  # type: ignore[no-any-return]
-
-    def features(self, obs: Any, actions: Any, next_obs: Any) -> NDArray[np.float64]:
-        """Return the reward features phi(s, a, s') [..., F] of transitions."""
-        return self.dynamics.features(obs, actions, next_obs)  # type: ignore[no-any-return]
-
-    def true_value(self, policy: NDArray[np.float64], gamma: float = 0.999) -> NDArray[np.float64]:
-        """Return V [S] of a policy [S, A] under the true reward."""
-        return self.tabular_model().true_value(policy, gamma)
-
-    def optimal_value(self, gamma: float = 0.999) -> NDArray[np.float64]:
-        """Return V* [S] under the true reward."""
-        return self.tabular_model().optimal_value(gamma)

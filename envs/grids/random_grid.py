@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from prefrl.envs.core.backend import Backend
-from prefrl.envs.core.scalar import ScalarEnv
-from prefrl.envs.core.vector import BatchedEnv
 
-from .grid import COIN, GOAL, ROADBLOCK, SHEEP, GridDynamics, GridFace
+from .grid import COIN, GOAL, ROADBLOCK, SHEEP, GridDynamics
 
 
 def generate_grid(layout_seed: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -65,33 +61,6 @@ def _scatter(rng: np.random.Generator, size: int, counts: dict[int, int]) -> NDA
 
 
 class RandomGridDynamics(GridDynamics):
-    """One random grid as batched dynamics; see :class:`RandomGridEnv`.
-
-    Args:
-        layout_seed: which grid of the family.
-        stochastic: the family of 5 x 5 grids with sheep lotteries.
-        win_reward: reward of a sheep that wins (stochastic family only).
-        backend: where the arrays live.
-    """
-
-    def __init__(
-        self,
-        layout_seed: int = 0,
-        stochastic: bool = False,
-        win_reward: float = 100.0,
-        backend: Backend | None = None,
-    ) -> None:
-        if isinstance(layout_seed, bool) or not isinstance(layout_seed, (int, np.integer)) or layout_seed < 0:
-            raise ValueError(f"layout_seed is {layout_seed!r}; it must be a whole number, not negative")
-        if not isinstance(stochastic, (bool, np.bool_)):  # any text would be true, "False" as well
-            raise ValueError(f"stochastic is {stochastic!r}; it must be True or False")
-        if not isinstance(win_reward, (int, float, np.number)) or not np.isfinite(win_reward):
-            raise ValueError(f"win_reward is {win_reward!r}; it must be a finite number")
-        layout = generate_lottery_grid(layout_seed, win_reward) if stochastic else generate_grid(layout_seed)
-        super().__init__(*layout, sheep_lottery=stochastic, backend=backend)
-
-
-class RandomGridEnv(GridFace, ScalarEnv):
     """A grid world drawn from a seed, for studies over many MDPs.
 
     ## Description
@@ -133,23 +102,13 @@ class RandomGridEnv(GridFace, ScalarEnv):
         layout_seed: int = 0,
         stochastic: bool = False,
         win_reward: float = 100.0,
-        render_mode: str | None = None,
-    ) -> None:
-        super().__init__(RandomGridDynamics(layout_seed, stochastic, win_reward), render_mode)
-
-
-class RandomGridVectorEnv(GridFace, BatchedEnv):
-    """:class:`RandomGridEnv` for many rows of the same grid; see ``prefrl.envs.core.vector.BatchedEnv``."""
-
-    def __init__(
-        self,
-        num_envs: int = 1,
-        *,
-        layout_seed: int = 0,
-        stochastic: bool = False,
-        win_reward: float = 100.0,
         backend: Backend | None = None,
-        **kwargs: Any,
     ) -> None:
-        dynamics = RandomGridDynamics(layout_seed, stochastic, win_reward, backend)
-        super().__init__(dynamics, num_envs, **kwargs)
+        if isinstance(layout_seed, bool) or not isinstance(layout_seed, (int, np.integer)) or layout_seed < 0:
+            raise ValueError(f"layout_seed is {layout_seed!r}; it must be a whole number, not negative")
+        if not isinstance(stochastic, (bool, np.bool_)):  # any text would be true, "False" as well
+            raise ValueError(f"stochastic is {stochastic!r}; it must be True or False")
+        if not isinstance(win_reward, (int, float, np.number)) or not np.isfinite(win_reward):
+            raise ValueError(f"win_reward is {win_reward!r}; it must be a finite number")
+        layout = generate_lottery_grid(layout_seed, win_reward) if stochastic else generate_grid(layout_seed)
+        super().__init__(*layout, sheep_lottery=stochastic, backend=backend)

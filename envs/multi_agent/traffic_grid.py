@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from prefrl.envs.core.backend import Array, Backend, Noise, Random, State
 from prefrl.envs.core.checks import check_count, check_number, reject_unknown_options
 from prefrl.envs.core.dynamics import Dynamics
-from prefrl.envs.core.scalar import FamilyEnv
-from prefrl.envs.core.vector import FamilyVectorEnv
 
 APPROACHES = ("north", "south", "west", "east")
 """Where vehicles come from, in the order of all arrays with an axis of 4."""
@@ -64,9 +62,50 @@ def routes(rows: int, columns: int) -> tuple[NDArray[np.int64], NDArray[np.float
 
 
 class TrafficGridDynamics(Dynamics):
-    """Queues at crossings as batched dynamics; see :class:`TrafficGridEnv`. K crossings, row by row."""
+    """Switch the lights of a grid of crossings.
+
+    ## Description
+    2 to 16 crossings of two streets each, in rows and columns; a step is 5 s. Vehicles come in at the edge,
+    wait in a queue, and at green two of each approach drive on, one in a step in which the lights change. 60
+    % go straight on, 20 % turn to each side; they queue at the next crossing or leave the grid. Several
+    things are wanted at once - short queues, short waits, steady lights - and nobody says what they weigh.
+
+    ## Action Space
+    `MultiBinary(K)`: for each crossing, row by row, 0: green for north and south, 1: for west and east. With
+    `prefrl.envs.AgentsAsRows` every crossing is a row of its own with `Discrete(2)`.
+
+    ## Observation Space
+    `Box` of 11 numbers for each crossing: vehicles waiting from north, south, west and east (in tens), their
+    mean waiting time (in minutes), which street is green (two indicators), and steps since the lights changed
+    (in tens).
+
+    ## Rewards
+    Minus the mean number of vehicles waiting at a crossing. `info["factors"]` are six factors, means over the
+    crossings: vehicles waiting, their mean waiting time in s, switches of the lights, vehicles let through,
+    the longest queue, vehicles held at red; `info["agent_factors"]` are those of each crossing.
+
+    ## Starting State
+    0 to 3 vehicles on every approach, green for north and south.
+
+    ## Episode End
+    Never terminates. `gym.make` truncates after 100 steps.
+
+    ## Arguments
+    `rows`, `columns` (int, 2): 2 to 16 crossings; `rate` (float, 0.35): probability of a vehicle on each
+    approach from outside, per step; `imbalance` (float, 0.5): how much less there is from west and east;
+    `render_mode`.
+
+    ## Version History
+    - v0: first version.
+    """
 
     endless = True
+
+    factor_names, factor_signs = FACTOR_NAMES, FACTOR_SIGNS
+    """[6] what the factors are called, and whether more of each is better (1) or worse (-1)."""
+
+    agent_observation_space = gym.spaces.Box(0.0, np.inf, (OBSERVED,))
+    agent_action_space = gym.spaces.Discrete(2)
 
     def __init__(
         self,
@@ -78,7 +117,7 @@ class TrafficGridDynamics(Dynamics):
     ) -> None:
         super().__init__(backend)
         self.rows, self.columns = check_count("rows", rows), check_count("columns", columns)
-        self.crossings = k = rows * columns
+        self.num_agents = k = self.rows * self.columns
         if not 2 <= k <= 16:
             raise ValueError(f"rows is {rows} and columns {columns}; there must be 2 to 16 intersections")
         rate, imbalance = check_number("rate", rate), check_number("imbalance", imbalance)
@@ -96,8 +135,8 @@ class TrafficGridDynamics(Dynamics):
 
     def _entries(self) -> NDArray[np.float64]:
         """Return [K, 4] 1 for approaches that come from outside the grid."""
-        entries = np.zeros((self.crossings, 4))
-        for crossing, approach in np.ndindex(self.crossings, 4):
+        entries = np.zeros((self.num_agents, 4))
+        for crossing, approach in np.ndindex(self.num_agents, 4):
             row, column = divmod(crossing, self.columns)
             r, c = row - HEADING[approach][0], column - HEADING[approach][1]
             entries[crossing, approach] = not (0 <= r < self.rows and 0 <= c < self.columns)
@@ -105,13 +144,13 @@ class TrafficGridDynamics(Dynamics):
 
     def reset_noise(self, rng: Random, n: int) -> Noise:
         """See :meth:`Dynamics.reset_noise`."""
-        return {"queue": rng.uniform(n, self.crossings, 4)}
+        return {"queue": rng.uniform(n, self.num_agents, 4)}
 
     def step_noise(self, rng: Random, n: int) -> Noise:
         """See :meth:`Dynamics.step_noise`: arrivals, and where each vehicle that may leave turns."""
         return {
-            "arrivals": rng.uniform(n, self.crossings, 4),
-            "turns": rng.uniform(n, self.crossings, 4, GREEN_FLOW),
+            "arrivals": rng.uniform(n, self.num_agents, 4),
+            "turns": rng.uniform(n, self.num_agents, 4, GREEN_FLOW),
         }
 
     def initial(self, noise: Noise, options: Mapping[str, Any] | None = None) -> State:
@@ -136,7 +175,7 @@ class TrafficGridDynamics(Dynamics):
         return flat if self.backend.on_device else flat.astype(np.float32)
 
     def local_observations(self, state: State) -> Array:
-        """Return what each crossing observes [n, K, 11]; see :class:`TrafficGridEnv`."""
+        """Return what each crossing observes [n, K, 11]; see :class:`TrafficGridDynamics`."""
         xp, real = self.xp, self.backend.float_dtype
         mean_wait = state["waited"] / xp.maximum(state["queue"], xp.ones_like(state["queue"]))
         east_west = xp.astype(state["east_west"], real)[..., None]
@@ -203,67 +242,3 @@ class TrafficGridDynamics(Dynamics):
         queue = np.asarray(state["queue"][index], dtype=np.float64).reshape(self.rows, self.columns, 4)
         lights = np.asarray(state["east_west"][index]).reshape(self.rows, self.columns)
         return draw_traffic(queue, lights.astype(bool))
-
-
-class _TrafficFace:
-    """What every face of a traffic grid tells of its factors and its agents (mixin; needs ``dynamics``)."""
-
-    dynamics: Any
-
-    factor_names = FACTOR_NAMES
-    factor_signs = FACTOR_SIGNS
-
-    @property
-    def num_agents(self) -> int:
-        """K, the crossings."""
-        return int(self.dynamics.crossings)
-
-    agent_observation_space = gym.spaces.Box(0.0, np.inf, (OBSERVED,))
-    agent_action_space = gym.spaces.Discrete(2)
-
-
-class TrafficGridEnv(_TrafficFace, FamilyEnv):
-    """Switch the lights of a grid of crossings.
-
-    ## Description
-    2 to 16 crossings of two streets each, in rows and columns; a step is 5 s. Vehicles come in at the edge,
-    wait in a queue, and at green two of each approach drive on, one in a step in which the lights change. 60
-    % go straight on, 20 % turn to each side; they queue at the next crossing or leave the grid. Several
-    things are wanted at once - short queues, short waits, steady lights - and nobody says what they weigh.
-
-    ## Action Space
-    `MultiBinary(K)`: for each crossing, row by row, 0: green for north and south, 1: for west and east. With
-    `prefrl.envs.AgentsAsRows` every crossing is a row of its own with `Discrete(2)`.
-
-    ## Observation Space
-    `Box` of 11 numbers for each crossing: vehicles waiting from north, south, west and east (in tens), their
-    mean waiting time (in minutes), which street is green (two indicators), and steps since the lights changed
-    (in tens).
-
-    ## Rewards
-    Minus the mean number of vehicles waiting at a crossing. `info["factors"]` are six factors, means over the
-    crossings: vehicles waiting, their mean waiting time in s, switches of the lights, vehicles let through,
-    the longest queue, vehicles held at red; `info["agent_factors"]` are those of each crossing.
-
-    ## Starting State
-    0 to 3 vehicles on every approach, green for north and south.
-
-    ## Episode End
-    Never terminates. `gym.make` truncates after 100 steps.
-
-    ## Arguments
-    `rows`, `columns` (int, 2): 2 to 16 crossings; `rate` (float, 0.35): probability of a vehicle on each
-    approach from outside, per step; `imbalance` (float, 0.5): how much less there is from west and east;
-    `render_mode`.
-
-    ## Version History
-    - v0: first version.
-    """
-
-    dynamics_class = TrafficGridDynamics
-
-
-class TrafficGridVectorEnv(_TrafficFace, FamilyVectorEnv):
-    """:class:`TrafficGridEnv` for many rows at once; see ``FamilyVectorEnv``."""
-
-    dynamics_class = TrafficGridDynamics

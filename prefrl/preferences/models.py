@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from prefrl.config import Positive, Settings
 from prefrl.data import Segments
 from prefrl.functional.preferences import preferences as F
 
@@ -70,21 +71,17 @@ def valuate(segments: Segments, rewards: Tensor, state_value: Tensor, action_val
 
 
 @dataclass(frozen=True)
-class PreferenceModel(ABC):
+class PreferenceModel(Settings, ABC):
     """Base of the models: a score per segment, and logistic noise.
 
     Raises:
         ValueError: unless ``scale`` is positive.
     """
 
-    scale: float = 1.0
+    scale: Positive = 1.0
     """Factor of the score difference in the log-odds: 1 / temperature."""
     uniform_logit: float | None = None
     """With e = logistic of it, a share e of answers is uniform; None: no such answers."""
-
-    def __post_init__(self) -> None:
-        if not self.scale > 0:
-            raise ValueError(f"scale is {self.scale}; it must be positive")
 
     @abstractmethod
     def score(self, valuation: Valuation) -> Tensor:

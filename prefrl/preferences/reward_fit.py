@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
+from prefrl.config import Bounds, Count, Length, NonNegative, Positive, Settings
 from prefrl.data import Preferences, seeded_generator
 from prefrl.functional.preferences.logistic import logistic_regression
 from prefrl.functional.preferences.preferences import preference_cross_entropy, weighted_mean
@@ -26,7 +27,7 @@ from prefrl.tabular import (
 
 
 @dataclass(frozen=True)
-class RegretConfig:
+class RegretConfig(Settings):
     """Settings of :class:`RewardFit`; the defaults of the paper's delivery study where it has them."""
 
     preference_model: Literal["regret", "partial-return"] = "regret"
@@ -37,31 +38,31 @@ class RegretConfig:
     transition of the environment is uncertain, as the paper does."""
     reward: Literal["linear", "neural"] = "linear"
     """Linear in the environment's features, or (partial return only) a network of them."""
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: tuple[Count, ...] = (64, 64)
     """Hidden layers of the neural reward."""
-    gamma: float = 0.999
+    gamma: Annotated[float, Bounds(low=0, high=1, below=True)] = 0.999
     """Discount of values and planning, per step; segments themselves are not discounted."""
-    learning_rate: float = 2.0
+    learning_rate: Positive = 2.0
     """Adam's, for the linear reward (released settings: 0.5 and 2), per step."""
-    neural_learning_rate: float = 3e-3
+    neural_learning_rate: Positive = 3e-3
     """Adam's, for the neural reward, per step."""
-    steps_per_update: int = 50
+    steps_per_update: Count = 50
     """Optimiser steps of one ``update()`` call."""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """Score differences are divided by it (1 in the newer released code, 0.1 in the older)."""
     uniform_response: bool = False
     """Fit the share of uniformly random answers too (then partial return is fitted by Adam as well)."""
-    ridge: float = 1e-10
+    ridge: NonNegative = 1e-10
     """Penalty ridge / 2 |w|^2 of the convex fit. The likelihood alone has no maximum where data are
     separable (nobody ever prefers the sheep): this small, it lets such weights grow and only ends them."""
-    gpi_temperature: float = 1e-3
+    gpi_temperature: NonNegative = 1e-3
     """T of soft generalised policy improvement, in units of return; 0 takes the maximum."""
-    policy_entries: tuple[float, ...] = (-1.0, 50.0, -50.0, 1.0, -1.0, -2.0)
+    policy_entries: Annotated[tuple[float, ...], Length(1)] = (-1.0, 50.0, -50.0, 1.0, -1.0, -2.0)
     """A reward weight of a policy of the set is drawn from these (delivery domain's; the study of random
     MDPs draws from 50, -50, 1, -1, -2, 0, -10, 10, 5)."""
-    max_duplicates: int = 100
+    max_duplicates: Count = 100
     """Draws that brought no new policy after which the set is complete."""
-    max_policies: int = 1_000
+    max_policies: Count = 1_000
     """Size at which the set is complete anyway."""
     exclude_true_policy: bool = True
     """Whether the policy that is optimal under the true reward is kept out of the set."""
@@ -73,15 +74,8 @@ class RegretConfig:
     """Plan in the learned function, or act greedily on it as an advantage: what a partial-return model fitted
     to regret preferences learns (Knox et al. 2023, arXiv 2310.02456)."""
 
-    def __post_init__(self) -> None:
-        for name in ("preference_model", "regret_form", "reward", "interpretation"):
-            allowed = get_args(get_type_hints(type(self))[name])
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {list(allowed)}")
-        for name in ("hidden", "policy_entries"):  # JSON has no tuples
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not 0.0 <= self.gamma < 1.0:
-            raise ValueError(f"gamma is {self.gamma}; it must lie in [0, 1)")
+    def check(self) -> None:
+        """Refuse rewards that the preference model cannot learn."""
         if self.reward == "neural" and self.preference_model == "regret":
             raise ValueError(
                 "reward is 'neural'; the regret model needs a linear reward, since it values policies "
@@ -91,12 +85,6 @@ class RegretConfig:
             raise ValueError("interpretation is 'advantage'; the regret model learns a reward")
         if self.absorbing and self.reward == "linear":
             raise ValueError("absorbing is True; for a linear reward absorbing steps change nothing")
-        for name in ("learning_rate", "neural_learning_rate", "steps_per_update", "temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
-        for name in ("ridge", "gpi_temperature"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
 
 
 def network_output(network: StackedMLP, parameters: Mapping[str, Tensor], features: Tensor) -> Tensor:

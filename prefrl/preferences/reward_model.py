@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prefrl.config import Count, Positive, Settings, Sizes
 from prefrl.data import Preferences, Segments, concatenate_segments, map_obs, seeded_generator
 from prefrl.data.files.spaces import space_from_json, space_to_json
 from prefrl.data.files.tensor_file import read_tensor_file, write_tensor_file
@@ -38,17 +39,17 @@ SCALE_SAMPLE = 16_384
 
 
 @dataclass(frozen=True)
-class RewardModelConfig:
+class RewardModelConfig(Settings):
     """Settings of :class:`RewardModel`.
 
     Raises:
         ValueError: if a number is out of range, or the model would look at nothing.
     """
 
-    members: int = 3
+    members: Count = 3
     """Networks of the ensemble (PEBBLE: 3)."""
 
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: Sizes = (64, 64)
     """Sizes of the hidden layers (PEBBLE: three of 256; HERON: two of 256)."""
 
     use_obs: bool = True
@@ -63,13 +64,13 @@ class RewardModelConfig:
     use_features: bool = False
     """Whether it may depend on the segments' features (for HERON: the factors)."""
 
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Adam's step size."""
 
-    batch_size: int = 32
+    batch_size: Count = 32
     """Comparisons of a gradient step."""
 
-    epochs: int = 20
+    epochs: Count = 20
     """Passes over the comparisons in a fit."""
 
     bootstrap: bool = True
@@ -84,22 +85,14 @@ class RewardModelConfig:
     their mean too ("standard": not where episodes end early, which would become worth seeking or fearing),
     or as they are."""
 
-    conv_filters: int = 16
+    conv_filters: Count = 16
     """Filters of the first convolution, where observations have a picture."""
 
-    def __post_init__(self) -> None:
-        for name in ("members", "batch_size", "epochs", "conv_filters"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not self.learning_rate > 0.0:
-            raise ValueError(f"learning_rate is {self.learning_rate}; it must be positive")
+    def check(self) -> None:
+        """Refuse a model without inputs."""
         if not (self.use_obs or self.use_actions or self.use_next_obs or self.use_features):
             raise ValueError("the reward model would look at nothing; set one of use_obs, use_actions, "
                              "use_next_obs, use_features")  # fmt: skip
-        if self.normalize_rewards not in ("scale", "standard", "none"):
-            raise ValueError(f"normalize_rewards is {self.normalize_rewards!r}; it must be 'scale', "
-                             "'standard' or 'none'")  # fmt: skip
-        object.__setattr__(self, "hidden", tuple(self.hidden))
 
 
 class RewardModel:

@@ -6,13 +6,13 @@ The kinds follow B-Pref (Lee et al. 2021, arXiv 2111.03026, section 4), over any
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from prefrl.config import Bounds, NonNegative, PositiveShare, Settings, Share
 from prefrl.data import seeded_generator
 from prefrl.functional.preferences.preferences import partial_return
 
@@ -20,7 +20,7 @@ from .models import PartialReturn, StepwiseModel, Valuation
 
 
 @dataclass(frozen=True)
-class Teacher:
+class Teacher(Settings):
     """Answers comparisons; the defaults are a noiseless teacher who judges by partial return.
 
     Raises:
@@ -29,36 +29,17 @@ class Teacher:
 
     model: StepwiseModel = field(default_factory=PartialReturn)
     """What the teacher judges by; its scale and its uniform answers apply where labels are drawn."""
-    temperature: float = 0.0
+    temperature: NonNegative = 0.0
     """0: always the segment with the larger score. Otherwise labels are drawn, with the score difference
     divided by it (1 in newer, 0.1 in older releases of the published studies)."""
-    tie_margin: float = 1e-6
+    tie_margin: NonNegative = 1e-6
     """Scores that differ by at most this are a tie, label 0.5."""
-    mistake_rate: float = 0.0
+    mistake_rate: Share = 0.0
     """Probability that a label (other than a tie) is turned round."""
-    skip_below: float | None = None
+    skip_below: Annotated[float, Bounds(infinite=True)] | None = None
     """No answer where neither segment's score exceeds this; None: every comparison is answered."""
-    myopia: float = 1.0
+    myopia: PositiveShare = 1.0
     """Weight of a step against the one after it: below 1 the teacher remembers the end best."""
-
-    def __post_init__(self) -> None:
-        ranges = {
-            "temperature": self.temperature >= 0.0,
-            "tie_margin": self.tie_margin >= 0.0,
-            "mistake_rate": 0.0 <= self.mistake_rate <= 1.0,
-            "skip_below": self.skip_below is None or not math.isnan(self.skip_below),
-            "myopia": 0.0 < self.myopia <= 1.0,
-        }
-        allowed = {
-            "mistake_rate": "lie in [0, 1]",
-            "skip_below": "be a number or None",
-            "myopia": "lie in (0, 1]",
-        }
-        for name, good in ranges.items():
-            if not good:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}; it must {allowed.get(name, 'not be negative')}"
-                )
 
     def score(self, valuation: Valuation) -> Tensor:
         """Return the teacher's score [N] of each segment."""

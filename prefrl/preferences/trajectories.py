@@ -12,10 +12,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from prefrl.config import Bounds, Natural, NonNegative, Settings, Share
 from prefrl.functional.preferences.games import check_preference_matrix
 
 
@@ -61,18 +63,14 @@ class TrajectoryPreference(ABC):
 
 
 @dataclass(frozen=True)
-class MaxReturn(TrajectoryPreference):
+class MaxReturn(Settings, TrajectoryPreference):
     """The larger return is preferred: P = sign(G - G'), or with a temperature tanh((G - G') / (2 tau)).
 
     (tanh(x / 2) = 2 logistic(x) - 1.)
     """
 
-    temperature: float = 0.0
+    temperature: NonNegative = 0.0
     """tau, in units of the return."""
-
-    def __post_init__(self) -> None:
-        if not self.temperature >= 0.0:
-            raise ValueError(f"temperature is {self.temperature}; it must not be negative")
 
     def summarize(self, trajectory: Trajectory) -> Tensor:
         """See :class:`TrajectoryPreference`: the return."""
@@ -85,18 +83,17 @@ class MaxReturn(TrajectoryPreference):
 
 
 @dataclass(frozen=True)
-class Noisy(TrajectoryPreference):
+class Noisy(Settings, TrajectoryPreference):
     """Another preference, answered wrongly now and then: each answer is turned round with probability eps."""
 
     of: TrajectoryPreference
     """The preference without noise."""
 
-    flip: float = 0.2
+    flip: Annotated[float, Bounds(low=0, high=0.5, below=True)] = 0.2
     """eps, in [0, 1/2)."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.flip < 0.5:
-            raise ValueError(f"flip is {self.flip}; it must lie in [0, 0.5)")
+        super().__post_init__()
         object.__setattr__(self, "info_keys", self.of.info_keys)
 
     def summarize(self, trajectory: Trajectory) -> Tensor:
@@ -111,7 +108,7 @@ class Noisy(TrajectoryPreference):
 
 
 @dataclass(frozen=True, eq=False)
-class ByOption(TrajectoryPreference):
+class ByOption(Settings, TrajectoryPreference):
     """A trajectory counts as one of K options, and a matrix says which options beat which.
 
     The option is told by the environment's ``info["reward_vector"]``: K columns of it count, over the
@@ -121,12 +118,13 @@ class ByOption(TrajectoryPreference):
     matrix: Tensor
     """[K, K] preference matrix, see ``prefrl.functional.preferences.games``."""
 
-    first_column: int = 1
+    first_column: Natural = 1
     """Where the options' columns begin in the reward vector."""
 
     info_keys = ("reward_vector",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         k = len(self.matrix)
         whole = torch.zeros(k + 1, k + 1, dtype=torch.float64)
         whole[:k, :k] = check_preference_matrix(self.matrix)
@@ -149,7 +147,7 @@ class ByOption(TrajectoryPreference):
 
 
 @dataclass(frozen=True)
-class WithinBudget(TrajectoryPreference):
+class WithinBudget(Settings, TrajectoryPreference):
     """Return counts only for trajectories that spend at most a share of their steps in a region.
 
     One within the budget is preferred to one beyond it; of two within, the larger return; of two beyond, the
@@ -157,17 +155,13 @@ class WithinBudget(TrajectoryPreference):
     steps means the same: what one step more in the region is worth depends on how many there were.
     """
 
-    share: float = 0.5
+    share: Share = 0.5
     """Largest share of steps in the region."""
 
     column: int = 1
     """The region's column of the reward vector."""
 
     info_keys = ("reward_vector",)
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.share <= 1.0:
-            raise ValueError(f"share is {self.share}; it must lie in [0, 1]")
 
     def summarize(self, trajectory: Trajectory) -> Tensor:
         """See :class:`TrajectoryPreference`: the return, and the share of steps in the region."""

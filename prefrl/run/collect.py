@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+from collections.abc import Sequence
+from typing import Any
 
 import gymnasium as gym
 import torch
 from torch import Tensor
 
-from prefrl.agents.base import Agent
 from prefrl.data import TransitionDataset, Transitions, seeded_generator
 from prefrl.data.datasets import space_dtype
 
-from .stepping import Stepper
+from .stepping import Listener, Policy, Stepper
 
 _COLUMNS = ("obs", "actions", "rewards", "next_obs", "terminations", "truncations", "mask")
-
-
-class Policy(Protocol):
-    """What acts: every agent of prefrl, and anything else with these two."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-
-    def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
-        """Return actions [n, ...] for observations [n, ...], both on the device."""
 
 
 def collect_transitions(
@@ -69,64 +58,57 @@ def collect_transitions(
         raise ValueError(f"epsilon is {epsilon}; it must be a probability")
     if agent is None and epsilon < 1.0:
         raise ValueError(f"agent is None and epsilon {epsilon}; without an agent epsilon must be 1")
-    recorder = _Recorder(agent, env, epsilon, seed)
-    stepper = Stepper(cast(Agent, recorder))
+    spaces = _spaces(env, agent)
+    policy = _EpsilonUniform(agent, spaces[1], epsilon, seed)
+    record = _Record()
+    stepper = Stepper(env, policy, record, seed=seed, deterministic=True)
     stepper.reset()
-    while (missing := num_transitions - recorder.count()) > 0:
+    while (missing := num_transitions - record.count()) > 0:
         for _ in range(-(-missing // stepper.num_envs)):
             stepper.step()
     spec = getattr(env, "spec", None)
     return TransitionDataset.from_transitions(
-        **_in_episodes(recorder, num_transitions),
-        observation_space=recorder.observation_space,
-        action_space=recorder.action_space,
+        **_in_episodes(record.steps, num_transitions, *spaces),
+        observation_space=spaces[0],
+        action_space=spaces[1],
         env_id=spec.id if env_id is None and spec is not None else env_id,
     )
 
 
-class _Recorder:
-    """Stands where the loop has its agent: acts like one, and keeps what it is shown."""
+def _spaces(env: Any, agent: Policy | None) -> tuple[Any, Any]:
+    """Return the spaces of single observations and actions, which data sets and the agent must take."""
+    found = []
+    for name in ("observation_space", "action_space"):
+        here = getattr(env, f"single_{name}", None) or getattr(env, name)
+        if not isinstance(here, (gym.spaces.Discrete, gym.spaces.Box)):
+            raise TypeError(f"env has the {name} {here}; allowed are Discrete and Box spaces")
+        known = getattr(agent, name, here)
+        if known != here:
+            raise ValueError(f"the agent's {name} is {known}; the environment's is {here}")
+        found.append(here)
+    return found[0], found[1]
 
-    num_timesteps = 0
-    info_keys = ()
 
-    def __init__(self, agent: Policy | None, env: Any, epsilon: float, seed: int) -> None:
-        self.agent, self.env, self.epsilon, self.seed = agent, env, epsilon, seed
-        self.device = torch.device("cpu") if agent is None else agent.device
-        self.observation_space = getattr(env, "single_observation_space", None) or env.observation_space
-        self.action_space = getattr(env, "single_action_space", None) or env.action_space
-        for name in ("observation_space", "action_space"):
-            here = getattr(self, name)
-            if not isinstance(here, (gym.spaces.Discrete, gym.spaces.Box)):
-                raise TypeError(f"env has the {name} {here}; allowed are Discrete and Box spaces")
-            known = getattr(agent, name, here)
-            if known != here:
-                raise ValueError(f"the agent's {name} is {known}; the environment's is {here}")
-        if epsilon > 0.0:
-            self._check_bounded()
-        self.generator = seeded_generator(seed, "uniform actions of a data set")
-        self.steps: list[Transitions] = []
+class _EpsilonUniform:
+    """Acts as a policy does, but with probability epsilon uniformly."""
 
-    def restarted(self) -> None:
-        """Take note of a reset: there is one, before the first step."""
-
-    def _check_bounded(self) -> None:
-        space = self.action_space
-        if isinstance(space, gym.spaces.Box) and not (
+    def __init__(self, policy: Policy | None, space: Any, epsilon: float, seed: int) -> None:
+        bounded = not isinstance(space, gym.spaces.Box) or (
             space_dtype(space).is_floating_point and space.is_bounded("both")
-        ):
+        )
+        if epsilon > 0.0 and not bounded:
             raise ValueError(
-                f"epsilon is {self.epsilon}, but the action space {space} has no uniform actions; "
+                f"epsilon is {epsilon}, but the action space {space} has no uniform actions; "
                 "it must be Discrete, or a bounded Box of floats"
             )
+        self.policy, self.space, self.epsilon = policy, space, epsilon
+        self.device = torch.device("cpu") if policy is None else policy.device
+        self.generator = seeded_generator(seed, "uniform actions of a data set")
 
-    def get_env(self) -> Any:
-        return self.env
-
-    def act(self, obs: Tensor) -> Tensor:
-        if self.agent is None:
+    def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
+        if self.policy is None:
             return self._uniform(len(obs)).to(self.device)
-        actions = self.agent.act(obs, deterministic=True)
+        actions = self.policy.act(obs, deterministic=deterministic)
         if self.epsilon == 0.0:
             return actions
         uniform = self._uniform(len(obs)).to(actions)
@@ -135,13 +117,20 @@ class _Recorder:
         return torch.where(chosen, uniform, actions)
 
     def _uniform(self, count: int) -> Tensor:
-        space = self.action_space
+        space = self.space
         if isinstance(space, gym.spaces.Discrete):
             drawn = torch.randint(int(space.n), (count,), generator=self.generator)
             return drawn + int(space.start)
         low, high = torch.from_numpy(space.low), torch.from_numpy(space.high)
         unit = torch.rand((count, *low.shape), generator=self.generator, dtype=low.dtype)
         return torch.lerp(low.expand_as(unit), high.expand_as(unit), unit)
+
+
+class _Record(Listener):
+    """Keeps all steps."""
+
+    def __init__(self) -> None:
+        self.steps: list[Transitions] = []
 
     def observe(self, transitions: Transitions) -> None:
         self.steps.append(transitions)
@@ -150,9 +139,11 @@ class _Recorder:
         return int(torch.stack([step.mask for step in self.steps]).sum()) if self.steps else 0
 
 
-def _in_episodes(recorder: _Recorder, num_transitions: int) -> dict[str, Tensor]:
+def _in_episodes(
+    steps: Sequence[Transitions], num_transitions: int, observation_space: Any, action_space: Any
+) -> dict[str, Tensor]:
     """Return the fields of the first transitions, row after row of the environment, and where rows end."""
-    columns = {name: torch.stack([getattr(step, name) for step in recorder.steps]).cpu() for name in _COLUMNS}
+    columns = {name: torch.stack([getattr(step, name) for step in steps]).cpu() for name in _COLUMNS}
     mask = columns.pop("mask")
     kept = mask & (mask.flatten().cumsum(0).reshape(mask.shape) <= num_transitions)
     ends = torch.zeros_like(kept)
@@ -161,11 +152,11 @@ def _in_episodes(recorder: _Recorder, num_transitions: int) -> dict[str, Tensor]
     ends[last[rows], rows] = True
     columns["ends"] = ends
     by_row = {name: values.transpose(0, 1)[kept.T] for name, values in columns.items()}
-    obs_dtype = space_dtype(recorder.observation_space)
+    obs_dtype = space_dtype(observation_space)
     return {
         **by_row,
         "obs": by_row["obs"].to(obs_dtype),
         "next_obs": by_row["next_obs"].to(obs_dtype),
-        "actions": by_row["actions"].to(space_dtype(recorder.action_space)),
+        "actions": by_row["actions"].to(space_dtype(action_space)),
         "rewards": by_row["rewards"].to(torch.float32),
     }

@@ -1,11 +1,9 @@
-"""What the recipes share: their environments, and the agent of a finished run."""
+"""Environments as recipes and command lines name them: an id and arguments NAME=VALUE."""
 
 from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -13,9 +11,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 import prefrl.envs
-from prefrl.agents.base import Agent, read_agent_file, taking_over
 from prefrl.data.devices import resolve_device
-from prefrl.run.folder import RunFolder
 
 PYTHON_VALUES = {"True": True, "False": False, "None": None}
 """What people write who think of Python, where JSON has true, false and null."""
@@ -116,41 +112,3 @@ def _unsuitable(env_id: str, env_args: tuple[str, ...], error: Exception) -> Val
     reason = str(error).split("\n", 1)[0]
     problem = f"env_args {list(env_args)} do not suit {env_id}" if env_args else f"{env_id} cannot be made"
     return ValueError(f"{problem}: {reason}")
-
-
-@contextmanager
-def small_networks() -> Iterator[None]:
-    """Settle torch for small networks on the CPU: one thread, and denormal numbers are 0.
-
-    More threads make small products slower; Adam's moments of idle weights become denormal numbers, which
-    processors are slow with.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
-        torch.set_num_threads(threads)
-
-
-def restore(agent: Agent, folder: RunFolder) -> None:
-    """Put an agent in the state of a run's checkpoint or, where that was deleted, of its ``agent.pt``.
-
-    Raises:
-        FileNotFoundError: if there is neither yet.
-        ValueError: if it is damaged, or another agent's.
-    """
-    checkpoint, saved = folder.load_checkpoint(), folder.path / "agent.pt"
-    if checkpoint is None and saved.exists():
-        header, state = read_agent_file(saved)
-        with taking_over(saved, f"state of this run's {type(agent).__name__}"):
-            agent.num_timesteps = header["num_timesteps"]
-            agent.load_state_dict(state)
-        return
-    if checkpoint is None:
-        raise FileNotFoundError(f"{folder.path} holds no checkpoint yet; run `prefrl resume {folder.path}`")
-    with taking_over(folder.checkpoint_path, f"state of this run's {type(agent).__name__}"):
-        agent.num_timesteps = int(checkpoint["num_timesteps"])
-        agent.load_state_dict(checkpoint["agent"])

@@ -36,7 +36,7 @@ from prefrl.data.files.atomic import atomic_path
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .logger import make_logger
-from .recipes import RECIPES
+from .settings import FORMAT, as_now
 
 MADE = ("versions.json", "git.diff", "config.json")
 """What a new run folder holds; the last one makes it a run."""
@@ -78,8 +78,7 @@ class RunFolder:
         """
         target = Path(path)
         if target.is_dir() and any(target.iterdir()):
-            resume = f", or go on with `prefrl resume {target}`" if _can_be_resumed(target) else ""
-            raise FileExistsError(f"the folder {target} is not empty: choose another --out{resume}")
+            raise FileExistsError(f"the folder {target} is not empty: choose another --out")
         if target.exists() and not target.is_dir():
             raise FileExistsError(f"{target} is a file: choose another --out")
         if target.is_dir():  # it may be the working directory or a mount, which cannot be replaced
@@ -114,7 +113,11 @@ class RunFolder:
         config = read_json(target / "config.json")
         if not isinstance(config.get("recipe"), str) or not isinstance(config.get("config"), dict):
             raise ValueError(f'{target / "config.json"} must hold {{"recipe": NAME, "config": {{...}}}}')
-        return cls(target, config, quiet=quiet)
+        try:
+            settings = as_now(config["config"], config.get("format"))
+        except ValueError as error:
+            raise ValueError(f"{target / 'config.json'}: {error}") from error
+        return cls(target, {"recipe": config["recipe"], "config": settings}, quiet=quiet)
 
     def discard_if_unused(self) -> None:
         """Delete the folder if it holds nothing but what :meth:`create` wrote."""
@@ -152,20 +155,12 @@ def _fill(folder: Path, config: Mapping[str, Any]) -> None:
     write_json(folder / "versions.json", versions(commit, untracked))
     if diff is not None:
         (folder / "git.diff").write_bytes(diff)
-    write_json(folder / "config.json", config)
+    write_json(folder / "config.json", {**config, "format": FORMAT})
 
 
 def _unlink(folder: Path, names: Iterable[str]) -> None:
     for name in names:
         (folder / name).unlink(missing_ok=True)
-
-
-def _can_be_resumed(folder: Path) -> bool:
-    """Whether a folder is the run of a recipe; that of a study is not."""
-    try:
-        return read_json(folder / "config.json").get("recipe") in RECIPES
-    except (OSError, ValueError, TypeError):
-        return False
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prefrl.config import from_json, to_json
 from prefrl.data.files.atomic import remove_stale_temporaries
 from prefrl.run.lock import claimed
 
-from .evaluate import evaluate
-from .folder import RunFolder, write_json
-from .recipes import Recipe, load_recipe
+from .evaluate import MAX_STEPS, evaluate
+from .folder import RunFolder, read_json, write_json
+from .recipes import RECIPES, load_recipe
+
+if TYPE_CHECKING:
+    from .recipes.base import Recipe
 
 
 def train(
@@ -34,13 +38,26 @@ def train(
     if out is None:
         out = Path("runs") / f"{name}-{recipe.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     config = {"recipe": name, "config": to_json(recipe)}
-    folder = RunFolder.create(out, config, quiet=quiet)
+    try:
+        folder = RunFolder.create(out, config, quiet=quiet)
+    except FileExistsError as error:
+        if not _can_be_resumed(out):
+            raise
+        raise FileExistsError(f"{error}, or go on with `prefrl resume {out}`") from None
     with claimed(folder.path):
         try:
             return _finish(recipe, folder, resume=False, progress_bar=progress_bar)
         except Exception:
             folder.discard_if_unused()  # settings that were refused must not block it for better ones
             raise
+
+
+def _can_be_resumed(folder: Path) -> bool:
+    """Whether a folder is the run of a recipe; that of a study is not."""
+    try:
+        return read_json(folder / "config.json").get("recipe") in RECIPES
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def resume(run: Path, *, progress_bar: bool = False, quiet: bool = False, patience: float = 0.0) -> Path:
@@ -91,16 +108,17 @@ def _finish(recipe: Recipe, folder: RunFolder, *, resume: bool, progress_bar: bo
     return path
 
 
-def evaluate_run(run: Path, *, episodes: int = 100, seed: int = 0) -> Path:
+def evaluate_run(run: Path, *, episodes: int = 100, seed: int = 0, max_steps: int = MAX_STEPS) -> Path:
     """Evaluate the agent of a run's checkpoint; write, print and return ``evaluation.json``.
 
     Raises:
         FileNotFoundError: if there is no run folder ``run``, or no checkpoint in it.
-        ValueError: if its files are damaged, or ``episodes`` is not positive.
+        ValueError: if its files are damaged, ``episodes`` is not positive, or an episode is not over after
+            ``max_steps`` steps.
     """
     folder = RunFolder.open(run)
     agent, env = open_recipe(folder).evaluation(folder)
-    evaluation = evaluate(agent, env, episodes=episodes, seed=seed)
+    evaluation = evaluate(agent, env, episodes=episodes, seed=seed, max_steps=max_steps)
     path = folder.path / "evaluation.json"
     write_json(path, {**evaluation, "seed": seed, "num_timesteps": agent.num_timesteps})
     print(path)

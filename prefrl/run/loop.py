@@ -120,7 +120,7 @@ class Loop:
         self.evaluations: list[dict[str, float]] = []
         self.evaluation_seconds = 0.0
         self._callback = as_callback(callback)
-        self._stepper = Stepper(agent) if agent.steps_env else None
+        self._stepper = Stepper.of_agent(agent) if agent.steps_env else None
         self._metrics = Metrics()
         checkpoint = folder.load_checkpoint() if folder is not None and resume else None
         self._since = agent.num_timesteps if resume else None
@@ -129,7 +129,7 @@ class Loop:
                 self._load_state_dict(checkpoint)
             self._since = agent.num_timesteps
         elif self._stepper is not None:
-            self._stepper.reset()
+            self._stepper.reset(agent.num_timesteps)
 
     def run(self) -> None:
         """Train until the target is reached or a callback returns False."""
@@ -284,7 +284,7 @@ class Loop:
         self.evaluation_seconds = float(state["evaluation_seconds"])
         self.agent.load_state_dict(state["agent"])
         if self._stepper is not None:
-            self._stepper.load_state_dict(state["stepper"])
+            self._stepper.load_state_dict(state["stepper"], self.agent.num_timesteps)
         self._metrics.load_state_dict(state["metrics"], self.agent.device)
         set_global_rng_state(state["rng"])
 

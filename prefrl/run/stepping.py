@@ -1,4 +1,4 @@
-"""Stepping an agent's environment, whatever its face, and keeping account of the episodes."""
+"""Stepping an environment, whatever its face, and keeping account of the episodes."""
 
 from __future__ import annotations
 
@@ -22,38 +22,87 @@ EPISODE_WINDOW = 100
 """Episodes that ``rollout/ep_rew_mean`` and ``rollout/ep_len_mean`` are the means of, as in SB3."""
 
 
+class Policy(Protocol):
+    """What acts: every agent of prefrl, and anything else with these two."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    def act(self, obs: Any, *, deterministic: bool = False) -> Tensor:
+        """Return actions [n, ...] for observations [n, ...] (or a dict of them), both on the device."""
+
+
+class Listener(Protocol):
+    """What is told of every step: every agent of prefrl; the base of anything else that is."""
+
+    info_keys: tuple[str, ...] = ()
+    """What it needs of the environment's infos."""
+
+    def observe(self, transitions: Transitions) -> None:
+        """Take in one step of the environments."""
+
+    def restarted(self) -> None:
+        """Take note that the environment was reset, perhaps in mid-episode."""
+        return  # most do not mind
+
+
 class Stepper:
-    """Steps the environment of an agent, and shows the agent what happened.
+    """Steps an environment by a policy, and tells a listener what happened.
 
     A scalar environment becomes a vector environment of one row. An environment whose observations are
-    tensors is taken to live on the agent's device: nothing is copied to the host, nothing waits.
+    tensors is taken to live on the policy's device: nothing is copied to the host, nothing waits.
 
     Args:
-        agent: the agent; it needs an environment.
+        env: a scalar, vector or on-device environment.
+        policy: what acts.
+        listener: what is told; None: nobody.
+        seed: seeds the environment, together with the timestep that it is reset at.
+        deterministic: whether the policy's deterministic actions are taken.
 
-    Raises:
-        ValueError: if it has none.
+    Attributes:
+        timesteps: steps of rows since the count began: that of :meth:`reset`.
     """
 
-    def __init__(self, agent: Agent) -> None:
-        env = agent.get_env()
-        if env is None:
-            raise ValueError("the agent has no environment to learn in; give one: load(path, env=...)")
-        self.agent = agent
-        if isinstance(env, gym.vector.VectorEnv):
-            self.env = env
-        else:
-            self.env = OneRow(env)
+    def __init__(
+        self,
+        env: Any,
+        policy: Policy,
+        listener: Listener | None = None,
+        *,
+        seed: int = 0,
+        deterministic: bool = False,
+    ) -> None:
+        self.env = env if isinstance(env, gym.vector.VectorEnv) else OneRow(env)
+        self.policy = policy
+        self.listener = listener
+        self.seed = seed
+        self.deterministic = deterministic
+        self.timesteps = 0
         self.mode = AutoresetMode(self.env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         self.num_envs = int(self.env.num_envs)
 
-    def reset(self) -> None:
-        """Start episodes in all rows, seeded by the agent's seed and timestep: same seed, same run."""
-        self._start()
-        self.agent.restarted()
+    @classmethod
+    def of_agent(cls, agent: Agent) -> Stepper:
+        """Return a stepper of an agent's own environment, which the agent acts in and is told of.
 
-    def _start(self) -> None:
-        sequence = np.random.SeedSequence([self.agent.seed, self.agent.num_timesteps])
+        Raises:
+            ValueError: if the agent has none.
+        """
+        env = agent.get_env()
+        if env is None:
+            raise ValueError("the agent has no environment to learn in; give one: load(path, env=...)")
+        return cls(env, agent, agent, seed=agent.seed)
+
+    def reset(self, timesteps: int = 0) -> None:
+        """Start episodes in all rows, seeded by the seed and the timesteps so far: same seed, same run."""
+        self._start(timesteps)
+        if self.listener is not None:
+            self.listener.restarted()
+
+    def _start(self, timesteps: int) -> None:
+        self.timesteps = timesteps
+        sequence = np.random.SeedSequence([self.seed, timesteps])
         self.obs, _ = self.env.reset(seed=int(sequence.generate_state(1)[0]))
         part = next(iter(self.obs.values())) if isinstance(self.obs, dict) else self.obs
         self.on_device = isinstance(part, Tensor)
@@ -73,7 +122,7 @@ class Stepper:
             self._refuse_non_finite("observation", self.obs)
         obs = map_obs(self._tensor, self.obs)
         with torch.no_grad():
-            actions = self.agent.act(obs)
+            actions = self.policy.act(obs, deterministic=self.deterministic)
         taken = actions if self.on_device else actions.cpu().numpy()
         next_obs, rewards, terminations, truncations, infos = self.env.step(taken)
         successors = successor_obs(self.mode, next_obs, infos)
@@ -90,11 +139,13 @@ class Stepper:
             terminations=self._tensor(terminations),
             truncations=self._tensor(truncations),
             mask=self._tensor(mask),
-            infos=self._infos(infos) if self.agent.info_keys else {},
+            infos=self._infos(infos),
         )
-        self.agent.observe(transitions)
+        if self.listener is not None:
+            self.listener.observe(transitions)
         self.obs, self.ended = next_obs, terminations | truncations
         self.episodes.add(rewards, mask, self.ended)
+        self.timesteps += self.num_envs
         return {
             "actions": taken,
             "rewards": rewards,
@@ -112,10 +163,12 @@ class Stepper:
             if part.dtype.kind == "f" and not np.isfinite(part).all():
                 wrong = part[~np.isfinite(part)][0]
                 raise FloatingPointError(f"the environment's {what} is {wrong} after timestep "
-                                         f"{self.agent.num_timesteps}; {what}s must be finite")  # fmt: skip
+                                         f"{self.timesteps}; {what}s must be finite")  # fmt: skip
 
     def _infos(self, infos: Mapping[str, Any]) -> dict[str, Tensor]:
-        keys = self.agent.info_keys
+        keys = () if self.listener is None else self.listener.info_keys
+        if not keys:
+            return {}
         if isinstance(self.env, OneRow):
             found = step_infos(keys, infos.get("final_info", infos))
             return {key: self._tensor(np.array([value])) for key, value in found.items()}
@@ -124,7 +177,7 @@ class Stepper:
     def _tensor(self, values: Any) -> Tensor:
         # from_numpy: six times a step, as_tensor's search for what it was given is felt
         tensor: Tensor = values if isinstance(values, Tensor) else torch.from_numpy(values)
-        return tensor.to(self.agent.device)
+        return tensor.to(self.policy.device)
 
     def state_dict(self) -> dict[str, Any] | None:
         """Return everything a bit-equal continuation needs; None for environments that cannot tell theirs."""
@@ -138,12 +191,17 @@ class Stepper:
             "episodes": self.episodes.state_dict(),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
-        """Continue from a checkpoint's copy of :meth:`state_dict`; from None, with new episodes."""
+    def load_state_dict(self, state: Mapping[str, Any] | None, timesteps: int = 0) -> None:
+        """Continue from a checkpoint's copy of :meth:`state_dict`; from None, with new episodes.
+
+        Args:
+            state: the copy.
+            timesteps: how many there were.
+        """
         if state is None or not hasattr(self._stateful(), "load_state_dict"):
-            self.reset()
+            self.reset(timesteps)
             return
-        self._start()
+        self._start(timesteps)
         self._stateful().load_state_dict(state["env"])
         self.obs, self.ended = map_obs(self._stored, state["obs"]), self._stored(state["ended"])
         self.episodes.load_state_dict(state["episodes"])

@@ -181,6 +181,12 @@ def test_n_step_returns_equal_their_plain_twin(
     replay = ReplayBuffer(steps * num_envs + num_envs - 1, num_envs, gamma=0.5, n_step=n_step)
     for time in range(count):
         replay.add(step_of([row[time] for row in rows]))
+    assert_like_the_twin(replay, rows)
+
+
+def assert_like_the_twin(replay: ReplayBuffer, rows: list[list[Row]]) -> None:
+    """Compare everything that is drawn from a replay with the histories of its rows."""
+    count = len(rows[0])
     batch = replay.sample(40 * len(replay), generator())
     seen = set()
     fields = (batch.obs, batch.actions, batch.returns, batch.discounts, batch.next_obs, batch.weights)
@@ -188,14 +194,66 @@ def test_n_step_returns_equal_their_plain_twin(
         zip(*(field.tolist() for field in fields), strict=True)
     ):
         row, time = divmod(number, 1000)
-        expected = twin(rows[row], time, 0.5, n_step)
+        expected = twin(rows[row], time, 0.5, replay.n_step)
         assert weight == expected[3]
         seen.add(number)
         if weight:
             assert (total, discount, last) == expected[:3]
             assert action == rows[row][time][1]
-    kept = range(max(0, count - steps), count)
-    assert seen == {1000 * row + time for row in range(num_envs) for time in kept}
+    kept = range(max(0, count - replay.steps), count)
+    assert seen == {1000 * row + time for row in range(replay.num_envs) for time in kept}
+
+
+@given(
+    num_envs=st.integers(1, 3),
+    data=st.data(),
+    n_step=st.integers(1, 5),
+    steps=st.integers(5, 8),
+    masked=st.booleans(),
+    events=st.lists(st.sampled_from(["go on", "go on", "cut", "relabel"]), min_size=1, max_size=24),
+)
+def test_cut_and_relabelled_returns_equal_their_plain_twin(
+    num_envs: int, data: Any, n_step: int, steps: int, masked: bool, events: list[str]
+) -> None:
+    """After each step its episodes may be cut, or the rewards of the latest steps replaced."""
+    count = len(events)
+    rows = [
+        history(data.draw(st.lists(ends, min_size=count, max_size=count)), row, masked)
+        for row in range(num_envs)
+    ]
+    replay = ReplayBuffer(steps * num_envs, num_envs, gamma=0.5, n_step=n_step)
+    for time, event in enumerate(events):
+        replay.add(step_of([row[time] for row in rows]))
+        if event == "cut":
+            replay.cut()
+            for row in rows:
+                row[time] = (*row[time][:5], True, row[time][6])
+        elif event == "relabel":
+            latest = data.draw(st.integers(1, 2 * steps))  # more than there are do no harm
+            rewards = torch.arange(latest * num_envs).reshape(latest, num_envs) - 100.0 * time
+            replay.relabel(rewards)
+            for back in range(min(latest, time + 1)):
+                for number, row in enumerate(rows):
+                    now = row[time - back]
+                    row[time - back] = (*now[:2], float(rewards[-1 - back, number]), *now[3:])
+    assert_like_the_twin(replay, rows)
+
+
+def test_what_is_cut_and_relabelled_by_hand() -> None:
+    replay = ReplayBuffer(6, 2, gamma=0.5, n_step=2)  # three steps of two rows
+    replay.cut(), replay.relabel(torch.ones(4, 2))  # nothing is there
+    for time in range(5):
+        replay.add(simple_step(time, 2))
+        if time == 3:  # which lies at the ring's beginning
+            replay.cut()
+    replay.relabel(torch.tensor([[9.0, 9.0], [9.0, 9.0], [1.0, 10.0], [2.0, 20.0], [4.0, 40.0]]))
+    batch = replay.sample(200, generator())
+    fields = (batch.obs, batch.returns, batch.discounts, batch.next_obs)
+    assert {row[0]: row[1:] for row in zip(*(field.tolist() for field in fields), strict=True)} == {
+        4: (1.0 + 0.5 * 2.0, 0.25, 8), 5: (10.0 + 0.5 * 20.0, 0.25, 9),
+        6: (2.0, 0.5, 8), 7: (20.0, 0.5, 9),  # cut, and not terminal
+        8: (4.0, 0.5, 10), 9: (40.0, 0.5, 11),
+    }  # fmt: skip
 
 
 def test_a_three_step_return_by_hand() -> None:

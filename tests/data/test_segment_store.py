@@ -28,18 +28,21 @@ def filled(steps=37, rows=3, capacity=60, seed=0, pauses=False):
 
 
 @pytest.mark.parametrize("pauses", [False, True])
-@pytest.mark.parametrize("steps", [11, 37])
-def test_segments_are_stretches_of_episodes(steps, pauses):
-    store, said = filled(steps, pauses=pauses)
+@pytest.mark.parametrize(
+    ("steps", "capacity"), [(11, 60), (37, 60), (4, 60), (11, 12)]
+)  # the last two hold 4
+def test_segments_are_stretches_of_episodes(steps, capacity, pauses):
+    store, said = filled(steps, capacity=capacity, pauses=pauses)
     cut = store.sample(40, 6, torch.Generator().manual_seed(1))
     segments = cut.segments.validate()
     assert len(segments) == 40
+    assert bool(cut.weights.any())
     for i in range(40):
         if cut.weights[i] == 0.0:
             continue
         n, row = int(segments.lengths[i]), int(segments.obs[i, 0, 1])
         first = int(segments.obs[i, 0, 0])
-        assert first >= max(0, steps - 20), "only what is still kept"
+        assert first >= max(0, steps - capacity // 3), "only what is still kept"
         for k in range(n):
             step = said[first + k]
             assert bool(step.mask[row])

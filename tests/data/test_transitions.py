@@ -62,7 +62,7 @@ KINDS.remove(("async", DISABLED))  # as little different from "sync" as SAME, an
 def test_every_masked_row_is_a_possible_transition(kind, mode):
     """Each (s, a, r, s') of a mask's rows is one that the exact model knows, and no others are left out."""
     env = make(kind, mode)
-    model = prefrl.envs.grids.random_grid.RandomGridEnv(2, stochastic=True).tabular_model()
+    model = prefrl.envs.grids.random_grid.RandomGridDynamics(2, stochastic=True).tabular_model()
     steps, rows, ends, cuts, spurious = 60, 0, 0, 0, 0
     for obs, actions, rewards, successors, terminated, truncated, mask in collect(env, steps):
         match = (model.successors[obs, actions] == successors[:, None]) & (

@@ -9,11 +9,13 @@ import torch
 from gymnasium.error import ResetNeeded
 
 import prefrl.envs
-from prefrl.envs.grids.delivery import DeliveryEnv, DeliveryVectorEnv
+from prefrl.envs.core.scalar import ScalarEnv
+from prefrl.envs.core.vector import BatchedEnv
+from prefrl.envs.grids.delivery import DeliveryDynamics
 
 
 def make_vector(num_envs=2, **kwargs):
-    return DeliveryVectorEnv(num_envs, **kwargs)
+    return BatchedEnv(DeliveryDynamics, num_envs, **kwargs)
 
 
 def make_device(num_envs=2, **kwargs):
@@ -58,7 +60,7 @@ def test_scalar_face_takes_any_whole_number(action):
 
 @pytest.mark.parametrize(("action", "message"), BAD_ACTIONS, ids=[repr(a) for a, _ in BAD_ACTIONS])
 def test_scalar_face_refuses_other_actions(action, message):
-    env = DeliveryEnv()
+    env = ScalarEnv(DeliveryDynamics)
     env.reset(options={"cell": (5, 5)})
     with pytest.raises(ValueError, match=f"^action .*({message})"):
         env.step(action)
@@ -102,7 +104,7 @@ def test_vector_faces_refuse_other_actions(make, actions, message):
 
 def test_step_needs_a_reset():
     for env, action in (
-        (DeliveryEnv(), 0),
+        (ScalarEnv(DeliveryDynamics), 0),
         (make_vector(), [0, 0]),
         (make_device(), [0, 0]),
     ):
@@ -156,7 +158,7 @@ def test_vector_faces_refuse_other_seeds(make, seed):
 def test_scalar_face_refuses_other_seeds():
     for seed in (-1, 1.5):
         with pytest.raises(gym.error.Error, match="Seed must be"):
-            DeliveryEnv().reset(seed=seed)
+            ScalarEnv(DeliveryDynamics).reset(seed=seed)
 
 
 @every_vector

@@ -19,6 +19,9 @@ from gymnasium.wrappers import (
 )
 
 import prefrl.envs
+from prefrl.envs.classic_control.pendulum import PendulumDynamics
+from prefrl.envs.core.scalar import ScalarEnv
+from prefrl.envs.core.vector import BatchedEnv
 from prefrl.envs.known_parts import KNOWN, known_parts_of
 
 STEPS = 4000
@@ -201,6 +204,42 @@ def test_a_class_that_changes_the_rule_is_refused() -> None:
     standing = np.zeros((2, 11))
     standing[:, 0] = 1.25, 0.8
     assert known_parts_of(Elsewhere()).termination(standing).tolist() == [False, True]
+
+
+class Longer(PendulumDynamics):
+    """A pendulum whose reward is another."""
+
+    def step(self, state: Any, actions: Any, noise: Any) -> Any:
+        following, rewards, terminated = super().step(state, actions, noise)
+        return following, 2.0 * rewards, terminated
+
+
+class Unseen(PendulumDynamics):
+    """A pendulum with another start and picture."""
+
+    def initial(self, noise: Any, options: Any = None) -> Any:
+        return super().initial(noise, {"x_init": 0.1})
+
+    def draw(self, state: Any, index: int, last_action: Any) -> Any:
+        return np.zeros((2, 2, 3), np.uint8)
+
+
+class Ending(ScalarEnv):
+    """A face that ends episodes."""
+
+    def step(self, action: Any) -> Any:
+        return (*super().step(action)[:2], True, False, {})
+
+
+def test_a_dynamics_or_a_face_that_changes_the_rule_is_refused() -> None:
+    for env in (ScalarEnv(Longer), BatchedEnv(Longer, 2)):
+        with pytest.raises(ValueError, match=r"Longer changes step of PendulumDynamics.*give termination="):
+            known_parts_of(env)
+    with pytest.raises(ValueError, match=r"Ending changes step of ScalarEnv.*give termination="):
+        known_parts_of(Ending(PendulumDynamics))
+    assert known_parts_of(BatchedEnv(Unseen, 2)).reward is not None
+    with pytest.raises(ValueError, match=r"cart_pole\.CartPoleDynamics ends; known are .*, Pendulum, "):
+        known_parts_of(gym.make("prefrl/CartPole-v0"))
 
 
 def test_refuses_unknown_environments_and_layouts() -> None:

@@ -120,6 +120,24 @@ def test_units_of_inputs_do_not_matter():
     assert min(accuracies) > 0.9
 
 
+@pytest.mark.parametrize("kind", ["none", "standard"])
+def test_padding_moves_no_scale(kind):
+    """Scales of inputs and rewards are those of the transitions, as if each were a segment of its own."""
+    padded = segments(30, length=8)
+    real = padded.mask
+    pairs = torch.stack([padded.obs[:, :-1][real], padded.obs[:, 1:][real]], 1)
+    count = len(pairs)
+    alone = Segments(pairs, padded.actions[real][:, None], torch.ones(count, dtype=torch.int64),
+                     torch.zeros(count, dtype=torch.bool))  # fmt: skip
+    assert count < 0.7 * real.numel()
+    found = []
+    for part in (padded, alone):
+        model = RewardModel(BOX, TWO, RewardModelConfig(members=1, normalize_rewards=kind))
+        model.take_statistics(part), model.take_scale(part)
+        found.append(model.rewards(padded.obs[:, 0], padded.actions[:, 0]))
+    torch.testing.assert_close(*found)
+
+
 @pytest.mark.parametrize(("margin", "least"), [(0.25, 0.95), pytest.param(1.0, 0.9, marks=pytest.mark.slow)])
 def test_a_hierarchy_of_three_factors_is_learned(margin, least):
     """H2: 5,000 pairs of single steps with random factors; held-out decided pairs.

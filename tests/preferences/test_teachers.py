@@ -170,7 +170,7 @@ def test_labels_are_drawn_apart_from_the_global_generator(valuation: MakeValuati
         ({"mistake_rate": -0.1}, r"mistake_rate is -0.1"),
         ({"myopia": 0.0}, r"myopia is 0.0; it must lie in \(0, 1\]"),
         ({"myopia": 1.1}, r"myopia is 1.1"),
-        ({"skip_below": math.nan}, "skip_below is nan; it must be a number or None"),
+        ({"skip_below": math.nan}, "skip_below is nan; it must be a number"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -11,7 +11,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import prefrl.envs
 from prefrl.agents import QLearning
-from prefrl.envs.grids.delivery import DeliveryVectorEnv
+from prefrl.envs.core.vector import BatchedEnv
+from prefrl.envs.grids.delivery import DeliveryDynamics
 from prefrl.run.collect import collect_transitions
 
 ENV = "prefrl/Delivery-v0"
@@ -26,7 +27,7 @@ def sync(mode):
 FACES = {
     "scalar": lambda mode: gym.make(ENV, max_episode_steps=LIMIT),
     "sync": sync,
-    "vector": lambda mode: DeliveryVectorEnv(ROWS, max_episode_steps=LIMIT, autoreset_mode=mode),
+    "vector": lambda mode: BatchedEnv(DeliveryDynamics, ROWS, max_episode_steps=LIMIT, autoreset_mode=mode),
     "device": lambda mode: prefrl.envs.make_device(ENV, ROWS, max_episode_steps=LIMIT, autoreset_mode=mode),
 }
 
@@ -218,7 +219,7 @@ class Bad(gym.Env):
         ({"seed": -1}, "seed is -1"),
         ({"agent": None, "epsilon": 0.5}, "agent is None and epsilon 0.5"),
         ({"env": Bad(float("nan"))}, "the environment's reward is nan after timestep 0"),
-        ({"agent": Table(np.full(100, 4)), "env": DeliveryVectorEnv(2)}, "actions must lie in"),
+        ({"agent": Table(np.full(100, 4)), "env": BatchedEnv(DeliveryDynamics, 2)}, "actions must lie in"),
         (
             {"agent": Table(np.full(100, 4)), "env": prefrl.envs.make_device(ENV, 2)},
             "actions are wrong in row 0",

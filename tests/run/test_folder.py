@@ -35,11 +35,9 @@ def test_an_empty_folder_is_taken_over(tmp_path: Path) -> None:
 
 def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
     RunFolder.create(tmp_path / "run", CONFIG)
-    with pytest.raises(FileExistsError, match=r"choose another --out, or go on with `prefrl resume .*run`"):
+    with pytest.raises(FileExistsError, match=r"run is not empty: choose another --out$"):
         RunFolder.create(tmp_path / "run", {"recipe": "x", "config": {}})
     assert RunFolder.open(tmp_path / "run").config == CONFIG
-    with pytest.raises(FileExistsError, match=r"not empty: choose another --out$"):
-        RunFolder.create(tmp_path, CONFIG)
     (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError, match="is a file: choose another --out"):
         RunFolder.create(tmp_path / "file", CONFIG)

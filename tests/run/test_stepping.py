@@ -12,7 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import prefrl.envs
 from prefrl.agents import QLearning
 from prefrl.data import Transitions
-from prefrl.envs.grids.delivery import DeliveryVectorEnv
+from prefrl.envs.core.vector import BatchedEnv
+from prefrl.envs.grids.delivery import DeliveryDynamics
 from prefrl.run.loop import Metrics, learn
 from prefrl.run.stepping import DeviceEpisodes, HostEpisodes, OneRow, Stepper
 
@@ -42,9 +43,9 @@ def sync(mode: AutoresetMode) -> Any:
 FACES = {
     "scalar": lambda mode: gym.make(ENV, max_episode_steps=LIMIT),
     "sync": sync,
-    "vector": lambda mode: DeliveryVectorEnv(8, max_episode_steps=LIMIT, autoreset_mode=mode),
+    "vector": lambda mode: BatchedEnv(DeliveryDynamics, 8, max_episode_steps=LIMIT, autoreset_mode=mode),
     "wrapped": lambda mode: gym.wrappers.vector.RecordEpisodeStatistics(
-        DeliveryVectorEnv(8, max_episode_steps=LIMIT, autoreset_mode=mode)
+        BatchedEnv(DeliveryDynamics, 8, max_episode_steps=LIMIT, autoreset_mode=mode)
     ),
     "device": lambda mode: prefrl.envs.make_device(ENV, 8, max_episode_steps=LIMIT, autoreset_mode=mode),
 }
@@ -88,7 +89,7 @@ def plain_episodes(seen: list[Transitions], row: int) -> list[tuple[float, int]]
 @pytest.mark.parametrize("face", ["vector", "device"])
 def test_episode_statistics(face: str, mode: AutoresetMode) -> None:
     agent = Recorder(FACES[face](mode))
-    stepper = Stepper(agent)
+    stepper = Stepper.of_agent(agent)
     stepper.reset()
     for _ in range(9):
         stepper.step()
@@ -145,7 +146,7 @@ def test_an_on_device_step_never_waits_for_the_device() -> None:
     with FakeTensorMode():
         env = prefrl.envs.make_device(ENV, 16, device="cpu", max_episode_steps=LIMIT)
         agent = QLearning(env, device="cpu")
-        stepper, metrics = Stepper(agent), Metrics()
+        stepper, metrics = Stepper.of_agent(agent), Metrics()
         stepper.reset()
         for _ in range(3):
             stepper.step()
@@ -171,7 +172,7 @@ def test_only_what_can_be_restored_has_a_state() -> None:
     }
     told = {}
     for name, env in envs.items():
-        stepper = Stepper(QLearning(env, device="cpu"))
+        stepper = Stepper.of_agent(QLearning(env, device="cpu"))
         stepper.reset()
         told[name] = stepper.state_dict() is not None
     assert told == {"standard": True, "plain": True, "wrapped": False, "other": False}

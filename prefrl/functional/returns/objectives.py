@@ -22,9 +22,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
+
+from prefrl.config import Bounds, Positive, Settings
 
 SLACK = 1e-9
 """What reaching 0 may fall short by: sums of rewards are rounded."""
@@ -32,6 +35,10 @@ SLACK = 1e-9
 
 TOLERANCE = 1e-12
 """Keys that differ by less are equal; of equally good actions the first is taken."""
+
+
+NormOrder = Annotated[float, Bounds(low=1, infinite=True)]
+"""Order of a norm, which is one from 1 on; infinite for the largest component."""
 
 
 class UnsoundObjectiveError(ValueError):
@@ -175,14 +182,13 @@ MEAN = TwoSlope(1.0, 1.0)
 
 
 @dataclass(frozen=True)
-class NegativePower(ExpectedUtility):
+class NegativePower(Settings, ExpectedUtility):
     """f(x) = -|x|^exponent: how far from 0 the total ends."""
 
-    exponent: float = 2.0
+    exponent: Positive = 2.0
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.exponent < math.inf:
-            raise ValueError(f"exponent is {self.exponent}; it must be finite and above 0")
+        super().__post_init__()
         object.__setattr__(self, "degree", self.exponent)
 
     def utility(self, x: Tensor) -> Tensor:
@@ -221,14 +227,10 @@ class ReachesZero(ExpectedUtility):
 
 
 @dataclass(frozen=True)
-class Exponential(ExpectedUtility):
+class Exponential(Settings, ExpectedUtility):
     """f(x) = -exp(-risk_aversion x), for gamma 1 or with the time in the state."""
 
-    risk_aversion: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.risk_aversion < math.inf:
-            raise ValueError(f"risk_aversion is {self.risk_aversion}; it must be finite and above 0")
+    risk_aversion: Positive = 1.0
 
     def utility(self, x: Tensor) -> Tensor:
         """See :meth:`ExpectedUtility.utility`."""
@@ -261,7 +263,7 @@ class Clipped(ExpectedUtility):
 
 
 @dataclass(frozen=True)
-class NegativeNorm(ExpectedUtility):
+class NegativeNorm(Settings, ExpectedUtility):
     """f(x) = -||x||_order: vectors of deviations from a set-point that are to end at 0 (homeostasis).
 
     Which norm the paper takes could not be verified; it is a parameter. The Wasserstein distance is that of
@@ -269,12 +271,11 @@ class NegativeNorm(ExpectedUtility):
     """
 
     components: int = 2
-    order: float = 2.0
+    order: NormOrder = 2.0
     degree = 1.0
 
     def __post_init__(self) -> None:
-        if not self.order >= 1.0:  # nan neither
-            raise ValueError(f"order is {self.order}; it must be at least 1, where a norm is one")
+        super().__post_init__()
         object.__setattr__(self, "dim", self.components)
 
     def utility(self, x: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from prefrl.config import PositiveShare, Settings, Share
+
 from .objectives import MEAN, SLACK, Objective
 
 
@@ -25,20 +27,17 @@ def _sorted(atoms: Tensor, probs: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class CVaR(Objective):
+class CVaR(Settings, Objective):
     """The mean of the worst fraction ``tau``: not what dynamic programming optimises, see ``instead``.
 
     Greedy steps on it are time-inconsistent, and since CVaR(c + G) = c + CVaR(G) they do not use the stock.
     """
 
-    tau: float = 0.25
+    tau: PositiveShare = 0.25
     indifferent_to_mixtures = False
     instead = (
         "use conditional_value_at_risk(tau): min(x, 0) as the utility, and a search over the initial stock"
     )
-
-    def __post_init__(self) -> None:
-        check_tau(self.tau)
 
     def keys(self, atoms: Tensor, probs: Tensor | None = None) -> Tensor:
         """See :meth:`Objective.keys`."""
@@ -53,15 +52,12 @@ class CVaR(Objective):
 
 
 @dataclass(frozen=True)
-class ValueAtRisk(Objective):
+class ValueAtRisk(Settings, Objective):
     """The ``tau``-quantile, the median at 1/2; cannot be optimised."""
 
-    tau: float = 0.5
+    tau: PositiveShare = 0.5
     indifferent_to_mixtures = False
     instead = "use target_probability(g), and the largest g that is reached with probability 1 - tau"
-
-    def __post_init__(self) -> None:
-        check_tau(self.tau)
 
     def keys(self, atoms: Tensor, probs: Tensor | None = None) -> Tensor:
         """See :meth:`Objective.keys`."""
@@ -90,11 +86,11 @@ class MeanVariance(Objective):
 
 
 @dataclass(frozen=True)
-class MeanCVaR(Objective):
+class MeanCVaR(Settings, Objective):
     """weight E X + (1 - weight) CVaR_tau(X): see :class:`CVaR`."""
 
-    weight: float = 0.5
-    tau: float = 0.25
+    weight: Share = 0.5
+    tau: PositiveShare = 0.25
     indifferent_to_mixtures = False
     instead = "use mean_cvar(weight, tau)"
 
@@ -105,19 +101,13 @@ class MeanCVaR(Objective):
 
 
 @dataclass(frozen=True)
-class UpperCVaR(Objective):
+class UpperCVaR(Settings, Objective):
     """The mean of the best fraction ``tau``: see :class:`CVaR`."""
 
-    tau: float = 0.25
+    tau: PositiveShare = 0.25
     indifferent_to_mixtures = False
     instead = "use optimistic_cvar(tau), which is experimental"
 
     def keys(self, atoms: Tensor, probs: Tensor | None = None) -> Tensor:
         """See :meth:`Objective.keys`."""
         return -CVaR(self.tau).keys(-atoms, probs)
-
-
-def check_tau(tau: float) -> None:
-    """Raise ValueError unless 0 < tau <= 1."""
-    if not 0.0 < tau <= 1.0:
-        raise ValueError(f"tau is {tau}; it must lie in (0, 1]")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor
+
+from prefrl.config import NonNegative, Positive, PositiveShare, Settings, Share
 
 from .objectives import (
     MEAN,
@@ -17,13 +18,14 @@ from .objectives import (
     LinearForm,
     NegativeNorm,
     NegativePower,
+    NormOrder,
     Objective,
     ReachesZero,
     Shifted,
     TwoSlope,
     WorstCase,
 )
-from .risk_measures import CVaR, MeanCVaR, UpperCVaR, check_tau
+from .risk_measures import CVaR, MeanCVaR, UpperCVaR
 
 
 @dataclass(frozen=True)
@@ -80,17 +82,14 @@ def conditional_value_at_risk(tau: float) -> StockProblem:
 
     h is not concave in c_0, being a maximum over policies of concave functions: the search is global.
     """
-    check_tau(tau)
-    return StockProblem(TwoSlope(1.0, 0.0), scale=1.0 / tau, of_return=CVaR(tau))
+    wanted = CVaR(tau)
+    return StockProblem(TwoSlope(1.0, 0.0), scale=1.0 / tau, of_return=wanted)
 
 
 def mean_cvar(weight: float, tau: float) -> StockProblem:
     """max_pi weight E G + (1 - weight) CVaR_tau(G), with two slopes and a search."""
-    check_tau(tau)
-    if not 0.0 <= weight <= 1.0:
-        raise ValueError(f"weight is {weight}; it must lie in [0, 1]")
-    objective = TwoSlope(weight + (1.0 - weight) / tau, weight)
-    return StockProblem(objective, of_return=MeanCVaR(weight, tau))
+    wanted = MeanCVaR(weight, tau)
+    return StockProblem(TwoSlope(weight + (1.0 - weight) / tau, weight), of_return=wanted)
 
 
 def optimistic_cvar(tau: float) -> StockProblem:
@@ -102,8 +101,8 @@ def optimistic_cvar(tau: float) -> StockProblem:
     Experimental: the bound is reached by a mixture of policies drawn at the start of an episode; a single
     policy, greedy at the minimising c_0, may fall short of it.
     """
-    check_tau(tau)
-    return StockProblem(TwoSlope(0.0, 1.0), scale=1.0 / tau, of_return=UpperCVaR(tau), minimise=True)
+    wanted = UpperCVaR(tau)
+    return StockProblem(TwoSlope(0.0, 1.0), scale=1.0 / tau, of_return=wanted, minimise=True)
 
 
 def target_return(target: float, exponent: float = 1.0) -> StockProblem:
@@ -141,22 +140,22 @@ Name = Literal[
 
 
 @dataclass(frozen=True)
-class ObjectiveSettings:
+class ObjectiveSettings(Settings):
     """A :class:`StockProblem` as settings: a word and its numbers."""
 
     objective: Name = "cvar"
     """What is wanted of the return distribution; see ``prefrl/functional/returns/stock_problems.py``."""
 
-    tau: float = 0.25
+    tau: PositiveShare = 0.25
     """Fraction of worst (optimistic_cvar: best) returns, in (0, 1] (cvar, mean_cvar, optimistic_cvar)."""
 
-    weight: float = 0.5
+    weight: Share = 0.5
     """Share of the mean in mean_cvar, in [0, 1]."""
 
     target: float = 0.0
     """The return to generate (target_return) or to reach (target_probability)."""
 
-    exponent: float = 1.0
+    exponent: Positive = 1.0
     """Exponent of the distance from the target (target_return)."""
 
     below: float = 1.0
@@ -165,26 +164,20 @@ class ObjectiveSettings:
     above: float = 0.0
     """Slope of the utility above 0 (two_slope)."""
 
-    risk_aversion: float = 1.0
+    risk_aversion: Positive = 1.0
     """lambda of -exp(-lambda x) (exponential)."""
 
-    norm: float = 2.0
+    norm: NormOrder = 2.0
     """Order of the norm of what is left to the set-point (homeostasis)."""
 
-    penalty: float = 1.0
+    penalty: NonNegative = 1.0
     """Price of a unit by which a budget is overdrawn (constraint_penalty)."""
 
     initial_stock: tuple[float, ...] | None = None
     """Where the stock starts; default: by the objective, for vectors the environment's own."""
 
-    def __post_init__(self) -> None:
-        for name in ("target", "below", "above", "penalty"):
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be finite")
-        if self.initial_stock is not None:
-            object.__setattr__(self, "initial_stock", tuple(map(float, self.initial_stock)))
-        if not self.penalty >= 0.0:
-            raise ValueError(f"penalty is {self.penalty}; it must not be negative")
+    def check(self) -> None:
+        """Refuse an initial stock that the objective does not take."""
         given = 2 if self.initial_stock is None else len(self.initial_stock)
         self.problem(given if self.takes_vectors else 0)
 
@@ -238,6 +231,4 @@ class ObjectiveSettings:
             return StockProblem(Exponential(self.risk_aversion), origin, time_indexed=True)
         if name == "homeostasis":
             return StockProblem(NegativeNorm(components, self.norm))
-        if name in ("constraint_penalty", "constraint"):
-            return constrained(components, self.penalty if name == "constraint_penalty" else None)
-        raise ValueError(f"objective is {name!r}; it must be one of {Name.__args__}")  # type: ignore[attr-defined]
+        return constrained(components, self.penalty if name == "constraint_penalty" else None)

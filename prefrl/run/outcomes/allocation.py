@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,9 @@ from numpy.typing import NDArray
 import prefrl.envs
 from prefrl.agents.allocation.baselines import AllocationBaseline
 from prefrl.agents.allocation.dual_mirror_descent import DualMirrorDescent
-from prefrl.envs.allocation.dynamics import AllocationVectorEnv
+from prefrl.envs.allocation.dynamics import AllocationDynamics
+from prefrl.envs.core.face import registered_dynamics
+from prefrl.envs.core.vector import BatchedEnv
 
 Floats = NDArray[np.float64]
 
@@ -67,7 +68,8 @@ def allocation_outcome(agent: DualMirrorDescent | AllocationBaseline, env: Any) 
     """
     state, horizon = agent.streams.state, agent.pricing.allocation.horizon
     whole = bool((state["served"] == horizon).all()) and bool((agent.streams.horizons == 1).all())
-    if not isinstance(env.unwrapped, AllocationVectorEnv) or not whole:
+    rows = isinstance(env.unwrapped, BatchedEnv) and isinstance(env.unwrapped.dynamics, AllocationDynamics)
+    if not rows or not whole:
         raise ValueError(f"an outcome is that of one whole horizon, {horizon} requests, no more and no less, "
                          "in every row of a vector environment")  # fmt: skip
     return AllocationOutcome(
@@ -118,12 +120,10 @@ def regret_slope(horizons: Sequence[int], regrets: Sequence[Floats], *, seed: in
 
 def has_instances(env_id: str) -> bool:
     """Whether an environment of prefrl is one of many that are drawn from an ``instance_seed``."""
-    family = prefrl.envs.REGISTRY.get(prefrl.envs.bare_id(env_id))
-    if family is None:
+    env_id = prefrl.envs.bare_id(env_id)
+    if env_id not in prefrl.envs.REGISTRY:
         return False
-    face = getattr(import_module(family.module), f"{family.name}VectorEnv")
-    dynamics = getattr(face, "dynamics_class", None)
-    return dynamics is not None and "instance_seed" in inspect.signature(dynamics).parameters
+    return "instance_seed" in inspect.signature(registered_dynamics(env_id)).parameters
 
 
 RESERVED = ("horizon", "stop_when_empty", "max_episode_steps", "autoreset_mode", "backend")

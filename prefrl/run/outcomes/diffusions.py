@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,11 +20,11 @@ from prefrl.agents.continuous_time.evaluation import MartingaleEvaluation
 from prefrl.agents.continuous_time.task import DTYPE
 from prefrl.data.devices import make_generator
 from prefrl.envs.diffusions.dynamics import Policy
-from prefrl.envs.diffusions.mean_variance import MeanVarianceFace, MeanVariancePolicy
+from prefrl.envs.diffusions.mean_variance import MeanVarianceDynamics, MeanVariancePolicy
 from prefrl.envs.diffusions.riccati import LinearPolicy
 from prefrl.nn.gaussian_policies import AffineGaussian
 from prefrl.run.environments import make_training_env, parse_env_args
-from prefrl.run.plot import PALETTE, tidy
+from prefrl.run.plot import PALETTE, save_figure, tidy
 
 Floats = NDArray[np.float64]
 
@@ -164,6 +165,13 @@ def panels(count: int, *, height: float = 3.6) -> tuple[Figure, Sequence[Axes]]:
     return figure, list(axes)
 
 
+def save_values(path: Path, comparisons: dict[str, Comparison], *, title: str) -> None:
+    """Draw learned value functions beside the true one as a PNG; see :func:`draw_values`."""
+    figure, (axes,) = panels(1)
+    draw_values(axes, comparisons, title=title)
+    save_figure(figure, path)
+
+
 def true_policy(env: Any, temperature: float) -> dict[str, Any] | None:
     """Return the best policy's parameters named as an agent's are; None if not known."""
     face = env.unwrapped
@@ -223,7 +231,7 @@ def policy_outcome(agent: Agent, env: Any, temperature: float, seed: int) -> dic
     n_paths = max(100, min(PATHS, NUMBERS // task.num_steps))
     paths = face.simulate(_Learned(agent), n_paths, device=agent.device, seed=seed)
     found = {"value": float((paths.reward_rates.sum(0) * task.dt + paths.terminal_rewards).mean())}
-    if isinstance(face, MeanVarianceFace):
+    if isinstance(face.diffusion, MeanVarianceDynamics):
         wealth = paths.x[-1, :, 0]
         found |= {"terminal_mean": float(wealth.mean()), "terminal_variance": float(wealth.var())}
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,37 @@ import torch
 from numpy.typing import NDArray
 
 from prefrl.agents.base import Agent
-from prefrl.data.transitions import map_obs
+from prefrl.agents.returns.stock_dqn import FROZEN, StockDQN
 from prefrl.envs.wrappers.stock import VectorStockAugmentation
-from prefrl.tabular.return_distributions import StockPolicy
-from prefrl.tabular.stock_lattice import FiniteHorizon, StockLattice
+from prefrl.run.evaluate import rollout
+from prefrl.tabular.return_distributions import StockPolicy, solve
+from prefrl.tabular.stock_lattice import FiniteHorizon, StockLattice, TooManyTotalsError
+
+
+def stock_outcome(agent: StockDQN, env: Any, rows: VectorStockAugmentation, *, seed: int) -> dict[str, Any]:
+    """Return the objective's value for an agent's returns, and the best one where it is known.
+
+    Args:
+        agent: the agent.
+        env: its scalar environment, without the stock.
+        rows: the environment with stocks, one row per episode, on the host.
+        seed: seeds the rows.
+    """
+    stock = agent.search_initial_stock(start_observations(rows, seed))
+    criterion = agent.problem.criterion((stock,))
+    found: dict[str, Any] = {"initial_stock": stock, "exact_optimum": None, "exact": False}
+    if hasattr(env.unwrapped, "horizon_model"):
+        model = FiniteHorizon.of_model(env.unwrapped.horizon_model(), gamma=agent.config.gamma)
+        with suppress(TooManyTotalsError):
+            frozen = agent.config.use_of_stock == FROZEN
+            returns, probs = exact_law(agent_policy(agent, env, model, stock, frozen=frozen), stock)
+            found |= {"exact": True, "objective_value": float(criterion.value(returns, probs)),
+                      "mean_return": float(returns @ probs)}  # fmt: skip
+            found["exact_optimum"] = solve(model, agent.problem).value
+    if not found["exact"]:
+        sampled = torch.as_tensor(sample_returns(agent, rows, stock, seed=seed))
+        found |= {"objective_value": float(criterion.value(sampled)), "mean_return": float(sampled.mean())}
+    return found
 
 
 def start_observations(env: VectorStockAugmentation, seed: int) -> torch.Tensor:
@@ -67,15 +95,6 @@ def sample_returns(
         initial_stock: where the stock starts.
         seed: seeds the environment.
     """
-    obs, _ = env.reset(seed=seed, options={"stock": initial_stock})
-    gamma, factor = env.rule.gamma, 1.0
-    returns, going = np.zeros(env.num_envs), np.ones(env.num_envs, dtype=bool)
-    while going.any():  # rows that ended go on into episodes that do not count
-        with torch.no_grad():
-            seen = map_obs(lambda values: torch.as_tensor(values, device=agent.device), obs)
-            actions = agent.act(seen, deterministic=True)
-        obs, rewards, terminations, truncations, _ = env.step(actions.cpu().numpy())
-        returns += factor * rewards * going
-        factor *= gamma
-        going &= ~(terminations | truncations)
+    options = {"stock": initial_stock}
+    returns, _ = rollout(agent, env, seed=seed, options=options, gamma=env.rule.gamma)
     return returns

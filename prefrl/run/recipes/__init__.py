@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    import gymnasium as gym
-
-    from prefrl.agents.base import Agent
-    from prefrl.run.folder import RunFolder
+from typing import Any
 
 RECIPES = {
     "continuous_control": "prefrl.run.recipes.continuous_time.continuous_control:TrainContinuousControl",
@@ -27,24 +21,6 @@ RECIPES = {
     "stock_dqn": "prefrl.run.recipes.returns.stock_dqn:TrainStockDQN",
 }
 """Names and where they live; loaded when asked for, since each imports its agent."""
-
-
-class Recipe(Protocol):
-    """A frozen dataclass of JSON-like fields, each with a docstring string, that can be trained."""
-
-    @property
-    def seed(self) -> int:
-        """Seeds everything random in the run."""
-
-    @property
-    def device(self) -> str:
-        """Torch device, or "auto"."""
-
-    def run(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
-        """Train, from the folder's checkpoint if ``resume`` and there is one; return the result."""
-
-    def evaluation(self, folder: RunFolder) -> tuple[Agent, gym.Env[Any, Any]]:
-        """Return the agent of the folder's checkpoint and a fresh scalar environment for it."""
 
 
 def load_recipe(name: str) -> type[Any]:

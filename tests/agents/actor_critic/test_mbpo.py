@@ -112,16 +112,20 @@ def test_numbers_that_are_none_are_not_kept() -> None:
     assert before < len(rows["obs"]) < 120
 
 
-def test_predictions_stay_close_to_the_data() -> None:
-    agent = make()
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.2])
+def test_predictions_stay_close_to_the_data(share: float, side: float) -> None:
+    agent = make(clip_predictions=share)
     learn(agent, 20)
     with torch.no_grad():
         for network in (agent.model.ensemble, agent.model.elite):
-            network.network.biases()[-1].fill_(1e3)
+            network.network.biases()[-1].fill_(side * 1e3)
     next_obs, _ = agent.model_step(torch.zeros(5, 3), torch.zeros(5, 1))
-    seen = torch.cat([agent._rows()["obs"], agent._rows()["next_obs"]])
-    high = seen.amax(0) + 0.1 * (seen.amax(0) - seen.amin(0))
-    assert (next_obs[:, 2] <= high[2] + 1e-5).all()
+    speeds = torch.cat([agent._rows()["obs"], agent._rows()["next_obs"]])[:, 2]
+    low, high = float(speeds.min()), float(speeds.max())
+    bound = (high if side > 0.0 else low) + side * share * (high - low)
+    assert abs(bound) < 8.0  # where a pendulum's speed ends anyway
+    torch.testing.assert_close(next_obs[:, 2], torch.full((5,), bound))
     torch.testing.assert_close(next_obs[:, :2].square().sum(1), torch.ones(5))  # and on the circle
 
 

@@ -216,13 +216,13 @@ def test_sb3_evaluates_it():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"reference": "manhattan"}, "reference is 'manhattan'; allowed are euclidean"),
+        ({"reference": "manhattan"}, "reference is 'manhattan'; it must be one of .*'euclidean'"),
         ({"step_scale": 0.0}, "step_scale is 0.0"),
         ({"step_size": -1.0}, "step_size is -1.0"),
         ({"fairness": -1.0}, "fairness is -1.0"),
         ({"fairness": 1.0, "reference": "entropy"}, "fairness needs prices below 0"),
-        ({"initial_price": (-1.0,)}, "initial_price has -1.0; .* it must be not negative"),
-        ({"initial_price": (0.0,), "reference": "entropy"}, "it must be positive"),
+        ({"initial_price": (-1.0,)}, r"initial_price\[0\] is -1.0; it must not be negative"),
+        ({"initial_price": (0.0,), "reference": "entropy"}, "it must be above 0 with reference"),
         ({"earliest_horizon": 0}, "earliest_horizon is 0"),
     ],
 )

@@ -30,7 +30,7 @@ def make(env_id, num_envs=64, policy=None, env=None, seed=0, **config):
 
 def record(agent, steps):
     """Step the agent's environment; return x [K + 1, n, d], t [K + 1, n] and the rates of the path."""
-    stepper = Stepper(agent)
+    stepper = Stepper.of_agent(agent)
     stepper.reset()
     times, states, rates, terminal = [], [], [], None
     for _ in range(steps):
@@ -177,7 +177,7 @@ def test_the_entropy_of_the_policy_counts():
 )
 def test_online_methods_find_the_value(settings):
     agent = make("OrnsteinUhlenbeck", 1024, env={"dt": 0.05, "max_episode_steps": None}, **settings)
-    agent.learn(1024 * 3000)
+    agent.learn(1024 * 1500)
     found = agent.parameters()
     for name in ("c0", "c1", "c2"):  # the fixed point at dt = .05 is off by .011
         assert found[name] == pytest.approx({"c0": -1 / 3, "c1": 0.0, "c2": -1 / 3}[name], abs=0.03)
@@ -224,7 +224,7 @@ def test_average_rewards():
 @pytest.mark.parametrize("objective", ["ctd", "cgtd"])
 def test_average_rewards_online(objective):
     env = {"dt": 0.05, "beta": 0.0, "max_episode_steps": None}
-    agent = make("OrnsteinUhlenbeck", 1024, env=env, objective=objective).learn(1024 * 3000)
+    agent = make("OrnsteinUhlenbeck", 1024, env=env, objective=objective).learn(1024 * 1500)
     found = agent.parameters()
     assert found["V"] == pytest.approx(-0.5, abs=0.02)
     assert found["c2"] == pytest.approx(-0.5, abs=0.06)
@@ -274,7 +274,7 @@ def test_rows_that_are_no_transitions_teach_nothing(mode):
     """Batches of the host under any autoreset mode learn what paths on the device do: only true steps."""
     env = gym.make_vec("prefrl/BrownianSquare-v0", 16, dt=0.25, autoreset_mode=mode)
     agent = MartingaleEvaluation(env, MartingaleConfig(objective="clstd", lam=0.5), device="cpu")
-    stepper = Stepper(agent)
+    stepper = Stepper.of_agent(agent)
     stepper.reset()
     kept = []
     for _ in range(10):
@@ -331,7 +331,7 @@ def test_pauses_change_nothing(env_id, config):
         )
         for mode in ("NextStep", "SameStep")
     ]
-    stepper = Stepper(agents[0])
+    stepper = Stepper.of_agent(agents[0])
     stepper.reset()
     shown = 0
     for _ in range(25):
@@ -371,7 +371,7 @@ def test_rows_without_a_transition_might_as_well_not_be_there(config, beta):
     if config["objective"] in ("ctd", "cgtd") and "value" not in config:
         config = {**config, "learning_rate": 0.3}
     agents = [make("OrnsteinUhlenbeck", n, env=env, **config) for n in (8, 4)]
-    stepper = Stepper(make("OrnsteinUhlenbeck", 8, env=env))
+    stepper = Stepper.of_agent(make("OrnsteinUhlenbeck", 8, env=env))
     stepper.reset()
     live = torch.arange(8) % 2 == 0
     for _ in range(6):
@@ -419,7 +419,7 @@ def test_a_new_reset_begins_a_new_episode():
 @pytest.mark.parametrize("sigma", [0.2, 4.0])
 def test_default_steps_suit_features_of_any_size(sigma):
     env = {"dt": 0.05, "sigma": sigma, "max_episode_steps": None}
-    agent = make("OrnsteinUhlenbeck", 256, env=env).learn(256 * 3000)
+    agent = make("OrnsteinUhlenbeck", 256, env=env).learn(256 * 1500)
     truth, found = agent.env.unwrapped.true_parameters(), agent.parameters()
     assert found["c2"] == pytest.approx(truth["c2"], abs=0.04)
     assert found["c0"] == pytest.approx(truth["c0"], rel=0.1)
@@ -451,7 +451,7 @@ def test_a_resumed_run_is_the_same_run(tmp_path, lam, value):
 
     whole = agent().learn(8 * 30)
     half = agent()
-    stepper = Stepper(half)
+    stepper = Stepper.of_agent(half)
     stepper.reset()
     for _ in range(13):  # in mid-episode
         stepper.step()
@@ -459,7 +459,7 @@ def test_a_resumed_run_is_the_same_run(tmp_path, lam, value):
     torch.save({"agent": half.state_dict(), "stepper": stepper.state_dict()}, tmp_path / "state.pt")
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     again = agent()
-    stepper = Stepper(again)
+    stepper = Stepper.of_agent(again)
     stepper.reset()
     again.load_state_dict(state["agent"])
     stepper.load_state_dict(state["stepper"])

@@ -17,7 +17,6 @@ from prefrl.agents import DQN, DQNConfig
 from prefrl.agents.base import Spaces
 from prefrl.agents.value_based.dqn import LEARNING_RATES
 from prefrl.data import Transitions
-from prefrl.data.devices import restore_generator
 from prefrl.nn.torsos import ConvTorso, MLPTorso
 from prefrl.run.evaluate import scaled_return
 
@@ -299,17 +298,6 @@ def test_settings_that_only_show_later() -> None:
 def test_settings_of_another_kind(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         DQNConfig(**settings)
-
-
-def test_a_generator_of_another_device_is_left_as_it_was_seeded() -> None:
-    generator = torch.Generator().manual_seed(3)
-    expected = torch.rand(3, generator=torch.Generator().manual_seed(3))
-    restore_generator(generator, torch.zeros(16, dtype=torch.uint8))  # as CUDA's
-    assert torch.equal(torch.rand(3, generator=generator), expected)
-    later = generator.get_state()
-    first = torch.rand(3, generator=generator)
-    restore_generator(generator, later)
-    assert torch.equal(torch.rand(3, generator=generator), first)
 
 
 def test_a_replay_smaller_than_asked_still_teaches() -> None:

@@ -109,6 +109,21 @@ def test_n_step_returns_do_not_reach_from_one_call_of_learn_into_the_next() -> N
     assert ends.all()
 
 
+@pytest.mark.parametrize(("settings", "needed"), [
+    ({"batch_size": 8, "learning_starts": 40}, 8), ({"batch_size": 8, "learning_starts": 5}, 5),
+])  # fmt: skip
+def test_after_loading_learning_waits_until_the_replay_has_a_batch(
+    settings: dict[str, Any], needed: int, tmp_path: Path
+) -> None:
+    agent = scalar(train_freq=1, **settings).learn(60)
+    agent.save(tmp_path / "agent.pt")
+    loaded = DQN.load(tmp_path / "agent.pt", env=gym.make(ENV, max_episode_steps=12), device="cpu")
+    loaded.learn(needed - 1)
+    assert torch.equal(weights(loaded), weights(agent))
+    loaded.learn(1)
+    assert not torch.equal(weights(loaded), weights(agent))
+
+
 # Evaluations -------------------------------------------------------------------------------------------
 
 

@@ -206,13 +206,13 @@ def check_damaged(data: st.DataObject, archive: Any, path: Path) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=600)
+@settings(max_examples=200)
 def test_malformed_files_are_refused(data: st.DataObject, archive: Any, refused: Refused) -> None:
     refused(spoil(data, archive, MALFORMED))
 
 
 @given(data=st.data())
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_damaged_files_are_refused_or_valid(data: st.DataObject, archive: Any, session_path: Path) -> None:
     check_damaged(data, archive, session_path)
 
@@ -281,7 +281,7 @@ def check_argument(data: st.DataObject, make_preferences: Make, path: Path) -> N
 
 
 @given(data=st.data())
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_malformed_arguments_are_refused(
     data: st.DataObject, make_preferences: Make, session_path: Path
 ) -> None:

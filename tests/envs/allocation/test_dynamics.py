@@ -229,9 +229,9 @@ def test_ppo_trains_on_prices_and_on_answers():
 def test_prices_are_set_below_any_wrapper_of_observations():
     env = DualPriceAction(gym.wrappers.FlattenObservation(gym.make("prefrl/MultiSecretary-v0", horizon=5)))
     env.reset(seed=0)
-    ability = env.unwrapped.request[0]
+    ability = env.unwrapped.request()[0]
     assert env.step(np.array([ability + 0.01]))[1] == 0.0
-    ability = env.unwrapped.request[0]
+    ability = env.unwrapped.request()[0]
     assert env.step(np.array([ability - 0.01]))[1] == ability
 
 

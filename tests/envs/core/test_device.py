@@ -57,13 +57,14 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 import prefrl.envs
-from prefrl.envs.grids.delivery import DeliveryVectorEnv
+from prefrl.envs.grids.delivery import DeliveryDynamics
 from prefrl.envs.core.device import TorchBackend
+from prefrl.envs.core.vector import BatchedEnv
 
 _setup_privateuseone_for_python_backend("gpu")
 
 
-class Impatient(DeliveryVectorEnv):
+class Impatient(BatchedEnv):
     def _advance_all(self, before, *rest):
         if before.done.any():
             raise RuntimeError
@@ -82,7 +83,7 @@ with FakeTensorMode():
             env.reset(options={"reset_mask": arrays[2] | arrays[3]})
             env.load_state_dict(env.state_dict())
             env.step(actions)
-    env = Impatient(8, backend=TorchBackend(**place))
+    env = Impatient(DeliveryDynamics, 8, backend=TorchBackend(**place))
     env.reset(seed=0)
     try:
         env.step(torch.zeros(8, dtype=torch.int64, device="gpu"))

@@ -538,10 +538,14 @@ def test_continuous_actions():
 
 
 def test_a_dynamics_without_a_picture_says_so():
-    env = prefrl.envs.core.vector.BatchedEnv(Push(), 2, render_mode="rgb_array")
-    env.reset(seed=0)
+    for face, arguments in (
+        (prefrl.envs.core.scalar.ScalarEnv, ()),
+        (prefrl.envs.core.vector.BatchedEnv, (2,)),
+    ):
+        with pytest.raises(ValueError, match="render_mode is 'rgb_array'"):
+            face(Push, *arguments, render_mode="rgb_array")
     with pytest.raises(gym.error.UnsupportedMode, match="Push has no picture"):
-        env.render()
+        Push().draw({}, 0, None)
 
 
 @pytest.mark.parametrize("env_id", prefrl.envs.REGISTRY)

@@ -10,8 +10,9 @@ import torch
 from stable_baselines3 import SAC
 
 import prefrl.envs
+from prefrl.envs.core.scalar import ScalarEnv
 from prefrl.envs.diffusions.dynamics import DiffusionDynamics, diffusion_from_json
-from prefrl.envs.diffusions.linear_quadratic import LQErgodicEnv
+from prefrl.envs.diffusions.linear_quadratic import LQErgodicDynamics
 from prefrl.envs.diffusions.riccati import LinearPolicy
 from prefrl.envs.wrappers import DiscreteTimeTask
 
@@ -124,12 +125,7 @@ def test_a_user_writes_a_diffusion_of_their_own():
         def diffuse(self, t, x, actions, z):
             return 0.0 * z
 
-    from prefrl.envs.diffusions.dynamics import DiffusionEnv
-
-    class DriftingEnv(DiffusionEnv):
-        dynamics_class = Drifting
-
-    env = DriftingEnv()
+    env = ScalarEnv(Drifting)
     paths = env.simulate(lambda t, x, z: x * 0.0 + 1.0, 3)
     np.testing.assert_allclose(paths.x[:, 0, 0].numpy(), [0.0, 0.5, 1.25])  # t is 0, then .5
     env.reset(seed=0)
@@ -372,7 +368,9 @@ def test_discrete_time_task_scales_actions_and_rewards():
         assert ends == [(False, False), (False, False), (False, True)]
         with pytest.raises(ValueError, match="action is"):
             task.step(np.float32([1.5]))
-    assert DiscreteTimeTask(LQErgodicEnv(dt=0.1), beta=1.0).gamma == pytest.approx(math.exp(-0.1))
+    assert DiscreteTimeTask(ScalarEnv(LQErgodicDynamics, dt=0.1), beta=1.0).gamma == pytest.approx(
+        math.exp(-0.1)
+    )
 
 
 def test_a_terminal_reward_counts_as_it_is():

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 import prefrl.envs
-from prefrl.envs.grids.delivery import BOARD, WEIGHTS, DeliveryEnv, DeliveryVectorEnv
+from prefrl.envs.core.scalar import ScalarEnv
+from prefrl.envs.core.vector import BatchedEnv
+from prefrl.envs.grids.delivery import BOARD, WEIGHTS, DeliveryDynamics
 
 # Once more, by hand: 0 road, 1 goal, 2 house, 3 sheep, 4 coin, 5 roadblock; 6 more on bricks.
 ROWS = """
@@ -25,7 +27,7 @@ TABLE = [[int(code) for code in row.split()] for row in ROWS.strip().splitlines(
 
 @pytest.fixture(scope="module")
 def env():
-    return DeliveryEnv()
+    return ScalarEnv(DeliveryDynamics)
 
 
 def test_board_and_weights(env):
@@ -53,7 +55,7 @@ def test_golden_value_by_driving(env):
     """Greedy in V*, from every start, the undiscounted return is V* itself."""
     model, value = env.tabular_model(), env.optimal_value(gamma=1.0)
     greedy = (model.rewards + value[model.successors])[..., 0].argmax(1)
-    vector = DeliveryVectorEnv(1000, autoreset_mode="SameStep")
+    vector = BatchedEnv(DeliveryDynamics, 1000, autoreset_mode="SameStep")
     seen, _ = vector.reset(seed=0)
     first, total, running = seen.copy(), np.zeros(1000), np.ones(1000, dtype=bool)
     assert len(set(first)) == 92
@@ -102,7 +104,7 @@ def slow_step(row, col, action):
 
 
 def test_slow_twin_agrees_on_every_transition(env):
-    model, vector = env.tabular_model(), DeliveryVectorEnv(1, autoreset_mode="Disabled")
+    model, vector = env.tabular_model(), BatchedEnv(DeliveryDynamics, 1, autoreset_mode="Disabled")
     compared = 0
     for row in range(10):
         for col in range(10):
@@ -128,11 +130,11 @@ def test_bumping_into_the_house_right_of_bricks_pays_bricks(env):
     assert (TABLE[6][0], TABLE[6][1]) == (6, 2)
     env.reset(options={"cell": (6, 0)})
     assert env.step(3)[:2] == (60, -2.0)
-    assert "(6, 0)" in DeliveryEnv.__doc__
+    assert "(6, 0)" in DeliveryDynamics.__doc__
 
 
 def test_starts_are_the_92_cells():
-    vector = DeliveryVectorEnv(9200)
+    vector = BatchedEnv(DeliveryDynamics, 9200)
     obs, _ = vector.reset(seed=0)
     counts = np.bincount(obs, minlength=100)
     codes = np.array(TABLE).ravel()
@@ -142,7 +144,7 @@ def test_starts_are_the_92_cells():
 
 
 def test_options_put_the_van_anywhere_it_can_start():
-    for env in (gym.make("prefrl/Delivery-v0"), DeliveryVectorEnv(3)):
+    for env in (gym.make("prefrl/Delivery-v0"), BatchedEnv(DeliveryDynamics, 3)):
         for cell in ((0, 0), [9, 9], np.array([4, 2])):
             obs, _ = env.reset(options={"cell": cell})
             assert np.all(obs == 10 * cell[0] + cell[1])
@@ -162,7 +164,7 @@ def test_the_board_is_shared_and_cannot_be_changed(env):
     for array in (BOARD, WEIGHTS):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
-    model = DeliveryEnv().tabular_model()
+    model = DeliveryDynamics().tabular_model()
     model.weights[:] = 0
     env.cells[:] = 0
     assert env.cells.tolist() == TABLE
@@ -207,7 +209,7 @@ def test_the_van_turns_with_the_last_action():
 
 
 def test_vector_frames_show_their_own_rows():
-    vector = DeliveryVectorEnv(3, render_mode="rgb_array", autoreset_mode="Disabled")
+    vector = BatchedEnv(DeliveryDynamics, 3, render_mode="rgb_array", autoreset_mode="Disabled")
     vector.reset(options={"cell": (5, 5)})
     vector.step([0, 2, 3])
     frames = vector.render()

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import chisquare
 
 import prefrl.envs
-from prefrl.envs.grids.random_grid import RandomGridEnv, generate_grid, generate_lottery_grid
+from prefrl.envs.grids.random_grid import RandomGridDynamics, generate_grid, generate_lottery_grid
 
 GOAL, SHEEP, COIN, ROADBLOCK = 1, 3, 4, 5
 
@@ -83,7 +83,7 @@ def test_every_face_shows_the_grid_of_the_seed(stochastic):
     for env in faces:
         env.reset(seed=99)
         assert env.cells.tolist() == (GOLDEN_LOTTERY if stochastic else GOLDEN_GRID)
-    assert not np.array_equal(RandomGridEnv(0).cells, RandomGridEnv(2).cells)
+    assert not np.array_equal(RandomGridDynamics(0).cells, RandomGridDynamics(2).cells)
 
 
 # The generator ---------------------------------------------------
@@ -203,9 +203,9 @@ def test_a_lottery_needs_no_luck_elsewhere():
 def test_win_reward_decides_what_is_optimal():
     """A safe goal against a lottery with mean (win_reward - 50) / 2."""
     timid, bold = (
-        RandomGridEnv(2, stochastic=True, win_reward=r).optimal_value(1.0) for r in (-50.0, 1000.0)
+        RandomGridDynamics(2, stochastic=True, win_reward=r).optimal_value(1.0) for r in (-50.0, 1000.0)
     )
-    start = RandomGridEnv(2, stochastic=True).tabular_model().start > 0
+    start = RandomGridDynamics(2, stochastic=True).tabular_model().start > 0
     assert timid[start].max() == 50.0
     assert (bold[start] > 460).all()
 
@@ -224,16 +224,16 @@ def test_layout_seed_must_be_a_whole_number(layout_seed):
 @pytest.mark.parametrize("win_reward", [float("inf"), float("nan"), "much", None])
 def test_win_reward_must_be_finite(win_reward):
     with pytest.raises(ValueError, match=f"win_reward is {win_reward!r}"):
-        RandomGridEnv(stochastic=True, win_reward=win_reward)
+        RandomGridDynamics(stochastic=True, win_reward=win_reward)
 
 
 def test_numpy_numbers_will_do():
-    assert np.array_equal(RandomGridEnv(np.int64(2)).cells, GOLDEN_GRID)
-    assert RandomGridEnv(2, True, np.float32(2.5)).tabular_model().weights[-1] == 2.5
+    assert np.array_equal(RandomGridDynamics(np.int64(2)).cells, GOLDEN_GRID)
+    assert RandomGridDynamics(2, True, np.float32(2.5)).tabular_model().weights[-1] == 2.5
 
 
 @pytest.mark.parametrize("stochastic", ["False", "no", "yes", 0, 1, None])
 def test_stochastic_must_be_a_truth_value(stochastic):
     with pytest.raises(ValueError, match=f"stochastic is {stochastic!r}; it must be True or False"):
-        RandomGridEnv(stochastic=stochastic)
-    assert RandomGridEnv(stochastic=np.True_).cells.shape == (5, 5)
+        RandomGridDynamics(stochastic=stochastic)
+    assert RandomGridDynamics(stochastic=np.True_).cells.shape == (5, 5)

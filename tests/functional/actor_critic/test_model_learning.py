@@ -35,9 +35,12 @@ def test_likelihood_by_hand() -> None:
 
 
 def test_only_a_real_improvement_counts() -> None:
-    best = torch.tensor([1.0, 1.0, 1e10, -2.0, 0.0])
-    current = torch.tensor([0.995, 0.98, 5.0, -2.1, -1e-6])
-    assert improved(best, current, 0.01).tolist() == [False, True, True, True, True]
+    best = torch.tensor([1.0, 1.0, 1e10, 0.0, 0.0])
+    current = torch.tensor([0.995, 0.98, 5.0, -1e-6, -1e-11])
+    assert improved(best, current, 0.01).tolist() == [False, True, True, True, False]
+    # Log likelihoods may be negative losses: 0.5 % and 5 % better, 0.5 % worse
+    below = improved(torch.full((3,), -2.0), torch.tensor([-2.01, -2.1, -1.99]), 0.01)
+    assert below.tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize(("epoch", "length"), [(0, 1), (20, 1), (85, 8), (149, 14), (150, 15), (999, 15)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from prefrl.envs.diffusions.brownian_square import BrownianSquareEnv
+from prefrl.envs.diffusions.brownian_square import BrownianSquareDynamics
 from prefrl.functional.continuous_time import martingale
 from prefrl.functional.continuous_time.martingale import LinearSystem
 
@@ -130,7 +130,7 @@ def test_gradient_td_rests_where_ctd_does():
 
 
 def brownian(dt, x0, n=20_000, seed=0):
-    env = BrownianSquareEnv(dt=dt, x0=x0)
+    env = BrownianSquareDynamics(dt=dt, x0=x0)
     return env.simulate(None, n, seed=seed).x[..., 0]
 
 

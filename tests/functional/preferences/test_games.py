@@ -56,6 +56,11 @@ def test_exploitability_is_the_average_regret():
     torch.testing.assert_close(exploitability(matrix, total / 50), best.max() / 50)
 
 
+def test_hedges_rate_by_hand():
+    assert hedge_rate(8, 6) == pytest.approx(math.sqrt(math.log(2.0)))  # 2 * 3 ln 2 / 6
+    assert hedge_rate(2, 200) == pytest.approx(0.0832555, abs=1e-7)  # sqrt(0.693147 / 100)
+
+
 def test_hedge_keeps_its_promise_on_twenty_cycles():
     rounds, generator = 10_000, torch.Generator().manual_seed(3)
     strengths = 0.2 + 0.8 * torch.rand(20, 3, generator=generator, dtype=torch.float64)

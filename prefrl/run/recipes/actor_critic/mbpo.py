@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium as gym
 from tyro.conf import FlagConversionOff
 
 from prefrl.agents.actor_critic.mbpo import MBPO
 from prefrl.agents.actor_critic.mbpo_config import MBPOConfig, Preset, mbpo_preset
-from prefrl.run.environments import make_scalar_env, restore, small_networks
-from prefrl.run.folder import RunFolder
-from prefrl.run.recipes.box import BoxRecipe
+
+from .box import BoxRecipe
 
 FROM_PRESET = MBPOConfig()
 """Stands for the preset's settings, which depend on the environment."""
@@ -30,7 +28,8 @@ class TrainMBPO(BoxRecipe):
     """Settings of the agent."""
 
     def __post_init__(self) -> None:
-        self.check()
+        """Check the fields, and take the agent's settings from the preset where none are given."""
+        super().__post_init__()
         if self.agent is FROM_PRESET:
             object.__setattr__(self, "agent", mbpo_preset(self.env_id, self.preset))
 
@@ -46,19 +45,6 @@ class TrainMBPO(BoxRecipe):
         # What is no preset is refused when the flags themselves are read.
         return cls(env_id=given["env-id"], preset="paper" if given["preset"] == "paper" else "cpu")
 
-    def run(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
-        """Train, evaluate, and save the agent as ``agent.pt``."""
-        with small_networks():
-            agent = self._agent(self.training_env())
-            loop = self.train(agent, folder, resume=resume, progress_bar=progress_bar)
-            return self.outcome(agent, loop)
-
-    def evaluation(self, folder: RunFolder) -> tuple[MBPO, gym.Env[Any, Any]]:
-        """Return the agent of the folder's checkpoint and a fresh scalar environment for it."""
-        env = make_scalar_env(*self.made)
-        agent = self._agent(env)
-        restore(agent, folder)
-        return agent, env
-
-    def _agent(self, env: Any) -> MBPO:
+    def make_agent(self, env: Any) -> MBPO:
+        """See :meth:`Recipe.make_agent`."""
         return MBPO(env, self.agent, device=self.device, seed=self.seed)

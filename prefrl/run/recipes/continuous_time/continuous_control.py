@@ -6,19 +6,18 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-import gymnasium as gym
-import torch
 from tyro.conf import arg
 
 from prefrl.agents.continuous_time.actor_critic import ContinuousActorCritic, ContinuousActorCriticConfig
 from prefrl.agents.continuous_time.control import ContinuousControlConfig
 from prefrl.agents.continuous_time.q_learning import ContinuousQLearning, ContinuousQLearningConfig
-from prefrl.data.devices import resolve_device
-from prefrl.run.environments import make_scalar_env, parse_env_args, restore
+from prefrl.config import Count
+from prefrl.run.environments import make_scalar_env
 from prefrl.run.evaluate import evaluate
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
 from prefrl.run.outcomes.diffusions import make_diffusions, policy_outcome, true_policy, with_settings
+from prefrl.run.recipes.base import Pairs, SteppingRecipe
 
 Control = ContinuousActorCritic | ContinuousQLearning
 
@@ -27,24 +26,23 @@ OWN = {"actor_critic": ("entropy", "policy_lam", "discount_policy"), "q_learning
 
 
 @dataclass(frozen=True)
-class TrainContinuousControl:
+class TrainContinuousControl(SteppingRecipe):
     """Actor-critic or q-learning in continuous time, beside the closed form of the best policy."""
 
     env_id: str = "prefrl/LQErgodic-v0"
     """A diffusion of prefrl with actions, stepped on the device, or another environment with --dt and
     --beta."""
 
-    env_args: Annotated[tuple[str, ...], arg(metavar="[NAME=VALUE ...]", help_behavior_hint="")] = ()
+    env_args: Pairs = ()
     """Arguments of the environment, as in: A=-2 beta=0.5 (or --env.A -2)."""
 
     kind: Annotated[Literal["actor_critic", "q_learning"], arg(name="agent")] = "actor_critic"
     """Which agent."""
 
-    num_envs: int = 256
+    num_envs: Count = 256
     """Paths that run together."""
 
-    total_timesteps: int = 5_120_000
-    """Timesteps to train for; a step of n environments is n."""
+    total_timesteps: Count = 5_120_000
 
     entropy: Literal["sampled", "closed_form"] | None = None
     """actor_critic only: p of the regulariser; None: sampled, -log pi(a)."""
@@ -58,91 +56,52 @@ class TrainContinuousControl:
     normalizer: Literal["known", "unknown"] | None = None
     """q_learning only: whether q is normalised by its form; None: known."""
 
-    log_every: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 1 % of the run)")] = (
-        None
-    )
-    """Timesteps between two rows of progress.csv."""
-
-    checkpoint_every: Annotated[
-        int | None, arg(metavar="INT", help_behavior_hint="(default: 10 % of the run)")
-    ] = None
-    """Timesteps between two checkpoints."""
-
-    seed: int = 0
-    """Seeds the paths and the policy's noise."""
-
-    device: str = "auto"
-    """Torch device: auto (CUDA when present), cpu, cuda."""
-
     settings: Annotated[ContinuousControlConfig, arg(name="")] = field(
         default_factory=ContinuousControlConfig
     )
     """Settings of the agent."""
 
-    def __post_init__(self) -> None:
-        for name in ("num_envs", "total_timesteps", "log_every", "checkpoint_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; it must not be negative")
+    def check(self) -> None:
+        """Raise ValueError for settings that the agent does not have, or does not take."""
+        super().check()
         for kind, names in OWN.items():
             for name in names:
                 if kind != self.kind and getattr(self, name) is not None:
                     raise ValueError(f"{name} is {getattr(self, name)}, but only {kind} has it")
-        parse_env_args(self.env_args)
-        resolve_device(self.device)
-        self._config()
+        self.agent_config()
 
-    def run(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
-        """Train, evaluate, and save the agent as ``agent.pt``."""
-        torch.set_num_threads(1)  # more slow small operations down
-        dt, beta = self.settings.dt, self.settings.beta
-        env = make_diffusions(self.env_id, self.env_args, self.num_envs, self.device, dt, beta)
-        agent = self._agent(env)
-        best = true_policy(env, self.settings.temperature)  # there may be none: better known before
-        loop = Loop(
-            agent,
-            self.total_timesteps,
-            folder=folder,
-            resume=resume,
-            progress_bar=progress_bar,
-            log_every=self.log_every,
-            checkpoint_every=self.checkpoint_every or max(1, self.total_timesteps // 10),
-        )
-        loop.run()
-        agent.save(folder.path / "agent.pt")
-        if agent.task.diffusion is None:
-            scalar = make_scalar_env(self.env_id, self.env_args)
-            outcome = {"final_return": evaluate(agent, scalar, episodes=20, seed=self.seed)["mean_return"]}
-        else:
-            outcome = policy_outcome(agent, env, self.settings.temperature, self.seed)
-        return {
-            "policy": agent.policy_parameters(),
-            "true_policy": best,
-            "parameters": agent.parameters(),
-            **outcome,
-            "num_timesteps": agent.num_timesteps,
-            "seconds": loop.seconds,
-        }
-
-    def evaluation(self, folder: RunFolder) -> tuple[Control, gym.Env[Any, Any]]:
-        """Return the agent of the folder's checkpoint and a fresh scalar environment for it."""
-        env = make_scalar_env(
-            self.env_id, with_settings(self.env_id, self.env_args, self.settings.dt, self.settings.beta)
-        )
-        agent = self._agent(env)
-        restore(agent, folder)
-        return agent, env
-
-    def _config(self) -> Any:
-        config_class = (
-            ContinuousActorCriticConfig if self.kind == "actor_critic" else ContinuousQLearningConfig
-        )
+    def agent_config(self) -> Any:
+        """Return the settings of the agent that was chosen, its own among them."""
+        kinds = {"actor_critic": ContinuousActorCriticConfig, "q_learning": ContinuousQLearningConfig}
         shared = {f.name: getattr(self.settings, f.name) for f in dataclasses.fields(self.settings)}
         own = {name: getattr(self, name) for name in OWN[self.kind] if getattr(self, name) is not None}
-        return config_class(**shared, **own)
+        return kinds[self.kind](**shared, **own)
 
-    def _agent(self, env: Any) -> Control:
+    def scalar_env(self) -> Any:
+        """Return the environment with the agent's time step and discount rate."""
+        dt, beta = self.settings.dt, self.settings.beta
+        return make_scalar_env(self.env_id, with_settings(self.env_id, self.env_args, dt, beta))
+
+    def training_env(self) -> Any:
+        """Return ``num_envs`` paths."""
+        dt, beta = self.settings.dt, self.settings.beta
+        return make_diffusions(self.env_id, self.env_args, self.rows, self.device, dt, beta)
+
+    def make_agent(self, env: Any) -> Control:
+        """See :meth:`Recipe.make_agent`."""
         agent_class = ContinuousActorCritic if self.kind == "actor_critic" else ContinuousQLearning
-        return agent_class(env, self._config(), device=self.device, seed=self.seed)
+        return agent_class(env, self.agent_config(), device=self.device, seed=self.seed)
+
+    def begin(self, agent: Control, folder: RunFolder, given: dict[str, Any]) -> None:
+        """Raise ValueError where there is no best policy."""
+        true_policy(agent.env, self.settings.temperature)
+
+    def outcome(self, agent: Control, loop: Loop, folder: RunFolder) -> dict[str, Any]:
+        """Return what the policy is worth, beside the best one."""
+        if agent.task.diffusion is None:
+            scalar = make_scalar_env(self.env_id, self.env_args)
+            found = {"final_return": evaluate(agent, scalar, episodes=20, seed=self.seed)["mean_return"]}
+        else:
+            found = policy_outcome(agent, agent.env, self.settings.temperature, self.seed)
+        best = true_policy(agent.env, self.settings.temperature)
+        return {**super().outcome(agent, loop, folder), "true_policy": best, **found}

@@ -3,49 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-import gymnasium as gym
 import numpy as np
-import torch
 from tyro.conf import arg
 
 from prefrl.agents.continuous_time.evaluation import MartingaleConfig, MartingaleEvaluation
 from prefrl.agents.continuous_time.task import default_value
-from prefrl.data.devices import resolve_device
+from prefrl.config import Count, Positive
 from prefrl.envs.diffusions.dynamics import Policy
 from prefrl.envs.diffusions.riccati import LinearPolicy
-from prefrl.run.environments import make_scalar_env, parse_env_args, restore
+from prefrl.run.environments import make_scalar_env
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
 from prefrl.run.outcomes.diffusions import (
     compare_values,
-    draw_values,
     make_diffusions,
-    panels,
+    save_values,
     truth_arguments,
     with_settings,
 )
-from prefrl.run.plot import save_figure
+from prefrl.run.recipes.base import Pairs, Recipe, default
 
 DEFAULT_POLICY = {"f1": (-0.5,), "f2": (-0.5,), "v": (0.1,)}
 """The linear policy that is evaluated unless told otherwise."""
 
 
 @dataclass(frozen=True)
-class TrainMartingale:
+class TrainMartingale(Recipe):
     """Policy evaluation for diffusions by martingales, beside the closed form."""
+
+    checkpoints: ClassVar[int] = 5
 
     env_id: str = "prefrl/OrnsteinUhlenbeck-v0"
     """A diffusion of prefrl; it is stepped on the device."""
 
-    env_args: Annotated[tuple[str, ...], arg(metavar="[NAME=VALUE ...]", help_behavior_hint="")] = ()
+    env_args: Pairs = ()
     """Arguments of the environment, as in: k=2 q=0.5 (or --env.k 2)."""
 
-    num_envs: int = 256
+    num_envs: Count = 256
     """Paths that run together."""
 
-    total_time: float | None = None
+    total_time: Positive | None = None
     """Time that each path runs for, in the environment's units; None: 1000, or 200 episodes."""
 
     f1: Annotated[tuple[float, ...], arg(help_behavior_hint="(default: -0.5)")] = ()
@@ -58,91 +57,50 @@ class TrainMartingale:
     v: Annotated[tuple[float, ...], arg(help_behavior_hint="(default: 0.1)")] = ()
     """v, m variances, or one. In mean-variance problems the policy evaluated is the best one."""
 
-    log_every: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 1 % of the run)")] = (
-        None
-    )
-    """Timesteps between two rows of progress.csv."""
-
-    checkpoint_every: Annotated[
-        int | None, arg(metavar="INT", help_behavior_hint="(default: 20 % of the run)")
-    ] = None
-    """Timesteps between two checkpoints."""
-
-    seed: int = 0
-    """Seeds the paths and the policy's noise."""
-
-    device: str = "auto"
-    """Torch device: auto (CUDA when present), cpu, cuda."""
+    checkpoint_every: Annotated[Count | None, default("20 % of the run")] = None
 
     agent: Annotated[MartingaleConfig, arg(name="")] = field(default_factory=MartingaleConfig)
     """Settings of the agent."""
 
-    def __post_init__(self) -> None:
-        for name in ("num_envs", "log_every", "checkpoint_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
-        if self.total_time is not None and not 0.0 < self.total_time < float("inf"):
-            raise ValueError(f"total_time is {self.total_time}; it must be positive and finite")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; it must not be negative")
-        parse_env_args(self.env_args)
-        resolve_device(self.device)
+    def scalar_env(self) -> Any:
+        """Return the environment with the agent's time step and discount rate."""
+        dt, beta = self.agent.dt, self.agent.beta
+        return make_scalar_env(self.env_id, with_settings(self.env_id, self.env_args, dt, beta))
 
-    def run(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
-        """Evaluate; save the agent as ``agent.pt``, and what it found beside the truth as ``value.png``."""
-        torch.set_num_threads(1)  # more slow small operations down
-        env = self._env(self.num_envs)
-        agent = self._agent(env)
-        task, truth = agent.task, self._truth(agent)
-        compare_values(agent)  # the truth may be infinite, which is better known before
-        total_time = self.total_time or (1000.0 if task.T is None else 200.0 * task.T)
-        total = self.num_envs * max(1, round(total_time / task.dt))
-        loop = Loop(
-            agent,
-            total,
-            folder=folder,
-            resume=resume,
-            progress_bar=progress_bar,
-            log_every=self.log_every,
-            checkpoint_every=self.checkpoint_every or max(1, total // 5),
-        )
-        loop.run()
-        agent.save(folder.path / "agent.pt")
-        comparison = compare_values(agent)
-        if comparison is not None:
-            figure, (axes,) = panels(1)
-            draw_values(axes, {self.agent.objective: comparison}, title=self.env_id)
-            save_figure(figure, folder.path / "value.png")
-        return {
-            "parameters": agent.parameters(),
-            "true_parameters": truth,
-            "sup_error": None if comparison is None else comparison.sup_error,
-            "num_timesteps": agent.num_timesteps,
-            "seconds": loop.seconds,
-        }
+    def training_env(self) -> Any:
+        """Return ``num_envs`` paths."""
+        dt, beta = self.agent.dt, self.agent.beta
+        return make_diffusions(self.env_id, self.env_args, self.num_envs, self.device, dt, beta)
 
-    def evaluation(self, folder: RunFolder) -> tuple[MartingaleEvaluation, gym.Env[Any, Any]]:
-        """Return the agent of the folder's checkpoint and a fresh scalar environment for it."""
-        env = make_scalar_env(
-            self.env_id, with_settings(self.env_id, self.env_args, self.agent.dt, self.agent.beta)
-        )
-        agent = self._agent(env)
-        restore(agent, folder)
-        return agent, env
-
-    def _env(self, num_envs: int) -> Any:
-        return make_diffusions(
-            self.env_id, self.env_args, num_envs, self.device, self.agent.dt, self.agent.beta
-        )
-
-    def _agent(self, env: Any) -> MartingaleEvaluation:
+    def make_agent(self, env: Any) -> MartingaleEvaluation:
+        """See :meth:`Recipe.make_agent`; ValueError for other environments than diffusions."""
         diffusion = getattr(env.unwrapped, "diffusion", None)
         if diffusion is None:
             raise ValueError(f"env_id is {self.env_id!r}, which is no diffusion of prefrl; evaluate "
                              "policies of others with MartingaleEvaluation(env, config, policy)")  # fmt: skip
         policy = self._policy(env.unwrapped, diffusion)
         return MartingaleEvaluation(env, self.agent, policy, device=self.device, seed=self.seed)
+
+    def begin(self, agent: MartingaleEvaluation, folder: RunFolder, given: dict[str, Any]) -> None:
+        """Raise ValueError where the truth is infinite."""
+        self._truth(agent)
+        compare_values(agent)
+
+    def timesteps(self, agent: MartingaleEvaluation) -> int:
+        """See :meth:`Recipe.timesteps`."""
+        task = agent.task
+        total_time = self.total_time or (1000.0 if task.T is None else 200.0 * task.T)
+        return self.num_envs * max(1, round(total_time / task.dt))
+
+    def outcome(self, agent: MartingaleEvaluation, loop: Loop, folder: RunFolder) -> dict[str, Any]:
+        """Return how far off the value function is, and draw it as ``value.png``."""
+        comparison = compare_values(agent)
+        if comparison is not None:
+            save_values(folder.path / "value.png", {self.agent.objective: comparison}, title=self.env_id)
+        return {
+            "true_parameters": self._truth(agent),
+            "sup_error": None if comparison is None else comparison.sup_error,
+        }
 
     def _policy(self, face: Any, diffusion: Any) -> Policy | None:
         """Return what is evaluated: nothing, the best mean-variance policy, or the flags' linear one."""

@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-import gymnasium as gym
 from tyro.conf import OmitArgPrefixes, arg
 
 from prefrl.agents.preferences.heron import Heron, HeronConfig
+from prefrl.config import Bounds, Count, PositiveShare
 from prefrl.envs.factors import factors_of
 from prefrl.preferences.reward_model import RewardModelConfig
-from prefrl.run.environments import make_rollout_env, restore, small_networks
 from prefrl.run.folder import RunFolder
+from prefrl.run.loop import Loop
 from prefrl.run.outcomes.factors import factor_means
+from prefrl.run.recipes.base import Pairs
 
-from .with_learner import WithLearnerRecipe, agents_apart
+from .with_learner import WithLearnerRecipe
 
 
 @dataclass(frozen=True)
@@ -34,32 +35,33 @@ class TrainHeron(WithLearnerRecipe):
     """What the learner is rewarded with: the learned reward, or for comparison a weighted sum of the factors,
     or the environment's reward."""
 
-    beta: float = 0.5
+    beta: PositiveShare = 0.5
     """Weight of a level against the one above it, in the weighted sum."""
 
     normalize_factors: bool = True
     """Take the weighted sum of the factors as they are, instead of over their standard deviations."""
 
-    level_scale: float = 1.0
+    level_scale: Annotated[float, Bounds(low=1)] = 1.0
     """Separate the levels of the learned reward by this factor each; 1 leaves it as it is."""
 
-    factor_units: Annotated[tuple[str, ...], arg(metavar="[NAME=FACTOR ...]", help_behavior_hint="")] = ()
+    factor_units: Annotated[Pairs, arg(metavar="[NAME=FACTOR ...]")] = ()
     """Measure factors in other units, as in torque_squared=1000: HERON does not mind, a plain sum does."""
 
-    compare_steps: int = 1
+    compare_steps: Count = 1
     """Steps of what is compared."""
 
-    first_fit: int = 1_000
+    first_fit: Count = 1_000
     """Timesteps before the first fit of the reward model."""
 
-    fit_every: int = 400
+    fit_every: Count = 400
     """Timesteps between two fits."""
 
     reward: OmitArgPrefixes[RewardModelConfig] = field(default_factory=lambda: HeronConfig().reward)
     """Settings of the reward model."""
 
-    def __post_init__(self) -> None:
-        self.check()
+    def check(self) -> None:
+        """Raise ValueError for settings that the agent does not take."""
+        super().check()
         self.agent_config()
         self._units()
 
@@ -86,35 +88,21 @@ class TrainHeron(WithLearnerRecipe):
             store_size=min(self.total_timesteps, 1_000_000),
         )
 
-    def run(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
-        """Train, evaluate, and save ``agent.pt`` and ``reward_model.pt``."""
-        with small_networks():
-            return self._run(folder, resume=resume, progress_bar=progress_bar)
+    def make_agent(self, env: Any) -> Heron:
+        """See :meth:`Recipe.make_agent`."""
+        factors = factors_of(env).measured_in(self._units())
+        return Heron(env, self.agent_config(), factors=factors, rows=self.rows_of(env), device=self.device,
+                     seed=self.seed)  # fmt: skip
 
-    def _run(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
-        env = self.training_env()
-        agent = self._agent(env, rows=None)
-        loop = self.train(agent, folder, resume=resume, progress_bar=progress_bar)
-        agent.save(folder.path / "agent.pt")
+    def outcome(self, agent: Heron, loop: Loop, folder: RunFolder) -> dict[str, Any]:
+        """Return what became of the factors; save ``reward_model.pt``."""
         agent.reward_model.save(folder.path / "reward_model.pt")
-        rows = agents_apart(make_rollout_env(self.env_id, self.env_args, self.eval_episodes, self.device))
+        rows = self.rollout_env(self.eval_episodes)
         return {
-            **self.outcome(agent, loop),
-            **agent.result(),
+            **super().outcome(agent, loop, folder),
             "factor_means": factor_means(agent, rows, factors_of(rows), seed=self.seed),
             "ranking": list(agent.ranking),
         }
-
-    def evaluation(self, folder: RunFolder) -> tuple[Heron, gym.Env[Any, Any]]:
-        """Return the agent of the folder's checkpoint and a fresh scalar environment for it."""
-        env = self.scalar_env()
-        agent = self._agent(env, rows=self.rows)
-        restore(agent, folder)
-        return agent, env
-
-    def _agent(self, env: Any, rows: int | None) -> Heron:
-        factors = factors_of(env).measured_in(self._units())
-        return Heron(env, self.agent_config(), factors=factors, rows=rows, device=self.device, seed=self.seed)
 
     def _units(self) -> dict[str, float]:
         """Return what each factor is multiplied with."""

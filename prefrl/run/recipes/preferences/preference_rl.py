@@ -6,16 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import gymnasium as gym
 from tyro.conf import OmitArgPrefixes, arg
 
 from prefrl.agents.preferences.preference_rl import PreferenceRL, PreferenceRLConfig
-from prefrl.data import load_preferences, save_preferences
+from prefrl.config import Count, Natural, Positive
+from prefrl.data import Preferences, load_preferences, save_preferences
 from prefrl.preferences import TeacherKind
 from prefrl.preferences.queries import QueryKind
 from prefrl.preferences.reward_model import RewardModelConfig
-from prefrl.run.environments import restore, small_networks
 from prefrl.run.folder import RunFolder
+from prefrl.run.loop import Loop
+from prefrl.run.recipes.base import default
 
 from .with_learner import WithLearnerRecipe
 
@@ -32,29 +33,25 @@ class TrainPreferenceRL(WithLearnerRecipe):
     preferences: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Preference file to learn the reward from; with --teacher file nobody is asked."""
 
-    num_labels: int = 700
+    num_labels: Natural = 700
     """Questions that may be asked in all."""
 
-    first_labels: Annotated[
-        int | None, arg(metavar="INT", help_behavior_hint="(default: a seventh of them)")
-    ] = None
+    first_labels: Annotated[Count | None, default("a seventh of them")] = None
     """Questions of the first session."""
 
-    sessions: int = 11
+    sessions: Count = 11
     """Sessions of questions, spread over the first two thirds of the run."""
 
-    first_session: Annotated[
-        int | None, arg(metavar="INT", help_behavior_hint="(default: a twelfth of the run)")
-    ] = None
+    first_session: Annotated[Count | None, default("a twelfth of the run")] = None
     """Timesteps before the first session."""
 
     query: QueryKind = "disagreement"
     """How questions are chosen."""
 
-    segment_length: int = 50
+    segment_length: Count = 50
     """Steps of a segment."""
 
-    teacher_temperature: float = 0.2
+    teacher_temperature: Positive = 0.2
     """Temperature of the logistic teacher, in standard deviations of the segments' returns."""
 
     pretraining: bool = False
@@ -66,12 +63,9 @@ class TrainPreferenceRL(WithLearnerRecipe):
     reward: OmitArgPrefixes[RewardModelConfig] = field(default_factory=RewardModelConfig)
     """Settings of the reward model."""
 
-    def __post_init__(self) -> None:
-        self.check()
-        for name in ("first_labels", "sessions", "first_session"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+    def check(self) -> None:
+        """Raise ValueError for settings that do not go together, or that the agent does not take."""
+        super().check()
         if (self.teacher == "file") != (self.preferences is not None):
             raise ValueError(f"teacher is {self.teacher!r} and preferences {self.preferences}; a file of "
                              "preferences goes with --teacher file")  # fmt: skip
@@ -111,34 +105,30 @@ class TrainPreferenceRL(WithLearnerRecipe):
         total = self.total_timesteps
         return max(2 * total // 3, (start + total) // 2)
 
-    def run(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
-        """Train, evaluate, and save ``agent.pt``, ``reward_model.pt`` and ``preferences.npz``."""
-        with small_networks():
-            return self._run(folder, resume=resume, progress_bar=progress_bar)
-
-    def _run(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
+    def given(self, env: Any, folder: RunFolder, *, resume: bool) -> dict[str, Any]:
+        """Return the file's comparisons, if there is one, or what the folder keeps of them."""
+        if self.preferences is None:
+            return {}
         kept = folder.path / "preferences.npz"
-        given = None
-        if self.preferences is not None:  # a resumed run must not depend on the first file still being there
-            given = load_preferences(kept if resume and kept.exists() else self.preferences)
-            save_preferences(kept, given)
-        agent = PreferenceRL(self.training_env(), self.agent_config(), preferences=given, device=self.device,
-                             seed=self.seed)  # fmt: skip
-        loop = self.train(agent, folder, resume=resume, progress_bar=progress_bar)
-        agent.save(folder.path / "agent.pt")
+        return {"preferences": load_preferences(kept if resume and kept.exists() else self.preferences)}
+
+    def make_agent(self, env: Any, preferences: Preferences | None = None) -> PreferenceRL:
+        """See :meth:`Recipe.make_agent`."""
+        return PreferenceRL(env, self.agent_config(), preferences=preferences, rows=self.rows_of(env),
+                            device=self.device, seed=self.seed)  # fmt: skip
+
+    def begin(self, agent: PreferenceRL, folder: RunFolder, given: dict[str, Any]) -> None:
+        """Keep the file's comparisons."""
+        if given:
+            save_preferences(folder.path / "preferences.npz", given["preferences"])
+
+    def outcome(self, agent: PreferenceRL, loop: Loop, folder: RunFolder) -> dict[str, Any]:
+        """Return what uniform actions achieve too; save ``reward_model.pt`` and ``preferences.npz``."""
         agent.reward_model.save(folder.path / "reward_model.pt")
         if agent.preferences is not None:
-            save_preferences(kept, agent.preferences.to("cpu"))
+            save_preferences(folder.path / "preferences.npz", agent.preferences.to("cpu"))
         return {
-            **self.outcome(agent, loop),
-            **agent.result(),
+            **super().outcome(agent, loop, folder),
             "random_return": self.random_return(),
             **({"true_reward_baseline": self.true_reward_return()} if self.baseline else {}),
         }
-
-    def evaluation(self, folder: RunFolder) -> tuple[PreferenceRL, gym.Env[Any, Any]]:
-        """Return the agent of the folder's checkpoint and a fresh scalar environment for it."""
-        env = self.scalar_env()
-        agent = PreferenceRL(env, self.agent_config(), rows=self.rows, device=self.device, seed=self.seed)
-        restore(agent, folder)
-        return agent, env

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import gymnasium as gym
 import numpy as np
 import torch
 from tyro.conf import OmitArgPrefixes, arg
@@ -14,7 +13,7 @@ from tyro.conf import OmitArgPrefixes, arg
 from prefrl.agents.base import Agent
 from prefrl.agents.preferences.matrix_self_play import MatrixSelfPlay, MatrixSelfPlayConfig
 from prefrl.agents.preferences.self_play import SelfPlay, SelfPlayConfig
-from prefrl.data.devices import resolve_device
+from prefrl.config import Bounds, Count, Share
 from prefrl.functional.preferences.games import check_preference_matrix, cycle_of_three
 from prefrl.preferences.reward_model import RewardModelConfig
 from prefrl.preferences.trajectories import (
@@ -25,13 +24,16 @@ from prefrl.preferences.trajectories import (
     WithinBudget,
     majority_matrix,
 )
-from prefrl.run.environments import restore, small_networks
+from prefrl.run.evaluate import Evaluation
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
 
-from .with_learner import WithLearnerRecipe
+from .with_learner import LearnerName, WithLearnerRecipe
 
 PreferenceKind = Literal["max_return", "noisy", "cyclic", "three_populations", "budget"]
+
+Preference = Annotated[float, Bounds(low=-1, high=1)]
+"""1 if the first of two is always preferred, -1 if the second."""
 
 THREE_PEOPLE = ((0, 1, 2), (1, 2, 0), (2, 0, 1))
 """Rankings of three options, none inconsistent, whose majority is a cycle."""
@@ -47,23 +49,22 @@ class TrainSelfPlay(WithLearnerRecipe):
     env_id: str = "prefrl/ThreeGoals-v0"
     """Environment with episodes that end."""
 
-    agent: Literal["ppo", "a2c", "sac", "td3", "ddpg", "dqn", "prefrl_dqn"] = "ppo"
-    """What learns the policy: an algorithm of Stable-Baselines3, or prefrl_dqn."""
+    agent: LearnerName = "sb3_ppo"
 
-    total_timesteps: int = 60_000
+    total_timesteps: Count = 60_000
     """Timesteps to train for; with --matrix, rounds."""
 
     preference: PreferenceKind = "max_return"
     """Who compares: larger return; that with wrong answers; options that beat each other in a cycle, or by
     the majority of three people; or return within a budget of steps in a region."""
 
-    flip: float = 0.2
+    flip: Annotated[float, Bounds(low=0, high=0.5, below=True)] = 0.2
     """noisy: share of wrong answers."""
 
-    cycle: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    cycle: tuple[Preference, Preference, Preference] = (1.0, 1.0, 1.0)
     """cyclic: how much option 0 is preferred to 1, 1 to 2, and 2 to 0."""
 
-    budget: float = 0.5
+    budget: Share = 0.5
     """budget: largest share of steps in the region."""
 
     matrix: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
@@ -75,7 +76,7 @@ class TrainSelfPlay(WithLearnerRecipe):
     reward_source: Literal["self_play", "reward_model", "true"] = "self_play"
     """In an environment: what the learner is rewarded with."""
 
-    queue: int = 50
+    queue: Count = 50
     """Latest trajectories that a new one is compared to."""
 
     credit: Literal["spread", "last"] = "spread"
@@ -84,8 +85,9 @@ class TrainSelfPlay(WithLearnerRecipe):
     reward: OmitArgPrefixes[RewardModelConfig] = field(default_factory=lambda: SelfPlayConfig().reward)
     """Settings of the baseline's reward model."""
 
-    def __post_init__(self) -> None:
-        self.check()
+    def check(self) -> None:
+        """Raise ValueError for settings that the agent or who compares does not take."""
+        super().check()
         if self.matrix is None:
             self.agent_config()
             self.trajectory_preference()
@@ -107,15 +109,39 @@ class TrainSelfPlay(WithLearnerRecipe):
             return ByOption(cycle_of_three(*self.cycle))
         return ByOption(majority_matrix(torch.tensor(THREE_PEOPLE)))
 
-    def run(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
-        """Train, evaluate, and save the agent as ``agent.pt``."""
-        with small_networks():
-            if self.matrix is not None:
-                return self._run_matrix(folder, resume=resume, progress_bar=progress_bar)
-            agent = self._agent(self.training_env())
-            loop = self.train(agent, folder, resume=resume, progress_bar=progress_bar)
-            agent.save(folder.path / "agent.pt")
-            return {**self.outcome(agent, loop), **agent.result(), **self._behaviour(agent)}
+    def training_env(self) -> Any:
+        """Return the environments to learn in; None for a matrix, which is enough."""
+        return super().training_env() if self.matrix is None else None
+
+    def given(self, env: Any, folder: RunFolder, *, resume: bool) -> dict[str, Any]:
+        """Return the matrix, if there is one."""
+        if self.matrix is None:
+            return {}
+        kept = folder.path / "matrix.csv"
+        return {"matrix": read_matrix(kept if resume and kept.exists() else self.matrix)}
+
+    def make_agent(self, env: Any, matrix: torch.Tensor | None = None) -> SelfPlay | MatrixSelfPlay:
+        """See :meth:`Recipe.make_agent`."""
+        if matrix is not None:
+            rounds = MatrixSelfPlayConfig(mode=self.mode, rounds=self.total_timesteps)
+            return MatrixSelfPlay(None, rounds, matrix=matrix, device=self.device, seed=self.seed)
+        return SelfPlay(env, self.agent_config(), preference=self.trajectory_preference(), device=self.device,
+                        seed=self.seed)  # fmt: skip
+
+    def begin(self, agent: Agent, folder: RunFolder, given: dict[str, Any]) -> None:
+        """Keep the matrix as ``matrix.csv``."""
+        if given:
+            np.savetxt(folder.path / "matrix.csv", given["matrix"].numpy(), delimiter=",", fmt="%.17g")
+
+    def evaluations(self) -> Evaluation | None:
+        """See :meth:`Recipe.evaluations`: there are no episodes on a matrix."""
+        return super().evaluations() if self.matrix is None else None
+
+    def outcome(self, agent: Any, loop: Loop, folder: RunFolder) -> dict[str, Any]:
+        """Return how the agent behaves; of a matrix the agent itself says all."""
+        if self.matrix is not None:
+            return {}
+        return {**super().outcome(agent, loop, folder), **self._behaviour(agent)}
 
     def _behaviour(self, agent: SelfPlay) -> dict[str, Any]:
         """Return what the trajectories were like, over the whole run and lately."""
@@ -132,40 +158,12 @@ class TrainSelfPlay(WithLearnerRecipe):
             found |= {f"within_budget_{name}": float(part.mean()) for name, part in within.items()}
         return found
 
-    def _run_matrix(self, folder: RunFolder, *, resume: bool, progress_bar: bool) -> dict[str, Any]:
-        kept = folder.path / "matrix.csv"
-        assert self.matrix is not None
-        matrix = read_matrix(kept if resume and kept.exists() else self.matrix)
-        np.savetxt(kept, matrix.numpy(), delimiter=",", fmt="%.17g")
-        agent = self._matrix_agent(matrix)
-        loop = Loop(agent, self.total_timesteps, folder=folder, resume=resume, progress_bar=progress_bar,
-                    log_every=self.log_every,
-                    checkpoint_every=self.checkpoint_every or max(1, self.total_timesteps // 10))  # fmt: skip
-        loop.run()
-        agent.save(folder.path / "agent.pt")
-        return {**agent.result(), "num_timesteps": agent.num_timesteps, "seconds": loop.seconds}
-
-    def evaluation(self, folder: RunFolder) -> tuple[Agent, gym.Env[Any, Any]]:
-        """Return the agent of the folder's checkpoint and a fresh scalar environment for it.
-
-        Raises:
-            ValueError: for a run on a matrix, which has no episodes.
-        """
+    def evaluation(self, folder: RunFolder) -> Any:
+        """See :meth:`Recipe.evaluation`; ValueError for a run on a matrix, which has no episodes."""
         if self.matrix is not None:
             raise ValueError("a preference matrix has no episodes to evaluate in; result.json has the "
                              "exploitability")  # fmt: skip
-        env = self.scalar_env()
-        agent = self._agent(env)
-        restore(agent, folder)
-        return agent, env
-
-    def _agent(self, env: Any) -> SelfPlay:
-        return SelfPlay(env, self.agent_config(), preference=self.trajectory_preference(), device=self.device,
-                        seed=self.seed)  # fmt: skip
-
-    def _matrix_agent(self, matrix: torch.Tensor) -> MatrixSelfPlay:
-        config = MatrixSelfPlayConfig(mode=self.mode, rounds=self.total_timesteps)
-        return MatrixSelfPlay(None, config, matrix=matrix, device=resolve_device(self.device), seed=self.seed)
+        return super().evaluation(folder)
 
 
 def read_matrix(path: Path) -> torch.Tensor:

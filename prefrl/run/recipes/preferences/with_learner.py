@@ -2,91 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
-import gymnasium as gym
-import numpy as np
-from tyro.conf import arg
-
-from prefrl.agents.base import Agent
-from prefrl.agents.preferences.learners import LearnerConfig, LearnerKind, make_learner
+from prefrl.agents.actor_critic.sac import SACConfig
+from prefrl.agents.preferences.learners import Learner, make_learner
+from prefrl.agents.preferences.sb3 import SB3Config
+from prefrl.agents.value_based.dqn import DQNConfig
+from prefrl.config import Count, from_json
 from prefrl.data.devices import resolve_device
 from prefrl.envs.wrappers import AgentsAsRows
-from prefrl.run.environments import make_evaluation_env, make_rollout_env, make_scalar_env, parse_env_args
-from prefrl.run.evaluate import Evaluation, evaluate_rows
-from prefrl.run.folder import RunFolder
-from prefrl.run.loop import Loop
+from prefrl.run.environments import make_rollout_env, parse_env_args
+from prefrl.run.evaluate import rollout
+from prefrl.run.recipes.base import EvaluatedRecipe, Pairs, default
 
 ON_POLICY_ENVS = 8
-"""Environments stepped together by default where the learner is PPO or A2C; one for the others."""
+"""Environments stepped together by default where the learner is on-policy; one for the others."""
+
+LearnerName = Literal[
+    "sac", "dqn", "sb3_ppo", "sb3_a2c", "sb3_sac", "sb3_td3", "sb3_ddpg", "sb3_dqn",
+    "ppo", "a2c", "td3", "ddpg", "prefrl_dqn",
+]  # fmt: skip
+"""Learners: ours, Stable-Baselines3's, and other names of these."""
+
+ALIASES: Mapping[str, str] = {
+    **{name: f"sb3_{name}" for name in ("ppo", "a2c", "td3", "ddpg")},
+    "prefrl_dqn": "dqn",
+}
+"""What the other names mean."""
+
+OWN = {"sac": SACConfig, "dqn": DQNConfig}
+"""Configs of our learners."""
 
 
 @dataclass(frozen=True)
-class WithLearnerRecipe:
-    """Fields and steps of recipes with a policy learner."""
+class WithLearnerRecipe(EvaluatedRecipe):
+    """Settings and steps of recipes with a policy learner."""
+
+    result_name: ClassVar[str] = "true_return"
 
     env_id: str = "Pendulum-v1"
     """Any Gymnasium environment; prefrl's own are stepped on the device."""
 
-    env_args: Annotated[tuple[str, ...], arg(metavar="[NAME=VALUE ...]", help_behavior_hint="")] = ()
+    env_args: Pairs = ()
     """Arguments of the environment, as in: rows=3 (or --env.rows 3)."""
 
-    agent: LearnerKind = "sac"
-    """What learns the policy: an algorithm of Stable-Baselines3, or prefrl_dqn."""
+    agent: LearnerName = "sac"
+    """What learns the policy: our sac or dqn, or sb3_NAME of Stable-Baselines3."""
 
-    agent_args: Annotated[tuple[str, ...], arg(metavar="[NAME=VALUE ...]", help_behavior_hint="")] = ()
-    """Its settings, under its own names, as in: learning_rate=1e-3 'policy_kwargs={"net_arch": [64, 64]}'."""
+    agent_args: Pairs = ()
+    """Its settings, under its own names, as in: learning_rate=1e-3 hidden=[64,64], or for SB3's
+    'policy_kwargs={"net_arch": [64, 64]}'."""
 
-    warmup_hold: int = 1
-    """Steps that each uniform action of an off-policy warm-up is held for."""
+    warmup_hold: Count = 1
+    """Steps that each uniform action of an off-policy warm-up of SB3's is held for."""
 
-    num_envs: Annotated[
-        int | None, arg(metavar="INT", help_behavior_hint="(default: 8 with PPO and A2C, else 1)")
-    ] = None
-    """Environments stepped together."""
+    num_envs: Annotated[Count | None, default("8 with PPO and A2C, else 1")] = None
 
-    total_timesteps: int = 10_000
-    """Timesteps to train for; a step of n environments is n."""
-
-    eval_every: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 10 % of the run)")] = (
-        None
-    )
+    eval_every: Annotated[Count | None, default("10 % of the run")] = None
     """Timesteps between two evaluations of the deterministic policy under the true reward."""
 
-    eval_episodes: int = 20
-    """Episodes of an evaluation."""
-
-    log_every: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 1 % of the run)")] = (
-        None
-    )
-    """Timesteps between two rows of progress.csv."""
-
-    checkpoint_every: Annotated[
-        int | None, arg(metavar="INT", help_behavior_hint="(default: 10 % of the run)")
-    ] = None
-    """Timesteps between two checkpoints."""
-
-    seed: int = 0
-    """Seeds everything random."""
-
-    device: str = "auto"
-    """Torch device: auto (CUDA when present), cpu, cuda."""
-
     def check(self) -> None:
-        """Raise ValueError for a field that is out of range."""
-        for name in ("warmup_hold", "num_envs", "total_timesteps", "eval_every", "eval_episodes", "log_every",
-                     "checkpoint_every"):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; it must not be negative")
-        parse_env_args(self.env_args)
-        resolve_device(self.device)
+        """Raise ValueError for settings that the learner does not take; keep its name, not another."""
+        super().check()
+        object.__setattr__(self, "agent", ALIASES.get(self.agent, self.agent))
         self.learner_config()
 
-    def learner_config(self) -> LearnerConfig:
+    def learner_config(self) -> Learner:
         """Return the settings of the policy learner."""
         try:
             settings = parse_env_args(self.agent_args)
@@ -94,88 +77,59 @@ class WithLearnerRecipe:
             raise ValueError(
                 str(error).replace("env_args", "agent_args").replace("layout_seed=3", "gamma=0.9")
             ) from error
-        try:
-            return LearnerConfig(self.agent, settings, self.total_timesteps, self.warmup_hold)
-        except TypeError as error:
+        if self.agent not in OWN:
+            algorithm: Any = self.agent.removeprefix("sb3_")
+            return SB3Config(algorithm, settings, self.total_timesteps, self.warmup_hold)
+        if self.warmup_hold > 1:
             raise ValueError(
-                f"agent_args {list(self.agent_args)} do not suit {self.agent}: {error}"
-            ) from error
+                f"warmup_hold is {self.warmup_hold}; {self.agent} has none, as SB3's learners do"
+            )
+        try:
+            return from_json(OWN[self.agent], settings)
+        except ValueError as error:
+            raise ValueError(f"agent_args {list(self.agent_args)} do not suit {self.agent} (SB3's is "
+                             f"sb3_{self.agent}): {error}") from error  # fmt: skip
 
     @property
     def rows(self) -> int:
         """Environments stepped together."""
-        return self.num_envs or (ON_POLICY_ENVS if self.agent in ("ppo", "a2c") else 1)
+        return self.num_envs or (ON_POLICY_ENVS if getattr(self.learner_config(), "on_policy", False) else 1)
+
+    def rows_of(self, env: Any) -> int | None:
+        """Return the rows of a step of training where the environment does not say them itself: None."""
+        return None if hasattr(env, "num_envs") else self.rows
 
     def training_env(self) -> Any:
         """Return the environments to learn in, every agent of a multi-agent one as a row."""
-        return agents_apart(make_rollout_env(self.env_id, self.env_args, self.rows, self.device))
+        return self.rollout_env(self.rows)
 
-    def evaluation_env(self) -> Any:
+    def rollout_env(self, num_envs: int) -> Any:
+        """Return environments whose rows start anew in the step that ended them, a row for each agent."""
+        return agents_apart(make_rollout_env(*self.made, num_envs, self.device))
+
+    def evaluation_env(self, episodes: int) -> Any:
         """Return one row per episode (and agent), on the host."""
-        return agents_apart(make_evaluation_env(self.env_id, self.env_args, self.eval_episodes))
+        return agents_apart(super().evaluation_env(episodes))
 
-    def train(
-        self, agent: Agent, folder: RunFolder | None, *, resume: bool = False, progress_bar: bool = False
-    ) -> Loop:
-        """Train an agent, with evaluations under the true reward; return the finished loop."""
-        every = self.eval_every or max(1, self.total_timesteps // 10)
-        evaluation = Evaluation(self.evaluation_env(), every=every, seed=self.seed)
-        loop = Loop(
-            agent,
-            self.total_timesteps,
-            folder=folder,
-            resume=resume,
-            progress_bar=progress_bar,
-            log_every=self.log_every,
-            checkpoint_every=self.checkpoint_every or max(1, self.total_timesteps // 10),
-            evaluation=evaluation,
-        )
-        loop.run()
-        return loop
-
-    def outcome(self, agent: Agent, loop: Loop) -> dict[str, Any]:
-        """Return what every such run reports."""
-        found = evaluate_rows(agent, self.evaluation_env(), seed=self.seed)
-        return {
-            "true_return": found["mean_return"],
-            "eval_returns": [evaluation["mean_return"] for evaluation in loop.evaluations],
-            "eval_timesteps": [evaluation["timesteps"] for evaluation in loop.evaluations],
-            "num_timesteps": agent.num_timesteps,
-            "seconds": loop.seconds,
-            "steps_per_second": agent.num_timesteps / (loop.seconds - loop.evaluation_seconds),
-        }
-
-    def true_reward_return(self) -> float:
-        """Return the true return of the same learner, trained for as long on the true reward."""
-        env = self.training_env()
-        learner = make_learner(self.learner_config(), env, rows=None, device=resolve_device(self.device),
-                               seed=self.seed)  # fmt: skip
-        self.train(learner, None)
-        return evaluate_rows(learner, self.evaluation_env(), seed=self.seed)["mean_return"]
-
-    def scalar_env(self) -> gym.Env[Any, Any]:
-        """Return a fresh scalar environment to evaluate in.
-
-        Raises:
-            ValueError: for one of several agents, which has no scalar face with one policy for all.
-        """
-        env = make_scalar_env(self.env_id, self.env_args)
+    def evaluation(self, folder: Any) -> Any:
+        """See :meth:`Recipe.evaluation`; ValueError where several agents share the policy."""
+        env = self.scalar_env()
         if hasattr(env.unwrapped, "num_agents"):
             raise ValueError(f"{self.env_id} has several agents, whose policy is shared: result.json has "
                              "what they achieve")  # fmt: skip
-        return env
+        return self.restored(env, folder), env
+
+    def true_reward_return(self) -> float:
+        """Return the true return of the same learner, trained for as long on the true reward."""
+        learner = make_learner(self.learner_config(), self.training_env(), rows=None,
+                               device=resolve_device(self.device), seed=self.seed)  # fmt: skip
+        self.train(learner, None)
+        return self.final_return(learner)
 
     def random_return(self) -> float:
         """Return the mean true return of uniform actions."""
-        env = self.evaluation_env()
-        env.reset(seed=self.seed)
-        env.action_space.seed(self.seed)
-        returns, going = np.zeros(env.num_envs), np.ones(env.num_envs, dtype=bool)
-        while going.any():
-            _, rewards, terminations, truncations, _ = env.step(env.action_space.sample())
-            returns += rewards * going
-            going &= ~(terminations | truncations)
-        return float(returns.mean())
+        rows = self.evaluation_env(self.final_episodes or self.eval_episodes)
+        return float(rollout(None, rows, seed=self.seed)[0].mean())
 
 
 def agents_apart(env: Any) -> Any:
