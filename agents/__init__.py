@@ -10,9 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prefrl.agents.actor_critic.box import SAC as SAC, SACConfig as SACConfig
     from prefrl.agents.actor_critic.mbpo import MBPO as MBPO
     from prefrl.agents.actor_critic.mbpo_config import MBPOConfig as MBPOConfig
+    from prefrl.agents.actor_critic.sac import SAC as SAC, SACConfig as SACConfig
     from prefrl.agents.allocation.baselines import (
         AllocationBaseline as AllocationBaseline,
         AllocationBaselineConfig as AllocationBaselineConfig,
@@ -88,8 +88,8 @@ _PUBLIC = {
     "QLearningConfig": "prefrl.agents.value_based.q_learning",
     "RegretAgent": "prefrl.agents.preferences.regret",
     "RegretConfig": "prefrl.preferences.reward_fit",
-    "SAC": "prefrl.agents.actor_critic.box",
-    "SACConfig": "prefrl.agents.actor_critic.box",
+    "SAC": "prefrl.agents.actor_critic.sac",
+    "SACConfig": "prefrl.agents.actor_critic.sac",
     "SB3Agent": "prefrl.agents.preferences.sb3",
     "SB3Config": "prefrl.agents.preferences.sb3",
     "SelfPlay": "prefrl.agents.preferences.self_play",

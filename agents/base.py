@@ -7,7 +7,7 @@ import inspect
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, ClassVar, Literal, TypeVar
@@ -280,6 +280,17 @@ class Agent(ABC):
     def get_vec_normalize_env(self) -> None:
         """Return None: observations are not normalised by a wrapper."""
         return None
+
+
+def mean_of(metrics: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the mean of each metric over those gradient steps that report it."""
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+    for step in metrics:
+        for name, value in step.items():
+            sums[name] = sums[name] + value if name in sums else value
+            counts[name] = counts.get(name, 0) + 1
+    return {name: value / counts[name] if counts[name] > 1 else value for name, value in sums.items()}
 
 
 def load(path: str | os.PathLike[str], env: Any = None, device: torch.device | str = "auto") -> Agent:

@@ -28,7 +28,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 SettingsType = TypeVar("SettingsType")
 
@@ -109,6 +109,9 @@ class Settings:
         ValueError: for a number out of its bounds, NaN or infinite, a word that is none of the choices, or
             what :meth:`check` refuses.
     """
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """What settings in files of older versions are called now."""
 
     def __post_init__(self) -> None:
         """Check every field, and keep it as its annotation says (a list as a tuple, ...)."""
@@ -281,7 +284,8 @@ def from_json(settings: type[SettingsType], content: Any, where: str = "") -> Se
     if not isinstance(content, Mapping):
         raise ValueError(f"{where.rstrip('.') or 'config'} is {content!r}; it must be an object")
     kind: Any = settings
-    known = field_types(kind)
+    known, renamed = field_types(kind), getattr(kind, "renamed", {})
+    content = {renamed.get(name, name): value for name, value in content.items()}
     unknown = sorted(set(content) - set(known))
     if unknown:
         raise ValueError(f"{where}{unknown[0]} is unknown; {settings.__name__} has {sorted(known)}")

@@ -37,10 +37,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from prefrl.agents.actor_critic.box import SAC, SACConfig
+from prefrl.agents.actor_critic.config import CriticRegularizer
 from prefrl.agents.actor_critic.mbpo import MBPO
 from prefrl.agents.actor_critic.mbpo_config import MBPOConfig, mbpo_preset
-from prefrl.agents.actor_critic.soft_actor_critic import CriticRegularizer, SoftActorCritic, draw
+from prefrl.agents.actor_critic.networks import SoftActorCritic, draw
+from prefrl.agents.actor_critic.sac import SAC, SACConfig
 from prefrl.cli import FLAGS, execute
 from prefrl.data.replay import Batch
 from prefrl.nn.ensemble import DECAYS, DynamicsEnsemble, EnsembleFit, FitSettings
@@ -353,8 +354,9 @@ def update_seconds(agent: SAC, steps: int) -> float:
     """Return the seconds of a gradient step, with drawing its batch."""
     replay = agent.replay
     assert replay is not None
-    policy, size = agent.policy, agent.config.batch_size
-    return seconds(lambda: [policy.step(replay.sample(size, policy.generator)) for _ in range(steps)]) / steps
+    networks, size = agent.networks, agent.config.batch_size
+    draws = networks.generator
+    return seconds(lambda: [networks.step(replay.sample(size, draws)) for _ in range(steps)]) / steps
 
 
 # MBPO without what makes it fast ------------------------------------------------------------------------
@@ -365,7 +367,7 @@ def slowed(config: MBPOConfig, split: bool, device_buffers: bool, batched: bool)
     agent = Slowed(gym.make("Pendulum-v1"), config, device="cpu")
     agent.split, agent.device_buffers = split, device_buffers
     if not batched:
-        agent.policy = PlainActorCritic(
+        agent.networks = PlainActorCritic(
             agent.observations, agent.actions, config, device=agent.device, seed=0
         )
     return agent
@@ -465,8 +467,8 @@ class PlainActorCritic(SoftActorCritic):
         with torch.no_grad():
             actions, log_density = draw(self.pi(batch.next_obs), noise[0])
             inputs = torch.cat([batch.next_obs, actions], 1)
-            following = torch.minimum(*(q(inputs)[:, 0] for q in self.q_target)) - alpha * log_density
-            targets = batch.returns + batch.discounts * following
+            next_q = torch.minimum(*(q(inputs)[:, 0] for q in self.q_target))
+            targets = batch.returns + batch.discounts * (next_q - alpha * log_density)
         inputs = torch.cat([batch.obs, batch.actions], 1)
         critic_loss = sum(0.5 * F.mse_loss(q(inputs)[:, 0], targets) for q in self.q)
         assert isinstance(critic_loss, Tensor)
@@ -475,8 +477,8 @@ class PlainActorCritic(SoftActorCritic):
         of_q.step()
         actions, log_density = draw(self.pi(batch.obs), noise[1])
         inputs = torch.cat([batch.obs, actions], 1)
-        worth = torch.minimum(*(q(inputs)[:, 0] for q in self.q))
-        actor_loss = (alpha * log_density - worth).mean()
+        smaller_q = torch.minimum(*(q(inputs)[:, 0] for q in self.q))
+        actor_loss = (alpha * log_density - smaller_q).mean()
         of_pi.zero_grad()
         actor_loss.backward()  # type: ignore[no-untyped-call]
         of_pi.step()

@@ -30,9 +30,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from prefrl.agents.actor_critic.box import SACConfig
 from prefrl.agents.actor_critic.mbpo import MBPO
 from prefrl.agents.actor_critic.mbpo_config import MBPOConfig, mbpo_preset
+from prefrl.agents.actor_critic.sac import SACConfig
 from prefrl.agents.actor_critic.smoothness import smoothness, value_aware_error
 from prefrl.cli import FLAGS, execute
 from prefrl.data import seeded_generator
@@ -164,11 +164,11 @@ class LipschitzStudy:
         agent.imagine()
         for done in range(0, self.updates, 100):
             for batch in agent.batches(min(100, self.updates - done)):
-                agent.policy.step(batch, evaluate=True)
+                agent.networks.step(batch, evaluate=True)
         generator = seeded_generator(seed, "diagnostics")
-        found = smoothness(agent.policy, held["obs"], radius=config.diagnostics_radius, generator=generator)
+        found = smoothness(agent.networks, held["obs"], radius=config.diagnostics_radius, generator=generator)
         predicted, _ = agent.model_step(held["obs"], held["actions"], deterministic=True)
-        found |= value_aware_error(agent.policy, held["next_obs"], predicted, held["mask"])
+        found |= value_aware_error(agent.networks, held["next_obs"], predicted, held["mask"])
         return {name: float(value) for name, value in found.items()} | agent.seconds
 
 

@@ -24,8 +24,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from prefrl.agents.actor_critic.box import SACConfig
 from prefrl.agents.actor_critic.mbpo_config import mbpo_preset
+from prefrl.agents.actor_critic.sac import SACConfig
 from prefrl.cli import FLAGS, execute
 from prefrl.run.folder import RunFolder
 from prefrl.run.recipes.actor_critic.mbpo import TrainMBPO

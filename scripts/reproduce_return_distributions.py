@@ -329,7 +329,8 @@ def experiments() -> dict[str, Deep]:
         "two_coins": Deep(
             "prefrl/TwoCoins-v0",
             {**cvar, "tau": 0.5, "stock_low": -7.0, "stock_high": 3.0, "quantiles": 32, "hidden": (64, 64),
-             "epsilon_timesteps": 20_000, "stock_scale": 1.0, "target_update_interval": 1, "polyak": 0.01},
+             "epsilon_timesteps": 20_000, "stock_scale": 1.0, "target_update_gradient_steps": 1,
+             "polyak": 0.01},
             every, cvar_over_taus("prefrl/TwoCoins-v0", (0.25, 0.5, 0.75, 1.0)), "two_coins_updates",
         ),
         "apples": Deep(

@@ -27,11 +27,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from prefrl.agents.actor_critic.box import SACConfig
 from prefrl.agents.actor_critic.mbpo import MBPO
 from prefrl.agents.actor_critic.mbpo_config import MBPOConfig, ModelLoss, mbpo_preset
+from prefrl.agents.actor_critic.networks import STD_FLOOR
+from prefrl.agents.actor_critic.sac import SACConfig
 from prefrl.agents.actor_critic.smoothness import value_aware_error
-from prefrl.agents.actor_critic.soft_actor_critic import STD_FLOOR
 from prefrl.cli import FLAGS, execute
 from prefrl.run.folder import RunFolder, read_json, write_json
 from prefrl.run.recipes.actor_critic.box import DISTRACTED
@@ -162,12 +162,12 @@ class VaGraMStudy:
         for _ in range(self.fits):
             agent.fit_model()
         predicted, _ = agent.model_step(held["obs"], held["actions"], deterministic=True)
-        deviations = agent.policy.moments.std(STD_FLOOR)
+        deviations = agent.networks.moments.std(STD_FLOOR)
         errors = ((predicted - held["next_obs"]) / deviations).square().mean(0)
         with torch.no_grad():
-            slopes = agent.policy.partial_gradients(held["next_obs"])[1] * deviations
+            slopes = agent.networks.partial_gradients(held["next_obs"])[1] * deviations
         mass = slopes.square().mean((0, 1))
-        found = value_aware_error(agent.policy, held["next_obs"], predicted, held["mask"])
+        found = value_aware_error(agent.networks, held["next_obs"], predicted, held["mask"])
         return {
             "value_aware_error": float(found["model/value_aware_error"]),
             "task_mse": float(errors[:TASK_ENTRIES].mean()),

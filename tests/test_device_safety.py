@@ -40,9 +40,9 @@ from torch.utils._pytree import tree_leaves
 
 import prefrl.agents
 import prefrl.envs
-from prefrl.agents.actor_critic.box import SAC, SACConfig
 from prefrl.agents.actor_critic.mbpo import MBPO
 from prefrl.agents.actor_critic.mbpo_config import MBPOConfig
+from prefrl.agents.actor_critic.sac import SAC, SACConfig
 from prefrl.agents.allocation.baselines import AllocationBaseline, AllocationBaselineConfig, Resolving
 from prefrl.agents.allocation.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig
 from prefrl.agents.base import Agent, Spaces
@@ -235,9 +235,8 @@ class Prepared:
         return self._moved
 
 
-DQN_SETTINGS: dict[str, Any] = {
-    "learning_starts": 0, "train_freq": 16, "batch_size": 5, "hidden": (8,), "target_update_interval": 1,
-}  # fmt: skip
+SHARED: dict[str, Any] = {"learning_starts": 0, "train_freq": 16, "batch_size": 5, "hidden": (8,)}
+DQN_SETTINGS: dict[str, Any] = {**SHARED, "target_update_interval": 1}
 
 
 def learned(agent: DQN) -> dict[str, Tensor]:
@@ -314,7 +313,7 @@ def stock_dqn_case(kind: type[StockDQN] = StockDQN, mode: str = "SameStep", **se
         env = prefrl.envs.make_device(
             "prefrl/RiskyCliff-v0", 16, device=DEVICE, generator_device="cpu", autoreset_mode=mode, horizon=4
         )
-        config = StockDQNConfig(**{**DQN_SETTINGS, **settings})
+        config = StockDQNConfig(**{**SHARED, "target_update_gradient_steps": 1, **settings})
         frozen = config.use_of_stock == "frozen"
         agent = kind(
             VectorStockAugmentation(env, stock_range=(-9.0, 9.0), frozen=frozen), config, device=DEVICE
@@ -718,7 +717,7 @@ CASES: dict[str, Case] = {
     "Heron, weighted sum": heron_case(reward_source="weighted_sum"),
     "SAC": sac_case(),
     "SAC, next step": sac_case("NextStep", learn_temperature=False, max_grad_norm=1.0),
-    "SAC, disabled": sac_case("Disabled", target_update_interval=2),
+    "SAC, disabled": sac_case("Disabled", target_update_gradient_steps=2),
     "SAC, spectral": sac_case(critic_regularizer="spectral"),
     "SAC, spectral everywhere": sac_case(critic_regularizer="spectral", spectral_layers="all"),
     "SAC, robust": sac_case(critic_regularizer="robust"),

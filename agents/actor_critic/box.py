@@ -1,15 +1,11 @@
-"""Soft actor-critic as an agent: a replay on the device for :class:`SoftActorCritic`, where the algorithm is.
-
-A gradient step is due after every environment step; in between, the policy acts, and what happens is kept.
-Scalar, vector and on-device environments are the same to it.
-"""
+"""What agents have in common that act in a bounded Box of numbers, by an actor with critics."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -18,47 +14,14 @@ from torch import Tensor
 
 from prefrl.agents.base import Agent
 from prefrl.data import Transitions
-from prefrl.data.replay import ReplayBuffer
+from prefrl.data.replay import ReplayBuffer, replay_state, restored_replay
+from prefrl.functional.draws import uniform
 
-from .soft_actor_critic import ActorCriticConfig, SoftActorCritic, check_counts
-
-
-@dataclass(frozen=True)
-class SACConfig(ActorCriticConfig):
-    """Settings of :class:`SAC`."""
-
-    buffer_size: int = 1_000_000
-    """Transitions in the replay, over all environments together."""
-
-    learning_starts: int = 100
-    """Timesteps of uniform actions before learning starts."""
-
-    train_freq: int = 1
-    """Timesteps between two rounds of learning."""
-
-    gradient_steps: int = 1
-    """Gradient steps of each round."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_counts(self, "buffer_size", "train_freq", "gradient_steps")
-        if self.learning_starts < 0:
-            raise ValueError(f"learning_starts is {self.learning_starts}; it must not be negative")
+from .networks import SoftActorCritic
 
 
-def mean_of(metrics: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the mean of each metric over those steps that report it."""
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
-    for step in metrics:
-        for name, value in step.items():
-            sums[name] = sums[name] + value if name in sums else value
-            counts[name] = counts.get(name, 0) + 1
-    return {name: value / counts[name] if counts[name] > 1 else value for name, value in sums.items()}
-
-
-class BoxAgent:
-    """What agents have in common that act in a bounded Box, scaled to (-1, 1) inside (mixin before Agent).
+class BoxAgent(Agent):
+    """Base of agents that act in a bounded Box, scaled to (-1, 1) inside, with actor and critics.
 
     Raises:
         ValueError: if observations or actions are of another kind, or actions unbounded.
@@ -66,15 +29,20 @@ class BoxAgent:
     Attributes:
         observations: D, size of a flattened observation.
         actions: A, size of a flattened action.
+        networks: actor and critics.
+        replay: transitions so far; None before the first one.
     """
 
-    config: Any
-    device: torch.device
-    observation_space: Any
-    action_space: Any
-    num_timesteps: int
-    policy: SoftActorCritic
-    replay: ReplayBuffer | None
+    keeps_rewards = True
+
+    def __init__(self, env: Any, config: Any, *, device: torch.device | str = "auto", seed: int = 0) -> None:
+        super().__init__(env, config, device=device, seed=seed)
+        self._check_spaces()
+        self.networks = SoftActorCritic(
+            self.observations, self.actions, config, device=self.device, seed=seed
+        )
+        self.replay: ReplayBuffer | None = None
+        self._learned_at = 0
 
     def _check_spaces(self) -> None:
         name, space, actions = type(self).__name__, self.observation_space, self.action_space
@@ -109,17 +77,11 @@ class BoxAgent:
 
     def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
         """Return actions [n, ...] for observations [n, ...]: uniform ones at first, then the policy's."""
-        if not deterministic and self.num_timesteps < self.learning_starts:
-            generator = self.policy.generator
-            draws = torch.rand(len(obs), self.actions, generator=generator, device=generator.device)
-            return self.to_env(2.0 * draws.to(self.device) - 1.0)
+        if not deterministic and self.num_timesteps < self.config.learning_starts:
+            draws = uniform(self.networks.generator, len(obs), self.actions, device=self.device)
+            return self.to_env(2.0 * draws - 1.0)
         flat = obs.to(torch.float32).flatten(1)
-        return self.to_env(self.policy.act(flat, deterministic=deterministic))
-
-    @property
-    def learning_starts(self) -> int:
-        """Timesteps of uniform actions."""
-        return int(self.config.learning_starts)
+        return self.to_env(self.networks.act(flat, deterministic=deterministic))
 
     def kept(self, transitions: Transitions) -> Transitions:
         """Return transitions as a replay keeps them: flat in float32, actions in [-1, 1]."""
@@ -146,79 +108,22 @@ class BoxAgent:
             self.replay = self._empty_replay(len(transitions.rewards))
         step = self.kept(transitions)
         self.replay.add(step)
-        self.policy.moments.add(step.obs, step.mask)
+        self.networks.moments.add(step.obs, step.mask)
 
     def _empty_replay(self, num_envs: int) -> ReplayBuffer:
         return ReplayBuffer(self.config.buffer_size, num_envs, gamma=self.config.gamma)
 
     def check(self) -> None:
         """See :meth:`Agent.check`: warns where the critics diverge."""
-        self.policy.check()
+        self.networks.check()
 
     def result(self) -> dict[str, Any]:
         """Return the largest |Q| that there was."""
-        return {"largest_q": self.policy.largest_q}
-
-
-class SAC(BoxAgent, Agent):
-    """Soft actor-critic; see the module's text.
-
-    Args:
-        env: an environment with a bounded Box of actions and a Box of observations, or
-            :class:`prefrl.agents.base.Spaces`.
-        config: settings.
-        device: torch device, or "auto".
-        seed: seeds networks, exploration and replay.
-
-    Raises:
-        ValueError: if a space is of another kind.
-
-    Attributes:
-        policy: the networks.
-        replay: transitions so far; None before the first one.
-    """
-
-    config_class: ClassVar[type[SACConfig]] = SACConfig
-    keeps_rewards = True
-    advice = "a lower learning_rate or max_grad_norm = 10 may help"
-
-    def __init__(
-        self,
-        env: Any,
-        config: SACConfig | None = None,
-        *,
-        device: torch.device | str = "auto",
-        seed: int = 0,
-    ) -> None:
-        super().__init__(env, config or SACConfig(), device=device, seed=seed)
-        self._check_spaces()
-        self.policy = SoftActorCritic(
-            self.observations, self.actions, self.config, device=self.device, seed=seed
-        )
-        self.replay: ReplayBuffer | None = None
-        self._learned_at = 0
-
-    def update(self) -> dict[str, Tensor]:
-        """Take the gradient steps that are due; see :meth:`Agent.update`."""
-        config, before, now = self.config, self._learned_at, self.num_timesteps
-        self._learned_at = now
-        if now <= config.learning_starts or self.replay is None:
-            return {}
-        rounds = now // config.train_freq - max(before, config.learning_starts) // config.train_freq
-        replay, draws = self.replay, self.policy.generator
-        return mean_of(
-            self.policy.step(replay.sample(config.batch_size, draws))
-            for _ in range(rounds * config.gradient_steps)
-        )
+        return {"largest_q": self.networks.largest_q}
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Agent.state_dict`."""
-        return {
-            "policy": self.policy.state_dict(),
-            "learned_at": self._learned_at,
-            "num_envs": None if self.replay is None else self.replay.num_envs,
-            "replay": None if self.replay is None else self.replay.state_dict(),
-        }
+        return {"policy": self.networks.state_dict(), **replay_state(self.replay)}
 
     def saved_state(self) -> dict[str, Any]:
         """See :meth:`Agent.saved_state`; the replay stays behind, as with SB3."""
@@ -226,8 +131,6 @@ class SAC(BoxAgent, Agent):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Agent.load_state_dict`; without a replay, learning goes on with an empty one."""
-        self.policy.load_state_dict(state["policy"])
-        self._learned_at = int(state["learned_at"])
+        self.networks.load_state_dict(state["policy"])
         if state["replay"] is not None:
-            self.replay = self._empty_replay(int(state["num_envs"]))
-            self.replay.load_state_dict(state["replay"], self.device)
+            self.replay = restored_replay(state, self._empty_replay, self.device)

@@ -11,7 +11,7 @@ Two of its parts have alternatives that belong together:
 
 - ``ensemble_size=1, probabilistic=False`` with ``critic_regularizer`` spectral or robust: one deterministic
   model and a smooth critic instead of the ensemble (Zheng et al. 2023, arXiv 2302.01244; see
-  ``prefrl.agents.actor_critic.soft_actor_critic``).
+  ``prefrl.agents.actor_critic.sac``).
 - ``model_loss="value_gradient"``: errors are weighted by how much the value depends on the entry (VaGraM,
   Voelcker et al. 2022, arXiv 2204.01464; see
   ``prefrl.functional.actor_critic.model_learning``). The gradient of each online critic
@@ -29,35 +29,32 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from prefrl.agents.base import Agent, Spaces
+from prefrl.agents.base import mean_of
 from prefrl.data import Transitions, seeded_generator
-from prefrl.data.devices import make_generator, restore_generator
+from prefrl.data.devices import building, make_generator, restore_generator
 from prefrl.data.model_buffer import ModelBuffer
-from prefrl.data.moments import RunningMoments
-from prefrl.data.replay import Batch, ReplayBuffer
-from prefrl.envs.known_parts import KnownParts, known_parts_of
-from prefrl.functional.actor_critic.model_learning import rollout_length, value_gradient_weights
+from prefrl.data.off_policy import times_due
+from prefrl.data.replay import Batch
+from prefrl.functional.actor_critic.model_learning import rollout_length
+from prefrl.functional.draws import normal, uniform
 from prefrl.nn.ensemble import DynamicsEnsemble, EnsembleFit, FitSettings
 
-from .box import BoxAgent, mean_of
+from .box import BoxAgent
+from .known import known_parts
 from .mbpo_config import MBPOConfig
 from .smoothness import smoothness, value_aware_error
-from .soft_actor_critic import SoftActorCritic
+from .value_gradients import entry_weights
 
 ROLLOUT_ROWS = 20_000
 """Rows that are rolled out at once: on the CPU more fall out of its cache."""
 
-GRADIENT_ROWS = 4096
-"""Rows whose value gradients are taken at once."""
 
-
-class MBPO(BoxAgent, Agent):
+class MBPO(BoxAgent):
     """Model-based policy optimisation; see the module's text.
 
     Args:
@@ -77,7 +74,7 @@ class MBPO(BoxAgent, Agent):
             returns something else.
 
     Attributes:
-        policy: actor and critics.
+        networks: actor and critics.
         model: the ensemble, and how it is fitted.
         replay: real transitions; None before the first one.
         imagined: transitions that the model made up; None before the first fit.
@@ -85,7 +82,6 @@ class MBPO(BoxAgent, Agent):
     """
 
     config_class: ClassVar[type[MBPOConfig]] = MBPOConfig
-    keeps_rewards = True
     advice = "a lower learning_rate, standardize_targets or a lower model_max_grad_norm may help"
 
     def __init__(
@@ -100,15 +96,15 @@ class MBPO(BoxAgent, Agent):
     ) -> None:
         super().__init__(env, config or MBPOConfig(), device=device, seed=seed)
         config = self.config
-        self._check_spaces()
-        self.known = self._known(termination, reward)
+        tried = torch.zeros(2, self.observations, device=self.device)
+        middle = self.to_env(torch.zeros(2, self.actions, device=self.device)).flatten(1)
+        self.known = known_parts(
+            env, termination, reward, use_reward=config.reward == "known", obs=tried, actions=middle
+        )
         own = seeded_generator(seed, "model").initial_seed()  # unrelated to the policy's own noise
         self._generator = make_generator(self.device, own)
-        self.policy = SoftActorCritic(self.observations, self.actions, config, device=self.device, seed=seed)
         self._learned_reward = config.reward == "learned"
-        cuda = [self.device] if self.device.type == "cuda" else []
-        with torch.device(self.device), torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(own)
+        with building(self.device, own):
             ensemble = DynamicsEnsemble(
                 config.ensemble_size,
                 self.observations + self.actions,
@@ -129,52 +125,15 @@ class MBPO(BoxAgent, Agent):
             lr=config.model_learning_rate, decays=config.decays,
             max_grad_norm=math.inf if config.model_max_grad_norm is None else config.model_max_grad_norm,
         )  # fmt: skip
-        self.replay: ReplayBuffer | None = None
         self.imagined: ModelBuffer | None = None
         self.seconds = {"model": 0.0, "rollout": 0.0, "policy": 0.0}
         self._reach = torch.zeros(2, self.observations, device=self.device)
         """[2, D] what predictions are cut to."""
-        self._learned_at = self._fitted_at = self._diagnosed_at = 0
+        self._fitted_at = self._diagnosed_at = 0
         self._unseen = 0
         """Steps of the environments since the last fit."""
         self.diagnostics: dict[str, Tensor] = {}
         """What the last look at critics and model found."""
-
-    def _known(self, termination: Any, reward: Any) -> KnownParts | None:
-        """Return what is known of the environment; None if there is no environment."""
-        if termination is None and isinstance(self.env, Spaces):
-            return None
-        try:
-            known = known_parts_of(self.env)
-        except (ValueError, AttributeError):  # Spaces have nothing to look at
-            if termination is None:
-                raise
-            known = KnownParts(termination)
-        given = {"termination": termination, "reward": reward}
-        self._check_given(termination, reward)
-        known = replace(known, **{name: part for name, part in given.items() if part is not None})
-        if self.config.reward == "known" and known.reward is None:
-            raise ValueError("reward is 'known', but nobody knows it; give reward=, or learn it")
-        return known
-
-    def _check_given(self, termination: Any, reward: Any) -> None:
-        """Try the functions that were given on two rows."""
-        obs = torch.zeros(2, self.observations, device=self.device)
-        actions = self.to_env(torch.zeros(2, self.actions, device=self.device)).flatten(1)
-        if reward is not None and self.config.reward != "known":
-            raise ValueError(f"reward= is given, but the setting reward is {self.config.reward!r}; it must "
-                             "be 'known' to use it")  # fmt: skip
-        for name, function, inputs, kind in (
-            ("termination", termination, (obs,), torch.bool),
-            ("reward", reward, (obs, actions, obs), torch.float32),
-        ):
-            if function is None:
-                continue
-            found = function(*inputs)
-            if not isinstance(found, Tensor) or found.shape != (2,) or found.dtype != kind:
-                what = f"{found.dtype} {list(found.shape)}" if isinstance(found, Tensor) else type(found)
-                raise ValueError(f"{name} returned {what} for observations [2, {self.observations}]; it "
-                                 f"must return a tensor of {kind} [2]")  # fmt: skip
 
     # Real transitions ------------------------------------------------------------------------------------
 
@@ -205,7 +164,7 @@ class MBPO(BoxAgent, Agent):
             return {}  # after load() the replay starts anew
         metrics: dict[str, Tensor] = {}
         first = self.imagined is None
-        if first or now // config.refit_every > self._fitted_at // config.refit_every:
+        if first or times_due(config.refit_every, self._fitted_at, now):
             never = not self.diagnostics  # and what the fit sees is lost to them
             if not first and (never or now - self._diagnosed_at >= config.diagnostics_every):
                 self.diagnose()
@@ -236,37 +195,14 @@ class MBPO(BoxAgent, Agent):
         return metrics
 
     def _entries(self, rows: Mapping[str, Tensor], change: Tensor) -> Tensor | None:
-        """Return the weights [n, D] of squared errors by entry, those of a learned reward being 1.
-
-        Where changes [n, D] of the observation are fitted in standard deviations, the value's gradient is
-        in them too.
-        """
-        config, next_obs = self.config, rows["next_obs"]
+        """Return the weights [n, D] of squared errors by entry, those of a learned reward being 1."""
+        config = self.config
         if config.loss != "value_gradient":
             return None
-        width = self.observations + int(self._learned_reward)
+        ones = change.new_ones(len(change), int(self._learned_reward))
         if self.num_timesteps - config.learning_starts < config.value_gradient_warmup:
-            return next_obs.new_ones(len(next_obs), width)
-        parts = []
-        for some in torch.split(next_obs, GRADIENT_ROWS):
-            total = config.value_gradient_total
-            parts.append(
-                self.policy.total_gradients(some) if total else self.policy.partial_gradients(some)[1]
-            )
-        gradients = torch.cat(parts, 1)
-        if config.standardize_targets:
-            moments = RunningMoments(self.observations, self.device)
-            moments.add(change, rows["mask"])
-            gradients = gradients * moments.std(0.0)
-        weights = value_gradient_weights(
-            gradients,
-            clip_quantile=config.value_gradient_quantile,
-            normalize=config.value_gradient_normalize,
-            floor=config.value_gradient_floor,
-            rows=rows["mask"],
-        )
-        ones = weights.new_ones(len(weights), int(self._learned_reward))
-        return torch.cat([ones, weights], 1)
+            return torch.cat([ones, torch.ones_like(change)], 1)
+        return torch.cat([ones, entry_weights(self.networks, config, rows, change)], 1)
 
     @torch.no_grad()
     def model_step(
@@ -281,9 +217,7 @@ class MBPO(BoxAgent, Agent):
         """
         mean, std = self.model.elite.predict_split(torch.cat([obs, actions], 1), self._generator)
         if std is not None and not deterministic:
-            place = self._generator.device
-            noise = torch.randn(mean.shape, generator=self._generator, device=place)
-            mean = mean + std * noise.to(self.device)
+            mean = mean + std * normal(self._generator, *mean.shape, device=self.device)
         next_obs = obs + mean[:, int(self._learned_reward) :]
         if self.config.clip_predictions is not None:
             next_obs = torch.minimum(torch.maximum(next_obs, self._reach[0]), self._reach[1])
@@ -331,7 +265,7 @@ class MBPO(BoxAgent, Agent):
         starts = going.sum()
         done = torch.zeros(2, device=self.device)
         for _ in range(length):
-            actions = self.policy.act(obs)
+            actions = self.networks.act(obs)
             next_obs, rewards = self.model_step(obs, actions)
             ends = self.known.termination(next_obs)
             discounts = self.config.gamma * (~ends).to(torch.float32)
@@ -345,7 +279,7 @@ class MBPO(BoxAgent, Agent):
     def _improve(self, steps: int) -> dict[str, Tensor]:
         """Take gradient steps of actor and critics; return the mean of their metrics."""
         with self._timed("policy"):
-            return mean_of(self.policy.step(batch) for batch in self.batches(steps))
+            return mean_of(self.networks.step(batch) for batch in self.batches(steps))
 
     def batches(self, steps: int) -> Iterator[Batch]:
         """Yield batches of real and imagined transitions, all drawn at once."""
@@ -373,15 +307,14 @@ class MBPO(BoxAgent, Agent):
     def diagnose(self) -> None:
         """Look at how smooth the critics are on real states, and at the model on those no fit has seen."""
         config, rows = self.config, self._rows()
-        place = self._generator.device
-        draws = torch.rand(config.diagnostics_states, generator=self._generator, device=place)
-        chosen = (draws.to(self.device) * len(rows["obs"])).long()
-        found = smoothness(self.policy, rows["obs"][chosen], radius=config.diagnostics_radius,
+        draws = uniform(self._generator, config.diagnostics_states, device=self.device)
+        chosen = (draws * len(rows["obs"])).long()
+        found = smoothness(self.networks, rows["obs"][chosen], radius=config.diagnostics_radius,
                            generator=self._generator)  # fmt: skip
         if self._unseen:
             newest = self._rows(self._unseen)
             predicted, _ = self.model_step(newest["obs"], newest["actions"], deterministic=True)
-            found |= value_aware_error(self.policy, newest["next_obs"], predicted, newest["mask"])
+            found |= value_aware_error(self.networks, newest["next_obs"], predicted, newest["mask"])
         self.diagnostics, self._diagnosed_at = found, self.num_timesteps
 
     @contextmanager
@@ -436,25 +369,23 @@ class MBPO(BoxAgent, Agent):
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Agent.state_dict`."""
         return {
-            "policy": self.policy.state_dict(),
+            **super().state_dict(),
             "model": self.model.state_dict(),
             "generator": self._generator.get_state(),
             "seconds": dict(self.seconds),
             "reach": self._reach,
             "times": [self._learned_at, self._fitted_at, self._diagnosed_at, self._unseen],
             "diagnostics": self.diagnostics,
-            "num_envs": None if self.replay is None else self.replay.num_envs,
-            "replay": None if self.replay is None else self.replay.state_dict(),
             "imagined": None if self.imagined is None else self.imagined.state_dict(),
         }
 
     def saved_state(self) -> dict[str, Any]:
         """See :meth:`Agent.saved_state`; transitions stay behind, as with SB3."""
-        return {**self.state_dict(), "replay": None, "imagined": None}
+        return {**super().saved_state(), "imagined": None}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Agent.load_state_dict`; without transitions, learning goes on with none."""
-        self.policy.load_state_dict(state["policy"])
+        super().load_state_dict(state)
         self.model.load_state_dict(state["model"])
         restore_generator(self._generator, state["generator"])
         self.seconds = {name: float(value) for name, value in state["seconds"].items()}
@@ -462,9 +393,6 @@ class MBPO(BoxAgent, Agent):
         times = [int(entry) for entry in state["times"]]
         self._learned_at, self._fitted_at, self._diagnosed_at, self._unseen = times
         self.diagnostics = {name: value.to(self.device) for name, value in state["diagnostics"].items()}
-        if state["replay"] is not None:
-            self.replay = self._empty_replay(int(state["num_envs"]))
-            self.replay.load_state_dict(state["replay"], self.device)
         if state["imagined"] is not None:
             self.imagined = ModelBuffer(1, 2 * self.observations + self.actions + 2, self.device)
             self.imagined.load_state_dict(state["imagined"])

@@ -9,11 +9,12 @@ those of their v2 ancestors. For an environment that is not among them, the valu
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
+from prefrl.config import Bounds, Count, Natural, NonNegative, Positive, PositiveShare, Share, Sizes
 from prefrl.nn.ensemble import DECAYS
 
-from .soft_actor_critic import ActorCriticConfig, check_counts
+from .config import ActorCriticConfig
 
 ModelLoss = Literal["nll", "mse", "value_gradient"]
 """Likelihood, squared error, or squared error weighted by the value's gradient."""
@@ -27,22 +28,22 @@ class MBPOConfig(ActorCriticConfig):
     also has a target entropy for each environment.
     """
 
-    buffer_size: int = 1_000_000
+    buffer_size: Count = 1_000_000
     """Real transitions in the replay, over all environments together."""
 
-    learning_starts: int = 5000
+    learning_starts: Annotated[int, Bounds(low=2)] = 5000
     """Timesteps of uniform actions before the first model."""
 
-    updates_per_step: int = 20
+    updates_per_step: Count = 20
     """Gradient steps G of actor and critics per timestep."""
 
-    real_ratio: float = 0.05
+    real_ratio: Share = 0.05
     """Share of real transitions in each batch, in [0, 1], rounded down to whole ones."""
 
-    ensemble_size: int = 7
+    ensemble_size: Count = 7
     """Networks E of the model."""
 
-    elites: int = 5
+    elites: Count = 5
     """Networks that rollouts are made with, the best on held-out transitions; at most E count."""
 
     probabilistic: bool = True
@@ -51,19 +52,19 @@ class MBPOConfig(ActorCriticConfig):
     model_loss: ModelLoss | None = None
     """nll with variances, mse or value_gradient without; None: nll or mse."""
 
-    model_hidden: tuple[int, ...] = (200, 200, 200, 200)
+    model_hidden: Sizes = (200, 200, 200, 200)
     """Sizes of the model's hidden layers, SiLU."""
 
-    model_learning_rate: float = 1e-3
+    model_learning_rate: Positive = 1e-3
     """Adam's step size of the model."""
 
-    model_weight_decay: float | None = None
+    model_weight_decay: NonNegative | None = None
     """L2 weight of every layer of the model; None: 2.5e-5 in the first layer to 1e-4 in the last."""
 
-    model_batch_size: int = 256
+    model_batch_size: Count = 256
     """Transitions of a gradient step of the model, for each network."""
 
-    model_max_grad_norm: float | None = 100.0
+    model_max_grad_norm: Positive | None = 100.0
     """Gradients of the model are cut to this norm; None: they are not."""
 
     learn_variance_bounds: bool = False
@@ -72,16 +73,16 @@ class MBPOConfig(ActorCriticConfig):
     standardize_targets: bool = False
     """Fit standardised targets: of use where entries differ in scale or hardly vary."""
 
-    holdout_fraction: float = 0.2
+    holdout_fraction: Annotated[float, Bounds(low=0, high=1, above=True, below=True)] = 0.2
     """Share of the transitions that a fit is stopped by."""
 
-    holdout_max: int = 5000
+    holdout_max: Count = 5000
     """Most of those."""
 
-    patience: int = 5
+    patience: Natural = 5
     """Epochs without a better network after which one more ends a fit."""
 
-    max_fit_steps: int | None = None
+    max_fit_steps: Count | None = None
     """Most gradient steps of a fit; None: no limit."""
 
     bootstrap: bool | None = None
@@ -90,98 +91,61 @@ class MBPOConfig(ActorCriticConfig):
     reward: Literal["learned", "known"] = "learned"
     """Learn the reward with the model, or take the known function of it."""
 
-    clip_predictions: float | None = 0.1
+    clip_predictions: NonNegative | None = 0.1
     """Predictions are cut to the range of the data, this share of it wider; None: they are not."""
 
-    refit_every: int = 250
+    refit_every: Count = 250
     """Timesteps F between two fits of the model."""
 
-    rollouts_per_step: int = 400
+    rollouts_per_step: Count = 400
     """Rollouts M per timestep."""
 
     rollout_schedule: tuple[int, int, int, int] = (20, 150, 1, 15)
     """e0, e1, k0, k1: rollouts grow from k0 steps in epoch e0 to k1 in epoch e1."""
 
-    epoch_timesteps: int = 1000
+    epoch_timesteps: Count = 1000
     """Timesteps of an epoch, in the schedule and in what the model buffer holds."""
 
-    retain_epochs: int = 1
+    retain_epochs: Count = 1
     """Epochs of imagined transitions that are kept."""
 
-    value_gradient_quantile: float | None = 0.95
+    value_gradient_quantile: PositiveShare | None = 0.95
     """Value gradients longer than this quantile are cut to it; None: none is."""
 
     value_gradient_normalize: bool = True
     """Divide squared value gradients by their mean; the paper does not."""
 
-    value_gradient_floor: float = 0.05
+    value_gradient_floor: Share = 0.05
     """Share of plain regression in the normalised weights, in [0, 1]; the paper has none."""
 
     value_gradient_total: bool = False
     """Let value gradients include the policy's answer to the state; the paper's are at fixed actions."""
 
-    value_gradient_warmup: int = 1000
+    value_gradient_warmup: Natural = 1000
     """Timesteps of learning with plain regression, until critics mean something."""
 
-    diagnostics_every: int = 1000
+    diagnostics_every: Count = 1000
     """Timesteps between two looks at how smooth the critics are; taken when the model is next fitted."""
 
-    diagnostics_states: int = 1000
+    diagnostics_states: Count = 1000
     """States that are looked at."""
 
-    diagnostics_radius: float = 0.05
+    diagnostics_radius: Positive = 0.05
     """Half side of the boxes of the local Lipschitz constant, in standard deviations."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("model_hidden", "rollout_schedule"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # a file holds a list
-        check_counts(self, "buffer_size", "updates_per_step", "ensemble_size", "elites", "model_batch_size",
-                     "refit_every", "rollouts_per_step", "retain_epochs", "diagnostics_every",
-                     "diagnostics_states")  # fmt: skip
-        for name in ("holdout_max", "max_fit_steps"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.learning_starts < 2:
-            raise ValueError(f"learning_starts is {self.learning_starts}; a fit needs at least 2")
-        for name in ("patience", "value_gradient_warmup"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
-        for name in ("real_ratio", "value_gradient_floor"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
-        for name in ("model_learning_rate", "model_max_grad_norm", "diagnostics_radius"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0.0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
-        for name in ("model_weight_decay", "clip_predictions"):
-            if getattr(self, name) is not None and not getattr(self, name) >= 0.0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
-        if not 0.0 < self.holdout_fraction < 1.0:
-            raise ValueError(f"holdout_fraction is {self.holdout_fraction}; it must lie in (0, 1)")
-        quantile = self.value_gradient_quantile
-        if quantile is not None and not 0.0 < quantile <= 1.0:
-            raise ValueError(f"value_gradient_quantile is {quantile}; it must lie in (0, 1]")
-        if not self.model_hidden or min(self.model_hidden) < 1:
-            raise ValueError(f"model_hidden is {self.model_hidden}; give at least one size, each at least 1")
-        self._check_choices()
-
-    def _check_choices(self) -> None:
-        if self.model_loss not in (None, *get_args(ModelLoss)):
-            raise ValueError(
-                f"model_loss is {self.model_loss!r}; allowed are {', '.join(get_args(ModelLoss))}"
-            )
+    def check(self) -> None:
+        """See :class:`Settings`."""
+        super().check()
         if self.model_loss is not None and (self.model_loss == "nll") != self.probabilistic:
             raise ValueError(f"model_loss is {self.model_loss!r} and probabilistic {self.probabilistic}; nll "
                              "needs variances, mse and value_gradient train none")  # fmt: skip
-        if self.reward not in ("learned", "known"):
-            raise ValueError(f"reward is {self.reward!r}; allowed are learned, known")
         if self.epoch_timesteps < self.refit_every:
             raise ValueError(f"epoch_timesteps is {self.epoch_timesteps}; it must be at least refit_every, "
                              f"{self.refit_every}")  # fmt: skip
-        schedule = self.rollout_schedule
-        if len(schedule) != 4 or not 1 <= schedule[2] <= schedule[3] or schedule[1] < schedule[0]:
-            raise ValueError(f"rollout_schedule is {schedule}; it must be e0, e1, k0, k1 with e0 at most e1 "
-                             "and 1 at most k0 at most k1")  # fmt: skip
+        first, last, low, high = self.rollout_schedule
+        if not 1 <= low <= high or last < first:
+            raise ValueError(f"rollout_schedule is {self.rollout_schedule}; it must be e0, e1, k0, k1 with "
+                             "e0 at most e1 and 1 at most k0 at most k1")  # fmt: skip
 
     @property
     def loss(self) -> ModelLoss:

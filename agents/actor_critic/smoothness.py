@@ -20,17 +20,17 @@ from prefrl.functional.actor_critic.smoothness import (
     with_gradient,
 )
 
-from .soft_actor_critic import STD_FLOOR, SoftActorCritic
+from .networks import STD_FLOOR, SoftActorCritic
 
 
-def value_in_deviations(policy: SoftActorCritic) -> tuple[ValueAndGradient, Tensor]:
+def value_in_deviations(networks: SoftActorCritic) -> tuple[ValueAndGradient, Tensor]:
     """Return V and its gradient as a function of observations over their deviations, and those [D]."""
-    deviations = policy.moments.std(STD_FLOOR)
-    return with_gradient(lambda standardized: policy.value(standardized * deviations)), deviations
+    deviations = networks.moments.std(STD_FLOOR)
+    return with_gradient(lambda standardized: networks.value(standardized * deviations)), deviations
 
 
 def smoothness(
-    policy: SoftActorCritic, states: Tensor, *, radius: float, generator: torch.Generator
+    networks: SoftActorCritic, states: Tensor, *, radius: float, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Return how smooth the critics are at states [N, D], as scalars.
 
@@ -42,21 +42,21 @@ def smoothness(
     - ``global_log10``: log10 of the product of the layers' spectral norms, of the larger critic
 
     Args:
-        policy: the networks.
+        networks: actor and critics.
         states: in their units.
         radius: in standard deviations.
         generator: draws the starts of the ascents, on its own device.
     """
-    function, deviations = value_in_deviations(policy)
+    function, deviations = value_in_deviations(networks)
     at = states / deviations
     values, _ = function(at)
     scale = values.std(correction=0)
     local = local_lipschitz(function, at, radius, generator)
-    partial = torch.linalg.vector_norm(policy.partial_gradients(states)[1] * deviations, dim=-1).flatten()
+    partial = torch.linalg.vector_norm(networks.partial_gradients(states)[1] * deviations, dim=-1).flatten()
     found = {"value_scale": scale, "local_normalized": local.mean() / scale.clamp(min=1e-12)}
     for name, norms in (("gradient", gradient_norms(function, at)), ("partial", partial), ("local", local)):
         found[f"{name}_mean"], found[f"{name}_p95"] = norms.mean(), high(norms)
-    found["global_log10"] = global_bounds(policy.critic_weights()).amax()
+    found["global_log10"] = global_bounds(networks.critic_weights()).amax()
     return {f"smoothness/{name}": value for name, value in found.items()}
 
 
@@ -66,7 +66,7 @@ def high(values: Tensor) -> Tensor:
 
 
 def value_aware_error(
-    policy: SoftActorCritic, next_obs: Tensor, predicted: Tensor, mask: Tensor
+    networks: SoftActorCritic, next_obs: Tensor, predicted: Tensor, mask: Tensor
 ) -> dict[str, Tensor]:
     """Return what a model's errors mean to the values, for states [N, D] and their predictions, as scalars.
 
@@ -77,7 +77,7 @@ def value_aware_error(
     - ``bound_holds``: share of rows where |V(f) - V(s')| is at most the Lipschitz constant on the segment
       between the two times its length
     """
-    function, deviations = value_in_deviations(policy)
+    function, deviations = value_in_deviations(networks)
     truth, guess = next_obs / deviations, predicted / deviations
     gaps = (function(guess)[0] - function(truth)[0]).abs()
     distances = torch.linalg.vector_norm(guess - truth, dim=-1)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prefrl.agents.actor_critic.box import SAC, SACConfig
+from prefrl.agents.actor_critic.sac import SAC, SACConfig
 from prefrl.agents.base import Agent, Spaces
 from prefrl.agents.value_based.dqn import DQN, DQNConfig
 from prefrl.config import Count, Settings, from_json

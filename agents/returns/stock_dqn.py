@@ -1,10 +1,10 @@
-"""Deep distributional Q-learning with a stock: for CVaR, target returns, other objectives of the law.
+"""Deep distributional Q-learning with a stock: for CVaR, target returns and other objectives.
 
 A network gives N quantiles theta_i(s, c, a) of the return-to-go G for a state s and a stock c (the return so
 far, c' = (c + r) / gamma, which :class:`prefrl.envs.StockAugmentation` puts in the observations). The greedy
 action is that of the best objective of the total,
 
-    a* = argmax_a K(law of c + theta(s, c, a)),        for expected utilities  (1 / N) sum_i f(c + theta_i),
+    a* = argmax_a K(c + theta(s, c, a)),        for expected utilities  (1 / N) sum_i f(c + theta_i),
 
 ties broken by the mean, when acting as in targets. A transition (s, a, r, s') teaches
 
@@ -23,7 +23,6 @@ programming does not optimise are refused (``prefrl/functional/returns/objective
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,11 +32,13 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from prefrl.agents.base import Agent
-from prefrl.config import check_kinds
+from prefrl.agents.base import Agent, mean_of
+from prefrl.config import Count, Natural, NonNegative, Positive, PositiveShare, Share, Sizes
 from prefrl.data import Transitions, seeded_generator
-from prefrl.data.devices import make_generator, restore_generator
-from prefrl.data.replay import ReplayBuffer
+from prefrl.data.devices import building, make_generator, restore_generator
+from prefrl.data.off_policy import OffPolicySettings
+from prefrl.data.replay import ReplayBuffer, replay_state, restored_replay
+from prefrl.functional.draws import uniform
 from prefrl.functional.returns.objectives import (
     MEAN,
     Lexicographic,
@@ -46,7 +47,7 @@ from prefrl.functional.returns.objectives import (
     check_optimisable,
 )
 from prefrl.functional.returns.stock_problems import ObjectiveSettings, StockProblem
-from prefrl.functional.value_based.value_distributions import quantile_huber_loss
+from prefrl.functional.value_based.exploration import epsilon_greedy
 from prefrl.nn.flat import FlatParameters
 from prefrl.nn.heads import QuantileHead, gather_actions
 from prefrl.nn.torsos import ObservationTorso
@@ -61,10 +62,10 @@ STOCK, FROZEN, NAIVE = "stock", "frozen", "naive"
 
 
 @dataclass(frozen=True)
-class StockDQNConfig(ObjectiveSettings):
+class StockDQNConfig(OffPolicySettings, ObjectiveSettings):
     """Settings of :class:`StockDQN`; names are SB3's where it has them."""
 
-    gamma: float = 1.0
+    gamma: PositiveShare = 1.0
     """Discount per step, in (0, 1]."""
 
     stock_low: float = -10.0
@@ -73,10 +74,10 @@ class StockDQNConfig(ObjectiveSettings):
     stock_high: float = 10.0
     """Highest stock of interest."""
 
-    stock_points: int = 201
+    stock_points: Count = 201
     """Points of the grid on which the initial stock is searched."""
 
-    stock_scale: float | None = None
+    stock_scale: Positive | None = None
     """The network sees c over this (default: the larger size of stock_low and stock_high)."""
 
     relabel: bool = True
@@ -86,91 +87,49 @@ class StockDQNConfig(ObjectiveSettings):
     """stock: as it should be; for comparison, frozen: it stays where it started; naive: there is none, and
     actions are greedy on the objective of what is still to come."""
 
-    tie_tolerance: float = 1e-4
+    tie_tolerance: NonNegative = 1e-4
     """Objectives of actions that differ by less are equal; then the mean decides."""
 
-    quantiles: int = 50
-    """Quantiles N of the law of G."""
+    quantiles: Count = 50
+    """Quantiles N of the distribution of G."""
 
-    kappa: float = 0.1
+    kappa: NonNegative = 0.1
     """Where the quantile Huber loss becomes linear, in units of return; one much larger than the spacing of
     returns makes expectiles of quantiles, 0 is the plain quantile loss."""
 
-    double: bool = True
-    """Whether the network, rather than the target network, chooses the next action."""
-
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Adam's step size."""
 
-    adam_eps: float = 1e-8
-    """Adam's epsilon."""
-
-    batch_size: int = 128
+    batch_size: Count = 128
     """Transitions per gradient step."""
 
-    buffer_size: int = 100_000
-    """Transitions in the replay."""
-
-    learning_starts: int = 1_000
-    """Timesteps of uniform actions before the first gradient step."""
-
-    train_freq: int = 4
-    """Timesteps (rows of environments) between two rounds of gradient steps."""
-
-    gradient_steps: int = 1
-    """Gradient steps per round."""
-
-    target_update_interval: int = 500
+    target_update_gradient_steps: Count = 500
     """Gradient steps between two updates of the target network."""
 
-    polyak: float = 1.0
+    polyak: PositiveShare = 1.0
     """How far it then moves to the network: 1 copies it."""
 
-    max_grad_norm: float = 10.0
-    """The gradient's norm is cut to this."""
-
-    epsilon_start: float = 1.0
-    """Probability of a uniform action at the start."""
-
-    epsilon_end: float = 0.1
+    epsilon_end: Share = 0.1
     """Probability of a uniform action once exploration has fallen off."""
 
-    epsilon_timesteps: int = 50_000
+    epsilon_timesteps: Natural = 50_000
     """Timesteps over which epsilon falls linearly from its start to its end."""
 
     network: Literal["auto", "mlp", "conv"] = "auto"
     """mlp, or MinAtar's small convolution; auto takes that for observations (height, width, channels)."""
 
-    hidden: tuple[int, ...] = (128, 128)
+    hidden: Sizes = (128, 128)
     """Layers of the mlp."""
 
-    compile: bool = False
-    """Compile the gradient step: faster after up to half a minute; on the CPU it takes a C++ compiler."""
+    renamed: ClassVar[dict[str, str]] = {"target_update_interval": "target_update_gradient_steps"}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_kinds(self)
+    def check(self) -> None:
+        """See :class:`Settings`."""
+        super().check()
         if self.takes_vectors:
-            raise ValueError(f"objective is {self.objective!r}; this agent learns laws of numbers, not of "
-                             "vectors: use DistributionalDP")  # fmt: skip
-        object.__setattr__(self, "hidden", tuple(self.hidden))
-        for name in ("stock_points", "quantiles", "batch_size", "buffer_size", "train_freq", "gradient_steps",
-                     "target_update_interval"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("learning_rate", "adam_eps", "max_grad_norm"):
-            if not 0.0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be finite and above 0")
-        for name in ("tie_tolerance", "kappa", "learning_starts", "epsilon_timesteps"):
-            if not 0.0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be finite and not negative")
-        for name in ("epsilon_start", "epsilon_end"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
-        for name in ("gamma", "polyak"):
-            if not 0.0 < getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in (0, 1]")
-        if not -math.inf < self.stock_low < self.stock_high < math.inf:
+            raise ValueError(f"objective is {self.objective!r}; this agent learns distributions of numbers, "
+                             "not of vectors: use DistributionalDP")  # fmt: skip
+        if self.stock_low >= self.stock_high:
             raise ValueError(f"stock_low is {self.stock_low} and stock_high {self.stock_high}; they must be "
                              "finite and rise")  # fmt: skip
         start = self.problem().initial_stock
@@ -178,13 +137,6 @@ class StockDQNConfig(ObjectiveSettings):
             raise ValueError(f"{self.objective} starts with the stock {start[0]:g}, outside stock_low "
                              f"{self.stock_low:g} to stock_high {self.stock_high:g}, where the agent "
                              "learns")  # fmt: skip
-        if self.stock_scale is not None and not 0.0 < self.stock_scale < math.inf:
-            raise ValueError(f"stock_scale is {self.stock_scale}; it must be finite and above 0")
-        for name, allowed in (("use_of_stock", (STOCK, FROZEN, NAIVE)), ("network", ("auto", "mlp", "conv"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {list(allowed)}")
-        if self.buffer_size < self.batch_size:
-            raise ValueError(f"buffer_size is {self.buffer_size}; it must hold a batch of {self.batch_size}")
 
     @property
     def scale(self) -> float:
@@ -198,13 +150,13 @@ class StockQNetwork(nn.Module):
     def __init__(self, space: gym.Space[Any], num_actions: int, config: StockDQNConfig) -> None:
         super().__init__()
         self.torso = ObservationTorso(space, hidden=config.hidden, network=config.network, extra=1)
-        self.head = QuantileHead(self.torso.features, num_actions, config.quantiles)
+        self.head = QuantileHead(self.torso.features, num_actions, config.quantiles, config.kappa)
         self.scale, reach = config.scale, config.stock_high - config.stock_low
         self.low, self.high = config.stock_low - reach, config.stock_high + reach
 
     def forward(self, obs: Tensor, stock: Tensor) -> Tensor:
         """Map observations [N, ...] and stocks [N] to quantiles [N, A, m]."""
-        # Far outside the range of interest the network has not been, and the law changes no more.
+        # Far outside the range of interest the network has not been, and the distribution changes no more.
         seen = (stock.clamp(self.low, self.high) / self.scale).to(torch.float32)[:, None]
         quantiles: Tensor = self.head(self.torso(obs, seen))
         return quantiles
@@ -226,6 +178,7 @@ class StockDQN(Agent):
     """
 
     config_class: ClassVar[type[StockDQNConfig]] = StockDQNConfig
+    config: StockDQNConfig
 
     def __init__(
         self,
@@ -246,11 +199,9 @@ class StockDQN(Agent):
         self._objective = self._greedy_objective()
         self.num_actions, self._first_action = int(self.action_space.n), int(self.action_space.start)
         self._generator = make_generator(self.device, seed)
-        cuda = [self.device] if self.device.type == "cuda" else []
         assert isinstance(self.observation_space, gym.spaces.Dict)
         inner = self.observation_space["obs"]
-        with torch.device(self.device), torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(seeded_generator(seed, "network").initial_seed())
+        with building(self.device, seeded_generator(seed, "network").initial_seed()):
             self.network = StockQNetwork(inner, self.num_actions, config)
             self.target = StockQNetwork(inner, self.num_actions, config).requires_grad_(False)
         self.target.load_state_dict(self.network.state_dict())
@@ -275,10 +226,7 @@ class StockDQN(Agent):
     def epsilon(self) -> float:
         """Probability of a uniform action at the present timestep."""
         config = self.config
-        if self.num_timesteps < config.learning_starts:
-            return 1.0
-        done = min(1.0, self.num_timesteps / max(1, config.epsilon_timesteps))
-        return float(config.epsilon_start + done * (config.epsilon_end - config.epsilon_start))
+        return config.epsilon(self.num_timesteps)
 
     # Acting ----------------------------------------------------------------------------------------------
 
@@ -292,7 +240,7 @@ class StockDQN(Agent):
         """Return the best actions [N], counted from 0; ties go to the larger mean."""
         return best_actions(self.keys(quantiles, stock), self.config.tie_tolerance)
 
-    def _fed(self, stock: Tensor) -> Tensor:
+    def _shown(self, stock: Tensor) -> Tensor:
         """Return the stocks that the network sees: 0 where the agent has none."""
         return torch.zeros_like(stock) if self.config.use_of_stock == NAIVE else stock
 
@@ -300,21 +248,19 @@ class StockDQN(Agent):
         """Return epsilon-greedy actions [n] for observations and their stocks."""
         stock = obs["stock"][:, 0]
         with torch.no_grad():
-            best = self.greedy(self.network(obs["obs"], self._fed(stock)), stock)
+            best = self.greedy(self.network(obs["obs"], self._shown(stock)), stock)
         if not deterministic:
-            generator = self._generator
-            noise = torch.rand(2, len(stock), generator=generator, device=generator.device).to(self.device)
-            uniform = (noise[0] * self.num_actions).long()
-            best = torch.where(noise[1] < self.epsilon, uniform, best)
+            noise = uniform(self._generator, 2, len(stock), device=self.device)
+            best = epsilon_greedy(best, self.num_actions, self.epsilon, noise)
         return best + self._first_action
 
     @torch.no_grad()
     def values(self, obs: Tensor, stocks: Tensor) -> Tensor:
-        """Return max_a K(law of c + G) [P], the mean over observations [n, ...], of initial stocks [P]."""
+        """Return max_a K(c + G) [P], the mean over observations [n, ...], of initial stocks [P]."""
         total = torch.zeros(len(stocks), device=self.device)
         for row in torch.split(obs.to(self.device), max(1, MAX_ROWS // len(stocks))):
             stock = stocks.to(self.device).repeat(len(row))
-            quantiles = self.network(row.repeat_interleave(len(stocks), 0), self._fed(stock))
+            quantiles = self.network(row.repeat_interleave(len(stocks), 0), self._shown(stock))
             keys = self.keys(quantiles, stock)
             best = best_actions(keys, self.config.tie_tolerance)
             total += keys[..., 0].gather(1, best[:, None])[:, 0].view(len(row), -1).sum(0)
@@ -367,35 +313,20 @@ class StockDQN(Agent):
     def update(self) -> dict[str, Tensor]:
         """Take the gradient steps that are due; see :meth:`Agent.update`."""
         config, before = self.config, self._learned_at
-        rounds = 0
-        if self.num_timesteps >= config.learning_starts and self._can_sample():
-            rounds = self.num_timesteps // config.train_freq - before // config.train_freq
+        due = config.gradient_steps_due(self.replay, before, self.num_timesteps)
         self._learned_at = self.num_timesteps
-        metrics: dict[str, Tensor] = {}
-        steps = rounds * config.gradient_steps
-        for _ in range(steps):
-            for name, value in self._gradient_step().items():
-                metrics[name] = metrics[name] + value if name in metrics else value
-        if steps > 1:
-            metrics = {name: value / steps for name, value in metrics.items()}
+        metrics = mean_of(self._gradient_step() for _ in range(due))
         metrics["rollout/exploration_rate"] = torch.full((), self.epsilon, device=self.device)
         return metrics
-
-    def _can_sample(self) -> bool:
-        """Whether the replay has enough to learn from: after :meth:`Agent.load` it starts anew."""
-        if self.replay is None:
-            return False
-        enough = min(self.config.batch_size, max(1, self.config.learning_starts), self.replay.capacity)
-        return bool(len(self.replay) >= enough)
 
     def _gradient_step(self) -> dict[str, Tensor]:
         assert self.replay is not None
         config, generator = self.config, self._generator
         drawn = self.replay.draw(config.batch_size, generator)
-        draws = torch.rand(config.batch_size, generator=generator, device=generator.device).to(self.device)
+        draws = uniform(generator, config.batch_size, device=self.device)
         metrics = self._update.step(self.replay.storage, *drawn, draws)
         self.gradient_steps_done += 1
-        if self.gradient_steps_done % config.target_update_interval == 0:
+        if self.gradient_steps_done % config.target_update_gradient_steps == 0:
             self._target_weights.follow(self._update.weights, config.polyak)
         return metrics
 
@@ -410,15 +341,16 @@ class StockDQN(Agent):
             stock = config.stock_low + (config.stock_high - config.stock_low) * draws
         moves = config.use_of_stock == STOCK
         next_stock = (stock + batch.returns) / config.gamma if moves else stock
-        taken = gather_actions(network(batch.obs, self._fed(stock)), batch.actions - self._first_action)
+        seen, next_seen = self._shown(stock), self._shown(next_stock)
         with torch.no_grad():
-            following = self.target(batch.next_obs, self._fed(next_stock))
-            chosen_by = self.network(batch.next_obs, self._fed(next_stock)) if config.double else following
-            best = self.greedy(chosen_by, next_stock)
-            targets = batch.returns[:, None] + batch.discounts[:, None] * gather_actions(following, best)
-        losses = quantile_huber_loss(taken, targets, kappa=config.kappa)
+            next_outputs = self.target(batch.next_obs, next_seen)
+            chosen_by = self.network(batch.next_obs, next_seen) if config.double else next_outputs
+            next_q = gather_actions(next_outputs, self.greedy(chosen_by, next_stock))
+            target, _ = self.network.head.target(batch.returns, batch.discounts, next_q)
+        q_taken = gather_actions(network(batch.obs, seen), batch.actions - self._first_action)
+        losses = self.network.head.loss(q_taken, target)
         loss = losses @ (batch.weights / batch.weights.sum().clamp(min=1.0))
-        return loss, {"train/loss": loss.detach(), "train/target": targets.mean()}
+        return loss, {"train/loss": loss.detach(), **self.network.head.metrics(losses, target)}
 
     # What a continuation needs ---------------------------------------------------------------------------
 
@@ -431,8 +363,7 @@ class StockDQN(Agent):
             "generator": self._generator.get_state(),
             "learned_at": self._learned_at,
             "gradient_steps_done": self.gradient_steps_done,
-            "num_envs": None if self.replay is None else self.replay.num_envs,
-            "replay": None if self.replay is None else self.replay.state_dict(),
+            **replay_state(self.replay),
         }
 
     def saved_state(self) -> dict[str, Any]:
@@ -443,14 +374,13 @@ class StockDQN(Agent):
         """See :meth:`Agent.load_state_dict`; without a replay, learning goes on with an empty one."""
         self.network.load_state_dict(state["network"])
         self.target.load_state_dict(state["target"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self._update.load_optimizer(state["optimizer"])
         restore_generator(self._generator, state["generator"])
         self._learned_at = int(state["learned_at"])
         self.gradient_steps_done = int(state["gradient_steps_done"])
         self._update.forget_compiled()  # the replay is another one from now on
         if state["replay"] is not None:
-            self.replay = self._empty_replay(int(state["num_envs"]))
-            self.replay.load_state_dict(state["replay"], self.device)
+            self.replay = restored_replay(state, self._empty_replay, self.device)
 
     def _empty_replay(self, num_envs: int) -> ReplayBuffer:
         return ReplayBuffer(self.config.buffer_size, num_envs, gamma=self.config.gamma)

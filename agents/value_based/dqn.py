@@ -11,11 +11,11 @@ with a* = argmax_a Q(s_{t+K}, a) (double Q-learning, van Hasselt et al. 2016, ar
 ==============  =========================================================================================
 ``mse``         (Q(s, a) - y)^2
 ``huber``       the same, linear from 1 on (Mnih et al. 2015; SB3's loss)
-``hl_gauss``    cross-entropy to a normal law around y on m bins; Q is the mean of the softmax of m logits
-                (Farebrother et al. 2024, arXiv 2403.03950)
+``hl_gauss``    cross-entropy to a normal distribution around y on m bins; Q is the mean of the softmax of
+                m logits (Farebrother et al. 2024, arXiv 2403.03950)
 ``two_hot``     cross-entropy to y shared between the two atoms beside it (the same)
-``c51``         cross-entropy to r + gamma Z'(s', a*), projected to the atoms: the whole law is backed up
-                (Bellemare et al. 2017, arXiv 1707.06887)
+``c51``         cross-entropy to r + gamma Z'(s', a*), projected to the atoms: the whole distribution is
+                backed up (Bellemare et al. 2017, arXiv 1707.06887)
 ``quantile``    quantile Huber loss to r + gamma Z'(s', a*) (Dabney et al. 2018, arXiv 1710.10044)
 ``mse_softmax`` (Q(s, a) - y)^2 with the network of ``hl_gauss``: the ablation that tells whether it is the
                 loss or the parameterisation that helps (Farebrother et al. 2024, section 5.1)
@@ -34,41 +34,28 @@ arXiv 2006.04779, equation 4), on decoded values whatever the loss.
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from prefrl.agents.base import Agent, LearningFailedError
-from prefrl.config import check_kinds
+from prefrl.agents.base import Agent, LearningFailedError, mean_of
+from prefrl.config import Count, NonNegative, Positive, PositiveShare, Share
 from prefrl.data import Transitions, seeded_generator
 from prefrl.data.datasets import TransitionDataset
-from prefrl.data.devices import make_generator, restore_generator
-from prefrl.data.replay import Batch, ReplayBuffer
-from prefrl.functional.value_based.value_distributions import (
-    atoms,
-    bin_centers,
-    bin_edges,
-    categorical_projection,
-    cross_entropy,
-    entropy,
-    hl_gauss_probs,
-    quantile_huber_loss,
-    resolve_sigma,
-    two_hot_probs,
-)
+from prefrl.data.devices import building, make_generator, restore_generator
+from prefrl.data.off_policy import OffPolicySettings, times_due
+from prefrl.data.replay import ReplayBuffer, replay_state, restored_replay
+from prefrl.functional.draws import uniform
+from prefrl.functional.value_based.exploration import epsilon_greedy
 from prefrl.nn.flat import FlatParameters
-from prefrl.nn.heads import CategoricalHead, QuantileHead, ScalarHead, gather_actions
-from prefrl.nn.torsos import ObservationTorso
+from prefrl.nn.heads import CategoricalHead, gather_actions
+from prefrl.nn.q_network import Loss as Loss, QNetwork, QNetworkSettings
 from prefrl.nn.update import AdamUpdate, Network
-
-Loss = Literal["mse", "huber", "hl_gauss", "two_hot", "c51", "quantile", "mse_softmax"]
 
 LEARNING_RATES: dict[str, float] = {
     "mse": 1e-3,
@@ -81,199 +68,37 @@ LEARNING_RATES: dict[str, float] = {
 }
 """Adam's step size where none is given; from a few runs of one seed on CartPole-v1, not tuned evenly."""
 
-ON_A_SUPPORT = ("hl_gauss", "two_hot", "c51", "mse_softmax")
-"""Losses whose values are means over a support, and cannot leave it."""
-
 
 @dataclass(frozen=True)
-class DQNConfig:
+class DQNConfig(QNetworkSettings, OffPolicySettings):
     """Settings of :class:`DQN`; names are SB3's where it has them."""
 
-    loss: Loss = "hl_gauss"
-    """What is made of a target; see the top of ``agents/value_based/dqn.py``."""
-
-    gamma: float = 0.99
+    gamma: Share = 0.99
     """Discount per step, in [0, 1]."""
 
-    n_step: int = 1
+    n_step: Count = 1
     """Steps of a return."""
 
-    double: bool = True
-    """Whether the network, rather than the target network, chooses the next action."""
-
-    dueling: bool = False
-    """A stream for the state's value beside that of the actions' advantages (Wang et al. 2016)."""
-
-    learning_rate: float | None = None
+    learning_rate: Positive | None = None
     """Adam's step size (default: 2e-3 for hl_gauss, two_hot and c51, 1e-3 for the others)."""
 
-    adam_eps: float = 1e-8
+    adam_eps: Positive = 1e-8
     """Adam's epsilon; the paper's classification agents take 3.125e-4, its squared loss 1.5e-4."""
 
-    batch_size: int = 64
-    """Transitions per gradient step."""
-
-    buffer_size: int = 100_000
-    """Transitions in the replay."""
-
-    learning_starts: int = 1_000
-    """Timesteps of uniform actions before the first gradient step."""
-
-    train_freq: int = 4
-    """Timesteps (rows of environments) between two rounds of gradient steps."""
-
-    gradient_steps: int = 1
-    """Gradient steps per round."""
-
-    target_update_interval: int = 500
+    target_update_interval: Count = 500
     """Timesteps between two updates of the target network (one at most per step of all environments)."""
 
-    tau: float = 1.0
+    tau: PositiveShare = 1.0
     """How far it then moves to the network: 1 copies it, less is Polyak averaging."""
 
-    max_grad_norm: float = 10.0
-    """The gradient's norm is cut to this."""
-
-    epsilon_start: float = 1.0
-    """Probability of a uniform action at the start."""
-
-    epsilon_end: float = 0.05
-    """Probability of a uniform action once exploration has fallen off."""
-
-    epsilon_timesteps: int = 10_000
-    """Timesteps over which epsilon falls linearly from its start to its end."""
-
-    network: Literal["auto", "mlp", "conv"] = "auto"
-    """mlp, or MinAtar's small convolution; auto takes that for observations (height, width, channels)."""
-
-    hidden: tuple[int, ...] = (128, 128)
-    """Layers of the mlp."""
-
-    conv_filters: int = 16
-    """3 x 3 filters of the convolution."""
-
-    conv_features: int = 128
-    """Units of its full layer."""
-
-    v_min: float = -120.0
-    """Lowest value of the support (classification losses, mse_softmax)."""
-
-    v_max: float = 120.0
-    """Highest value of the support; leave 3 sigma and half a bin between it and the highest target."""
-
-    bins: int = 101
-    """Bins (hl_gauss, mse_softmax) or atoms (two_hot, c51) of the support."""
-
-    placement: Literal["edges", "centers"] = "edges"
-    """Whether v_min and v_max are edges or centres of the outer bins (hl_gauss, mse_softmax)."""
-
-    sigma: float | None = None
-    """Width of HL-Gauss' normal law, in units of value (default: by sigma_ratio)."""
-
-    sigma_ratio: float | None = None
-    """The same in bin widths (default: 0.75)."""
-
-    quantiles: int = 50
-    """Quantiles of the law of returns (quantile)."""
-
-    kappa: float = 1.0
-    """Where the quantile Huber loss becomes linear; 0 is the plain quantile loss."""
-
-    max_clamped_fraction: float = 0.01
+    max_clamped_fraction: Share = 0.01
     """Share of clamped targets, of all so far, above which a run is stopped; 1 never stops it."""
 
-    cql_alpha: float = 0.0
+    cql_alpha: NonNegative = 0.0
     """Weight of conservative Q-learning's regulariser, for data sets above all."""
 
     target_policy: Literal["greedy", "sarsa"] = "greedy"
     """Action of the next state: the best one, or the one taken there (sarsa: data sets only)."""
-
-    compile: bool = False
-    """Compile the gradient step: faster after up to half a minute; on the CPU it takes a C++ compiler."""
-
-    def __post_init__(self) -> None:
-        check_kinds(self)
-        object.__setattr__(self, "hidden", tuple(self.hidden))  # a file holds a list
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {list(allowed)}")
-        for names, holds, must in BOUNDS:
-            for name in names.split():
-                value = getattr(self, name)
-                if value is not None and not holds(value):
-                    raise ValueError(f"{name} is {value}; it must {must}")
-        if self.buffer_size < self.batch_size:
-            raise ValueError(f"buffer_size is {self.buffer_size}; it must hold a batch of {self.batch_size}")
-        if self.v_min >= self.v_max:
-            raise ValueError(f"v_min is {self.v_min} and v_max {self.v_max}; v_min must be below v_max")
-        resolve_sigma(self.bin_width, sigma=self.sigma, sigma_ratio=self.sigma_ratio)
-
-    @property
-    def bin_width(self) -> float:
-        """Width of a bin, in units of value."""
-        return (self.v_max - self.v_min) / (self.bins - (self.placement == "centers"))
-
-
-CHOICES = {
-    "loss": tuple(LEARNING_RATES),
-    "network": ("auto", "mlp", "conv"),
-    "placement": ("edges", "centers"),
-    "target_policy": ("greedy", "sarsa"),
-}
-"""What a setting that is one of a few words may be."""
-
-_Holds = Callable[[float], bool]
-BOUNDS: tuple[tuple[str, _Holds, str], ...] = (
-    ("gamma epsilon_start epsilon_end max_clamped_fraction", lambda x: 0 <= x <= 1, "lie in [0, 1]"),
-    ("n_step batch_size train_freq gradient_steps target_update_interval quantiles conv_filters",
-     lambda x: x >= 1, "be at least 1"),
-    ("learning_starts epsilon_timesteps cql_alpha kappa", lambda x: 0 <= x < math.inf,
-     "be finite and not negative"),
-    ("learning_rate adam_eps max_grad_norm", lambda x: 0 < x < math.inf, "be finite and above 0"),
-    ("tau", lambda x: 0 < x <= 1, "lie in (0, 1]"),
-    ("bins", lambda x: x >= 2, "be at least 2"),
-    ("v_min v_max", math.isfinite, "be finite"),
-)  # fmt: skip
-"""What a setting that is a number must be."""
-
-
-class QNetwork(nn.Module):
-    """Torso and head of the settings, for these spaces.
-
-    Raises:
-        ValueError: if the network does not take such observations, or the support is empty.
-    """
-
-    def __init__(self, observation_space: gym.Space[Any], num_actions: int, config: DQNConfig) -> None:
-        super().__init__()
-        self.torso = torso = ObservationTorso(
-            observation_space,
-            hidden=config.hidden,
-            network=config.network,
-            conv_filters=config.conv_filters,
-            conv_features=config.conv_features,
-        )
-        size = (torso.features, num_actions)
-        self.head: ScalarHead | CategoricalHead | QuantileHead
-        if config.loss in ("mse", "huber"):
-            self.head = ScalarHead(*size, dueling=config.dueling)
-        elif config.loss == "quantile":
-            self.head = QuantileHead(*size, config.quantiles, dueling=config.dueling)
-        elif config.loss in ("two_hot", "c51"):
-            support = atoms(config.v_min, config.v_max, config.bins)
-            self.head = CategoricalHead(*size, support, dueling=config.dueling)
-        else:
-            edges = bin_edges(config.v_min, config.v_max, config.bins, placement=config.placement)
-            self.head = CategoricalHead(*size, bin_centers(edges), dueling=config.dueling)
-
-    def forward(self, obs: Tensor) -> Tensor:
-        """Map observations [N, ...] to outputs [N, A] or [N, A, m], which the head reads as values."""
-        outputs: Tensor = self.head(self.torso(obs))
-        return outputs
-
-    def values(self, outputs: Tensor) -> Tensor:
-        """Return the values [...] of outputs [..., m], or of scalar ones [...]."""
-        return self.head.values(outputs)
 
 
 class DQN(Agent):
@@ -296,6 +121,7 @@ class DQN(Agent):
     """
 
     config_class: ClassVar[type[DQNConfig]] = DQNConfig
+    config: DQNConfig
     keeps_rewards = True
 
     def __init__(
@@ -313,22 +139,15 @@ class DQN(Agent):
             raise ValueError(f"action_space is {self.action_space}; DQN takes Discrete actions")
         self.num_actions, self._first_action = int(self.action_space.n), int(self.action_space.start)
         self._generator = make_generator(self.device, seed)
-        cuda = [self.device] if self.device.type == "cuda" else []
-        with torch.device(self.device), torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(seeded_generator(seed, "network").initial_seed())
+        with building(self.device, seeded_generator(seed, "network").initial_seed()):
             self.network = QNetwork(self.observation_space, self.num_actions, config)
             self.target = QNetwork(self.observation_space, self.num_actions, config).requires_grad_(False)
+            self._clamped = torch.zeros(2, dtype=torch.float64)
         self.target.load_state_dict(self.network.state_dict())
         rate = LEARNING_RATES[config.loss] if config.learning_rate is None else config.learning_rate
-        self._update = AdamUpdate(self.network, self._sampled_loss, lr=rate, eps=config.adam_eps,
+        self._update = AdamUpdate(self.network, self._loss, lr=rate, eps=config.adam_eps,
                                   max_grad_norm=config.max_grad_norm, compile=config.compile)  # fmt: skip
         self.optimizer, self._target_weights = self._update.optimizer, FlatParameters(self.target)
-        head = self.network.head
-        self._support = head.support if isinstance(head, CategoricalHead) else torch.empty(0)
-        with torch.device(self.device):
-            self._edges = bin_edges(config.v_min, config.v_max, config.bins, placement=config.placement)
-            self._clamped = torch.zeros(2, dtype=torch.float64)
-        self._sigma = resolve_sigma(config.bin_width, sigma=config.sigma, sigma_ratio=config.sigma_ratio)
         self._learned_at = 0
         self.steps_env = dataset is None
         self._from_dataset = dataset is not None
@@ -344,26 +163,20 @@ class DQN(Agent):
         """Probability of a uniform action at the present timestep."""
         config = self.config
         if self._from_dataset:  # it knows something already, and its timesteps were gradient steps
-            return float(config.epsilon_end)
-        if self.num_timesteps < config.learning_starts:
-            return 1.0
-        done = min(1.0, self.num_timesteps / max(1, config.epsilon_timesteps))
-        return float(config.epsilon_start + done * (config.epsilon_end - config.epsilon_start))
+            return config.epsilon_end
+        return config.epsilon(self.num_timesteps)
 
     @torch.no_grad()
     def q_values(self, obs: Tensor) -> Tensor:
         """Return Q(s, a) [n, A] for observations [n, ...] on the device."""
-        values: Tensor = self.network.values(self.network(obs))
-        return values
+        return self.network.head.values(self.network(obs))
 
     def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
         """Return epsilon-greedy actions [n] for observations [n, ...]."""
         best = self.q_values(obs).argmax(-1)
         if not deterministic:
-            generator = self._generator
-            noise = torch.rand(2, len(obs), generator=generator, device=generator.device).to(self.device)
-            uniform = (noise[0] * self.num_actions).long()
-            best = torch.where(noise[1] < self.epsilon, uniform, best)
+            noise = uniform(self._generator, 2, len(obs), device=self.device)
+            best = epsilon_greedy(best, self.num_actions, self.epsilon, noise)
         return best + self._first_action if self._first_action else best
 
     def observe(self, transitions: Transitions) -> None:
@@ -394,33 +207,18 @@ class DQN(Agent):
     def update(self) -> dict[str, Tensor]:
         """Take the gradient steps that are due; see :meth:`Agent.update`."""
         config, before = self.config, self._learned_at
-        if not self.steps_env:
-            self.num_timesteps += 1
-            rounds = 1
-        elif self.num_timesteps < config.learning_starts or not self._can_sample():
-            rounds = 0
+        if self.steps_env:
+            steps = config.gradient_steps_due(self.replay, before, self.num_timesteps)
         else:
-            rounds = self.num_timesteps // config.train_freq - before // config.train_freq
+            self.num_timesteps += 1
+            steps = 1
         self._learned_at = now = self.num_timesteps
-        metrics: dict[str, Tensor] = {}
-        steps = rounds * (config.gradient_steps if self.steps_env else 1)
-        for _ in range(steps):
-            for name, value in self._gradient_step().items():
-                metrics[name] = metrics[name] + value if name in metrics else value
-        if now // config.target_update_interval > before // config.target_update_interval:
+        metrics = mean_of(self._gradient_step() for _ in range(steps))
+        if times_due(config.target_update_interval, before, now):
             self._target_weights.follow(self._update.weights, config.tau)
-        if steps > 1:
-            metrics = {name: value / steps for name, value in metrics.items()}
         if self.steps_env:
             metrics["rollout/exploration_rate"] = torch.full((), self.epsilon, device=self.device)
         return metrics
-
-    def _can_sample(self) -> bool:
-        """Whether the replay has enough to learn from: after :meth:`Agent.load` it starts anew."""
-        if self.replay is None:
-            return False
-        enough = min(self.config.batch_size, self.config.learning_starts, self.replay.capacity)
-        return bool(len(self.replay) >= enough)
 
     def _gradient_step(self) -> dict[str, Tensor]:
         assert self.replay is not None
@@ -430,92 +228,43 @@ class DQN(Agent):
             self._clamped += metrics.pop("clamped")
         return metrics
 
-    def _sampled_loss(
+    def _loss(
         self, network: Network, storage: dict[str, Tensor], index: Tensor, newest: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of the transitions at places of the replay, and metrics."""
-        assert self.replay is not None
-        return self._loss(self.replay.batch(storage, index, newest), network)
+        """Return the loss of the transitions at places of the replay, and metrics.
 
-    def _loss(self, batch: Batch, network: Network) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a batch for a network (or a function that stands for it), and metrics."""
-        config, values = self.config, self.network.values
-        actions = batch.actions - self._first_action
+        ``network`` is the agent's, or a function that stands for it with other parameters.
+        """
+        assert self.replay is not None
+        config, head, first = self.config, self.network.head, self._first_action
+        batch = self.replay.batch(storage, index, newest)
+        actions, weights = batch.actions - first, batch.weights
         outputs = network(batch.obs)
-        taken = gather_actions(outputs, actions)  # [B] or [B, m]
-        following = self._following(batch)  # [B] or [B, m]
-        losses, metrics = self._losses(taken, following, batch)
+        with torch.no_grad():
+            next_outputs = self.target(batch.next_obs)
+            if config.target_policy == "sarsa":
+                assert batch.next_actions is not None
+                assert batch.next_known is not None
+                next_actions = batch.next_actions - first
+                weights = weights * batch.next_known  # the data end, or were cut, before the next action
+            else:
+                chosen_by = self.network(batch.next_obs) if config.double else next_outputs
+                next_actions = head.values(chosen_by).argmax(-1)
+            next_q = gather_actions(next_outputs, next_actions)
+        target, outside = head.target(batch.returns, batch.discounts, next_q)
+        q_taken = gather_actions(outputs, actions)
+        losses = head.loss(q_taken, target)
+        metrics = head.metrics(losses.detach(), target)
         if config.cql_alpha:
-            q = values(outputs)
+            q = head.values(outputs)
             gap = torch.logsumexp(q, -1) - gather_actions(q, actions)
             losses = losses + config.cql_alpha * gap
             metrics["train/cql"] = gap.detach().mean()
-        weights = batch.weights
-        if config.target_policy == "sarsa":
-            assert batch.next_known is not None
-            weights = weights * batch.next_known  # the data end, or were cut, before the next action
+        if outside is not None:
+            clamped = torch.stack([(outside * batch.weights).sum(), batch.weights.sum()])
+            metrics |= {"clamped": clamped, "train/clamped_fraction": clamped[0] / clamped[1].clamp(min=1.0)}
         loss = losses @ (weights / weights.sum().clamp(min=1.0))
         return loss, {"train/loss": loss.detach(), **metrics}
-
-    @torch.no_grad()
-    def _following(self, batch: Batch) -> Tensor:
-        """Return what the target network says of the next state and action, [B] or [B, m]."""
-        outputs = self.target(batch.next_obs)
-        if self.config.target_policy == "sarsa":
-            assert batch.next_actions is not None
-            return gather_actions(outputs, batch.next_actions - self._first_action)
-        chosen_by = self.network(batch.next_obs) if self.config.double else outputs
-        return gather_actions(outputs, self.network.values(chosen_by).argmax(-1))
-
-    def _losses(self, taken: Tensor, following: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the losses [B] of outputs for the actions taken, and metrics."""
-        kind, config, head = self.config.loss, self.config, self.network.head
-        if kind == "c51":
-            locations = batch.returns[:, None] + batch.discounts[:, None] * self._support
-            law = torch.softmax(following, -1)
-            # Of the mean: a law that is still wide, as all are at first, loses mass beyond any support.
-            outside = self._is_outside((law * locations).sum(-1))
-            return self._classified(
-                taken, categorical_projection(law, locations, self._support), outside, batch
-            )
-        if kind == "quantile":
-            targets = batch.returns[:, None] + batch.discounts[:, None] * following
-            metrics = {"train/target": targets.mean()}
-            return quantile_huber_loss(taken, targets, kappa=config.kappa), metrics
-        y = batch.returns + batch.discounts * head.values(following)
-        if kind == "hl_gauss":
-            labels = hl_gauss_probs(y, self._edges, self._sigma, clamp=True)
-            return self._classified(taken, labels, self._is_outside(y), batch)
-        if kind == "two_hot":
-            return self._classified(taken, two_hot_probs(y, self._support), self._is_outside(y), batch)
-        metrics = {"train/target": y.mean()}
-        if kind == "huber":
-            return F.smooth_l1_loss(taken, y, reduction="none"), metrics
-        if kind == "mse_softmax":
-            metrics |= self._counted(self._is_outside(y), batch)
-        return F.mse_loss(head.values(taken), y, reduction="none"), metrics
-
-    def _classified(
-        self, taken: Tensor, labels: Tensor, outside: Tensor, batch: Batch
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the cross-entropies [B] of logits to labels [B, m], and metrics."""
-        losses = cross_entropy(taken, labels)
-        divergence = losses.detach() - entropy(labels)  # the labels' entropy cannot be learned away
-        metrics = {"train/target": (labels @ self._support).mean(), "train/kl": divergence.mean()}
-        return losses, metrics | self._counted(outside, batch)
-
-    @staticmethod
-    def _counted(outside: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Return how many targets lay beyond the support, and of how many, [2]; and their share."""
-        clamped = torch.stack([(outside * batch.weights).sum(), batch.weights.sum()])
-        return {"clamped": clamped, "train/clamped_fraction": clamped[0] / clamped[1].clamp(min=1.0)}
-
-    def _is_outside(self, targets: Tensor) -> Tensor:
-        """Return 1 for targets beyond the support, else 0, shaped like them."""
-        config = self.config
-        middle, reach = (config.v_max + config.v_min) / 2, (config.v_max - config.v_min) / 2
-        beyond: Tensor = (targets - middle).abs() > reach * (1 + 1e-6)
-        return beyond.to(torch.float32)
 
     # What came of it, and what a continuation needs -------------------------------------------------------
 
@@ -544,7 +293,6 @@ class DQN(Agent):
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Agent.state_dict`."""
-        replay = self.replay if self.steps_env else None  # a data set stays where it is
         return {
             "network": self.network.state_dict(),
             "target": self.target.state_dict(),
@@ -553,8 +301,7 @@ class DQN(Agent):
             "clamped": self._clamped,
             "learned_at": self._learned_at,
             "from_dataset": self._from_dataset,
-            "num_envs": None if replay is None else replay.num_envs,
-            "replay": None if replay is None else replay.state_dict(),
+            **replay_state(self.replay if self.steps_env else None),  # a data set stays where it is
         }
 
     def saved_state(self) -> dict[str, Any]:
@@ -565,15 +312,14 @@ class DQN(Agent):
         """See :meth:`Agent.load_state_dict`; without a replay, learning goes on with an empty one."""
         self.network.load_state_dict(state["network"])
         self.target.load_state_dict(state["target"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self._update.load_optimizer(state["optimizer"])
         restore_generator(self._generator, state["generator"])
         self._clamped.copy_(state["clamped"])
         self._learned_at = int(state["learned_at"])
         self._from_dataset = bool(state.get("from_dataset", False)) or not self.steps_env
         self._update.forget_compiled()  # the replay is another one from now on
         if state["replay"] is not None:
-            self.replay = self._empty_replay(int(state["num_envs"]))
-            self.replay.load_state_dict(state["replay"], self.device)
+            self.replay = restored_replay(state, self._empty_replay, self.device)
 
     def _empty_replay(self, num_envs: int) -> ReplayBuffer:
         config = self.config
@@ -591,7 +337,7 @@ class DQN(Agent):
             warnings.warn(f"the dataset is from {dataset.env_id}, and the environment is {spec.id}; their "
                           "spaces are the same", stacklevel=3)  # fmt: skip
         config = self.config
-        if config.loss in ON_A_SUPPORT and config.max_clamped_fraction < 1.0:
+        if isinstance(self.network.head, CategoricalHead) and config.max_clamped_fraction < 1.0:
             returns = dataset.returns(config.gamma)
             low, high = float(returns.min()), float(returns.max())
             if low < config.v_min or high > config.v_max:

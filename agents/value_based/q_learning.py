@@ -29,46 +29,37 @@ import torch
 from torch import Tensor
 
 from prefrl.agents.base import Agent
+from prefrl.config import Natural, PositiveShare, Settings, Share
 from prefrl.data import Transitions
 from prefrl.data.devices import make_generator, restore_generator
+from prefrl.functional.draws import uniform
+from prefrl.functional.value_based.exploration import linear_epsilon
 
 
 @dataclass(frozen=True)
-class QLearningConfig:
+class QLearningConfig(Settings):
     """Settings of :class:`QLearning`."""
 
-    gamma: float = 0.999
+    gamma: Share = 0.999
     """Discount per step, in [0, 1]; the default is the delivery domain's (Knox et al. 2022)."""
 
-    learning_rate: float = 1.0
+    learning_rate: PositiveShare = 1.0
     """Step size of a pair's first update, in (0, 1]."""
 
-    learning_rate_decay: float = 0.0
+    learning_rate_decay: Share = 0.0
     """Exponent of the visit count that divides the step size, in [0, 1]; random worlds need about 0.6."""
 
-    epsilon_start: float = 1.0
+    epsilon_start: Share = 1.0
     """Probability of a uniform action at the start."""
 
-    epsilon_end: float = 0.2
+    epsilon_end: Share = 0.2
     """Probability of a uniform action once exploration has fallen off."""
 
-    epsilon_timesteps: int = 100_000
+    epsilon_timesteps: Natural = 100_000
     """Timesteps over which epsilon falls linearly from its start to its end."""
 
     initial_value: float = 0.0
     """Every Q(s, a) before learning; above the best return it makes the agent try everything (optimism)."""
-
-    def __post_init__(self) -> None:
-        for name in ("gamma", "learning_rate", "learning_rate_decay", "epsilon_start", "epsilon_end"):
-            value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise ValueError(f"{name} is {value}; it must lie in [0, 1]")
-        if self.learning_rate == 0.0:
-            raise ValueError("learning_rate is 0; it must lie in (0, 1]")
-        if self.epsilon_timesteps < 0:
-            raise ValueError(f"epsilon_timesteps is {self.epsilon_timesteps}; it must not be negative")
-        if not abs(self.initial_value) < float("inf"):
-            raise ValueError(f"initial_value is {self.initial_value}; it must be finite")
 
 
 class QLearning(Agent):
@@ -85,6 +76,7 @@ class QLearning(Agent):
     """
 
     config_class: ClassVar[type[QLearningConfig]] = QLearningConfig
+    config: QLearningConfig
 
     def __init__(
         self,
@@ -110,15 +102,16 @@ class QLearning(Agent):
     def epsilon(self) -> float:
         """Probability of a uniform action at the present timestep."""
         config = self.config
-        done = min(1.0, self.num_timesteps / max(1, config.epsilon_timesteps))
-        return float(config.epsilon_start + done * (config.epsilon_end - config.epsilon_start))
+        return linear_epsilon(
+            config.epsilon_start, config.epsilon_end, config.epsilon_timesteps, self.num_timesteps
+        )
 
     def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
         """Return epsilon-greedy actions [n] for states [n]; deterministic: the first of the best."""
         q = self.q[obs - self._first_state]
         if deterministic:
             return q.argmax(-1) + self._first_action
-        noise = torch.rand(len(q), self.num_actions + 1, generator=self._generator, device=self.device)
+        noise = uniform(self._generator, len(q), self.num_actions + 1, device=self.device)
         allowed = (q == q.amax(-1, keepdim=True)) | (noise[:, -1:] < self.epsilon)
         return torch.where(allowed, noise[:, :-1], -1.0).argmax(-1) + self._first_action
 
@@ -135,8 +128,8 @@ class QLearning(Agent):
         pairs = (step.obs - self._first_state) * self.num_actions + (step.actions - self._first_action)
         mask = step.mask.to(q.dtype)
 
-        following = self.q[step.next_obs - self._first_state].amax(-1)
-        targets = step.rewards + self.config.gamma * following * ~step.terminations
+        next_values = self.q[step.next_obs - self._first_state].amax(-1)
+        targets = step.rewards + self.config.gamma * next_values * ~step.terminations
         td_errors = (targets - q[pairs]) * mask
 
         # Of each row: how many rows of this step share its pair. The buffer is zero between two steps.

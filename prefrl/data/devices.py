@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 
@@ -38,6 +41,18 @@ def make_generator(device: torch.device, seed: int) -> torch.Generator:
     """
     generator = torch.Generator(device=device)
     return generator.manual_seed(int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0] >> 1))
+
+
+@contextmanager
+def building(device: torch.device, seed: int) -> Iterator[None]:
+    """Make what is made inside on the device, networks with weights that the seed alone decides.
+
+    (Modules draw their weights from torch's global generators, which are as before afterwards.)
+    """
+    cuda = [device] if device.type == "cuda" else []
+    with torch.device(device), torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(seed)
+        yield
 
 
 STATE_SIZES = {16, 5056}

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prefrl.functional.draws import uniform
+
 
 class ModelBuffer:
     """The latest transitions that a model made up, as the rows of one matrix.
@@ -72,8 +74,8 @@ class ModelBuffer:
 
         From an empty buffer come rows of zeros.
         """
-        draws = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64)
-        places = (draws.to(self.storage.device) * self.filled).long()
+        draws = uniform(generator, count, device=self.storage.device, dtype=torch.float64)
+        places = (draws * self.filled).long()
         return self.storage.index_select(0, torch.minimum(places, (self.filled - 1).clamp(min=0)))
 
     def state_dict(self) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prefrl.functional.draws import integers
+
 from .datasets import TransitionDataset
 from .transitions import Transitions
 
@@ -53,7 +55,7 @@ class ReplayBuffer:
 
     Args:
         capacity: transitions to keep, over all environments together.
-        num_envs: rows of a step.
+        num_envs: environments that step together.
         gamma: discount per step, in [0, 1].
         n_step: steps of a return, at least 1.
 
@@ -115,9 +117,9 @@ class ReplayBuffer:
         Raises:
             ValueError: if the step has another number of rows.
         """
-        rows_given = len(transitions.rewards)
-        if rows_given != self.num_envs:
-            raise ValueError(f"the step has {rows_given} rows; this replay takes {self.num_envs}")
+        given = len(transitions.rewards)
+        if given != self.num_envs:
+            raise ValueError(f"the step is of {given} environments; this replay takes {self.num_envs}")
         step = {**_fields(transitions), **(extras or {})}
         if not self.storage:
             self.storage = {
@@ -165,9 +167,9 @@ class ReplayBuffer:
         """
         if not self.added:
             raise ValueError("the replay is empty; add() comes before sample()")
-        drawn = torch.randint(len(self), (batch_size,), generator=generator, device=generator.device)
-        index = drawn.to(self.storage["rewards"].device)
-        return index, torch.full((), (self.added - 1) % self.steps, device=index.device)
+        device = self.storage["rewards"].device
+        index = integers(generator, len(self), batch_size, device=device)
+        return index, torch.full((), (self.added - 1) % self.steps, device=device)
 
     def batch(self, storage: Mapping[str, Tensor], index: Tensor, newest: Tensor) -> Batch:
         """Return the transitions at places [B] of :attr:`storage`; see :meth:`draw`."""
@@ -234,6 +236,28 @@ class ReplayBuffer:
             whole = torch.zeros((self.steps, *value.shape[1:]), dtype=value.dtype, device=device)
             whole[:filled] = value.to(device)
             self.storage[name] = whole
+
+
+def replay_state(replay: ReplayBuffer | None) -> dict[str, Any]:
+    """Return what an agent's state holds of its replay, which it has from its first step on."""
+    if replay is None:
+        return {"num_envs": None, "replay": None}
+    return {"num_envs": replay.num_envs, "replay": replay.state_dict()}
+
+
+def restored_replay(
+    state: Mapping[str, Any], make: Callable[[int], ReplayBuffer], device: torch.device
+) -> ReplayBuffer:
+    """Return the replay that :func:`replay_state` described.
+
+    Args:
+        state: the agent's, which holds one.
+        make: makes an empty replay for so many environments.
+        device: where to hold it.
+    """
+    replay = make(int(state["num_envs"]))
+    replay.load_state_dict(state["replay"], device)
+    return replay
 
 
 FIELDS = ("obs", "actions", "rewards", "next_obs", "terminations", "truncations", "mask", "next_actions",

@@ -7,7 +7,6 @@ ensemble takes and gives numbers in their own units.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from prefrl.config import Count, Natural, NonNegative, Settings, Share
 from prefrl.functional.actor_critic.model_learning import gaussian_nll, improved, soft_clamp
+from prefrl.functional.draws import integers, permutation, uniform
 
 from .mlp import StackedMLP
 from .update import AdamUpdate, Network
@@ -30,6 +30,9 @@ BOUND_PENALTY = 0.01
 
 DECAYS = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
 """L2 weights of four hidden layers and the output layer (Janner et al. 2019)."""
+
+CHUNK = 1024
+"""Rows that networks on the CPU read at once: their layers stay in its cache."""
 
 STD_FLOOR = 1e-6
 """Inputs and targets that vary less, relative to their mean where that is above 1, are not scaled."""
@@ -124,8 +127,7 @@ class DynamicsEnsemble(nn.Module):
             return mean[0], None if std is None else std[0]
         count = len(inputs)
         order, networks = (
-            torch.randperm(size, generator=generator, device=generator.device).to(inputs.device)
-            for size in (count, self.members)
+            permutation(generator, size, device=inputs.device) for size in (count, self.members)
         )
         each = -(-count // self.members)
         padded = order.repeat(-(-each * self.members // count))[: each * self.members]
@@ -133,11 +135,10 @@ class DynamicsEnsemble(nn.Module):
         # Networks in random order: which of them are short of rows, where it is not even, is chance.
         blocks = torch.empty_like(networks)
         blocks[networks] = torch.arange(self.members, device=inputs.device)
-        parts = self._in_units(*self(standardized.view(self.members, each, -1)[blocks]))
+        mean, std = self._in_units(*self(standardized.view(self.members, each, -1)[blocks]))
         place = torch.arange(count, device=inputs.device)
         back = torch.empty_like(order)
         back[order] = networks[place // each] * each + place % each
-        mean, std = parts
         return mean.flatten(0, 1)[back], None if std is None else std.flatten(0, 1)[back]
 
     def _in_units(self, mean: Tensor, log_variance: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -161,8 +162,7 @@ class DynamicsEnsemble(nn.Module):
         """Become the networks ``chosen`` [E] of another ensemble of the same shape."""
         for mine, theirs in zip(self.network.parameters(), other.network.parameters(), strict=True):
             mine.copy_(theirs[chosen])
-        names = ("low", "high", "input_mean", "input_std", "target_mean", "target_std")
-        for name in names:
+        for name in ("low", "high", "input_mean", "input_std", "target_mean", "target_std"):
             getattr(self, name).copy_(getattr(other, name))
 
 
@@ -225,8 +225,7 @@ class EnsembleFit:
     ) -> None:
         self.ensemble, self.settings = ensemble, settings
         network = ensemble.network
-        device = network.weights()[0].device
-        inputs = network.weights()[0].shape[1]
+        device, inputs = network.weights()[0].device, network.weights()[0].shape[1]
         hidden = [weight.shape[2] for weight in network.weights()[:-1]]
         with torch.device(device):
             self.elite = DynamicsEnsemble(
@@ -235,8 +234,7 @@ class EnsembleFit:
             self.elite.take_over(ensemble, torch.arange(elites))
         self._update = AdamUpdate(ensemble, self._loss, lr=lr, eps=1e-8, max_grad_norm=max_grad_norm,
                                   weight_decays=ensemble.layer_decays(decays))  # fmt: skip
-        vector = self._update.weights.vector
-        owners = torch.zeros(len(vector), dtype=torch.long, device=device)
+        owners = torch.zeros_like(self._update.weights.vector, dtype=torch.long, requires_grad=False)
         for name, place in self._update.weights.named(owners).items():
             if name.startswith("network."):  # bounds belong to nobody: they stay with the first network
                 rows = torch.arange(ensemble.members, device=device)
@@ -313,29 +311,26 @@ class EnsembleFit:
             raise ValueError("entries can be weighted in a deterministic ensemble only")
         ensemble, settings, device = self.ensemble, self.settings, inputs.device
         table, widths = self._table(inputs, targets, rows, entries)
-        order = self._draw(generator, device, len(table))
+        order = uniform(generator, len(table), device=device).argsort()
         held = max(1, min(int(settings.holdout_fraction * len(table)), settings.holdout_max))
         self._standardize(table, order[held:], widths)
         holdout, train = self._parts(table[order[:held]], widths), table[order[held:]]
         members, count = ensemble.members, len(train)
         chosen = torch.arange(count, device=device).expand(members, -1)
         if settings.bootstrap:
-            draws = torch.randint(count, (members, count), generator=generator, device=generator.device).to(
-                device
-            )
-            chosen = draws
+            chosen = integers(generator, count, members, count, device=device)
         vector = self._update.weights.vector.detach()
         best, kept = torch.full((members,), 1e10, device=device), vector.clone()
-        idle = torch.zeros((), device=device)
-        steps, epochs = 0, 0
+        idle, steps, epochs = torch.zeros((), device=device), 0, 0
         metrics: dict[str, Tensor] = {}
         while epochs < settings.max_epochs and (settings.max_steps is None or steps < settings.max_steps):
-            shuffled = chosen.gather(1, self._draw(generator, device, members, count))
+            shuffled = chosen.gather(1, uniform(generator, members, count, device=device).argsort(1))
             batches = torch.split(shuffled, settings.batch_size, 1)
             if settings.max_steps is not None:
                 batches = batches[: settings.max_steps - steps]
             for batch in batches:
-                metrics = self._step(train, batch, widths)
+                drawn = train.index_select(0, batch.reshape(-1)).view(*batch.shape, -1)
+                metrics = self._update.step(*self._parts(drawn, widths))
             steps, epochs = steps + len(batches), epochs + 1
             losses = self.holdout_losses(*holdout)
             better = improved(best, losses, settings.improvement)
@@ -352,16 +347,6 @@ class EnsembleFit:
             "model/steps": torch.full((), float(steps), device=device),
             "model/holdout_mse": best.sort().values[: self.elite.members].mean(),
         }
-
-    def _step(self, train: Tensor, batch: Tensor, widths: Sequence[int]) -> dict[str, Tensor]:
-        """Take one gradient step on rows [E, B] of the table."""
-        drawn = train.index_select(0, batch.reshape(-1)).view(*batch.shape, -1)
-        return self._update.step(*self._parts(drawn, widths))
-
-    @staticmethod
-    def _draw(generator: torch.Generator, device: torch.device, *shape: int) -> Tensor:
-        """Return random orders of the last axis."""
-        return torch.rand(shape, generator=generator, device=generator.device).to(device).argsort(-1)
 
     @staticmethod
     def _table(
@@ -408,11 +393,7 @@ class EnsembleFit:
         """Continue from what :meth:`state_dict` returned."""
         self.ensemble.load_state_dict(state["ensemble"])
         self.elite.load_state_dict(state["elite"])
-        self._update.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-
-
-CHUNK = 1024
-"""Rows that networks on the CPU read at once: their layers stay in its cache."""
+        self._update.load_optimizer(state["optimizer"])
 
 
 def asked(answer: Tensor) -> bool:

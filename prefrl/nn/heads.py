@@ -1,14 +1,30 @@
-"""Last layers of value networks: one number, a law over fixed places, or quantiles for every action."""
+"""Last layers of value networks, with what they learn from: how a target is made, and how far one is off.
+
+A head gives numbers for every action and reads them as values. Learning takes three lines, whatever it is:
+
+    target, outside = head.target(returns, discounts, next_outputs)
+    q_taken = gather_actions(head(features), actions)
+    losses = head.loss(q_taken, target)
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prefrl.functional.value_based.value_distributions import (
+    bin_centers,
+    categorical_projection,
+    cross_entropy,
+    entropy,
     expected_value,
+    hl_gauss_probs,
+    quantile_huber_loss,
+    two_hot_probs,
 )
 
 BISECTIONS = 60
@@ -19,13 +35,13 @@ STEEPEST = 20.0
 
 
 def flattest_log_probs(support: Tensor, value: float = 0.0) -> Tensor:
-    """Return log p [m] of the flattest law on the support that decodes to ``value``.
+    """Return log p [m] of the flattest distribution on the support that decodes to ``value``.
 
     Equal logits decode to the middle of the support, which for a one-sided support is wildly optimistic. A
     narrow label at the value would be the wrong cure: its log-probabilities fall with the square of the
-    distance, to -2,000 some fifty bins away, and a network would take ages to climb back. The law of largest
-    entropy with the given mean is p_i proportional to exp(t z_i): with the value in the middle it is uniform,
-    and else its logarithm falls no faster than a straight line.
+    distance, to -2,000 some fifty bins away, and a network would take ages to climb back. The distribution
+    of largest entropy with the given mean is p_i proportional to exp(t z_i): with the value in the middle it
+    is uniform, and else its logarithm falls no faster than a straight line.
 
     Args:
         support: [m] atoms or centres of bins, rising.
@@ -58,7 +74,7 @@ class Head(nn.Module, ABC):
 
     All kinds are one affine map. With ``dueling`` it has one more row of outputs, the state's, and the
     action's are advantages with their mean over actions taken off (Wang et al. 2016, arXiv 1511.06581,
-    equation 9), for laws before the softmax.
+    equation 9), before any softmax.
 
     Args:
         inputs: features per row, F.
@@ -104,7 +120,30 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def values(self, outputs: Tensor) -> Tensor:
-        """Decode outputs to values [N, A]."""
+        """Decode outputs to values: [..., A, m] to [..., A], or scalars to themselves."""
+
+    def target(
+        self, returns: Tensor, discounts: Tensor, next_outputs: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return what outputs for the actions taken should be, and which of these targets cannot be reached.
+
+        Args:
+            returns: [B] sums of rewards until the next state.
+            discounts: [B] of what follows, 0 where nothing does.
+            next_outputs: [B] or [B, m] for the next state and action.
+
+        Returns:
+            The target, [B] or [B, m], and [B] 1 where it lies beyond the support, else 0; None: nowhere.
+        """
+        return returns + discounts * self.values(next_outputs), None
+
+    @abstractmethod
+    def loss(self, q_taken: Tensor, target: Tensor) -> Tensor:
+        """Return the losses [B] of outputs for the actions taken, [B] or [B, m]."""
+
+    def metrics(self, losses: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Return what to log of losses [B] and their targets."""
+        return {"train/target": target.mean()}
 
 
 class ScalarHead(Head):
@@ -113,28 +152,40 @@ class ScalarHead(Head):
     Args:
         inputs: features per row, F.
         actions: A.
+        loss: squared, or Huber's, which is linear from 1 on.
         dueling: one output for the state and A advantages, see :class:`Head`.
     """
 
-    def __init__(self, inputs: int, actions: int, *, dueling: bool = False) -> None:
+    def __init__(
+        self, inputs: int, actions: int, loss: Literal["mse", "huber"] = "mse", *, dueling: bool = False
+    ) -> None:
         super().__init__(inputs, actions, 1, dueling=dueling)
+        self.kind = loss
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features [N, F] to values [N, A]."""
         return self._rows(features)[..., 0]
 
     def values(self, outputs: Tensor) -> Tensor:
-        """Return the outputs [N, A]: they are the values."""
+        """Return the outputs: they are the values."""
         return outputs
+
+    def loss(self, q_taken: Tensor, target: Tensor) -> Tensor:
+        """Return (q - y)^2 [B], or Huber's loss."""
+        of = F.smooth_l1_loss if self.kind == "huber" else F.mse_loss
+        return of(q_taken, target, reduction="none")
 
 
 class CategoricalHead(Head):
-    """The logits of a law over fixed places per action: HL-Gauss, Two-Hot, C51, or a mean of a softmax.
+    """The logits of a distribution over fixed places per action, learned by cross-entropy to another one.
 
-    Every action starts with the same law whatever the features: the weights are 0 and the bias is
+    Every action starts with the same distribution whatever the features: the weights are 0 and the bias is
     ``initial_log_probs``. Random weights would start every state elsewhere, which the bias is there to
     prevent. This holds no learning up: the gradient of the weights is not 0, and once they have moved,
     neither is that of the features.
+
+    What a target becomes as a distribution is up to the kinds of this head: this one, C51, backs up the
+    whole distribution of the next state (Bellemare et al. 2017, arXiv 1707.06887).
 
     Args:
         inputs: features per row, F.
@@ -142,6 +193,7 @@ class CategoricalHead(Head):
         support: [m] atoms or centres of bins, rising; kept as a buffer, so that it moves with the module.
         initial_log_probs: [m] log-probabilities to start with; if None, :func:`flattest_log_probs` of the
             support, which decodes to 0.
+        limits: lowest and highest value that a target may have; None: any.
         dueling: a row of logits for the state and A of advantages, see :class:`Head`.
 
     Raises:
@@ -152,7 +204,7 @@ class CategoricalHead(Head):
 
     def __init__(
         self, inputs: int, actions: int, support: Tensor, initial_log_probs: Tensor | None = None, *,
-        dueling: bool = False,
+        limits: tuple[float, float] | None = None, dueling: bool = False,
     ) -> None:  # fmt: skip
         start = flattest_log_probs(support) if initial_log_probs is None else initial_log_probs
         if start.shape != support.shape:
@@ -161,14 +213,105 @@ class CategoricalHead(Head):
         super().__init__(inputs, actions, support.shape[0], dueling=dueling)
         self.register_buffer("support", support.detach().clone())
         self._start_at(start)
+        self.limits = limits
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features [N, F] to logits [N, A, m]."""
         return self._rows(features)
 
     def values(self, outputs: Tensor) -> Tensor:
-        """Return the means [N, A] of the laws with logits [N, A, m]."""
+        """Return the means [...] of the distributions with logits [..., m]."""
         return expected_value(outputs, self.support)
+
+    def target(
+        self, returns: Tensor, discounts: Tensor, next_outputs: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """See :class:`Head`: the next state's distribution, moved and projected to the support [B, m]."""
+        locations = returns[:, None] + discounts[:, None] * self.support
+        probs = torch.softmax(next_outputs, -1)
+        # Of the mean: a distribution that is still wide, as all are at first, loses mass beyond any support.
+        outside = self.outside((probs * locations).sum(-1))
+        return categorical_projection(probs, locations, self.support), outside
+
+    def outside(self, values: Tensor) -> Tensor | None:
+        """Return 1 for values [B] beyond the limits, else 0; None without limits."""
+        if self.limits is None:
+            return None
+        low, high = self.limits
+        beyond: Tensor = (values - (high + low) / 2).abs() > (high - low) / 2 * (1 + 1e-6)
+        return beyond.to(torch.float32)
+
+    def loss(self, q_taken: Tensor, target: Tensor) -> Tensor:
+        """Return the cross-entropies [B] of logits to distributions, both [B, m]."""
+        return cross_entropy(q_taken, target)
+
+    def metrics(self, losses: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Return the targets' mean, and the divergence: their entropy cannot be learned away."""
+        divergence = losses - entropy(target)
+        return {"train/target": (target @ self.support).mean(), "train/kl": divergence.mean()}
+
+
+class TwoHotHead(CategoricalHead):
+    """A target is shared between the two atoms beside it (Farebrother et al. 2024, arXiv 2403.03950)."""
+
+    def target(
+        self, returns: Tensor, discounts: Tensor, next_outputs: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """See :class:`Head`: distributions [B, m]."""
+        y = returns + discounts * self.values(next_outputs)
+        return two_hot_probs(y, self.support), self.outside(y)
+
+
+class HLGaussHead(CategoricalHead):
+    """A target is a normal distribution around it, on bins (Farebrother et al. 2024, arXiv 2403.03950).
+
+    Args:
+        inputs: features per row, F.
+        actions: A.
+        edges: [m + 1] of the bins.
+        sigma: standard deviation of the normal distribution, in units of value.
+        limits: as in :class:`CategoricalHead`.
+        dueling: as there.
+    """
+
+    edges: Tensor
+
+    def __init__(
+        self, inputs: int, actions: int, edges: Tensor, sigma: float, *,
+        limits: tuple[float, float] | None = None, dueling: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(inputs, actions, bin_centers(edges), limits=limits, dueling=dueling)
+        self.register_buffer("edges", edges, persistent=False)
+        self.sigma = sigma
+
+    def target(
+        self, returns: Tensor, discounts: Tensor, next_outputs: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """See :class:`Head`: distributions [B, m]."""
+        y = returns + discounts * self.values(next_outputs)
+        return hl_gauss_probs(y, self.edges, self.sigma, clamp=True), self.outside(y)
+
+
+class SoftmaxMeanHead(CategoricalHead):
+    """The same network with a squared loss on its mean: what is left of a gain is not the loss's.
+
+    (The ablation of Farebrother et al. 2024, arXiv 2403.03950, section 5.1.)
+    """
+
+    def target(
+        self, returns: Tensor, discounts: Tensor, next_outputs: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """See :class:`Head`: values y [B]."""
+        y = returns + discounts * self.values(next_outputs)
+        return y, self.outside(y)
+
+    def loss(self, q_taken: Tensor, target: Tensor) -> Tensor:
+        """Return (q - y)^2 [B]."""
+        return F.mse_loss(self.values(q_taken), target, reduction="none")
+
+    def metrics(self, losses: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Return the targets' mean."""
+        return {"train/target": target.mean()}
 
 
 class QuantileHead(Head):
@@ -180,11 +323,15 @@ class QuantileHead(Head):
         inputs: features per row, F.
         actions: A.
         quantiles: m.
+        kappa: where the quantile Huber loss becomes linear.
         dueling: a row of quantiles for the state and A of advantages, see :class:`Head`.
     """
 
-    def __init__(self, inputs: int, actions: int, quantiles: int, *, dueling: bool = False) -> None:
+    def __init__(
+        self, inputs: int, actions: int, quantiles: int, kappa: float = 1.0, *, dueling: bool = False
+    ) -> None:
         super().__init__(inputs, actions, quantiles, dueling=dueling)
+        self.kappa = kappa
         self._start_at()
 
     def forward(self, features: Tensor) -> Tensor:
@@ -192,8 +339,18 @@ class QuantileHead(Head):
         return self._rows(features)
 
     def values(self, outputs: Tensor) -> Tensor:
-        """Return the means [N, A] of the quantiles."""
+        """Return the means [...] of the quantiles [..., m]."""
         return outputs.mean(-1, dtype=torch.promote_types(outputs.dtype, torch.float32))
+
+    def target(
+        self, returns: Tensor, discounts: Tensor, next_outputs: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """See :class:`Head`: samples [B, m]."""
+        return returns[:, None] + discounts[:, None] * next_outputs, None
+
+    def loss(self, q_taken: Tensor, target: Tensor) -> Tensor:
+        """Return the quantile Huber losses [B] of quantiles to samples, both [B, m]."""
+        return quantile_huber_loss(q_taken, target, kappa=self.kappa)
 
 
 def gather_actions(outputs: Tensor, actions: Tensor) -> Tensor:

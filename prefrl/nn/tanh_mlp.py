@@ -9,6 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from prefrl.functional.draws import uniform
+
 
 class TanhMLP:
     """Shape of a multilayer perceptron with tanh, [in] -> [out]; its parameters are given with every call.
@@ -39,7 +41,7 @@ class TanhMLP:
         parts = []
         for weight, bias in zip(self.shapes[::2], self.shapes[1::2], strict=True):
             size = math.prod(weight) + math.prod(bias)
-            draws = torch.rand(size, generator=generator, device=generator.device, dtype=dtype).to(device)
+            draws = uniform(generator, size, device=device, dtype=dtype)
             parts.append((2.0 * draws - 1.0) / math.sqrt(weight[0]))
         parts[-1] = torch.zeros_like(parts[-1])
         return torch.cat(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -68,6 +69,10 @@ class AdamUpdate:
             vector.detach(), adam_state(self.optimizer, vector), lr, *inputs
         )
         return metrics
+
+    def load_optimizer(self, state: Mapping[str, Any]) -> None:
+        """Go on with Adam's state of another update, as a copy: each then moves its own moments."""
+        self.optimizer.load_state_dict(copy.deepcopy(dict(state)))
 
     def forget_compiled(self) -> None:
         """Compile anew at the next step: what the loss reads is another object from now on."""

@@ -126,7 +126,7 @@ def test_wrong_arguments_are_refused() -> None:
     replay = ReplayBuffer(12, 4, gamma=0.5)
     with pytest.raises(ValueError, match="the replay is empty"):
         replay.sample(3, generator())
-    with pytest.raises(ValueError, match="the step has 2 rows; this replay takes 4"):
+    with pytest.raises(ValueError, match="the step is of 2 environments; this replay takes 4"):
         replay.add(simple_step(0, 2))
 
 

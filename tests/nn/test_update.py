@@ -52,3 +52,14 @@ def test_compiled_steps_are_the_eager_ones():
             compiled.forget_compiled()
         torch.testing.assert_close(eager.step(*data(step)), compiled.step(*data(step)))
     torch.testing.assert_close(eager.weights.vector, compiled.weights.vector)
+
+
+def test_adams_state_is_taken_over_as_a_copy():
+    first, second = (AdamUpdate(make_network(), loss, lr=0.01, eps=1e-8, max_grad_norm=1.0) for _ in range(2))
+    first.step(*data())
+    state = first.optimizer.state_dict()
+    before = state["state"][0]["exp_avg"].clone()
+    second.load_optimizer(state)
+    second.step(*data(1))
+    assert torch.equal(state["state"][0]["exp_avg"], before)
+    assert not torch.equal(second.optimizer.state_dict()["state"][0]["exp_avg"], before)

@@ -202,9 +202,9 @@ def test_the_share_of_the_products_counts_those_that_a_step_has() -> None:
 
     agent = SAC(gym.make("Hopper-v5"), SACConfig(learning_starts=8, hidden=(64, 32)), device="cpu")
     agent.learn(16)
-    batch = agent.replay.sample(256, agent.policy.generator)
+    batch = agent.replay.sample(256, agent.networks.generator)
     with FlopCounterMode(display=False) as counter:
-        agent.policy.step(batch)
+        agent.networks.step(batch)
     # The products with a critic's only column on the way back are elementwise, which torch does not count.
     assert load("bench_mbpo").update_flops(agent) == pytest.approx(counter.get_total_flops(), rel=5e-3)
 
@@ -223,7 +223,7 @@ def test_the_plain_side_of_the_benchmark_has_the_same_losses() -> None:
     """Else the benchmark would compare two algorithms."""
     bench = load("bench_mbpo")
     from prefrl.agents import SACConfig
-    from prefrl.agents.actor_critic.soft_actor_critic import SoftActorCritic
+    from prefrl.agents.actor_critic.networks import SoftActorCritic
     from prefrl.data.replay import Batch
 
     config, place = SACConfig(hidden=(8, 8), learning_rate=1e-3), {"device": torch.device("cpu"), "seed": 0}

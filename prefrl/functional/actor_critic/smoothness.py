@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from prefrl.functional.draws import uniform
+
 Value = Callable[[Tensor], Tensor]
 """A value function: states [N, D] to values [N], each row by itself, differentiable by autograd."""
 
@@ -101,8 +103,7 @@ def local_lipschitz(
     clean, _ = function(states)
     best = torch.zeros_like(clean)
     for _ in range(ascents):
-        draws = torch.rand(states.shape, generator=generator, device=generator.device).to(states.device)
-        moved = 2.0 * draws - 1.0
+        moved = 2.0 * uniform(generator, *states.shape, device=states.device) - 1.0
         for step in range(steps + 1):
             values, slopes = function(states + radius * moved)
             gap = values - clean

@@ -1,16 +1,16 @@
 """Values as distributions: labels of classification losses, projections, decoders, losses.
 
-A value is written as a law over m places on the real line and read back as its mean. Four ways to make a law
-out of a target return y:
+A value is written as a distribution over m places on the real line and read back as its mean. Four ways to
+make a distribution out of a target return y:
 
 * HL-Gauss (Imani and White 2018; Farebrother et al. 2024, arXiv 2403.03950, section 3.1 and appendix A): the
-  mass that a normal law around y gives to each of m bins, within the support.
+  mass that a normal distribution around y gives to each of m bins, within the support.
 * Two-Hot (the same, equation 3.2): y is shared between the two atoms beside it, so that the mean is y. The
   equation as printed gives each atom the distance to itself, the farther one more; the weights here are the
   other way round, the only ones that keep the mean.
-* C51 (Bellemare et al. 2017, arXiv 1707.06887, algorithm 1): every atom of the next state's law is moved by
-  the Bellman operator and shared out in the same way. The triangular kernel of equation 3.4 of the former
-  paper swaps its two indices as printed; here the sum runs over the moved atoms.
+* C51 (Bellemare et al. 2017, arXiv 1707.06887, algorithm 1): every atom of the next state's distribution is
+  moved by the Bellman operator and shared out in the same way. The triangular kernel of equation 3.4 of the
+  former paper swaps its two indices as printed; here the sum runs over the moved atoms.
 * Quantile regression (Dabney et al. 2018, arXiv 1710.10044): m quantiles in place of fixed places.
 
 Every function is pure, takes any leading batch axes, none included, with the places on the last axis, works
@@ -60,7 +60,7 @@ def bin_edges(
         v_max: highest value.
         bins: how many bins, m.
         placement: what v_min and v_max are. "edges", as in the paper: the outer edges; the width is
-            (v_max - v_min) / m, and no law decodes to a value nearer than half a bin to them. "centers": the
+            (v_max - v_min) / m, and nothing decodes to a value nearer than half a bin to them. "centers": the
             centres of the outer bins, which are C51's atoms; the width is (v_max - v_min) / (m - 1).
         dtype: of the result; torch's default if None.
         device: of the result; torch's default if None.
@@ -219,7 +219,7 @@ def two_hot_probs(targets: Tensor, atoms: Tensor) -> Tensor:
 
 
 def categorical_projection(probs: Tensor, locations: Tensor, atoms: Tensor) -> Tensor:
-    """Return the law on the atoms nearest to the law that has mass ``probs`` at ``locations`` (C51).
+    """Return the distribution on the atoms nearest to that with mass ``probs`` at ``locations`` (C51).
 
     Every location is clipped to the atoms' range and its mass shared between the atoms beside it as by
     :func:`two_hot_probs`, which keeps the mean of what was not clipped (Bellemare et al. 2017, algorithm 1).
@@ -263,7 +263,7 @@ def quantile_huber_loss(quantiles: Tensor, targets: Tensor, *, kappa: float = 1.
 
     Args:
         quantiles: [..., N] estimates.
-        targets: [..., M] samples or quantiles of the target law, the same leading axes.
+        targets: [..., M] samples or quantiles of the target distribution, the same leading axes.
         kappa: where the loss turns from squared to linear, in units of value; not negative.
 
     Returns:
@@ -316,6 +316,6 @@ def cross_entropy(logits: Tensor, probs: Tensor) -> Tensor:
 
 
 def entropy(probs: Tensor) -> Tensor:
-    """Return -sum_i p_i log p_i [...] of laws [..., m], in nats; 0 log 0 is 0."""
+    """Return -sum_i p_i log p_i [...] of distributions [..., m], in nats; 0 log 0 is 0."""
     terms: Tensor = torch.special.entr(_wide(probs))
     return terms.sum(-1)

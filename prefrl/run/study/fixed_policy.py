@@ -47,13 +47,13 @@ def take_over(
     kept = {name: values[chosen][:, None] for name, values in stored.items()}
     agent.replay.load_state_dict({"added": transitions, "storage": kept}, agent.device)
     if critics:
-        agent.policy.load_state_dict(state["policy"])
+        agent.networks.load_state_dict(state["policy"])
     else:
-        agent.policy.actor.load_state_dict(state["policy"]["actor"])
+        agent.networks.actor.load_state_dict(state["policy"]["actor"])
         with torch.no_grad():
-            agent.policy.log_temperature.copy_(state["policy"]["log_temperature"])
+            agent.networks.log_temperature.copy_(state["policy"]["log_temperature"])
     agent.num_timesteps = int(checkpoint["num_timesteps"])
-    fresh = type(agent.policy.moments)(agent.observations, agent.device)
+    fresh = type(agent.networks.moments)(agent.observations, agent.device)
     fresh.add(stored["obs"][chosen].to(agent.device), stored["mask"][chosen].to(agent.device))
-    agent.policy.moments = fresh
+    agent.networks.moments = fresh
     return {name: values[held].to(agent.device) for name, values in stored.items()}

@@ -13,8 +13,7 @@ from resuming import assert_same, crash_at, new_folder
 import prefrl
 import prefrl.envs
 from prefrl.agents import SAC, SACConfig
-from prefrl.agents.actor_critic.box import mean_of
-from prefrl.agents.base import Spaces
+from prefrl.agents.base import Spaces, mean_of
 from prefrl.data import Transitions
 from prefrl.run.checkpoint import load_checkpoint
 from prefrl.run.loop import Loop, learn
@@ -70,7 +69,7 @@ def scalar_agent(**settings: Any) -> SAC:
 
 @pytest.mark.parametrize(("make", "settings"), [
     (device_agent, {"train_freq": 8, "gradient_steps": 2}),
-    (device_agent, {"critic_regularizer": "spectral", "target_update_interval": 3}),
+    (device_agent, {"critic_regularizer": "spectral", "target_update_gradient_steps": 3}),
     (vector_agent, {"critic_regularizer": "robust", "robust_every": 2, "robust_normalize": True}),
     (scalar_agent, {}),
 ])  # fmt: skip
@@ -89,7 +88,7 @@ def test_resumed_equals_uninterrupted(
     for key in ("agent", "stepper", "metrics", "num_timesteps"):
         assert_same(ours[key], theirs[key])
     assert_same(agent.state_dict(), whole.state_dict())
-    assert agent.policy.updates > 10
+    assert agent.networks.updates > 10
 
 
 @pytest.mark.parametrize("starts", [20, 18])  # four environments step over 18
@@ -97,7 +96,7 @@ def test_resumed_equals_uninterrupted(
 def test_gradient_steps_are_those_that_are_due(make: Callable[..., SAC], starts: int) -> None:
     agent = make(train_freq=2, gradient_steps=3, learning_starts=starts)
     learn(agent, 60)
-    assert agent.policy.updates == (60 - starts) // 2 * 3
+    assert agent.networks.updates == (60 - starts) // 2 * 3
 
 
 def test_actions_are_uniform_at_first_and_always_in_the_space() -> None:
@@ -189,7 +188,7 @@ def test_refuses_spaces(observations: Any, actions: Any, message: str) -> None:
 def test_every_part_has_a_step_size_of_its_own() -> None:
     names = ("actor_learning_rate", "temperature_learning_rate")
     agents = [scalar_agent(learning_rate=1e-3, **dict.fromkeys(names, rate)) for rate in (None, 1e-2)]
-    rates = [[part.param_groups[0]["lr"] for part in agent.policy._optimizers.values()] for agent in agents]
+    rates = [[part.param_groups[0]["lr"] for part in agent.networks._optimizers.values()] for agent in agents]
     assert rates == [[1e-3, 1e-3, 1e-3], [1e-2, 1e-3, 1e-2]]
 
 

@@ -12,6 +12,7 @@ import prefrl
 import prefrl.envs
 from prefrl.agents.base import Spaces
 from prefrl.agents.returns.stock_dqn import StockDQN, StockDQNConfig
+from prefrl.config import from_json, to_json
 from prefrl.data import Transitions
 from prefrl.envs import StockAugmentation, VectorStockAugmentation
 from prefrl.functional.returns.risk_measures import CVaR
@@ -25,7 +26,7 @@ from prefrl.tabular import FiniteHorizon
 STOCK = gym.spaces.Box(-np.inf, np.inf, (1,), np.float64)
 OBS = gym.spaces.Box(-9.0, 9.0, (3,))
 SMALL = {"hidden": (16,), "quantiles": 8, "batch_size": 16, "learning_starts": 64, "train_freq": 8,
-         "target_update_interval": 20, "epsilon_timesteps": 2_000}  # fmt: skip
+         "target_update_gradient_steps": 20, "epsilon_timesteps": 2_000}  # fmt: skip
 
 
 def spaces(obs=OBS, actions=3, start=0):
@@ -101,8 +102,16 @@ def test_the_loss_by_hand(settings):
     assert set(metrics) == {"train/loss", "train/target"}
 
 
+def test_settings_of_older_files_count_gradient_steps_under_their_old_name():
+    old = {**to_json(StockDQNConfig()), "target_update_interval": 7}
+    del old["target_update_gradient_steps"]
+    assert from_json(StockDQNConfig, old).target_update_gradient_steps == 7
+    with pytest.raises(TypeError, match="target_update_interval"):
+        StockDQNConfig(target_update_interval=7)
+
+
 def test_gradient_steps_take_the_loss_down_and_move_the_target_at_times():
-    agent = make_agent(target_update_interval=5, learning_rate=3e-3)
+    agent = make_agent(target_update_gradient_steps=5, learning_rate=3e-3)
     agent.num_timesteps = 64
     for seed in range(8):
         agent.observe(transitions(seed=seed))
@@ -353,7 +362,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"objective": "homeostasis"}, "laws of numbers, not of vectors: use DistributionalDP"),
+    ({"objective": "homeostasis"}, "distributions of numbers, not of vectors: use DistributionalDP"),
     ({"stock_low": 3.0, "stock_high": 3.0}, "they must be finite and rise"),
     ({"stock_scale": 0.0}, "stock_scale is 0.0"),
     ({"objective": "target_return", "target": 50.0}, "starts with the stock -50, outside stock_low -10"),

@@ -419,7 +419,10 @@ def test_predict_in_spaces_with_a_start_and_any_whole_numbers() -> None:
         (lambda header, state: (header, [1]), "is no agent file of prefrl"),
         (lambda header, state: (without(header, "agent"), state), "its agent is None"),
         (lambda header, state: (without(header, "seed"), state), "its seed is None"),
-        (lambda header, state: (with_entry(header, "config", {"gama": 1}), state), "no settings .*'gama'"),
+        (
+            lambda header, state: (with_entry(header, "config", {"gama": 1}), state),
+            "no settings .*gama is unknown",
+        ),
         (
             lambda header, state: (with_entry(header, "config", {"gamma": 7}), state),
             "no settings .*gamma is 7",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from prefrl.agents.actor_critic.box import SAC, SACConfig
+from prefrl.agents.actor_critic.sac import SAC, SACConfig
 
 from .box import BoxRecipe
 

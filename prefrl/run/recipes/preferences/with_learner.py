@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from prefrl.agents.actor_critic.box import SACConfig
+from prefrl.agents.actor_critic.sac import SACConfig
 from prefrl.agents.preferences.learners import Learner, make_learner
 from prefrl.agents.preferences.sb3 import SB3Config
 from prefrl.agents.value_based.dqn import DQNConfig

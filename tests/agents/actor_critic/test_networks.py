@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from prefrl.agents.actor_critic import soft_actor_critic as module
-from prefrl.agents.actor_critic.soft_actor_critic import ActorCriticConfig, SoftActorCritic, pairs
+from prefrl.agents.actor_critic import networks as module
+from prefrl.agents.actor_critic.config import ActorCriticConfig
+from prefrl.agents.actor_critic.networks import SoftActorCritic, pairs
+from prefrl.agents.actor_critic.sac import autograd_step
+from prefrl.config import from_json, to_json
 from prefrl.data.replay import Batch
 from prefrl.functional.actor_critic.squashed_gaussian import squashed_gaussian
 from prefrl.nn.spectral import SpectralMLP
@@ -64,8 +67,8 @@ def plain_losses(policy: SoftActorCritic, rows: Batch) -> tuple[Tensor, Tensor, 
 
     with torch.no_grad():
         actions, log_density = pi(rows.next_obs, noise[0])
-        following = torch.minimum(*policy.target(pairs(rows.next_obs, actions)))
-        y = rows.returns + rows.discounts * (following - alpha * log_density)
+        next_q = torch.minimum(*policy.target(pairs(rows.next_obs, actions)))
+        y = rows.returns + rows.discounts * (next_q - alpha * log_density)
     q = policy.critic(pairs(rows.obs, rows.actions))
     critic_loss = sum(0.5 * ((q[i] - y) ** 2 * keep).sum() for i in range(2))
     config = policy.config
@@ -86,8 +89,8 @@ def plain_losses(policy: SoftActorCritic, rows: Batch) -> tuple[Tensor, Tensor, 
         weight = config.robust_weight / ((y.var(correction=0) + 1.0) if config.robust_normalize else 1.0)
         critic_loss = critic_loss + weight * (gaps * keep).sum()
     actions, log_density = pi(rows.obs, noise[1])
-    worth = torch.minimum(*policy.critic(pairs(rows.obs, actions)))
-    actor_loss = ((alpha * log_density - worth) * keep).sum()
+    smaller_q = torch.minimum(*policy.critic(pairs(rows.obs, actions)))
+    actor_loss = ((alpha * log_density - smaller_q) * keep).sum()
     return critic_loss, actor_loss, (-(log_density.detach() + policy.target_entropy) * keep).sum()
 
 
@@ -116,6 +119,42 @@ def test_steps_go_down_the_losses(steps: list[Tensor], settings: dict[str, Any])
         torch.testing.assert_close(metrics["train/critic_loss"], critic_loss.detach())
 
 
+@pytest.mark.parametrize("settings", [
+    {},
+    {"hidden": (9,), "target_entropy": -0.5, "max_grad_norm": 0.1},
+    {"learn_temperature": False, "tau": 0.3, "target_update_gradient_steps": 3},
+    {"critic_regularizer": "spectral", "spectral_cap": 0.5},
+    {"critic_regularizer": "spectral", "spectral_cap": 0.3, "spectral_layers": "all"},
+    {"critic_regularizer": "robust", "robust_every": 2, "robust_weight": 1.0, "robust_eps": 0.1},
+    {"critic_regularizer": "robust", "robust_attack": "uniform", "robust_stop_gradient": True},
+    {"critic_regularizer": "robust", "robust_attack": "multi_step", "robust_normalize": True},
+], ids=str)  # fmt: skip
+def test_ten_steps_by_hand_are_those_by_autograd(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ITERATES_EVERY", 1)  # else caps by hand are a step behind
+    by_hand, by_autograd = make(learning_rate=1e-3, **settings), make(learning_rate=1e-3, **settings)
+    start = by_hand.critic.state_dict()["layers.0.weight"].clone()
+    for _ in range(10):
+        found, expected = by_hand.step(batch()), autograd_step(by_autograd, batch())
+        torch.testing.assert_close(
+            found["train/actor_loss"], expected["train/actor_loss"], rtol=1e-5, atol=1e-5
+        )
+    for name in ("actor", "critic", "target", "frozen", "frozen_target"):
+        one, other = (getattr(networks, name).parameters() for networks in (by_hand, by_autograd))
+        for mine, theirs in zip(one, other, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(by_hand.log_temperature, by_autograd.log_temperature, rtol=1e-5, atol=1e-7)
+    moved = by_hand.critic.state_dict()["layers.0.weight"] - start
+    assert float(moved.abs().max()) > 1e-3  # far above what is allowed
+
+
+def test_settings_of_older_files_count_gradient_steps_under_their_old_name() -> None:
+    old = {**to_json(ActorCriticConfig()), "target_update_interval": 7}
+    del old["target_update_gradient_steps"]
+    assert from_json(ActorCriticConfig, old).target_update_gradient_steps == 7
+
+
 def test_rows_that_are_no_transitions_do_not_count(steps: list[Tensor]) -> None:
     rows = batch()
     policy = make()
@@ -136,14 +175,14 @@ def test_the_actor_sees_the_critics_after_their_step() -> None:
             policy.step(batch())
         inputs = pairs(batch().obs, batch().actions)
         with torch.no_grad():
-            torch.testing.assert_close(policy._frozen(inputs), policy.critic(inputs))
-            torch.testing.assert_close(policy._frozen_target(inputs), policy.target(inputs))
-            assert not torch.allclose(policy._frozen(inputs), policy._frozen_target(inputs), rtol=1e-3)
+            torch.testing.assert_close(policy.frozen(inputs), policy.critic(inputs))
+            torch.testing.assert_close(policy.frozen_target(inputs), policy.target(inputs))
+            assert not torch.allclose(policy.frozen(inputs), policy.frozen_target(inputs), rtol=1e-3)
 
 
 @pytest.mark.parametrize(("layers", "settings"), [
-    ("hidden", {}), ("all", {}), ("hidden", {"tau": 1.0, "target_update_interval": 7}),
-    ("hidden", {"tau": 0.5}), ("hidden", {"target_update_interval": 3}),
+    ("hidden", {}), ("all", {}), ("hidden", {"tau": 1.0, "target_update_gradient_steps": 7}),
+    ("hidden", {"tau": 0.5}), ("hidden", {"target_update_gradient_steps": 3}),
 ])  # fmt: skip
 def test_caps_hold_while_the_critics_learn(layers: Any, settings: dict[str, Any]) -> None:
     """E0: exact singular values of what critics and targets use, after 200 updates."""
@@ -156,13 +195,13 @@ def test_caps_hold_while_the_critics_learn(layers: Any, settings: dict[str, Any]
     assert isinstance(policy.critic, SpectralMLP)
     learned = policy.critic.weights_as_learned()
     assert any(float(torch.linalg.matrix_norm(weight.detach(), ord=2).max()) > 1.05 for weight in learned)
-    for network in (policy._frozen, policy._frozen_target):
+    for network in (policy.frozen, policy.frozen_target):
         for weight in network.weights()[:capped]:
             assert float(torch.linalg.matrix_norm(weight, ord=2).max()) <= 1.02
 
 
 def test_targets_follow_the_critics() -> None:
-    policy = make(tau=0.1, target_update_interval=2)
+    policy = make(tau=0.1, target_update_gradient_steps=2)
     start = [parameter.clone() for parameter in policy.target.parameters()]
     policy.step(batch())
     assert all(torch.equal(*both) for both in zip(start, policy.target.parameters(), strict=True))
@@ -243,7 +282,7 @@ def test_warns_once_of_values_that_no_policy_has() -> None:
 @pytest.mark.parametrize(("settings", "message"), [
     ({"hidden": ()}, "hidden is"), ({"gamma": 1.5}, "gamma is 1.5"), ({"tau": 0.0}, "tau is 0.0"),
     ({"learning_rate": 0.0}, "learning_rate is 0.0"), ({"batch_size": 0}, "batch_size is 0"),
-    ({"critic_regularizer": "smooth"}, "critic_regularizer is 'smooth'; allowed are none, spectral, robust"),
+    ({"critic_regularizer": "smooth"}, "critic_regularizer is 'smooth'; it must be one of"),
     ({"robust_attack": "fgsm"}, "robust_attack is 'fgsm'"), ({"spectral_cap": -1.0}, "spectral_cap is -1.0"),
     ({"robust_weight": -1.0}, "robust_weight is -1.0"), ({"robust_every": 0}, "robust_every is 0"),
     ({"max_grad_norm": 0.0}, "max_grad_norm is 0.0"), ({"spectral_layers": "some"}, "spectral_layers is"),

@@ -1,0 +1,68 @@
+"""What a model-based agent is told of its environment: where episodes end, and perhaps the reward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prefrl.agents.base import Spaces
+from prefrl.envs.known_parts import KnownParts, known_parts_of
+
+
+def known_parts(
+    env: Any,
+    termination: Callable[[Tensor], Tensor] | None,
+    reward: Callable[[Tensor, Tensor, Tensor], Tensor] | None,
+    *,
+    use_reward: bool,
+    obs: Tensor,
+    actions: Tensor,
+) -> KnownParts | None:
+    """Return what is known of an environment; None if there is no environment.
+
+    Args:
+        env: the environment, or :class:`prefrl.agents.base.Spaces`.
+        termination: given in place of what the environment tells; None: nothing is given.
+        reward: likewise.
+        use_reward: whether the reward is to be known.
+        obs: [2, D] observations to try the functions on.
+        actions: [2, A] actions, in the environment's units.
+
+    Raises:
+        ValueError: if it is not known where episodes end, or what the reward is where that is to be used, or
+            a function is given that is not, or that returns something else.
+    """
+    if termination is None and isinstance(env, Spaces):
+        return None
+    try:
+        known = known_parts_of(env)
+    except (ValueError, AttributeError):  # Spaces have nothing to look at
+        if termination is None:
+            raise
+        known = KnownParts(termination)
+    if reward is not None and not use_reward:
+        raise ValueError(
+            "reward= is given, but the setting reward is 'learned'; it must be 'known' to use it"
+        )
+    if termination is not None:
+        _check("termination", termination, (obs,), torch.bool)
+        known = replace(known, termination=termination)
+    if reward is not None:
+        _check("reward", reward, (obs, actions, obs), torch.float32)
+        known = replace(known, reward=reward)
+    if use_reward and known.reward is None:
+        raise ValueError("reward is 'known', but nobody knows it; give reward=, or learn it")
+    return known
+
+
+def _check(name: str, function: Callable[..., Any], inputs: tuple[Tensor, ...], kind: torch.dtype) -> None:
+    """Try a function on two rows."""
+    found = function(*inputs)
+    if not isinstance(found, Tensor) or found.shape != (2,) or found.dtype != kind:
+        what = f"{found.dtype} {list(found.shape)}" if isinstance(found, Tensor) else type(found)
+        raise ValueError(f"{name} returned {what} for observations {list(inputs[0].shape)}; it must return a "
+                         f"tensor of {kind} [2]")  # fmt: skip
