@@ -84,7 +84,8 @@ def without_plotting() -> Iterator[None]:
     """
     missing = [name for name in ("matplotlib", "seaborn") if name not in sys.modules]
     loaded = "minatar" in sys.modules
-    sys.modules.update(dict.fromkeys(missing))  # None: it cannot be imported
+    modules: dict[str, Any] = sys.modules
+    modules.update(dict.fromkeys(missing))  # None: it cannot be imported
     logging.disable(logging.WARNING)
     try:
         yield
