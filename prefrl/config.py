@@ -174,7 +174,7 @@ def _real(value: int, name: str) -> float:
 def _tuple(arguments: tuple[Any, ...], value: Any, name: str, annotation: Any) -> tuple[Any, ...]:
     if isinstance(value, np.ndarray):
         value = value.tolist()
-    if isinstance(value, str) or not isinstance(value, Sequence):
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         raise TypeError(f"{name} is {value!r}; it must be {described(annotation)}")
     kinds = arguments[:1] * len(value) if arguments[-1:] == (Ellipsis,) else arguments
     if len(kinds) != len(value):
