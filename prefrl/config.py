@@ -20,6 +20,7 @@ tuples, mappings become the nested settings that the annotation names: what JSON
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import numbers
 import types
@@ -147,7 +148,7 @@ def checked(annotation: Any, value: Any, name: str, *, infinite: bool = False) -
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         limits = [each for each in arguments[1:] if isinstance(each, (Bounds, Length))]
-        infinite = infinite or any(getattr(limit, "infinite", False) for limit in limits)
+        infinite = any(getattr(limit, "infinite", False) for limit in limits)
         value = checked(arguments[0], value, name, infinite=infinite)
         for limit in limits:
             if value is not None and value not in limit:
@@ -163,7 +164,8 @@ def checked(annotation: Any, value: Any, name: str, *, infinite: bool = False) -
         raise ValueError(f"{name} is {value!r}; it must be one of {list(arguments)}")
     if origin is tuple:
         return _tuple(arguments, value, name, annotation)
-    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation) and isinstance(value, Mapping):
+    nested = dataclasses.is_dataclass(annotation) and not inspect.isabstract(annotation)
+    if nested and isinstance(value, Mapping):
         return from_json(annotation, value, f"{name}.")
     if annotation is float:
         return _real(value, name, infinite)

@@ -3,9 +3,9 @@
 Everything runs on one thread; medians, minima and maxima are reported, ratios within a repetition.
 
 - cliff_table: the best CVaR of RiskyCliff at five tau, each with its search over the initial stock
-- plain_python: one search, at tau 0.25, beside laws as Python dicts, memoised over (time, state, stock) that
-  can be reached, on RiskyCliff and on two larger boards; and beside plain Python without laws, which carries
-  expectations only, as our solver does for CVaR
+- plain_python: one search, at tau 0.25, beside distributions as Python dicts, memoised over (time, state,
+  stock) that can be reached, on RiskyCliff and on two larger boards; and beside plain Python without
+  distributions, which carries expectations only, as our solver does for CVaR
 - scaling: seconds per sweep of value iteration on a stock grid, with states, stocks and atoms doubled three
   times; "worst" is the largest ratio of two neighbours over 2, so that 1 is linear
 - exact_scaling: the same of exact stages for a finite horizon, with states and stocks doubled
@@ -112,34 +112,34 @@ def cliff(repeats: int) -> dict[str, Any]:
         env: Any = gym.make("prefrl/RiskyCliff-v0", **sizes).unwrapped
         model = FiniteHorizon.of_model(env.horizon_model())
         wanted = conditional_value_at_risk(0.25)
-        ours, plain, without_laws, difference = [], [], [], 0.0
+        ours, plain, without_distributions, difference = [], [], [], 0.0
         for _ in range(repeats):
             found: list[float] = []
             ours.append(seconds(lambda: found.append(solve(model, wanted).value)))  # noqa: B023
             plain.append(seconds(lambda: found.append(plain_cvar(model, 0.25))))  # noqa: B023
-            without_laws.append(seconds(lambda: found.append(plain_expectations(model, 0.25))))  # noqa: B023
+            without_distributions.append(seconds(lambda: found.append(plain_expectations(model, 0.25))))  # noqa: B023
             difference = max(difference, *(abs(found[0] - other) for other in found[1:]))
             if not sizes:
                 table.append(seconds(lambda: [solve(model, conditional_value_at_risk(tau)) for tau in TAUS]))  # noqa: B023
         ratios = [theirs / mine for theirs, mine in zip(plain, ours, strict=True)]
         beside.append({"board": sizes, "seconds": spread(ours), "plain_seconds": spread(plain),
                        "times_slower": spread(ratios), "difference": difference,
-                       "times_slower_without_laws": spread(
-                           [theirs / mine for theirs, mine in zip(without_laws, ours, strict=True)]
+                       "times_slower_without_distributions": spread(
+                           [theirs / mine for theirs, mine in zip(without_distributions, ours, strict=True)]
                        )})  # fmt: skip
     return {"cliff_table_seconds": spread(table), "plain_python": beside}
 
 
 def plain_cvar(problem: FiniteHorizon, tau: float) -> float:
-    """Return the best CVaR with laws as dicts, by memoised recursion over (time, state, stock)."""
+    """Return the best CVaR with distributions as dicts, by memoised recursion over (time, state, stock)."""
     mdp = problem.mdp
     p, successors = mdp.probabilities[0].tolist(), mdp.successors[0].tolist()
     rewards, terminal = problem.rewards[0].tolist(), mdp.terminal[0].tolist()
     assert problem.final_rewards is not None
     final = problem.final_rewards[0].tolist()
 
-    def shortfall(law: dict[float, float], stock: float) -> float:
-        return sum(chance * min(stock + g, 0.0) for g, chance in law.items())
+    def shortfall(distribution: dict[float, float], stock: float) -> float:
+        return sum(chance * min(stock + g, 0.0) for g, chance in distribution.items())
 
     @cache
     def best(t: int, s: int, stock: float) -> dict[float, float]:
@@ -150,15 +150,15 @@ def plain_cvar(problem: FiniteHorizon, tau: float) -> float:
         chosen: dict[float, float] = {}
         value = -np.inf
         for action in range(len(p[s])):
-            law: dict[float, float] = {}
+            distribution: dict[float, float] = {}
             for chance, nxt, paid in zip(
                 p[s][action], successors[s][action], rewards[s][action], strict=True
             ):
                 if chance:
                     for g, mass in best(t + 1, nxt, stock + paid).items():
-                        law[paid + g] = law.get(paid + g, 0.0) + chance * mass
-            if shortfall(law, stock) > value + 1e-12:
-                chosen, value = law, shortfall(law, stock)
+                        distribution[paid + g] = distribution.get(paid + g, 0.0) + chance * mass
+            if shortfall(distribution, stock) > value + 1e-12:
+                chosen, value = distribution, shortfall(distribution, stock)
         return chosen
 
     start = int(mdp.start[0].argmax())
@@ -167,7 +167,7 @@ def plain_cvar(problem: FiniteHorizon, tau: float) -> float:
 
 
 def plain_expectations(problem: FiniteHorizon, tau: float) -> float:
-    """Return the same without laws: memoised expectations of min(x, 0), as our solver carries for CVaR."""
+    """Return the same without distributions: memoised expectations of min(x, 0), as our solver has."""
     mdp = problem.mdp
     p, successors = mdp.probabilities[0].tolist(), mdp.successors[0].tolist()
     rewards, terminal = problem.rewards[0].tolist(), mdp.terminal[0].tolist()
@@ -318,7 +318,7 @@ def show(result: dict[str, Any]) -> None:
     row("table of RiskyCliff [s]", result["cliff_table_seconds"])
     for entry in result["plain_python"]:
         row(f"plain Python, times slower {entry['board'] or ''}", entry["times_slower"])
-        row("the same without laws", entry["times_slower_without_laws"])
+        row("the same without distributions", entry["times_slower_without_distributions"])
     for kind, entry in result["relabelling"].items():
         row(f"gradient step, {kind} [ms]", entry["with"], 1e3)
         row(f"with over without relabelling, {kind}", entry["ratio"])

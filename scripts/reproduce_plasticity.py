@@ -11,8 +11,8 @@ at frequency 10 they are a smooth function of x.
 
 All seeds of a loss are one stack of networks. A seed is the same for every loss: inputs, targets, batches,
 hidden layers at the start. The last layer starts as a value network's does here: like ``torch.nn.Linear`` for
-a scalar; with weights 0 and the bias of the flattest law that decodes to 0 for a softmax. Batches are drawn
-with replacement.
+a scalar; with weights 0 and the bias of the flattest distribution that decodes to 0 for a softmax. Batches
+are drawn with replacement.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Plasticity:
     """Of Adam, for every loss (as published)."""
 
     v_max: float = 40.0
-    """The support of the laws reaches from -v_max to v_max (as published)."""
+    """The support of the distributions reaches from -v_max to v_max (as published)."""
 
     bins: int = 101
     """Bins of HL-Gauss and of the softmax mean, atoms of Two-Hot (as published)."""

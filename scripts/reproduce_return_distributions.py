@@ -48,12 +48,12 @@ from prefrl.run.outcomes.return_figures import (
     save_plane_figure,
     save_policy_figure,
 )
-from prefrl.run.outcomes.returns import agent_policy, exact_law, sample_returns
+from prefrl.run.outcomes.returns import agent_policy, exact_distribution, sample_returns
 from prefrl.run.plot import PALETTE, save_figure, tidy
 from prefrl.run.recipes.base import small_networks
 from prefrl.run.study.study import check_positive, run_study
 from prefrl.run.study.timing import seconds
-from prefrl.tabular.blind_policies import open_loop_laws, return_to_go_policy
+from prefrl.tabular.blind_policies import open_loop_distributions, return_to_go_policy
 from prefrl.tabular.return_distributions import policy_value, solve
 from prefrl.tabular.stock_lattice import FiniteHorizon
 
@@ -197,9 +197,9 @@ def exact_cliff(folder: Path) -> dict[str, Any]:
 def exact_apples() -> dict[str, Any]:
     """Return the least E|G - g| for every g, with a stock and without."""
     _, model = model_of("prefrl/StochasticApples-v0")
-    returns, laws = open_loop_laws(model)
+    returns, distributions = open_loop_distributions(model)
     best = [-solve(model, target_return(g)).value for g in TARGETS]
-    blind = [-float(target_return(g).criterion().value(returns, laws).max()) for g in TARGETS]
+    blind = [-float(target_return(g).criterion().value(returns, distributions).max()) for g in TARGETS]
     return {"target": list(TARGETS), "best": best, "blind": blind, "mean_best": float(np.mean(best)),
             "mean_blind": float(np.mean(blind))}  # fmt: skip
 
@@ -211,16 +211,16 @@ def exact_vectors(env_id: str, objective: Any, folder: Path) -> dict[str, Any]:
     assert solution is not None
     assert model is not None
     criterion = agent.wanted.criterion(solution.initial_stock)
-    returns, laws = open_loop_laws(model)
-    keys = criterion.keys(returns, laws)
-    order = sorted(range(len(laws)), key=lambda n: keys[n].tolist())
-    blind, neutral = laws[order[-1]], agent.risk_neutral_policy()
+    returns, distributions = open_loop_distributions(model)
+    keys = criterion.keys(returns, distributions)
+    order = sorted(range(len(distributions)), key=lambda n: keys[n].tolist())
+    blind, neutral = distributions[order[-1]], agent.risk_neutral_policy()
     drawn = {
         "best, with a stock": (solution.returns, solution.probs),
         "best without": (returns, blind),
-        "risk-neutral": (neutral.lattice.outcomes, neutral.law()[0, 0]),
+        "risk-neutral": (neutral.lattice.outcomes, neutral.distribution()[0, 0]),
     }
-    found = {name: criterion.keys(*law).tolist() for name, law in drawn.items()}
+    found = {name: criterion.keys(*distribution).tolist() for name, distribution in drawn.items()}
     values = {name: key[0] for name, key in found.items()}
     save_plane_figure(folder / f"returns_{objective}.png", drawn, values, solution.initial_stock)
     save_policy_figure(folder / f"policy_{objective}.png", agent)
@@ -278,7 +278,7 @@ def cvar_over_taus(env_id: str, taus: tuple[float, ...]) -> Callable[[StockDQN, 
         for tau in taus:
             problem: StockProblem = conditional_value_at_risk(tau)
             stock = agent.search_initial_stock(obs, problem) if agent.problem.searched else 0.0
-            returns, probs = exact_law(agent_policy(agent, env, model, stock, frozen=frozen), stock)
+            returns, probs = exact_distribution(agent_policy(agent, env, model, stock, frozen=frozen), stock)
             found[f"cvar {tau:g}"] = float(CVaR(tau).value(returns, probs))
             found[f"stock {tau:g}"] = stock
         if agent.config.use_of_stock == "stock" and agent.problem.searched and env_id == "prefrl/TwoCoins-v0":
@@ -300,7 +300,7 @@ def target_errors() -> Callable[[StockDQN, bool], dict[str, Any]]:
         errors = []
         for target in TARGETS:
             stock = -float(target)
-            returns, probs = exact_law(agent_policy(agent, env, model, stock, frozen=frozen), stock)
+            returns, probs = exact_distribution(agent_policy(agent, env, model, stock, frozen=frozen), stock)
             errors.append(float(((returns - target).abs() * probs).sum()))
         return {"error": float(np.mean(errors)), "errors": errors}
 

@@ -76,7 +76,7 @@ class Label:
             self.places = bin_centers(self.edges)
 
     def expected(self, mdp: MDP, probs: Tensor) -> Tensor:
-        """The label [S, A, m] of every pair, averaged over next states, given the laws [S, A, m] there."""
+        """The label [S, A, m] of every pair: the mean over next states, of distributions [S, A, m] there."""
         q = probs @ self.places
         if self.kind == "c51":
             greedy = probs[torch.arange(STATES), q.argmax(-1)]
@@ -90,7 +90,7 @@ class Label:
 
 
 def fixed_point(mdp: MDP, label: Label) -> Tensor:
-    """Laws [S, A, m] after 400 updates, each to the minimum of the expected loss, the average label."""
+    """Distributions [S, A, m] after 400 updates, each to the average label, which minimises the loss."""
     probs = torch.full((STATES, ACTIONS, PLACES), 1.0 / PLACES, dtype=torch.float64)
     for _ in range(400):
         probs = label.expected(mdp, probs)

@@ -111,6 +111,28 @@ def test_list(wide: None, capsys: pytest.CaptureFixture[str]) -> None:
         assert text in delivery
 
 
+def test_the_list_loads_neither_torch_nor_what_draws() -> None:
+    """In a process of its own; afterwards all can be imported as ever."""
+    code = """
+import sys
+from prefrl import cli
+assert cli.main(["list"]) == 0
+heavy = {"torch", "stable_baselines3", "scipy", "seaborn", "matplotlib"} & set(sys.modules)
+assert not heavy, heavy
+import matplotlib
+from prefrl.envs.minatar import MinAtarEnv
+MinAtarEnv("breakout")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
+
+
+def test_an_endless_evaluation_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--env-id", "CliffWalking-v1", "--env.max_episode_steps", "60"]
+    assert run("train", "q_learning", *QUICK, *flags, "--out", tmp_path / "run") == 0
+    assert run("evaluate", tmp_path / "run", "--max-steps", "5") == 2
+    assert "in CliffWalking-v1 is not over after 5 steps" in capsys.readouterr().err
+
+
 def test_train_resume_and_evaluate(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads((finished / "result.json").read_text())["num_timesteps"] == 6400
     assert run("resume", finished) == 0

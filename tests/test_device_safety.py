@@ -140,7 +140,7 @@ def allocation_case(
     def make(_: FakeTensorMode) -> Step:
         place: dict[str, Any] = {"device": DEVICE, "generator_device": "cpu", "autoreset_mode": mode}
         env = prefrl.envs.make_device(env_id, 16, horizon=8, **place)
-        # What these are on the host is a matter of the set-up, and of laws without a closed form.
+        # What these are on the host is a matter of the set-up, and of distributions without a closed form.
         env.fluid_optimum = lambda: Optimum(1.0, np.full(5, 0.5))
         env.fluid_price = lambda rho: rho * 1.0
         agent: DualMirrorDescent | AllocationBaseline

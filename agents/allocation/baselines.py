@@ -4,12 +4,14 @@ Each answers a request as dual mirror descent does, by x in argmax f(x) - mu . b
 prices:
 
 - ``greedy``: 0; it serves whatever pays, as long as the budget lasts.
-- ``static``: the fluid optimum's prices, always; it knows the law of requests, but never looks at the budget.
-  (Where the law has atoms, many requests may gain exactly nothing at these prices; all of them are left.)
+- ``static``: the fluid optimum's prices, always; it knows the distribution of requests, but never looks at
+  the budget. (Where the distribution has atoms, many requests may gain exactly nothing at these prices; all
+  of them are left.)
 - ``resolving``: the fluid optimum's prices for what is left, rho_t = G_t / (T - t): certainty equivalence. It
-  knows the law, and solves the fluid problem again and again. Where the law changes with time, it takes that
-  of the whole horizon for the rest.
-- ``pid``: a controller on the rate of spending, which needs no law. With e_t = b_t(x_t) - rho the prices are
+  knows the distribution, and solves the fluid problem again and again. Where the distribution changes with
+  time, it takes that of the whole horizon for the rest.
+- ``pid``: a controller on the rate of spending, which needs no distribution. With e_t = b_t(x_t) - rho the
+  prices are
 
       mu_{t+1} = max(mu_t + eta (k_i e_t + k_p (e_t - e_{t-1}) + k_d (e_t - 2 e_{t-1} + e_{t-2})), 0)
 
@@ -174,7 +176,8 @@ class AllocationBaseline(ByPrices):
     """Greedy, static prices, re-solving or PID pacing; see the module's text.
 
     Args:
-        env: an allocation environment of prefrl; its law of requests is what static and resolving know.
+        env: an allocation environment of prefrl; its distribution of requests is what static and resolving
+            know.
         config: settings.
         device: torch device, or "auto".
         seed: seeds the environment; the agent draws nothing.
@@ -195,7 +198,7 @@ class AllocationBaseline(ByPrices):
     ) -> None:
         super().__init__(env, config or AllocationBaselineConfig(), device=device, seed=seed)
         if isinstance(env, Spaces):
-            raise ValueError("a baseline knows the law of requests from its environment; give one: "
+            raise ValueError("a baseline knows the distribution of requests from its environment; give one: "
                              "load(path, env=...)")  # fmt: skip
         allocation = allocation_of(env)
         self._pricing = Pricing(allocation, self._rule(allocation, env.unwrapped), self.device)

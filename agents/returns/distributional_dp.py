@@ -1,6 +1,7 @@
 """Distributional dynamic programming with stock augmentation, exact, for finite horizons.
 
-    greedy action at time t in (s, c):  argmax_a K(law of gamma (C' + G(S', C'))),    C' = (c + R') / gamma
+    greedy action at time t in (s, c):  argmax_a K(distribution of gamma (C' + G(S', C'))),    C' = (c + R') /
+    gamma
 
 by backward induction over all states and all stocks that can be reached (Avila Pires et al. 2025, arXiv
 2501.13028; the mathematics was derived anew, see ``prefrl/functional/returns/objectives.py`` for which K this

@@ -81,11 +81,11 @@ class AssortmentMNLDynamics(AllocationDynamics):
         self._prices = self.backend.asarray(self.prices, dtype=self.backend.float_dtype)
         self._attractions = self.backend.asarray(self.attractions, dtype=self.backend.float_dtype)
 
-    def law_noise(self, rng: Random, n: int) -> Noise:
+    def request_noise(self, rng: Random, n: int) -> Noise:
         """See :class:`AllocationDynamics`."""
         return {"segment": rng.uniform(n), "choice": rng.uniform(n)}
 
-    def law(self, noise: Noise) -> Array:
+    def draw_requests(self, noise: Noise) -> Array:
         """See :class:`AllocationDynamics`."""
         xp, segments = self.xp, len(self._attractions)
         segment = xp.astype(noise["segment"] * segments, xp.int64).clip(max=segments - 1)

@@ -30,7 +30,7 @@ DEFAULT_HORIZON = 1000
 """Requests of an episode, where neither a horizon nor requests are given."""
 
 FLUID_SAMPLE, FLUID_SEED = 5000, 0
-"""Size and seed of the sample that stands for the law of requests, where there is no closed form."""
+"""Size and seed of the sample that stands for the distribution of requests, where there is no closed form."""
 
 FLUID_NUMBERS = 1_000_000
 """Numbers that the requests of the sample may have, all together."""
@@ -40,7 +40,7 @@ FLUID_PRICES = 2001
 
 
 class AllocationDynamics(Dynamics):
-    """Online allocation as batched dynamics; families give the problem and the law of requests.
+    """Online allocation as batched dynamics; families give the problem and the distribution of requests.
 
     What is spent is counted in float64, whatever the float type of the rest, and never exceeds the budget.
 
@@ -130,36 +130,36 @@ class AllocationDynamics(Dynamics):
                              "consumes more: nothing could be served")  # fmt: skip
 
     @abstractmethod
-    def law_noise(self, rng: Random, n: int) -> Noise:
+    def request_noise(self, rng: Random, n: int) -> Noise:
         """Draw the randomness of ``n`` single requests."""
 
     @abstractmethod
-    def law(self, noise: Noise) -> Array:
+    def draw_requests(self, noise: Noise) -> Array:
         """Return single requests [n, columns], in the backend's float."""
 
     def known_fluid(self, rho: Array) -> tuple[Array, Array] | None:
-        """Return the law's fluid optimum for budgets per request [..., m], where it is known in closed form.
+        """Return the fluid optimum for budgets per request [..., m], where it is known in closed form.
 
         Value per request [...], and prices [..., m].
         """
         return None
 
-    def _law_noise(self, rng: Random, n: int) -> Noise:
+    def _request_noise(self, rng: Random, n: int) -> Noise:
         if self._requests is None:
-            return self.law_noise(rng, n)
+            return self.request_noise(rng, n)
         return {"rows": self.xp.zeros(n, dtype=self.backend.float_dtype, device=self.backend.device)}
 
     def reset_noise(self, rng: Random, n: int) -> Noise:
         """See :meth:`Dynamics.reset_noise`."""
-        return self._law_noise(rng, n)
+        return self._request_noise(rng, n)
 
     def step_noise(self, rng: Random, n: int) -> Noise:
         """See :meth:`Dynamics.step_noise`."""
-        return {**self._law_noise(rng, n), **self.stream.noise(rng, n)}
+        return {**self._request_noise(rng, n), **self.stream.noise(rng, n)}
 
     def _fresh(self, noise: Noise, t: Array) -> Array:
         if self._requests is None:
-            return self.law(noise)
+            return self.draw_requests(noise)
         return self._requests[t.clip(max=self.horizon - 1)]
 
     def _emitted(self, drawn: Array, t: Array) -> dict[str, Array]:
@@ -342,15 +342,15 @@ class AllocationDynamics(Dynamics):
 
     @property
     def stationary(self) -> bool:
-        """Whether requests always follow the law."""
+        """Whether requests always follow the distribution."""
         return self.stream.input_model in ("iid", "ergodic")
 
     def fluid_price(self, rho: Array) -> Array:
         """Return the fluid optimum's prices [n, m] for budgets per request [n, m], not negative.
 
         In closed form where that is known, from a table over :data:`FLUID_PRICES` prices where there is one
-        resource, else by an optimisation for each row, on the host, over a fifth of the sample. Where the law
-        changes with time it is that of the whole horizon.
+        resource, else by an optimisation for each row, on the host, over a fifth of the sample. Where the
+        distribution changes with time it is that of the whole horizon.
         """
         known = self.known_fluid(rho) if self.stationary else None
         if known is not None:
@@ -389,11 +389,11 @@ class AllocationDynamics(Dynamics):
         if self.stream.requests is not None:
             return self.stream.requests
         count = min(FLUID_SAMPLE, max(200, FLUID_NUMBERS // len(self.problem.columns)))
-        noise = self.law_noise(self.backend.random(FLUID_SEED), count)
+        noise = self.request_noise(self.backend.random(FLUID_SEED), count)
         # Multiples of the golden ratio: evenly over the horizon, and in step with no period.
         t = np.floor(np.arange(count) * ((math.sqrt(5.0) - 1.0) / 2.0) % 1.0 * self.horizon)
         times = self.backend.asarray(t, dtype=self.backend.float_dtype)
-        return to_host(self.stream.scaled(self.law(noise), times, self.xp))
+        return to_host(self.stream.scaled(self.draw_requests(noise), times, self.xp))
 
 
 def to_host(values: Array) -> NDArray[np.float64]:

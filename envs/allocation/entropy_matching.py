@@ -90,11 +90,11 @@ class EntropyMatchingDynamics(AllocationDynamics):
                          backend=backend, **stream)  # fmt: skip
         self._type_means = self.backend.asarray(self.type_means, dtype=self.backend.float_dtype)
 
-    def law_noise(self, rng: Random, n: int) -> Noise:
+    def request_noise(self, rng: Random, n: int) -> Noise:
         """See :class:`AllocationDynamics`."""
         return {"type": rng.uniform(n), "error": rng.normal(n, self.problem.num_resources)}
 
-    def law(self, noise: Noise) -> Array:
+    def draw_requests(self, noise: Noise) -> Array:
         """See :class:`AllocationDynamics`."""
         xp = self.xp
         kind = xp.astype(noise["type"] * len(self._type_means), xp.int64).clip(max=len(self._type_means) - 1)

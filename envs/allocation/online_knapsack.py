@@ -21,8 +21,8 @@ class MultiSecretaryDynamics(AllocationDynamics):
 
     ## Description
     T candidates come one after the other, of ability uniform in [0, 1]; there are rho T places. The
-    multi-secretary problem with a known law (Arlotto and Gurvich 2019), as an instance of online allocation
-    with one resource (Balseiro, Lu and Mirrokni 2023).
+    multi-secretary problem with a known distribution (Arlotto and Gurvich 2019), as an instance of online
+    allocation with one resource (Balseiro, Lu and Mirrokni 2023).
 
     ## Action Space
     `Discrete(2)`: 0 leaves the candidate, 1 takes the candidate.
@@ -69,11 +69,11 @@ class MultiSecretaryDynamics(AllocationDynamics):
         problem = SingleChoice(reward_bound=1.0, m=1, d=1, smallest_consumption=1.0)
         super().__init__(problem, horizon, rho, stop_when_empty=stop_when_empty, backend=backend, **stream)
 
-    def law_noise(self, rng: Random, n: int) -> Noise:
+    def request_noise(self, rng: Random, n: int) -> Noise:
         """See :class:`AllocationDynamics`."""
         return {"ability": rng.uniform(n)}
 
-    def law(self, noise: Noise) -> Array:
+    def draw_requests(self, noise: Noise) -> Array:
         """See :class:`AllocationDynamics`."""
         return self.xp.stack([noise["ability"], self.xp.ones_like(noise["ability"])], axis=1)
 
@@ -87,10 +87,10 @@ class NetworkRevenueDynamics(AllocationDynamics):
     """Sell products made of shared resources: the random online linear program.
 
     ## Description
-    Each request offers d products; a product needs some of m resources, a unit of each, and pays. The law is
-    that of the numerical experiments of Balseiro, Lu and Mirrokni (2023): resource i is needed with
-    probability p_i = (1 + Beta(3, 1)) / 2, and a product pays what its resources are worth, sum_i theta_i
-    with theta = |N(0, I)| on the unit sphere, plus a normal error, cut to [0, 10].
+    Each request offers d products; a product needs some of m resources, a unit of each, and pays. The
+    distribution is that of the numerical experiments of Balseiro, Lu and Mirrokni (2023): resource i is
+    needed with probability p_i = (1 + Beta(3, 1)) / 2, and a product pays what its resources are worth, sum_i
+    theta_i with theta = |N(0, I)| on the unit sphere, plus a normal error, cut to [0, 10].
 
     ## Action Space
     `Discrete(d + 1)`: 0 serves nobody, j + 1 sells product j.
@@ -154,12 +154,12 @@ class NetworkRevenueDynamics(AllocationDynamics):
         asarray, dtype = self.backend.asarray, self.backend.float_dtype
         self._p, self._theta = asarray(self.p, dtype=dtype), asarray(self.theta, dtype=dtype)
 
-    def law_noise(self, rng: Random, n: int) -> Noise:
+    def request_noise(self, rng: Random, n: int) -> Noise:
         """See :class:`AllocationDynamics`."""
         m, d = self.problem.num_resources, len(self.problem.columns) // (self.problem.num_resources + 1)
         return {"needed": rng.uniform(n, m, d), "revenue": rng.normal(n, d)}
 
-    def law(self, noise: Noise) -> Array:
+    def draw_requests(self, noise: Noise) -> Array:
         """See :class:`AllocationDynamics`."""
         xp = self.xp
         consumption = xp.astype(noise["needed"] < self._p[:, None], self.backend.float_dtype)

@@ -1,4 +1,4 @@
-"""Where requests come from: input models over a law of single requests, and files of requests."""
+"""Where requests come from: input models over a distribution of single requests, and files of requests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Requests = str | os.PathLike[str] | ArrayLike
 
 
 class StreamArgs(TypedDict, total=False):
-    """Arguments that environments with a law of requests take; see :class:`RequestStream`."""
+    """Arguments that environments with a distribution of requests take; see :class:`RequestStream`."""
 
     input_model: InputModel
     period: int
@@ -40,16 +40,16 @@ class StreamArgs(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class RequestStream:
-    """An input model over a law of single requests.
+    """An input model over a distribution of single requests.
 
     Balseiro, Lu and Mirrokni (2023, section 4) prove bounds for classes of inputs; these are one member of
     each, of our choice:
 
-    - ``iid``: independent draws from the law.
+    - ``iid``: independent draws from the distribution.
     - ``periodic``: independent draws whose rewards are scaled by ``(3 + sin(2 pi t / period)) / 4``, between
       1/2 and 1.
     - ``ergodic``: with probability ``persistence`` the seen part of the request before comes again, else a
-      new one is drawn: a Markov chain with the law as its stationary distribution.
+      new one is drawn: a Markov chain with the distribution as its stationary distribution.
     - ``corrupted``: independent draws, but in the first ``corrupted_rounds`` requests everything pays as much
       as anything can.
     - ``drift``: independent draws whose rewards are scaled by a factor that rises in a line from
@@ -97,7 +97,7 @@ class RequestStream:
                              f"horizon, {self.horizon}")  # fmt: skip
 
     def noise(self, rng: Random, n: int) -> dict[str, Array]:
-        """Draw what a step of the input model needs besides the law's own noise."""
+        """Draw what a step of the input model needs besides the distribution's own noise."""
         return {"again": rng.uniform(n)} if self.input_model == "ergodic" else {}
 
     def drawn(self, before: Array, fresh: Array, noise: Mapping[str, Array]) -> Array:
@@ -105,7 +105,7 @@ class RequestStream:
 
         Args:
             before: the requests before, unscaled.
-            fresh: draws from the law.
+            fresh: draws from the distribution.
             noise: what :meth:`noise` drew.
         """
         if self.input_model != "ergodic":

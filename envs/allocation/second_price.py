@@ -64,11 +64,11 @@ class SecondPriceBudgetDynamics(AllocationDynamics):
         problem = SecondPriceBid(reward_bound=1.0)
         super().__init__(problem, horizon, rho, stop_when_empty=stop_when_empty, backend=backend, **stream)
 
-    def law_noise(self, rng: Random, n: int) -> Noise:
+    def request_noise(self, rng: Random, n: int) -> Noise:
         """See :class:`AllocationDynamics`."""
         return {"value": rng.uniform(n), "rival_bid": rng.uniform(n)}
 
-    def law(self, noise: Noise) -> Array:
+    def draw_requests(self, noise: Noise) -> Array:
         """See :class:`AllocationDynamics`."""
         return self.xp.stack([noise["value"], noise["rival_bid"]], axis=1)
 

@@ -41,8 +41,8 @@ class OrnsteinUhlenbeckDynamics(DiffusionDynamics):
     `terminal_reward` (0).
 
     ## Starting State
-    The stationary law N(0, sigma^2 / 2k); with `x0`, x0 or uniform within `x0_spread` of it; `options["x"]`
-    of `reset` sets another.
+    The stationary distribution N(0, sigma^2 / 2k); with `x0`, x0 or uniform within `x0_spread` of it;
+    `options["x"]` of `reset` sets another.
 
     ## Episode End
     Never terminates. `gym.make` truncates after 1000 steps.
@@ -87,10 +87,10 @@ class OrnsteinUhlenbeckDynamics(DiffusionDynamics):
                          x0_spread=x0_spread, scheme=scheme, substeps=substeps, backend=backend)  # fmt: skip
         check_discounted(self.beta, -2.0 * self.k, "-2 k")
         if self.stationary_start and self.k <= 0.0:
-            raise ValueError(f"k is {k}; without a stationary law (k > 0) a start x0 must be given")
+            raise ValueError(f"k is {k}; without a stationary distribution (k > 0) a start x0 must be given")
         if self.stationary_start and self.x0_spread > 0.0:
             raise ValueError(
-                f"x0_spread is {x0_spread}, but starts are drawn from the stationary law; give x0"
+                f"x0_spread is {x0_spread}, but starts are drawn from the stationary distribution; give x0"
             )
 
     def reset_noise(self, rng: Random, n: int) -> Noise:

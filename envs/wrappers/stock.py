@@ -1,4 +1,4 @@
-"""Stocks: the return so far, in the state, for agents that care about the law of the whole return.
+"""Stocks: the return so far, in the state, for agents that care about the distribution of the whole return.
 
     c' = (c + r) / gamma,        so that        c_0 + G_0 = gamma^t (c_t + G_t)
 

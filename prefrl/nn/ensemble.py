@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prefrl.config import Count, Natural, NonNegative, Settings, Share
 from prefrl.functional.actor_critic.model_learning import gaussian_nll, improved, soft_clamp
 from prefrl.functional.draws import integers, permutation, uniform
 
@@ -166,28 +167,28 @@ class DynamicsEnsemble(nn.Module):
 
 
 @dataclass(frozen=True)
-class FitSettings:
+class FitSettings(Settings):
     """How an ensemble is fitted; the defaults are those of Janner et al. 2019 (arXiv 1906.08253)."""
 
-    batch_size: int = 256
+    batch_size: Count = 256
     """Rows of a gradient step, for each network."""
 
-    holdout_fraction: float = 0.2
+    holdout_fraction: Share = 0.2
     """Share of the rows that are held out to stop by."""
 
-    holdout_max: int = 5000
+    holdout_max: Natural = 5000
     """Most rows held out."""
 
-    patience: int = 5
+    patience: Natural = 5
     """Epochs without any better network after which one more ends the fit."""
 
-    improvement: float = 0.01
+    improvement: NonNegative = 0.01
     """Share by which a loss must fall for a network to count as better."""
 
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """Most gradient steps of a fit; None: no limit."""
 
-    max_epochs: int = 1000
+    max_epochs: Count = 1000
     """Most passes over the rows."""
 
     bootstrap: bool = True

@@ -2,7 +2,7 @@
 
 from prefrl.tabular.stock_grid_solver import StockGridSolver
 
-from .blind_policies import open_loop_laws, return_to_go_policy
+from .blind_policies import open_loop_distributions, return_to_go_policy
 from .mdp import TabularMDP
 from .return_distributions import BackwardInduction, Solution, StockPolicy, policy_value, solve
 from .solvers import (
@@ -34,7 +34,7 @@ __all__ = [
     "build_policy_set",
     "greedy_policy",
     "mean_start_value",
-    "open_loop_laws",
+    "open_loop_distributions",
     "optimal_policy",
     "policy_evaluation",
     "policy_iteration",

@@ -1,13 +1,14 @@
 """Distributional dynamic programming with stock augmentation, exact, for finite horizons.
 
-With the stock c in the state the pair (c, law of G) says all of the law of c_0 + G (Avila Pires et al. 2025,
-arXiv 2501.13028). Backward induction takes, at each time, the greedy action of
+With the stock c in the state the pair (c, distribution of G) says all of the distribution of c_0 + G (Avila
+Pires et al. 2025, arXiv 2501.13028). Backward induction takes, at each time, the greedy action of
 
-    K(law of gamma (C' + G(S', C'))),        C' = (c + R') / gamma,
+    K(distribution of gamma (C' + G(S', C'))),        C' = (c + R') / gamma,
 
-and a law is a vector of probabilities over the totals that the horizon can end in: the totals are listed
-(:class:`prefrl.tabular.stock_lattice.StockLattice`), so nothing is projected, and a backup is a weighted
-sum of rows. Of an expected utility only expectations need be carried, which are as linear in the law as it
+and a distribution is a vector of probabilities over the totals that the horizon can end in: the totals are
+listed (:class:`prefrl.tabular.stock_lattice.StockLattice`), so nothing is projected, and a backup is a
+weighted sum of rows. Of an expected utility only expectations need be carried, which are as linear in the
+distribution as it
 is itself: the same backup, with fewer columns. Everything runs in float64 on the MDPs' device, over all
 MDPs, states, totals and actions at once.
 """
@@ -40,7 +41,7 @@ MAX_DISTANCES = 2**22
 """Distances between stocks and totals made at once."""
 
 MAX_BACKUP_ELEMENTS = 2**20
-"""Numbers in the table of action laws made at once (8 MiB, what caches hold); more are made in pieces."""
+"""Numbers in the table of actions' distributions made at once (8 MiB, for caches); more come in pieces."""
 
 
 def mean_objective(problem: FiniteHorizon) -> Objective:
@@ -65,7 +66,7 @@ class StockPolicy:
     """For t = 0 .. H - 1, int64 [M, S, C_t] or [M, S, 1]; 0 in terminal states."""
 
     keys: Tensor | None = None
-    """[M, S, C_0, J] K of the law of c_0 + G, where backward induction found it."""
+    """[M, S, C_0, J] K of the distribution of c_0 + G, where backward induction found it."""
 
     def act(self, time: int, states: Tensor, stocks: Tensor) -> Tensor:
         """Return actions [n] of the first MDP in states [n] with stocks [n] or [n, k] at a time.
@@ -76,7 +77,7 @@ class StockPolicy:
         totals = stocks.to(points) * self.problem.gamma**time
         return nearest_action(self.actions[time][0], points, reached, states, totals)
 
-    def law(self, initial: Tensor | None = None) -> Tensor:
+    def distribution(self, initial: Tensor | None = None) -> Tensor:
         """Return the probabilities [M, N, Z] of the totals c_0 + G at the end.
 
         The start is the MDPs' own, with each of some initial stocks.
@@ -117,8 +118,8 @@ class StockPolicy:
         return mass.new_zeros(m, n, size).scatter_add_(2, index, mass.flatten(2))
 
     def value(self, objective: Objective, initial: Tensor | None = None) -> Tensor:
-        """Return the keys [M, N, J] of an objective of the law of c_0 + G; see :meth:`law`."""
-        return objective.keys(self.lattice.outcomes, self.law(initial))
+        """Return the keys [M, N, J] of an objective of c_0 + G; see :meth:`distribution`."""
+        return objective.keys(self.lattice.outcomes, self.distribution(initial))
 
 
 def nearest_action(
@@ -164,7 +165,7 @@ class BackwardInduction:
 
     Attributes:
         time: the time whose policy was found last, H at first.
-        rows: [M, S, C_time, J or Z] keys or laws of what is to come.
+        rows: [M, S, C_time, J or Z] keys or distributions of what is to come.
     """
 
     def __init__(
@@ -192,7 +193,7 @@ class BackwardInduction:
         mdp, outcomes = problem.mdp, self.lattice.outcomes
         final = outcomes[:, None] if problem.dim == 0 else outcomes[:, None, :]
         end = (
-            self.objective.keys(final)  # of laws of one atom
+            self.objective.keys(final)  # of distributions of one atom
             if self._carries_keys
             else torch.eye(outcomes.shape[0], dtype=torch.float64, device=mdp.device)
         )
@@ -262,7 +263,7 @@ def _are_expectations(objective: Objective) -> bool:
 
 @dataclass(frozen=True)
 class Solution:
-    """The best policy of a :class:`StockProblem` in one MDP, and its law."""
+    """The best policy of a :class:`StockProblem` in one MDP, and its distribution."""
 
     policy: StockPolicy
     """The policy, of time, state and stock."""
@@ -271,7 +272,7 @@ class Solution:
     """c_0."""
 
     value: float
-    """What is wanted of the law of G (CVaR, ...), of this policy from c_0."""
+    """What is wanted of the distribution of G (CVaR, ...), of this policy from c_0."""
 
     returns: Tensor
     """[Z] or [Z, k] values of G."""
@@ -352,7 +353,7 @@ def solution_of(induction: BackwardInduction, wanted: StockProblem, stocks: Tens
     tied = (scores >= scores.max() - TOLERANCE).nonzero()[:, 0]
     best = int(tied[stocks[tied].argmax()]) if wanted.searched else int(tied[0])
     stock = stocks[best]
-    probs = policy.law(induction.lattice.initial[best : best + 1])[0, 0]
+    probs = policy.distribution(induction.lattice.initial[best : best + 1])[0, 0]
     returns = induction.lattice.outcomes - stock
     initial = tuple(stock.reshape(-1).tolist())
     value = float(wanted.criterion(initial).value(returns, probs))
@@ -380,5 +381,5 @@ def _initial_stocks(
 
 
 def policy_value(policy: StockPolicy, criterion: Objective) -> float:
-    """Return an objective of the law of G of a policy that was made for the initial stock 0."""
-    return float(criterion.value(policy.lattice.outcomes, policy.law()[0, 0]))
+    """Return an objective of the distribution of G of a policy that was made for the initial stock 0."""
+    return float(criterion.value(policy.lattice.outcomes, policy.distribution()[0, 0]))

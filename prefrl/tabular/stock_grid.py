@@ -24,9 +24,9 @@ MAX_POOLED_ELEMENTS = 2**19
 
 
 def quantile_projection(atoms: Tensor, probs: Tensor, count: int) -> Tensor:
-    """Return the (i + 1/2) / count quantiles [..., count] of laws, the nearest in the 1-Wasserstein distance.
+    """Return the (i + 1/2) / count quantiles [..., count], the nearest in the 1-Wasserstein distance.
 
-    The distance to the law is at most B / (2 count) for one on an interval of length B.
+    The distance to the distribution is at most B / (2 count) for one on an interval of length B.
 
     Args:
         atoms: [..., m] places.
@@ -150,14 +150,15 @@ def sweep_bytes(
         stocks: C, all points of the grid.
         actions: A.
         successors: K.
-        places: atoms, quantiles or keys of a law.
+        places: atoms, quantiles or keys of a distribution.
         form: what is kept of it.
         dim: components of a stock.
     """
     rows, mixed = states * stocks, successors * 2**dim
     tables = 2 * rows * places
     layout = 2 * rows * actions * (2 * mixed + successors * (1 + dim))
-    # Atoms, their order, probabilities and sums, before and after sorting; or laws, shares, and the result.
+    # Atoms, their order, probabilities and sums, before and after sorting; or distributions, shares, and the
+    # result.
     piece: int = min(MAX_POOLED_ELEMENTS, rows * actions * places * (mixed if form == "quantile" else 1))
     total: int = 8 * (tables + layout + (6 if form == "quantile" else 5) * piece)
     return total

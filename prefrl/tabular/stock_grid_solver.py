@@ -1,6 +1,6 @@
 """Distributional value and policy iteration on a grid of stocks, for infinite horizons.
 
-The table holds, for every state s and stock c of a grid, the law of the total X = c + G(s, c), as
+The table holds, for every state s and stock c of a grid, the distribution of the total X = c + G(s, c), as
 
 * ``expectation``: of positively homogeneous utilities E f(X) alone, which is then all that is needed:
   E f(gamma X) = gamma^p E f(X);
@@ -8,9 +8,9 @@ The table holds, for every state s and stock c of a grid, the law of the total X
 * ``quantile``: the (i + 1/2) / N quantiles (Dabney et al. 2018).
 
 No reward enters a backup but through the stock: c + R + gamma G(S', C') = gamma (C' + G(S', C')). Between two
-stocks of the grid a law is the mixture of its neighbours', so that K is interpolated linearly. Outside the
-grid two-slope utilities have closed forms: where c + G cannot change its sign, the best policy is that of the
-largest (or smallest) mean, and the law stands for its mean, all that K sees of it there.
+stocks of the grid a distribution is the mixture of its neighbours', so that K is interpolated linearly.
+Outside the grid two-slope utilities have closed forms: where c + G cannot change its sign, the best policy is
+that of the largest (or smallest) mean, and the distribution stands for its mean, all that K sees of it there.
 
 With L the Lipschitz constant of K, and V* its optimum, n iterations from G = 0 leave an error of at most
 L gamma^n max|r| / (1 - gamma); N quantiles over a range of totals of width B add L B / (2 N (1 - gamma)); a
@@ -52,7 +52,7 @@ class StockGridSolver:
         objective: K.
         gamma: discount, in (0, 1).
         grid: the stocks.
-        form: what is kept of a law; see the module's text.
+        form: what is kept of a distribution; see the module's text.
         places: atoms (categorical) or quantiles N (quantile).
         support: lowest and highest atom (categorical); None: what the totals can reach, with an atom at 0:
             then a two-slope utility is linear between atoms, and no projection changes K.
@@ -66,7 +66,7 @@ class StockGridSolver:
         ValueError: for arguments that do not fit each other.
 
     Attributes:
-        rows: [M S C, J], laws or expectations by state and stock.
+        rows: [M S C, J], distributions or expectations by state and stock.
         sweeps: backups made so far.
     """
 
@@ -94,14 +94,14 @@ class StockGridSolver:
             raise ValueError("all states are terminal: there is nothing to decide")
         least = {"expectation": 0, "categorical": 3, "quantile": 1}[form]
         if places < least:
-            raise ValueError(f"places is {places}; a {form} law needs at least {least}")
+            raise ValueError(f"places is {places}; a {form} distribution needs at least {least}")
         dim = rewards.shape[4] if rewards.ndim == 5 else 0
         if objective.dim != dim or len(grid.axes) != max(1, dim):
             raise ValueError(f"rewards have {dim} components (0: numbers), {objective} takes "
                              f"{objective.dim}, and the grid has {len(grid.axes)} axes; they must "
                              "agree")  # fmt: skip
         if dim and form != "expectation":
-            raise ValueError(f"form is {form!r}; laws of vectors are kept as 'expectation' only")
+            raise ValueError(f"form is {form!r}; distributions of vectors are kept as 'expectation' only")
         if outside == "closed_form" and not isinstance(objective, TwoSlope):
             raise ValueError(f"{objective} has no closed form beyond the grid; give outside='clamp'")
         self.mdp, self.gamma, self.grid, self.form, self.dim = mdp, gamma, grid, form, dim
@@ -215,7 +215,9 @@ class StockGridSolver:
         mixed.scatter_add_(1, place, sure_weight * (1.0 - part)).scatter_add_(
             1, place + 1, sure_weight * part
         )
-        lower, share = self._shrink  # where gamma z_j falls between two atoms: the same for every law
+        lower, share = (
+            self._shrink
+        )  # where gamma z_j falls between two atoms: the same for every distribution
         projected = torch.zeros_like(mixed).index_add_(1, lower, mixed * (1.0 - share))
         return projected.index_add_(1, lower + 1, mixed * share)
 
@@ -237,7 +239,7 @@ class StockGridSolver:
         return max(1, MAX_POOLED_ELEMENTS // columns)
 
     def keys(self, rows: Tensor | None = None) -> Tensor:
-        """Return K of the law at each state and stock, [M, S, C, J]; first key first."""
+        """Return K of the distribution at each state and stock, [M, S, C, J]; first key first."""
         return self._keys(self.rows if rows is None else rows).view(*self._shape, -1)
 
     def _keys(self, rows: Tensor) -> Tensor:
@@ -269,7 +271,7 @@ class StockGridSolver:
     def value_iteration(self, *, tolerance: float = 1e-10, max_sweeps: int = 100_000) -> StockGridSolver:
         """Sweep until K changes by at most ``tolerance * (1 - gamma)``; return self.
 
-        Laws themselves need not settle, where K is indifferent between several; K does.
+        Distributions themselves need not settle, where K is indifferent between several; K does.
 
         Raises:
             RuntimeError: if it has not by then.
@@ -278,8 +280,9 @@ class StockGridSolver:
             if self.sweep() <= tolerance * (1.0 - self.gamma):
                 return self
         raise RuntimeError(
-            f"value iteration did not settle in {max_sweeps} sweeps at gamma {self.gamma}; projected laws "
-            "may alternate where K does not survive the projection: try another form, or a larger tolerance"
+            f"value iteration did not settle in {max_sweeps} sweeps at gamma {self.gamma}; projected "
+            "distributions may alternate where K does not survive the projection: try another form, or a "
+            "larger tolerance"
         )
 
     def policy_iteration(

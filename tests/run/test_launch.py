@@ -17,6 +17,7 @@ import torch
 from prefrl.agents import QLearning, QLearningConfig
 from prefrl.run.checkpoint import load_checkpoint, save_checkpoint
 from prefrl.run.environments import make_training_env
+from prefrl.run.folder import write_json
 from prefrl.run.launch import evaluate_run, resume, train
 from prefrl.run.lock import claimed
 from prefrl.run.logger import STEP, read_progress
@@ -109,6 +110,14 @@ def test_refused_settings_leave_no_folder_behind(
     with pytest.raises(ValueError, match=message):
         train("q_learning", TrainQLearning(**settings, device="cpu"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_only_a_run_is_offered_to_be_resumed(tmp_path: Path) -> None:
+    for recipe, hint in (("q_learning", ", or go on with `prefrl resume "), ("reproduce_regret", "$")):
+        (tmp_path / recipe).mkdir()
+        write_json(tmp_path / recipe / "config.json", {"recipe": recipe, "config": {}})
+        with pytest.raises(FileExistsError, match=f"is not empty: choose another --out{hint}"):
+            train("q_learning", QUICK, tmp_path / recipe, quiet=True)
 
 
 def test_resume_of_a_finished_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

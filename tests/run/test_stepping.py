@@ -15,7 +15,7 @@ from prefrl.data import Transitions
 from prefrl.envs.core.vector import BatchedEnv
 from prefrl.envs.grids.delivery import DeliveryDynamics
 from prefrl.run.loop import Metrics, learn
-from prefrl.run.stepping import DeviceEpisodes, HostEpisodes, OneRow, Stepper
+from prefrl.run.stepping import DeviceEpisodes, HostEpisodes, Listener, OneRow, Stepper
 
 ENV = "prefrl/Delivery-v0"
 LIMIT = 6
@@ -71,6 +71,80 @@ def test_every_transition_shown_is_one_of_the_model(face: str, mode: AutoresetMo
     ends = (table["terminations"] | table["truncations"]).sum()
     one_per_end = mode is AutoresetMode.NEXT_STEP and face != "scalar"
     assert abs((~table["mask"]).sum() - (ends if one_per_end else 0)) <= (8 if one_per_end else 0)
+
+
+class Uniform:
+    """A plain policy: neither an agent nor anything like it."""
+
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(0)
+        self.asked: list[bool] = []
+
+    def act(self, obs: torch.Tensor, *, deterministic: bool = False) -> torch.Tensor:
+        self.asked.append(deterministic)
+        return torch.randint(0, 4, (len(obs),), generator=self.generator)
+
+
+class Record(Listener):
+    """Keeps what it is told."""
+
+    info_keys = ("shade",)
+
+    def __init__(self) -> None:
+        self.seen: list[Transitions] = []
+
+    def observe(self, transitions: Transitions) -> None:
+        self.seen.append(transitions)
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_a_plain_policy_and_listener_are_enough(face: str) -> None:
+    agent = Recorder(FACES[face](AutoresetMode.SAME_STEP))
+    of_agent = Stepper.of_agent(agent)
+    agent._generator.manual_seed(0)
+    record = Record()
+    record.info_keys = ()
+    plain = Stepper(FACES[face](AutoresetMode.SAME_STEP), Uniform(), record, seed=agent.seed)
+    for stepper in (of_agent, plain):
+        stepper.reset()
+        for _ in range(20):
+            stepper.step()
+    for one, other in zip(agent.seen, record.seen, strict=True):
+        for name in ("obs", "actions", "rewards", "next_obs", "terminations", "truncations", "mask"):
+            assert torch.equal(getattr(one, name), getattr(other, name)), name
+    assert plain.timesteps == 20 * plain.num_envs
+
+
+def test_a_listener_says_which_infos_it_needs_and_none_is_needed() -> None:
+    class Shaded(gym.Wrapper):  # type: ignore[type-arg]
+        def step(self, action: Any) -> Any:
+            *rest, info = self.env.step(action)
+            return *rest, {**info, "shade": 0.5, "other": 1.0}
+
+    policy, record = Uniform(), Record()
+    stepper = Stepper(Shaded(gym.make(ENV)), policy, record, deterministic=True)
+    stepper.reset()
+    stepper.step()
+    assert {key: value.tolist() for key, value in record.seen[0].infos.items()} == {"shade": [0.5]}
+    assert policy.asked == [True]
+    alone = Stepper(Shaded(gym.make(ENV)), policy)
+    alone.reset()
+    assert alone.step()["transitions"].infos == {}
+    assert policy.asked == [True, False]
+
+
+def test_episodes_are_seeded_by_the_seed_and_the_timesteps() -> None:
+    def start(seed: int, timesteps: int) -> list[int]:
+        stepper = Stepper(FACES["vector"](AutoresetMode.SAME_STEP), Uniform(), seed=seed)
+        stepper.reset(timesteps)
+        found: list[int] = stepper.obs.tolist()
+        return found
+
+    assert start(1, 0) == start(1, 0)
+    assert start(1, 0) != start(1, 8)
+    assert start(1, 0) != start(2, 0)
 
 
 def plain_episodes(seen: list[Transitions], row: int) -> list[tuple[float, int]]:

@@ -3,7 +3,7 @@
 import itertools
 import math
 import random
-from functools import cache
+from functools import cache, partial
 
 import gymnasium as gym
 import numpy as np
@@ -43,7 +43,7 @@ from prefrl.tabular import (
     StockLattice,
     StockPolicy,
     TooManyTotalsError,
-    open_loop_laws,
+    open_loop_distributions,
     policy_value,
     return_to_go_policy,
     solve,
@@ -55,7 +55,8 @@ STOCKS = (-6, -3, -1, 0, 1, 3)
 TAUS = (0.1, 0.25, 0.5)
 
 
-# Plain Python: laws are dicts {return: probability} ------------------------------------------------------
+# Plain Python: distributions are dicts {return: probability}
+# ------------------------------------------------------
 
 
 def draw(seed):
@@ -70,52 +71,57 @@ def draw(seed):
 
 
 @cache
-def all_laws(seed, horizon, gamma):
-    """Laws of the return of every deterministic policy that may look at all that happened."""
+def all_distributions(seed, horizon, gamma):
+    """Distributions of the return of every deterministic policy that may look at all that happened."""
     table = draw(seed)
 
-    def laws(state, left):
+    def distributions(state, left):
         if left == 0:
             return [{0.0: 1.0}]
         found = []
         for action in range(2):
             outcomes = table[state, action]
-            for plans in itertools.product(*(laws(nxt, left - 1) for _, _, nxt in outcomes)):
-                law = {}
+            for plans in itertools.product(*(distributions(nxt, left - 1) for _, _, nxt in outcomes)):
+                distribution = {}
                 for (p, r, _), plan in zip(outcomes, plans, strict=True):
                     for g, q in plan.items():
                         key = round(r + gamma * g, 10)
-                        law[key] = law.get(key, 0.0) + p * q
-                found.append(law)
+                        distribution[key] = distribution.get(key, 0.0) + p * q
+                found.append(distribution)
         return found
 
-    # Policies with the same law are one.
-    return [dict(law) for law in {tuple(sorted(law.items())) for law in laws(0, horizon)}]
+    # Policies with the same distribution are one.
+    return [
+        dict(distribution)
+        for distribution in {
+            tuple(sorted(distribution.items())) for distribution in distributions(0, horizon)
+        }
+    ]
 
 
-def cvar(law, tau):
+def cvar(distribution, tau):
     left, total = tau, 0.0
-    for g, p in sorted(law.items()):
+    for g, p in sorted(distribution.items()):
         share = min(p, left)
         total, left = total + share * g, left - share
     return total / tau
 
 
 def expected(f):
-    return lambda law, c: sum(p * f(c + g) for g, p in law.items())
+    return lambda distribution, c: sum(p * f(c + g) for g, p in distribution.items())
 
 
-def best(laws, value):
-    return max(value(law) for law in laws)
+def best(distributions, value):
+    return max(value(distribution) for distribution in distributions)
 
 
 def problem_of(seed, horizon=3, gamma=1.0):
     return FiniteHorizon.of_model(random_mdp(seed, horizon), gamma=gamma)
 
 
-def law_of(policy, place):
-    """The law of the total of a policy from an initial stock, as a dict."""
-    probs = policy.law(policy.lattice.initial[place : place + 1])[0, 0]
+def distribution_of(policy, place):
+    """The distribution of the total of a policy from an initial stock, as a dict."""
+    probs = policy.distribution(policy.lattice.initial[place : place + 1])[0, 0]
     return {
         round(x, 9): p for x, p in zip(policy.lattice.outcomes.tolist(), probs.tolist(), strict=True) if p
     }
@@ -129,11 +135,11 @@ def suboptimal(seeds, gamma, objective, value, *, starts=STOCKS, unsound=False, 
         policy = BackwardInduction(
             problem_of(seed, 3, gamma), objective, stocks, unsound=unsound, time_indexed=time_indexed
         ).run()
-        laws = all_laws(seed, 3, gamma)
+        distributions = all_distributions(seed, 3, gamma)
         for place, c in enumerate(starts):
-            law = {x - c: p for x, p in law_of(policy, place).items()}
-            assert sum(law.values()) == pytest.approx(1.0, abs=1e-12)
-            reached, optimum = value(law, c), max(value(other, c) for other in laws)
+            distribution = {x - c: p for x, p in distribution_of(policy, place).items()}
+            assert sum(distribution.values()) == pytest.approx(1.0, abs=1e-12)
+            reached, optimum = value(distribution, c), max(value(other, c) for other in distributions)
             if isinstance(optimum, tuple):
                 count += reached < optimum
                 continue
@@ -154,7 +160,7 @@ def test_the_family_is_the_described_one():
                 assert model.probabilities[s, a, k] == p
                 assert model.rewards[s, a, k] == r
                 assert model.successors[s, a, k] == nxt
-    counts = [len(all_laws(seed, 3, 1.0)) for seed in range(5)]
+    counts = [len(all_distributions(seed, 3, 1.0)) for seed in range(5)]
     assert min(counts) > 1
     assert max(counts) <= 128
 
@@ -165,13 +171,13 @@ def test_the_family_is_the_described_one():
 def test_cvar_is_the_best_of_all_policies(tau, naive, neutral, mean_gap, max_gap):
     worse, gaps = [0, 0], []
     for seed in range(100):
-        problem, laws = problem_of(seed), all_laws(seed, 3, 1.0)
+        problem, distributions = problem_of(seed), all_distributions(seed, 3, 1.0)
         found = solve(problem, conditional_value_at_risk(tau))
-        optimum = best(laws, lambda law: cvar(law, tau))
+        optimum = best(distributions, lambda distribution: cvar(distribution, tau))
         assert found.value == pytest.approx(optimum, abs=1e-9)
         assert float(found.scores.max()) == pytest.approx(optimum, abs=1e-9)
-        law = dict(zip(found.returns.tolist(), found.probs.tolist(), strict=True))
-        assert cvar(law, tau) == pytest.approx(optimum, abs=1e-9)
+        distribution = dict(zip(found.returns.tolist(), found.probs.tolist(), strict=True))
+        assert cvar(distribution, tau) == pytest.approx(optimum, abs=1e-9)
         values = [policy_value(return_to_go_policy(problem, k)[0], CVaR(tau)) for k in (CVaR(tau), MEAN)]
         worse = [n + (value < optimum - 1e-9) for n, value in zip(worse, values, strict=True)]
         gaps.append(optimum - values[0])
@@ -218,30 +224,33 @@ def test_utilities_that_mind_gamma():
             BackwardInduction(problem_of(0, gamma=0.5), objective, torch.zeros(1, dtype=torch.float64))
 
 
-def reach(law, c):
-    return (sum(p for g, p in law.items() if c + g >= -1e-9), sum(p * g for g, p in law.items()))
+def reach(distribution, c):
+    return (
+        sum(p for g, p in distribution.items() if c + g >= -1e-9),
+        sum(p * g for g, p in distribution.items()),
+    )
 
 
 @pytest.mark.parametrize("gamma", [1.0, 0.5])
 def test_lexicographic_and_worst_case(gamma):
-    rounded = lambda law, c: tuple(round(key, 9) for key in reach(law, c))  # noqa: E731
+    rounded = lambda distribution, c: tuple(round(key, 9) for key in reach(distribution, c))  # noqa: E731
     assert suboptimal(range(60), gamma, Lexicographic(ReachesZero(), MEAN), rounded)[0] == 0
-    worst_case = lambda law, c: c + min(g for g, p in law.items() if p > 1e-12)  # noqa: E731
+    worst_case = lambda distribution, c: c + min(g for g, p in distribution.items() if p > 1e-12)  # noqa: E731
     assert suboptimal(range(60), 1.0, WorstCase(), worst_case)[0] == 0
 
 
-def median(law, c):
+def median(distribution, c):
     reached = 0.0
-    for g, p in sorted(law.items()):
+    for g, p in sorted(distribution.items()):
         reached += p
         if reached >= 0.5 - 1e-9:
             return c + g
     raise AssertionError
 
 
-def mean_variance(law, c):
-    mean = sum(p * g for g, p in law.items())
-    return c + mean - 0.5 * sum(p * (g - mean) ** 2 for g, p in law.items())
+def mean_variance(distribution, c):
+    mean = sum(p * g for g, p in distribution.items())
+    return c + mean - 0.5 * sum(p * (g - mean) ** 2 for g, p in distribution.items())
 
 
 @pytest.mark.parametrize(("objective", "value", "failures"), [
@@ -259,8 +268,11 @@ def test_cvar_as_an_objective_fails_and_points_to_the_search():
         policy = BackwardInduction(
             problem_of(seed), CVaR(0.25), torch.zeros(1, dtype=torch.float64), unsound=True
         ).run()
-        law = law_of(policy, 0)
-        failures += cvar(law, 0.25) < best(all_laws(seed, 3, 1.0), lambda law: cvar(law, 0.25)) - 1e-9
+        distribution = distribution_of(policy, 0)
+        failures += (
+            cvar(distribution, 0.25)
+            < best(all_distributions(seed, 3, 1.0), lambda distribution: cvar(distribution, 0.25)) - 1e-9
+        )
     assert failures == 11
     with pytest.raises(UnsoundObjectiveError, match="use conditional_value_at_risk"):
         BackwardInduction(problem_of(0), CVaR(0.25), torch.zeros(1, dtype=torch.float64))
@@ -272,42 +284,48 @@ def test_cvar_as_an_objective_fails_and_points_to_the_search():
     seed=st.integers(1_000, 10**6), horizon=st.integers(1, 4), tau=st.floats(0.02, 1.0), g=st.integers(-9, 9)
 )
 def test_any_seed_horizon_tau_and_target(seed, horizon, tau, g):
-    laws = all_laws(seed, horizon, 1.0)
+    distributions = all_distributions(seed, horizon, 1.0)
     problem = problem_of(seed, horizon)
     cases = [
-        (conditional_value_at_risk(tau), lambda law: cvar(law, tau)),
-        (mean_cvar(0.4, tau), lambda law: 0.4 * expected(float)(law, 0) + 0.6 * cvar(law, tau)),
-        (target_return(g), lambda law: expected(lambda x: -abs(x))(law, -g)),
-        (target_return(g, 2.0), lambda law: expected(lambda x: -(x**2))(law, -g)),
-        (target_probability(g), lambda law: reach(law, -g)[0]),
+        (conditional_value_at_risk(tau), lambda distribution: cvar(distribution, tau)),
+        (
+            mean_cvar(0.4, tau),
+            lambda distribution: 0.4 * expected(float)(distribution, 0) + 0.6 * cvar(distribution, tau),
+        ),
+        (target_return(g), lambda distribution: expected(lambda x: -abs(x))(distribution, -g)),
+        (target_return(g, 2.0), lambda distribution: expected(lambda x: -(x**2))(distribution, -g)),
+        (target_probability(g), lambda distribution: reach(distribution, -g)[0]),
     ]
     for wanted, value in cases:
-        assert solve(problem, wanted).value == pytest.approx(best(laws, value), abs=1e-9)
+        assert solve(problem, wanted).value == pytest.approx(best(distributions, value), abs=1e-9)
 
 
 @pytest.mark.slow
 def test_horizon_four_with_all_its_policies():
     for seed in range(100):
-        laws, problem = all_laws(seed, 4, 1.0), problem_of(seed, 4)
+        distributions, problem = all_distributions(seed, 4, 1.0), problem_of(seed, 4)
         for tau in TAUS:
             found = solve(problem, conditional_value_at_risk(tau)).value
-            assert found == pytest.approx(best(laws, lambda law: cvar(law, tau)), abs=1e-9)  # noqa: B023
+            assert found == pytest.approx(best(distributions, partial(cvar, tau=tau)), abs=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_discounted_cvar(seed):
     """With gamma 1/2 the search goes over initial stocks that are halves and quarters."""
-    laws, problem = all_laws(seed, 3, 0.5), problem_of(seed, gamma=0.5)
+    distributions, problem = all_distributions(seed, 3, 0.5), problem_of(seed, gamma=0.5)
     for tau in TAUS:
         found = solve(problem, conditional_value_at_risk(tau)).value
-        assert found == pytest.approx(best(laws, lambda law: cvar(law, tau)), abs=1e-9)  # noqa: B023
+        assert found == pytest.approx(best(distributions, partial(cvar, tau=tau)), abs=1e-9)
 
 
 def test_the_optimistic_cvar_is_a_bound():
     below, gaps = 0, []
     for seed in range(30):
         found = solve(problem_of(seed), optimistic_cvar(0.25))
-        optimum = best(all_laws(seed, 3, 1.0), lambda law: -cvar({-g: p for g, p in law.items()}, 0.25))
+        optimum = best(
+            all_distributions(seed, 3, 1.0),
+            lambda distribution: -cvar({-g: p for g, p in distribution.items()}, 0.25),
+        )
         bound = -float(found.scores.max())
         assert found.value <= optimum + 1e-9 <= bound + 2e-9
         below += found.value < optimum - 1e-9
@@ -354,10 +372,13 @@ def test_what_comes_first_must_see_everything():
         policy = BackwardInduction(
             problem_of(seed), Lexicographic(WorstCase(), MEAN), stock, unsound=True
         ).run()
-        law, laws = law_of(policy, 0), all_laws(seed, 3, 1.0)
-        key = lambda law: (round(min(law), 9), round(sum(g * p for g, p in law.items()), 9))  # noqa: E731
-        short += key(law) < max(map(key, laws))
-        assert key(law)[0] == max(map(key, laws))[0]
+        distribution, distributions = distribution_of(policy, 0), all_distributions(seed, 3, 1.0)
+
+        def key(distribution):
+            return round(min(distribution), 9), round(sum(g * p for g, p in distribution.items()), 9)
+
+        short += key(distribution) < max(map(key, distributions))
+        assert key(distribution)[0] == max(map(key, distributions))[0]
     assert short == 9
 
 
@@ -382,9 +403,11 @@ def test_two_coins(tau):
     assert found.value == pytest.approx(value, abs=1e-12)
     if stock is not None:
         assert found.initial_stock == (stock,)
-    laws = {"SS": {1: 0.5, 3: 0.5}, "SR": {0: 0.125, 1: 0.5, 5: 0.375}, "RS": {-2: 0.125, 3: 0.875},
+    distributions = {"SS": {1: 0.5, 3: 0.5}, "SR": {0: 0.125, 1: 0.5, 5: 0.375}, "RS": {-2: 0.125, 3: 0.875},
             "RR": {-2: 0.125, 0: 0.125, 3: 0.375, 5: 0.375}}  # fmt: skip
-    assert found.value == pytest.approx(best(laws.values(), lambda law: cvar(law, tau)), abs=1e-12)
+    assert found.value == pytest.approx(
+        best(distributions.values(), lambda distribution: cvar(distribution, tau)), abs=1e-12
+    )
 
 
 def test_the_search_over_two_coins_has_two_tops():
@@ -431,10 +454,10 @@ def test_generated_returns():
     expected_errors = [0, 6e-5, 0.00098, 0.00745, 0.03613, 0.12592, 0.33789, 0.73315]
     assert best_errors[7:] == pytest.approx(expected_errors, abs=6e-6)
     assert best_errors[:8] == pytest.approx(expected_errors[::-1], abs=6e-6)
-    returns, laws = open_loop_laws(problem)
-    blind = [-float(target_return(g).criterion().value(returns, laws).max()) for g in range(8)]
+    returns, distributions = open_loop_distributions(problem)
+    blind = [-float(target_return(g).criterion().value(returns, distributions).max()) for g in range(8)]
     assert blind == pytest.approx([0, 0.5, 0.75, 0.9375, 1.09375, 1.23047, 1.35352, 1.46631], abs=6e-6)
-    # The last one by hand: 14 visits, a binomial law.
+    # The last one by hand: 14 visits, a binomial distribution.
     by_hand = sum(math.comb(14, n) / 2**14 * abs(n - 7) for n in range(15))
     assert blind[7] == pytest.approx(by_hand, abs=1e-12)
 
@@ -497,9 +520,9 @@ def test_the_stock_pays_where_it_should():
         problem = FiniteHorizon.of_model(env.horizon_model(), vector=True)
         wanted = ObjectiveSettings(name).problem(2)
         found = solve(problem, wanted, initial_stocks=[stock])
-        returns, laws = open_loop_laws(problem)
+        returns, distributions = open_loop_distributions(problem)
         criterion = wanted.criterion(stock)
-        blind = max(criterion.keys(returns, laws).tolist())
+        blind = max(criterion.keys(returns, distributions).tolist())
         ours = criterion.keys(found.returns, found.probs).tolist()
         if name == "homeostasis":
             assert ours == pytest.approx([-1.38046], abs=1e-5)
@@ -536,8 +559,8 @@ def test_the_lattice_of_a_discounted_chain_by_hand():
     lattice = StockLattice(problem, torch.tensor([0.0, 10.0], dtype=torch.float64))
     assert [len(points) for points in lattice.points] == [2, 4, 8, 16, 16]
     assert lattice.outcomes[:8].tolist() == [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
-    law = BackwardInduction(problem, MEAN, torch.zeros(1, dtype=torch.float64)).run().law()
-    torch.testing.assert_close(law, torch.full((1, 1, 8), 0.125, dtype=torch.float64))
+    distribution = BackwardInduction(problem, MEAN, torch.zeros(1, dtype=torch.float64)).run().distribution()
+    torch.testing.assert_close(distribution, torch.full((1, 1, 8), 0.125, dtype=torch.float64))
 
 
 def test_what_is_paid_at_the_horizon_is_discounted_as_the_last_reward():
@@ -555,10 +578,10 @@ def test_rewards_that_are_no_whole_numbers():
     problem = FiniteHorizon.of_model(chain([0.1, 0.2, 0.3], horizon=4))
     policy = BackwardInduction(problem, MEAN, torch.zeros(1, dtype=torch.float64)).run()
     assert len(policy.lattice.outcomes) == 9
-    law = np.array([1.0])
+    distribution = np.array([1.0])
     for _ in range(4):
-        law = np.convolve(law, [1 / 3] * 3)
-    np.testing.assert_allclose(policy.law()[0, 0].numpy(), law, atol=1e-12)
+        distribution = np.convolve(distribution, [1 / 3] * 3)
+    np.testing.assert_allclose(policy.distribution()[0, 0].numpy(), distribution, atol=1e-12)
 
 
 def test_objectives_that_overflow_are_refused():
@@ -588,9 +611,9 @@ def test_several_mdps_at_once_are_as_one_by_one():
         for m, problem in enumerate(problems):
             alone = BackwardInduction(problem, objective, stocks).run()
             for place in range(len(STOCKS)):
-                ours = policy.law(policy.lattice.initial[place : place + 1])[m, 0]
+                ours = policy.distribution(policy.lattice.initial[place : place + 1])[m, 0]
                 value = objective.value(policy.lattice.outcomes, ours)
-                theirs = objective.value(alone.lattice.outcomes, alone.law()[0, place])
+                theirs = objective.value(alone.lattice.outcomes, alone.distribution()[0, place])
                 assert float(value) == pytest.approx(float(theirs), abs=1e-12)
 
 
@@ -603,8 +626,8 @@ def test_pieces_give_what_the_whole_gives(monkeypatch):
     assert all(map(torch.equal, whole.policy.actions, pieces.policy.actions))
 
 
-def test_laws_and_expectations_find_the_same():
-    """Carrying whole laws, as objectives that are no expectations need, changes nothing for others."""
+def test_distributions_and_expectations_find_the_same():
+    """Carrying whole distributions, as other objectives need, changes nothing for expectations."""
 
     class Wrapped(WorstCase):
         def keys(self, atoms, probs=None):
@@ -656,14 +679,19 @@ def test_a_stock_that_is_not_reached_takes_the_action_of_one_that_is():
 
 
 def test_a_policy_of_our_own_is_evaluated():
-    """RS and RR, from their laws."""
+    """RS and RR, from their distributions."""
     problem = FiniteHorizon.of_model(two_coins())
     lattice = StockLattice(problem, torch.zeros(1, dtype=torch.float64))
     risky = [torch.ones(1, 3, 1, dtype=torch.int64) for _ in range(2)]
-    assert law_of(StockPolicy(lattice, problem, risky), 0) == {-2: 0.125, 0: 0.125, 3: 0.375, 5: 0.375}
+    assert distribution_of(StockPolicy(lattice, problem, risky), 0) == {
+        -2: 0.125,
+        0: 0.125,
+        3: 0.375,
+        5: 0.375,
+    }
     careful = torch.ones(1, 3, len(lattice.points[1]), dtype=torch.int64)
     careful[:, :, lattice.points[1] > 1.0] = 0
-    assert law_of(StockPolicy(lattice, problem, [risky[0], careful]), 0) == {-2: 0.125, 3: 0.875}
+    assert distribution_of(StockPolicy(lattice, problem, [risky[0], careful]), 0) == {-2: 0.125, 3: 0.875}
 
 
 def test_candidates_are_the_returns_that_can_happen():
@@ -671,7 +699,7 @@ def test_candidates_are_the_returns_that_can_happen():
     wanted = conditional_value_at_risk(0.5)
     assert candidate_stocks(problem, wanted).tolist() == [-5, -3, -1, 0, 2]
     stocks = candidate_stocks(problem_of(3), wanted)
-    possible = sorted({-g for law in all_laws(3, 3, 1.0) for g in law})
+    possible = sorted({-g for distribution in all_distributions(3, 3, 1.0) for g in distribution})
     assert stocks.tolist() == possible
 
 
@@ -716,5 +744,5 @@ def test_arguments_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="the start is reached"):
         induction.stage()
     with pytest.raises(ValueError, match="one MDP with one start"):
-        open_loop_laws(problem)
+        open_loop_distributions(problem)
     assert set(prefrl.envs.RETURN_IDS) <= set(prefrl.envs.REGISTRY)

@@ -123,7 +123,7 @@ def test_quantiles_err_as_their_bound_says():
     assert mean_errors[0] > mean_errors[1] > mean_errors[2] > 0.0
 
 
-def test_a_categorical_law_with_an_atom_at_0_loses_nothing_of_k():
+def test_a_categorical_distribution_with_an_atom_at_0_loses_nothing_of_k():
     for seed in range(4):
         exact = solver(seed).value_iteration().keys()
         for places in (11, 51):
@@ -207,7 +207,7 @@ def test_quantile_projection_is_near(seed, count):
     probs = torch.as_tensor(rng.dirichlet(np.ones(7), size=3))
     projected = quantile_projection(atoms, probs, count)
     assert bool((projected[:, 1:] >= projected[:, :-1]).all())
-    # The law itself as a thousand equal pieces for each of the projection's.
+    # The distribution itself as a thousand equal pieces for each of the projection's.
     fine = quantile_projection(atoms, probs, count * 1000)
     distance = (fine - projected.repeat_interleave(1000, -1)).abs().mean(-1)  # both rise
     width = atoms.amax(-1) - atoms.amin(-1)
@@ -238,10 +238,10 @@ def test_locating_stocks_interpolates():
     ({"objective": NegativePower(2.0), "outside": "closed_form"}, ValueError,
      "no closed form beyond the grid"),
     ({"objective": ReachesZero(), "outside": "clamp"}, UnsoundObjectiveError, "not Lipschitz"),
-    ({"form": "laws"}, ValueError, "form is 'laws'"),
+    ({"form": "distributions"}, ValueError, "form is 'distributions'"),
     ({"objective": Hinges((1.0, 1.0), (1.0, 0.0))}, ValueError, "they must agree"),
-    ({"form": "categorical", "places": 2}, ValueError, "places is 2; a categorical law needs at least 3"),
-    ({"form": "quantile", "places": 0}, ValueError, "places is 0; a quantile law needs at least 1"),
+    ({"form": "categorical", "places": 2}, ValueError, "places is 2; a categorical distribution needs at"),
+    ({"form": "quantile", "places": 0}, ValueError, "places is 0; a quantile distribution needs at least 1"),
     ({"form": "categorical", "support": (1.0, -1.0)}, ValueError, "its lowest atom must be below"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_refused(settings, error, message):

@@ -1,12 +1,13 @@
 """Objectives of a whole return distribution, and which of them dynamic programming can optimise.
 
-An agent that carries a *stock* c, updated as c' = (c + r) / gamma, knows the law of X = c + G, the stock and
-the discounted return to come (Avila Pires et al. 2025, arXiv 2501.13028; what follows was derived anew). An
-objective K maps laws of X to numbers, or to tuples that are compared in order. Dynamic programming finds the
-best policy where K is
+An agent that carries a *stock* c, updated as c' = (c + r) / gamma, knows the distribution of X = c + G, the
+stock and the discounted return to come (Avila Pires et al. 2025, arXiv 2501.13028; what follows was derived
+anew). An objective K maps distributions of X to numbers, or to tuples that are compared in order. Dynamic
+programming finds the best policy where K is
 
 * indifferent to mixtures: K(nu_i) >= K(nu'_i) for all i implies the same of mixtures with the same weights;
-* indifferent to gamma: K(nu) >= K(nu') implies the same of the laws of gamma X (no demand at gamma 1, nor
+* indifferent to gamma: K(nu) >= K(nu') implies the same of the distributions of gamma X (no demand at gamma
+1, nor
   where time is part of the state and K is applied to gamma^t X, ``time_indexed``);
 * Lipschitz in the 1-Wasserstein distance, for an infinite horizon.
 
@@ -27,7 +28,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from prefrl.config import Bounds, Positive, Settings
+from prefrl.config import Bounds, Count, Positive, Settings
 
 SLACK = 1e-9
 """What reaching 0 may fall short by: sums of rewards are rounded."""
@@ -46,7 +47,7 @@ class UnsoundObjectiveError(ValueError):
 
 
 class Objective(ABC):
-    """K: laws of X = c + G to keys, the first of which counts most; all are to be maximised.
+    """K: distributions of X = c + G to keys, the first of which counts most; all are to be maximised.
 
     Attributes:
         indifferent_to_mixtures: see the module's text.
@@ -65,7 +66,7 @@ class Objective(ABC):
 
     @abstractmethod
     def keys(self, atoms: Tensor, probs: Tensor | None = None) -> Tensor:
-        """Return K of laws, [..., J].
+        """Return K of distributions, [..., J].
 
         Args:
             atoms: [..., m] places, or [..., m, k] for vectors.
@@ -73,15 +74,15 @@ class Objective(ABC):
         """
 
     def value(self, atoms: Tensor, probs: Tensor | None = None) -> Tensor:
-        """Return the first key of laws, [...]."""
+        """Return the first key of distributions, [...]."""
         return self.keys(atoms, probs)[..., 0]
 
     def indifferent_to_gamma(self, gamma: float) -> bool:
-        """Whether multiplying X with gamma keeps the order of laws."""
+        """Whether multiplying X with gamma keeps the order of distributions."""
         return True
 
     def lipschitz(self, reach: float = math.inf) -> float:
-        """Return L with |K(nu) - K(nu')| <= L w1(nu, nu') for laws on [-reach, reach]; may be infinite."""
+        """Return L with |K(nu) - K(nu')| <= L w1(nu, nu') for distributions on [-reach, reach]; or inf."""
         return math.inf
 
 
@@ -125,8 +126,8 @@ def check_optimisable(
     """
     instead = f"; {objective.instead}" if objective.instead else ""
     if not objective.indifferent_to_mixtures:
-        raise UnsoundObjectiveError(f"{objective} is not indifferent to mixtures of laws, so that dynamic "
-                                    f"programming does not optimise it{instead}")  # fmt: skip
+        raise UnsoundObjectiveError(f"{objective} is not indifferent to mixtures of distributions, so that "
+                                    f"dynamic programming does not optimise it{instead}")  # fmt: skip
     if not time_indexed and not objective.indifferent_to_gamma(gamma):
         raise UnsoundObjectiveError(
             f"{objective} is not indifferent to gamma {gamma:g}: use gamma 1, or the exact solver with "
@@ -270,7 +271,7 @@ class NegativeNorm(Settings, ExpectedUtility):
     the same norm.
     """
 
-    components: int = 2
+    components: Count = 2
     order: NormOrder = 2.0
     degree = 1.0
 
@@ -382,7 +383,7 @@ class WorstCase(Objective):
 
 @dataclass(frozen=True)
 class Shifted(Objective):
-    """K(shift + X): what an objective of c_0 + G says of the law of G."""
+    """K(shift + X): what an objective of c_0 + G says of the distribution of G."""
 
     objective: Objective
     shift: tuple[float, ...]

@@ -1,7 +1,7 @@
 """Objectives of a return distribution that dynamic programming over stocks does not optimise.
 
 None of them is indifferent to mixtures, so that a solver refuses them; ``instead`` says what to use. They are
-here to say what a law is worth, and to show what agents that act greedily on them miss.
+here to say what a distribution is worth, and to show what agents that act greedily on them miss.
 """
 
 from __future__ import annotations

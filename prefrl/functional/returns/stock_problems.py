@@ -34,7 +34,7 @@ class StockProblem:
 
     Where it is searched for, the best policy of c_0 scores
 
-        h(c_0) = scale max_pi K(law of c_0 + G) - c_0,
+        h(c_0) = scale max_pi K(distribution of c_0 + G) - c_0,
 
     and the best c_0 is taken: the largest h, or the smallest for an optimistic CVaR.
     """
@@ -49,7 +49,7 @@ class StockProblem:
     """What K's value is multiplied with in h."""
 
     of_return: Objective | None = None
-    """What is really wanted of the law of G, where c_0 is searched for; None: K of c_0 + G."""
+    """What is really wanted of the distribution of G, where c_0 is searched for; None: K of c_0 + G."""
 
     minimise: bool = False
     """Whether the smallest h is taken."""
@@ -68,7 +68,7 @@ class StockProblem:
         return -h if self.minimise else h
 
     def criterion(self, stock: Sequence[float] | None = None) -> Objective:
-        """Return what is wanted as an objective of the law of G, for an initial stock where K needs one."""
+        """Return what is wanted as an objective of G's distribution; where K needs one, for a stock."""
         if self.of_return is not None:
             return self.of_return
         given = self.initial_stock if stock is None else tuple(stock)

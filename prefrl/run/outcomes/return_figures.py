@@ -24,8 +24,10 @@ SHOWN_STOCKS = 5
 """Stocks whose policy is drawn."""
 
 
-def draw_law(axes: Axes, returns: Tensor, probs: Tensor, *, label: str, colour: str, shift: float) -> None:
-    """Draw a law of numbers as thin bars, moved sideways a little so that several can be told apart."""
+def draw_distribution(
+    axes: Axes, returns: Tensor, probs: Tensor, *, label: str, colour: str, shift: float
+) -> None:
+    """Draw a distribution of numbers as thin bars, moved sideways so that several can be told apart."""
     kept = probs > 1e-4
     places, heights = returns[kept].cpu().numpy(), probs[kept].cpu().numpy()
     axes.vlines(places + shift, 0.0, heights, color=colour, linewidth=2.2)
@@ -33,7 +35,7 @@ def draw_law(axes: Axes, returns: Tensor, probs: Tensor, *, label: str, colour: 
 
 
 def draw_plane(axes: Axes, returns: Tensor, probs: Tensor, *, title: str, colour: str) -> None:
-    """Draw a law of the first two components of vectors as discs, as large as it is likely to be there."""
+    """Draw a distribution of the first two components of vectors as discs, as large as they are likely."""
     kept = probs > 1e-4
     places, sizes = returns[kept].cpu().numpy(), probs[kept].cpu().numpy()
     axes.scatter(places[:, 0], places[:, 1], s=1500.0 * sizes, color=colour, alpha=0.6, linewidths=0)
@@ -42,22 +44,26 @@ def draw_plane(axes: Axes, returns: Tensor, probs: Tensor, *, title: str, colour
     axes.set_title(title, fontsize=10)
 
 
-def three_laws(agent: DistributionalDP) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, float]]:
-    """Return the laws of G of the risk-neutral, the naive and the best policy, and what each is worth."""
+def three_distributions(agent: DistributionalDP) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, float]]:
+    """Return the distributions of G of the risk-neutral, the naive and the best policy, and their values."""
     solution = agent.solution
     assert solution is not None
     criterion = agent.wanted.criterion(solution.initial_stock)
     policies = {"risk-neutral": agent.risk_neutral_policy(), "naive": agent.naive_policy()}
-    laws = {name: (policy.lattice.outcomes, policy.law()[0, 0]) for name, policy in policies.items()}
-    laws["optimised"] = (solution.returns, solution.probs)
-    return laws, {name: float(criterion.value(*law)) for name, law in laws.items()}
+    distributions = {
+        name: (policy.lattice.outcomes, policy.distribution()[0, 0]) for name, policy in policies.items()
+    }
+    distributions["optimised"] = (solution.returns, solution.probs)
+    return distributions, {
+        name: float(criterion.value(*distribution)) for name, distribution in distributions.items()
+    }
 
 
 def draw_returns(axes: Axes, agent: DistributionalDP) -> None:
-    """Draw the law of returns before and after, of numbers."""
-    laws, values = three_laws(agent)
-    for place, (label, law) in enumerate(laws.items()):
-        draw_law(axes, *law, label=f"{label}: {values[label]:.4g}", colour=PALETTE[place],
+    """Draw the distribution of returns before and after, of numbers."""
+    distributions, values = three_distributions(agent)
+    for place, (label, distribution) in enumerate(distributions.items()):
+        draw_distribution(axes, *distribution, label=f"{label}: {values[label]:.4g}", colour=PALETTE[place],
                  shift=(place - 1) * 0.09)  # fmt: skip
     tidy(axes)
     axes.set_xlabel("return G")
@@ -68,10 +74,10 @@ def draw_returns(axes: Axes, agent: DistributionalDP) -> None:
 
 
 def save_returns_figure(path: Path, agent: DistributionalDP) -> None:
-    """Draw the law of returns before and after: of the risk-neutral, the naive and the best policy."""
+    """Draw the returns' distribution before and after: of the risk-neutral, the naive and the best policy."""
     assert agent.solution is not None
     if agent.solution.returns.ndim > 1:
-        save_plane_figure(path, *three_laws(agent), agent.solution.initial_stock)
+        save_plane_figure(path, *three_distributions(agent), agent.solution.initial_stock)
         return
     figure = Figure(figsize=(7.0, 3.6), layout="constrained")
     draw_returns(figure.subplots(), agent)
@@ -80,14 +86,16 @@ def save_returns_figure(path: Path, agent: DistributionalDP) -> None:
 
 def save_plane_figure(
     path: Path,
-    laws: Mapping[str, tuple[Tensor, Tensor]],
+    distributions: Mapping[str, tuple[Tensor, Tensor]],
     values: Mapping[str, float],
     initial_stock: Sequence[float],
 ) -> None:
-    """Draw laws of where vector stocks end, c_0 + G, beside each other."""
-    figure = Figure(figsize=(3.4 * len(laws), 3.6), layout="constrained")
-    panels = figure.subplots(1, len(laws), sharex=True, sharey=True, squeeze=False)[0]
-    for place, (axes, (label, (returns, probs))) in enumerate(zip(panels, laws.items(), strict=True)):
+    """Draw distributions of where vector stocks end, c_0 + G, beside each other."""
+    figure = Figure(figsize=(3.4 * len(distributions), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(distributions), sharex=True, sharey=True, squeeze=False)[0]
+    for place, (axes, (label, (returns, probs))) in enumerate(
+        zip(panels, distributions.items(), strict=True)
+    ):
         totals = returns + returns.new_tensor(initial_stock)
         draw_plane(axes, totals, probs, title=f"{label}: {values[label]:.4g}", colour=PALETTE[place])
         axes.set_xlabel("final stock, component 1")

@@ -33,7 +33,7 @@ def stock_outcome(agent: StockDQN, env: Any, rows: VectorStockAugmentation, *, s
         model = FiniteHorizon.of_model(env.unwrapped.horizon_model(), gamma=agent.config.gamma)
         with suppress(TooManyTotalsError):
             frozen = agent.config.use_of_stock == FROZEN
-            returns, probs = exact_law(agent_policy(agent, env, model, stock, frozen=frozen), stock)
+            returns, probs = exact_distribution(agent_policy(agent, env, model, stock, frozen=frozen), stock)
             found |= {"exact": True, "objective_value": float(criterion.value(returns, probs)),
                       "mean_return": float(returns @ probs)}  # fmt: skip
             found["exact_optimum"] = solve(model, agent.problem).value
@@ -79,9 +79,9 @@ def agent_policy(
     return StockPolicy(lattice, problem, actions)
 
 
-def exact_law(policy: StockPolicy, initial_stock: float) -> tuple[torch.Tensor, torch.Tensor]:
+def exact_distribution(policy: StockPolicy, initial_stock: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the values [Z] of G and their probabilities [Z] under a policy from an initial stock."""
-    return policy.lattice.outcomes - initial_stock, policy.law()[0, 0]
+    return policy.lattice.outcomes - initial_stock, policy.distribution()[0, 0]
 
 
 def sample_returns(

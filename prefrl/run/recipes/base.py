@@ -133,7 +133,8 @@ class Recipe(Settings, ABC):
             given = self.given(env, folder, resume=resume)
             started = time.perf_counter()
             agent = self.make_agent(env, **given)
-            making = time.perf_counter() - started  # with solvers, no small part of the work
+            # Of an agent that solves, making it is a part of the work: it plans, or fits what is convex.
+            making = 0.0 if agent.steps_env else time.perf_counter() - started
             self.begin(agent, folder, given)
             loop = self.train(agent, folder, resume=resume, progress_bar=progress_bar)
             agent.save(folder.path / "agent.pt")
@@ -176,18 +177,17 @@ class Recipe(Settings, ABC):
         """
         agent, path = self.make_agent(env), folder.checkpoint_path
         checkpoint = folder.load_checkpoint()
-        if checkpoint is not None:
-            timesteps, state = checkpoint["num_timesteps"], checkpoint["agent"]
-        elif (path := folder.path / "agent.pt").exists():
+        if checkpoint is None:
+            path = folder.path / "agent.pt"
+            if not path.exists():
+                raise FileNotFoundError(
+                    f"{folder.path} holds no checkpoint yet; run `prefrl resume {folder.path}`"
+                )
             header, state = read_agent_file(path)
-            timesteps = header["num_timesteps"]
-        else:
-            raise FileNotFoundError(
-                f"{folder.path} holds no checkpoint yet; run `prefrl resume {folder.path}`"
-            )
+            checkpoint = {"num_timesteps": header["num_timesteps"], "agent": state}
         with taking_over(path, f"state of this run's {type(agent).__name__}"):
-            agent.num_timesteps = int(timesteps)
-            agent.load_state_dict(state)
+            agent.num_timesteps = int(checkpoint["num_timesteps"])
+            agent.load_state_dict(checkpoint["agent"])
         return agent
 
 

@@ -50,7 +50,7 @@ def test_resolving_is_a_threshold_on_what_is_left():
         assert outcome.rewards[row] == pytest.approx(total)
 
 
-def test_resolving_beats_what_does_not_know_the_law():
+def test_resolving_beats_what_does_not_know_the_distribution():
     dmd_env = prefrl.envs.make_device(SECRETARY, 50, horizon=1000, float_dtype=torch.float64)
     dmd = DualMirrorDescent(dmd_env, device="cpu")
     dmd.learn(50 * 1000)
@@ -130,7 +130,7 @@ def test_a_baseline_is_saved_and_goes_on(tmp_path):
         obs, *_ = env.step(actions[0])
     mu = [each.pricing.server.streams.state["mu"] for each in (agent, again)]
     np.testing.assert_array_equal(*mu)
-    with pytest.raises(ValueError, match="knows the law of requests from its environment"):
+    with pytest.raises(ValueError, match="knows the distribution of requests from its environment"):
         AllocationBaseline.load(tmp_path / "agent.pt")
 
 

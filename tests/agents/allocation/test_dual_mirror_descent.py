@@ -101,7 +101,7 @@ def test_served_by_hand_it_does_the_same(env_id):
         total += reward
     settings = {} if "Adversarial" in env_id else {"requests": requests}
     env = prefrl.envs.make_device(env_id, 1, horizon=150, float_dtype=torch.float64, **settings)
-    allocation = scalar.unwrapped.allocation  # bounds of the law, not of the file
+    allocation = scalar.unwrapped.allocation  # bounds of the distribution, not of the file
     again = DualMirrorDescent(env, device="cpu", allocation=allocation)
     again.learn(150)
     rewards = float(again.streams.state["rewards"][0])
@@ -460,7 +460,7 @@ def test_auctions():
 
 @pytest.mark.slow
 def test_online_linear_programs():
-    """The law of the paper's experiments, m = d = 5, one stream of 1000 for each of 4 instances."""
+    """The distribution of the paper's experiments, m = d = 5, one stream of 1000 for each of 4 instances."""
     relative = []
     for seed in range(4):
         outcome, _ = run(REVENUE, 1000, 1, instance_seed=seed)

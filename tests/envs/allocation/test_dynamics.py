@@ -158,7 +158,7 @@ def test_the_adversary():
     assert env.hindsight_optimum() == 3.0
 
 
-def test_network_revenue_follows_its_law():
+def test_network_revenue_follows_its_distribution():
     env = gym.make_vec("prefrl/NetworkRevenue-v0", 2000, horizon=5, m=3, d=4, sd=0.5)
     env.reset(seed=0)
     dynamics = env.dynamics

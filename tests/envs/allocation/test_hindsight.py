@@ -168,7 +168,7 @@ def test_fluid_optima_in_closed_form():
 
 @pytest.mark.parametrize("env_id", ["prefrl/MultiSecretary-v0", "prefrl/SecondPriceBudget-v0"])
 def test_the_price_table_agrees_with_the_closed_form(env_id):
-    """Made to answer for a law with a closed form, the table gives the same prices."""
+    """Made to answer for a distribution with a closed form, the table gives the same prices."""
     env = gym.make(env_id).unwrapped
     rates = np.array([[0.02], [0.05], [0.1], [0.2]])
     known = env.fluid_price(rates)
@@ -177,7 +177,7 @@ def test_the_price_table_agrees_with_the_closed_form(env_id):
 
 
 def test_the_fluid_sample_follows_the_input_model():
-    """Rewards of a wave are 3/4 of the law's on average, and so is the value where everybody is served."""
+    """Rewards of a wave are 3/4 of what is usual, and so is the value where everybody is served."""
     value = {}
     for model in ("iid", "periodic", "corrupted"):
         env = gym.make("prefrl/NetworkRevenue-v0", rho=5.0, input_model=model, horizon=100).unwrapped
@@ -185,7 +185,7 @@ def test_the_fluid_sample_follows_the_input_model():
     assert value["periodic"] / value["iid"] == pytest.approx(0.75, abs=0.01)
     assert value["corrupted"] == pytest.approx(0.9 * value["iid"] + 0.1 * 10.0, rel=0.02)
     wave = gym.make("prefrl/MultiSecretary-v0", input_model="periodic").unwrapped.fluid_optimum()
-    assert 0.3 < wave.mu[0] < 0.42, "not the closed form of the law, 0.5"
+    assert 0.3 < wave.mu[0] < 0.42, "not the closed form of the distribution, 0.5"
 
 
 def test_fluid_prices_of_several_resources():

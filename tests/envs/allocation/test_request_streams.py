@@ -52,7 +52,7 @@ def test_ergodic_keeps_what_is_seen_and_draws_what_is_not():
     assert abs(same[:, 0].mean() - 0.8) < 0.03
     assert not same[:, 1].any(), "the rival always bids anew"
     long = stream("prefrl/MultiSecretary-v0", horizon=20_000, input_model="ergodic", persistence=0.5)
-    assert abs(long[:, 0].mean() - 0.5) < 0.02, "the law is the stationary distribution"
+    assert abs(long[:, 0].mean() - 0.5) < 0.02, "the distribution is the stationary distribution"
     assert abs(np.mean(long[:, 0] < 0.3) - 0.3) < 0.02
 
 

@@ -197,7 +197,7 @@ def test_paths_are_refused_where_they_make_no_sense():
         ("OrnsteinUhlenbeck", {"dt": 0.0}, "dt is 0.0; it must lie in"),
         ("OrnsteinUhlenbeck", {"beta": -1.0}, "beta is -1.0"),
         ("OrnsteinUhlenbeck", {"k": -0.5, "x0": 0.0}, "beta is 1; it must exceed -2 k = 1"),
-        ("OrnsteinUhlenbeck", {"k": -0.2}, "k is -0.2; without a stationary law"),
+        ("OrnsteinUhlenbeck", {"k": -0.2}, "k is -0.2; without a stationary distribution"),
         ("OrnsteinUhlenbeck", {"k": float("nan")}, "k is nan"),
         ("OrnsteinUhlenbeck", {"sigma": 0.0}, "sigma is 0.0"),
         ("OrnsteinUhlenbeck", {"x0_spread": 1.0}, "x0_spread is 1.0, but starts"),

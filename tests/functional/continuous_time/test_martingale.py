@@ -177,7 +177,7 @@ def test_the_mean_square_td_error_misses_a_value_that_is_there(dt, limit):
 
 
 def ornstein_uhlenbeck_moments(dt):
-    """One step from the stationary law as weighted points: features [2, n, 3] and rates [1, n], exact."""
+    """One step from the stationary distribution as weighted points: features [2, n, 3], rates [1, n]."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(12)
     weights = weights / weights.sum()
     start, noise = np.meshgrid(nodes, nodes, indexing="ij")

@@ -1,4 +1,4 @@
-"""Objectives of laws: values by hand, what they declare, and that the declarations hold."""
+"""Objectives of distributions: values by hand, what they declare, and that the declarations hold."""
 
 import dataclasses
 import math
@@ -96,7 +96,7 @@ def test_vectors_by_hand():
     assert float(shifted.value(atoms[:1], probs[:1] * 4)) == 0.0
 
 
-def random_law(rng, size=5):
+def random_distribution(rng, size=5):
     return torch.as_tensor(rng.integers(-4, 5, size).astype(float)), torch.as_tensor(
         rng.dirichlet(np.ones(size))
     )
@@ -113,10 +113,10 @@ def test_what_declares_it_is_indifferent_to_mixtures(seed, weight):
     for objective in SCALARS:
         if not objective.indifferent_to_mixtures:
             continue
-        a, b, c = (random_law(rng) for _ in range(3))
+        a, b, c = (random_distribution(rng) for _ in range(3))
         if objective.value(*a) < objective.value(*b):
             a, b = b, a
-        mixed = [float(objective.value(*mixture(weight, law, c))) for law in (a, b)]
+        mixed = [float(objective.value(*mixture(weight, distribution, c))) for distribution in (a, b)]
         assert mixed[0] >= mixed[1] - 1e-12, objective
 
 
@@ -124,9 +124,9 @@ def test_what_declares_it_is_indifferent_to_mixtures(seed, weight):
 def test_what_denies_it_is_not(objective):
     rng = np.random.default_rng(0)
     for _ in range(4000):
-        a, b, c = (random_law(rng, 3) for _ in range(3))
+        a, b, c = (random_distribution(rng, 3) for _ in range(3))
         if objective.value(*a) >= objective.value(*b):
-            mixed = [float(objective.value(*mixture(0.5, law, c))) for law in (a, b)]
+            mixed = [float(objective.value(*mixture(0.5, distribution, c))) for distribution in (a, b)]
             if mixed[0] < mixed[1] - 1e-6:
                 return
     raise AssertionError("no counterexample was found")
@@ -136,10 +136,10 @@ def test_what_denies_it_is_not(objective):
 def test_indifference_to_gamma(objective):
     rng, broken = np.random.default_rng(1), False
     for _ in range(1500):
-        a, b = random_law(rng, 3), random_law(rng, 3)
+        a, b = random_distribution(rng, 3), random_distribution(rng, 3)
         if objective.value(*a) < objective.value(*b):
             a, b = b, a
-        values = [float(objective.value(0.5 * law[0], law[1])) for law in (a, b)]
+        values = [float(objective.value(0.5 * distribution[0], distribution[1])) for distribution in (a, b)]
         broken |= values[0] < values[1] - 1e-9
     assert broken == (not objective.indifferent_to_gamma(0.5))
     assert objective.indifferent_to_gamma(1.0)
@@ -148,7 +148,7 @@ def test_indifference_to_gamma(objective):
 @settings(max_examples=80, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_lipschitz_constants_bound(seed):
-    """Laws of equal weights, whose distance is that of their sorted atoms."""
+    """Distributions of equal weights, whose distance is that of their sorted atoms."""
     rng = np.random.default_rng(seed)
     a, b = (torch.as_tensor(rng.uniform(-3, 3, 8)) for _ in range(2))
     distance = float((a.sort().values - b.sort().values).abs().mean())
@@ -206,7 +206,7 @@ def test_what_is_wanted_of_the_return():
         for problem, end in (
             (conditional_value_at_risk(tau), max), (mean_cvar(0.3, tau), max), (optimistic_cvar(tau), max),
         ):  # fmt: skip
-            atoms, probs = random_law(rng)
+            atoms, probs = random_distribution(rng)
             stocks = -atoms
             values = problem.objective.value(atoms + stocks[:, None], probs)
             h = problem.score(values, stocks).tolist()

@@ -80,7 +80,7 @@ def test_an_outcome_is_that_of_one_whole_horizon():
         allocation_outcome(agent, scalar)
 
 
-def test_the_fluid_price_is_told_where_the_law_stays_the_same(tmp_path):
+def test_the_fluid_price_is_told_where_the_distribution_stays_the_same(tmp_path):
     told = {}
     for model in ("iid", "ergodic", "periodic", "drift"):
         recipe = TrainDualMirrorDescent(horizon=20, replications=2, env_args=(f"input_model={model}",))

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from tyro.conf import arg
 
 from prefrl.agents.preferences.regret import RegretAgent
-from prefrl.config import Count, Natural
+from prefrl.config import Count, Natural, NonNegative
 from prefrl.data import Preferences, load_preferences, save_preferences
 from prefrl.preferences import (
     DeterministicRegret,
@@ -52,7 +52,7 @@ class TrainRegret(Recipe):
     teacher_model: Literal["regret", "deterministic-regret", "partial-return"] = "regret"
     """What the teacher judges segments by."""
 
-    teacher_temperature: float = 1.0
+    teacher_temperature: NonNegative = 1.0
     """Temperature of the logistic teacher's answers."""
 
     num_pairs: Count = 3_000

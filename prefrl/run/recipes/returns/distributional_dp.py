@@ -34,7 +34,7 @@ class TrainDistributionalDP(Recipe):
     """Steps of an episode."""
 
     figures: bool = True
-    """Whether to draw the law of returns and, on a board, the policy by stock."""
+    """Whether to draw the distribution of returns and, on a board, the policy by stock."""
 
     log_every: Annotated[Count | None, default("10 % of the run")] = None
     """Stages between two rows of progress.csv."""
