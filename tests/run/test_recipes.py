@@ -96,7 +96,7 @@ def test_integers_are_read_as_reals_and_missing_keys_take_their_defaults() -> No
         ({"number": 1, "nested": 3}, "^nested is 3; it must be of type QLearningConfig"),
         ({"number": 1, "nested": {"gama": 3}}, "^nested.gama is unknown; QLearningConfig has"),
         ({"number": 1, "nested": {"gamma": "x"}}, "^nested.gamma is 'x'; it must be of type float"),
-        ({"number": 1, "nested": {"gamma": 7}}, "^gamma is 7.0; it must lie in"),
+        ({"number": 1, "nested": {"gamma": 7}}, "^nested.gamma is 7.0; it must lie in"),
     ],
 )
 def test_wrong_content_is_refused_by_name(content: dict[str, Any], message: str) -> None:
