@@ -173,41 +173,41 @@ class ReplayBuffer:
 
     def batch(self, storage: Mapping[str, Tensor], index: Tensor, newest: Tensor) -> Batch:
         """Return the transitions at places [B] of :attr:`storage`; see :meth:`draw`."""
-
-        def at(name: str, place: Tensor) -> Tensor:
-            return storage[name].flatten(0, 1).index_select(0, place)
-
-        returns, power, last = at("rewards", index), self.gamma, index
+        rows = {name: values.flatten(0, 1) for name, values in storage.items()}
+        returns, power, last = rows["rewards"].index_select(0, index), self.gamma, index
         if self.n_step > 1:
-            returns, power, last = self._follow(index, newest, at)
-        known = (name for name in ("next_actions", "next_known") if name in storage)
+            returns, power, last = self._follow(rows, index, newest)
+        next_actions, next_known = rows.get("next_actions"), rows.get("next_known")
         return Batch(
-            obs=at("obs", index),
-            actions=at("actions", index),
+            obs=rows["obs"].index_select(0, index),
+            actions=rows["actions"].index_select(0, index),
             returns=returns,
-            next_obs=at("next_obs", last),
-            discounts=power * ~at("terminations", last),
-            weights=at("mask", index).to(returns.dtype),
-            extras={name: at(name, index) for name in storage if name not in FIELDS},
-            **{name: at(name, last) for name in known},
+            next_obs=rows["next_obs"].index_select(0, last),
+            discounts=power * ~rows["terminations"].index_select(0, last),
+            weights=rows["mask"].index_select(0, index).to(returns.dtype),
+            next_actions=None if next_actions is None else next_actions.index_select(0, last),
+            next_known=None if next_known is None else next_known.index_select(0, last),
+            extras={name: rows[name].index_select(0, index) for name in rows if name not in FIELDS},
         )
 
     def _follow(
-        self, index: Tensor, newest: Tensor, at: Callable[[str, Tensor], Tensor]
+        self, rows: Mapping[str, Tensor], index: Tensor, newest: Tensor
     ) -> tuple[Tensor, Any, Tensor]:
         """Return sums of rewards, gamma^K and the places of the last steps, all [B], of n-step returns."""
         # Age 0 is the newest step; a return that would reach beyond it is cut there.
-        step, row = index // self.num_envs, index % self.num_envs
+        step, env = index // self.num_envs, index % self.num_envs
         age = (newest - step) % self.steps
-        last, returns = index, at("rewards", index)
+        last, returns = index, rows["rewards"].index_select(0, index)
         power = torch.full_like(returns, self.gamma)
         for k in range(1, self.n_step):
             # At the first end `last` stays, and with it its flag: once stopped, always stopped.
-            going = ~(at("terminations", last) | at("truncations", last)) & (age >= k)
-            following = (step + k) % self.steps * self.num_envs + row
-            returns = returns + torch.where(going, power * at("rewards", following), 0.0)
+            ended = rows["terminations"].index_select(0, last) | rows["truncations"].index_select(0, last)
+            going = ~ended & (age >= k)
+            after = (step + k) % self.steps * self.num_envs + env
+            rewards = rows["rewards"].index_select(0, after)
+            returns = returns + torch.where(going, power * rewards, 0.0)
             power = torch.where(going, power * self.gamma, power)
-            last = torch.where(going, following, last)
+            last = torch.where(going, after, last)
         return returns, power, last
 
     def state_dict(self) -> dict[str, Any]:

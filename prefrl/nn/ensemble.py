@@ -126,9 +126,8 @@ class DynamicsEnsemble(nn.Module):
             mean, std = self.predict(inputs)
             return mean[0], None if std is None else std[0]
         count = len(inputs)
-        order, networks = (
-            permutation(generator, size, device=inputs.device) for size in (count, self.members)
-        )
+        order = permutation(generator, count, device=inputs.device)
+        networks = permutation(generator, self.members, device=inputs.device)
         each = -(-count // self.members)
         padded = order.repeat(-(-each * self.members // count))[: each * self.members]
         standardized = ((inputs - self.input_mean) / self.input_std)[padded]

@@ -71,11 +71,6 @@ class FlatParameters:
         return self.vector.grad
 
     @torch.no_grad()
-    def clip_gradient(self, max_norm: float) -> None:
-        """Cut the gradient's Euclidean norm to ``max_norm``, as ``torch.nn.utils.clip_grad_norm_`` does."""
-        self.gradient.mul_(clip_factor(self.gradient, max_norm))
-
-    @torch.no_grad()
     def follow(self, other: FlatParameters, tau: float) -> None:
         """Move the values by a share ``tau`` towards another network's of the same shape."""
         if tau == 1.0:
@@ -85,7 +80,10 @@ class FlatParameters:
 
 
 def clip_factor(gradient: Tensor, max_norm: float) -> Tensor:
-    """Return what a gradient [P] is multiplied with to cut its Euclidean norm to ``max_norm``, at most 1."""
+    """Return what a gradient [P] is multiplied with to cut its Euclidean norm to ``max_norm``, at most 1.
+
+    (As ``torch.nn.utils.clip_grad_norm_`` does.)
+    """
     norm: Tensor = torch.linalg.vector_norm(gradient)
     return (max_norm / (norm + 1e-6)).clamp(max=1.0)
 
@@ -118,12 +116,12 @@ def fused_adam_step_(
     assert vector.grad is not None
     state, group = adam_state(optimizer, vector), optimizer.param_groups[0]
     state["step"] += 1.0
-    parts = vector, vector.grad, state["exp_avg"], state["exp_avg_sq"]
+    means, squares, (beta1, beta2) = state["exp_avg"], state["exp_avg_sq"], group["betas"]
     for place, decay in decays:
-        values, slopes, means, squares = ([part[place]] for part in parts)
         torch._fused_adam_(
-            values, slopes, means, squares, [], [state["step"]], lr=group["lr"], beta1=group["betas"][0],
-            beta2=group["betas"][1], weight_decay=decay, eps=group["eps"], amsgrad=False, maximize=False,
+            [vector[place]], [vector.grad[place]], [means[place]], [squares[place]], [], [state["step"]],
+            lr=group["lr"], beta1=beta1, beta2=beta2, weight_decay=decay, eps=group["eps"], amsgrad=False,
+            maximize=False,
         )  # fmt: skip
 
 

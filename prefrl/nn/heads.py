@@ -96,8 +96,8 @@ class Head(nn.Module, ABC):
         self.dueling = dueling
         self.output = nn.Linear(inputs, (actions + dueling) * places)
 
-    def _rows(self, features: Tensor) -> Tensor:
-        """Map [N, F] to [N, A, m]."""
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features [N, F] to outputs [N, A, m], or [N, A] of a scalar head."""
         rows: Tensor = self.output(features).view(-1, self.actions + self.dueling, self.places)
         if not self.dueling:
             return rows
@@ -113,10 +113,6 @@ class Head(nn.Module, ABC):
                 # Dueling: the advantages stay at 0 and the state's row alone is the start.
                 bias = self.output.bias.view(-1, self.places)
                 (bias[:1] if self.dueling else bias).copy_(start)
-
-    @abstractmethod
-    def forward(self, features: Tensor) -> Tensor:
-        """Map features [N, F] to outputs, [N, A] or [N, A, m]."""
 
     @abstractmethod
     def values(self, outputs: Tensor) -> Tensor:
@@ -164,7 +160,8 @@ class ScalarHead(Head):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features [N, F] to values [N, A]."""
-        return self._rows(features)[..., 0]
+        outputs: Tensor = super().forward(features)[..., 0] if self.dueling else self.output(features)
+        return outputs
 
     def values(self, outputs: Tensor) -> Tensor:
         """Return the outputs: they are the values."""
@@ -214,10 +211,6 @@ class CategoricalHead(Head):
         self.register_buffer("support", support.detach().clone())
         self._start_at(start)
         self.limits = limits
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map features [N, F] to logits [N, A, m]."""
-        return self._rows(features)
 
     def values(self, outputs: Tensor) -> Tensor:
         """Return the means [...] of the distributions with logits [..., m]."""
@@ -333,10 +326,6 @@ class QuantileHead(Head):
         super().__init__(inputs, actions, quantiles, dueling=dueling)
         self.kappa = kappa
         self._start_at()
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map features [N, F] to quantiles [N, A, m]."""
-        return self._rows(features)
 
     def values(self, outputs: Tensor) -> Tensor:
         """Return the means [...] of the quantiles [..., m]."""

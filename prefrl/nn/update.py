@@ -60,8 +60,17 @@ class AdamUpdate:
 
     def step(self, *inputs: Any) -> dict[str, Tensor]:
         """Take one step; return the loss's metrics."""
-        if not self.compile:
-            return self._eager(*inputs)
+        if self.compile:
+            return self._compiled_step(*inputs)
+        gradient = self.weights.gradient.zero_()
+        loss, metrics = self.loss(self.network, *inputs)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.max_grad_norm < math.inf:
+            gradient.mul_(clip_factor(gradient, self.max_grad_norm))
+        fused_adam_step_(self.optimizer, self.weights.vector, self._decayed)
+        return metrics
+
+    def _compiled_step(self, *inputs: Any) -> dict[str, Tensor]:
         self._compiled = self._compiled or CompiledMethod(self._functional)
         vector = self.weights.vector
         lr = torch.full((), self.optimizer.param_groups[0]["lr"], device=vector.device)
@@ -77,15 +86,6 @@ class AdamUpdate:
     def forget_compiled(self) -> None:
         """Compile anew at the next step: what the loss reads is another object from now on."""
         self._compiled = None
-
-    def _eager(self, *inputs: Any) -> dict[str, Tensor]:
-        self.weights.gradient.zero_()
-        loss, metrics = self.loss(self.network, *inputs)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self.max_grad_norm < math.inf:
-            self.weights.clip_gradient(self.max_grad_norm)
-        fused_adam_step_(self.optimizer, self.weights.vector, self._decayed)
-        return metrics
 
     def _functional(
         self, vector: Tensor, adam: dict[str, Tensor], lr: Tensor, *inputs: Any

@@ -195,7 +195,7 @@ def test_rows_between_episodes_are_no_errors_of_the_model() -> None:
 def test_what_a_fit_learns_from(settings: dict[str, Any], found: int, monkeypatch: Any) -> None:
     agent = make(**settings)
     seen = []
-    monkeypatch.setattr(agent.model, "_step", lambda train, *_: seen.append(len(train)) or {})
+    monkeypatch.setattr(agent.model, "_standardize", lambda table, train, widths: seen.append(len(train)))
     learn(agent, 20)
     assert set(seen) == {found}
 
