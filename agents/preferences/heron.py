@@ -15,16 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from prefrl.agents.base import Agent, LearningFailedError, Spaces
-from prefrl.config import check_kinds
+from prefrl.agents.base import LearningFailedError, Spaces
+from prefrl.config import Bounds, Count, NonNegative, PositiveShare
 from prefrl.data import Segments, Transitions
 from prefrl.data.devices import make_generator, restore_generator
-from prefrl.data.segment_store import SegmentStore
 from prefrl.envs.factors import Factors, factors_of
 from prefrl.functional.preferences.hierarchy import (
     Verdicts,
@@ -35,24 +34,21 @@ from prefrl.functional.preferences.hierarchy import (
     weighted_sum,
 )
 from prefrl.functional.preferences.preferences import partial_return, weighted_mean
-from prefrl.preferences.reward_model import RewardModel, RewardModelConfig
+from prefrl.preferences.reward_model import RewardModelConfig
 
-from .learners import LearnerConfig, WithLearner, as_config, make_learner, relabel, rows_of
+from .learners import RewardLearner, RewardLearnerConfig
 
 REFERENCE = 1_024
 """Segments, drawn anew for each fit, that standard deviations and scales are taken from."""
 
 
 @dataclass(frozen=True)
-class HeronConfig:
+class HeronConfig(RewardLearnerConfig):
     """Settings of :class:`Heron`; defaults are those of the paper's classic control, where it has them.
 
     Raises:
         ValueError: if a number is out of range, a factor is ranked twice, or margins do not fit the ranking.
     """
-
-    learner: LearnerConfig = field(default_factory=LearnerConfig)
-    """What learns the policy."""
 
     reward: RewardModelConfig = field(
         default_factory=lambda: RewardModelConfig(
@@ -64,73 +60,55 @@ class HeronConfig:
     ranking: tuple[str, ...] = ()
     """Names of the factors, the most important one first; empty: all, in the environment's order."""
 
-    margins: tuple[float, ...] = ()
+    margins: tuple[NonNegative, ...] = ()
     """c_l, in standard deviations, for each level; empty: 1 for all."""
 
     reward_source: Literal["hierarchy", "weighted_sum", "true"] = "hierarchy"
     """What the learner is rewarded with: the learned reward, or for comparison the engineered sum
     sum_l beta^(l-1) z_l / s_l, or the environment's own reward."""
 
-    beta: float = 0.5
+    beta: PositiveShare = 0.5
     """Weight of a level against the one above it, in the engineered sum."""
 
     normalize_factors: bool = True
     """Whether the engineered sum divides factors by their standard deviations (s_l; otherwise 1)."""
 
-    level_scale: float = 1.0
+    level_scale: Annotated[float, Bounds(low=1)] = 1.0
     """alpha: separate the levels of the learned reward by this factor each; 1 leaves it as it is. See
     :func:`prefrl.functional.preferences.hierarchy.scale_by_level`; the paper describes such a scaling in
     words only."""
 
-    segment_length: int = 1
+    segment_length: Count = 1
     """Steps of what is compared (the released code compares single steps)."""
 
-    first_fit: int = 1_000
+    first_fit: Count = 1_000
     """Timesteps before the first fit; until then the reward is 0."""
 
-    fit_every: int = 400
+    fit_every: Count = 400
     """Timesteps between two fits."""
 
-    batches: int = 16
+    batches: Count = 16
     """Gradient steps of a fit."""
 
-    batch_size: int = 16
+    batch_size: Annotated[int, Bounds(low=2)] = 16
     """Segments of a gradient step; all their pairs are compared."""
 
     spread_of: Literal["store", "batch"] = "store"
     """What standard deviations are of: everything kept, or (as in the paper's robotics) the batch at hand."""
 
-    store_size: int = 100_000
+    store_size: Count = 100_000
     """Transitions to keep for segments and relabelling."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "learner", as_config(LearnerConfig, self.learner))
-        object.__setattr__(self, "reward", as_config(RewardModelConfig, self.reward))
-        object.__setattr__(self, "ranking", tuple(self.ranking))
-        object.__setattr__(self, "margins", tuple(self.margins))
-        check_kinds(self)
-        for name in ("segment_length", "first_fit", "fit_every", "batches", "store_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.batch_size < 2:
-            raise ValueError(f"batch_size is {self.batch_size}; a pair needs at least 2")
+    def check(self) -> None:
+        """Raise ValueError for a factor that is ranked twice, or margins that do not fit the ranking."""
+        super().check()
         if len(set(self.ranking)) < len(self.ranking):
             raise ValueError(f"ranking is {list(self.ranking)}; a factor can have one rank only")
-        if not all(0.0 <= margin < float("inf") for margin in self.margins):
-            raise ValueError(f"margins are {list(self.margins)}; they must be finite, and not negative")
         if self.margins and self.ranking and len(self.margins) != len(self.ranking):
             raise ValueError(f"there are {len(self.margins)} margins for {len(self.ranking)} ranked factors")
-        if not 0.0 < self.beta <= 1.0:
-            raise ValueError(f"beta is {self.beta}; it must lie in (0, 1]")
-        if not self.level_scale >= 1.0:
-            raise ValueError(f"level_scale is {self.level_scale}; it must be at least 1")
-        for name, allowed in (("reward_source", ("hierarchy", "weighted_sum", "true")),
-                              ("spread_of", ("store", "batch"))):  # fmt: skip
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {list(allowed)}")
 
 
-class Heron(WithLearner, Agent):
+class Heron(RewardLearner):
     """An agent rewarded by what it learns from a ranking of factors; see the module's text.
 
     Args:
@@ -171,14 +149,7 @@ class Heron(WithLearner, Agent):
             raise ValueError(f"there are {len(config.margins)} margins for {levels} ranked factors")
         self._turned = list(zip(places, signs, strict=True))
         self.info_keys = () if factors is None else factors.info_keys
-        self.rows = rows or int(getattr(env, "num_envs", 1))
-        self.learner = make_learner(config.learner, env, rows=self.rows, device=self.device, seed=seed)
-        uses = config.reward.use_features
-        self.reward_model = RewardModel(
-            self.observation_space, self.action_space, config.reward,
-            num_features=max(1, levels) if uses else 0, device=self.device, seed=seed,
-        )  # fmt: skip
-        self.store = SegmentStore(config.store_size, self.rows)
+        self._make_parts(config.store_size, rows, max(1, levels) if config.reward.use_features else 0)
         self._generator = make_generator(self.device, seed)
         with torch.device(self.device):
             self._multipliers = torch.ones(levels, dtype=torch.float64)
@@ -272,7 +243,7 @@ class Heron(WithLearner, Agent):
             model.take_scale(reference)
             self._reference = self._measured(reference, totals) if config.level_scale > 1.0 else None
         self.fits += 1
-        relabel(self.learner, self.store, self._rewards, "features", "rewards")
+        self.relabel_learner(self._rewards, "features", "rewards")
         return metrics
 
     def _spread_of_all(self) -> Tensor:
@@ -314,7 +285,7 @@ class Heron(WithLearner, Agent):
         Raises:
             LearningFailedError: if a factor with a margin does not vary at all.
         """
-        self.learner.check()
+        super().check()
         if not self.fits or self.config.reward_source != "hierarchy":
             return
         constant = ((self._seen[0] == -self._seen[1]) & (self._multipliers > 0.0)).tolist()
@@ -350,21 +321,12 @@ class Heron(WithLearner, Agent):
 
     # What a continuation needs ----------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Any]:
-        """See :meth:`Agent.state_dict`."""
-        return {
-            **self.saved_state(),
-            "learner": self.learner.state_dict(),
-            "store": self.store.state_dict(),
-        }
-
     def saved_state(self) -> dict[str, Any]:
         """See :meth:`Agent.saved_state`; what was visited stays behind."""
         return {
+            **super().saved_state(),
             "rows": self.rows,
             "ranking": list(self.ranking),
-            "learner": self.learner.saved_state(),
-            "reward_model": self.reward_model.state_dict(),
             "generator": self._generator.get_state(),
             "counts": [self.fits, self.learner.num_timesteps],
             "spread": self.spread,
@@ -379,19 +341,16 @@ class Heron(WithLearner, Agent):
             raise ValueError(
                 f"it was trained with the ranking {list(state['ranking'])}, not {list(self.ranking)}"
             )
-        self.learner.load_state_dict(state["learner"])
-        self.reward_model.load_state_dict(state["reward_model"])
+        super().load_state_dict(state)
         restore_generator(self._generator, state["generator"])
         self.fits, self.learner.num_timesteps = (int(count) for count in state["counts"])
         self._seen = state["seen"].to(self.device)
         self.spread, self.shares = state["spread"].to(self.device), state["shares"].to(self.device)
         reference = state["reference"]
         self._reference = None if reference is None else tuple(part.to(self.device) for part in reference)
-        if "store" in state:
-            self.store.load_state_dict(state["store"], self.device)
 
     @classmethod
     def _rebuilt(cls, env: Any, config: Any, state: Mapping[str, Any], **settings: Any) -> Heron:
         if isinstance(env, Spaces):  # the names are all that is known of the factors
             config = replace(config, ranking=tuple(state["ranking"]))
-        return cls(env, config, rows=rows_of(env, state), **settings)
+        return super()._rebuilt(env, config, state, **settings)

@@ -1,92 +1,144 @@
-"""Policy learners: ordinary agents that are trained under a reward which somebody else makes."""
+"""Learners: ordinary agents, given as their configs, that learn a policy while its reward is learned."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, TypeVar
 
+import gymnasium as gym
+import numpy as np
 import torch
 from torch import Tensor
 
+from prefrl.agents.actor_critic.box import SAC, SACConfig
 from prefrl.agents.base import Agent, Spaces
 from prefrl.agents.value_based.dqn import DQN, DQNConfig
+from prefrl.config import Count, Settings, from_json
 from prefrl.data.segment_store import SegmentStore
+from prefrl.preferences.reward_model import RewardModel, RewardModelConfig
 
-from .sb3 import SB3Agent, SB3Config
+from .sb3 import Algorithm, SB3Agent, SB3Config
 
-LearnerKind = Literal["ppo", "a2c", "sac", "td3", "ddpg", "dqn", "prefrl_dqn"]
-"""Algorithms of Stable-Baselines3, and prefrl's own deep Q-network."""
+RewardLearnerType = TypeVar("RewardLearnerType", bound="RewardLearner")
 
 
 @dataclass(frozen=True)
-class LearnerConfig:
-    """Which agent learns the policy.
+class LearnerConfig(Settings):
+    """A learner by its name, as older code and files give it: SB3's, or "prefrl_dqn" for our DQN.
 
     Raises:
         ValueError: if the algorithm is unknown, or has no such setting.
-        TypeError: if prefrl's own has no such setting.
     """
 
-    algorithm: LearnerKind = "sac"
+    algorithm: Literal[Algorithm, "prefrl_dqn"] = "sac"
     """SB3's algorithm, or "prefrl_dqn" for :class:`prefrl.agents.DQN`."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Its settings, under its own names and with its own defaults; JSON values."""
 
-    schedule_timesteps: int = 100_000
-    """Timesteps that schedules of SB3's algorithms are spread over."""
+    schedule_timesteps: Count = 100_000
+    """See :class:`SB3Config`."""
 
-    warmup_hold: int = 1
-    """Steps that each uniform action of SB3's warm-up is held for; see ``SB3Config``."""
+    warmup_hold: Count = 1
+    """See :class:`SB3Config`."""
 
-    def __post_init__(self) -> None:
-        if self.algorithm not in get_args(LearnerKind):
-            raise ValueError(
-                f"algorithm is {self.algorithm!r}; it must be one of {list(get_args(LearnerKind))}"
-            )
+    def check(self) -> None:
+        """Raise ValueError for settings that the algorithm does not have."""
         self.own_config()
 
     def own_config(self) -> SB3Config | DQNConfig:
-        """Return the settings as the agent's own."""
-        if self.algorithm != "prefrl_dqn":
-            return SB3Config(self.algorithm, dict(self.settings), self.schedule_timesteps, self.warmup_hold)
-        settings: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in self.settings.items()
-        }
-        return DQNConfig(**settings)
+        """Return the config of the agent that is meant."""
+        if self.algorithm == "prefrl_dqn":
+            return from_json(DQNConfig, self.settings)
+        return SB3Config(self.algorithm, self.settings, self.schedule_timesteps, self.warmup_hold)
+
+
+Learner: TypeAlias = SACConfig | DQNConfig | SB3Config | LearnerConfig
+"""Configs of the agents that can learn for another; a file has the fields of one, which tell which it is."""
+
+AGENTS: Mapping[type[Any], type[Agent]] = {agent.config_class: agent for agent in (SAC, DQN, SB3Agent)}
+"""The agent that each of these configs is of."""
 
 
 def make_learner(
-    config: LearnerConfig, env: Any, *, rows: int | None, device: torch.device, seed: int
+    config: Learner, env: Any, *, rows: int | None, device: torch.device | str, seed: int
 ) -> Agent:
-    """Return a fresh policy learner.
+    """Return a fresh learner.
 
     Args:
-        config: which.
+        config: of the agent.
         env: what has the spaces.
         rows: rows of the steps that it is shown (None: the environment's).
         device: torch device.
         seed: seeds it.
 
     Raises:
-        ValueError: if it does not take the spaces.
+        ValueError: if it does not take the spaces; the message says which do.
     """
-    own = config.own_config()
-    if isinstance(own, SB3Config):
-        return SB3Agent(env, own, rows=rows, device=device, seed=seed)
-    return DQN(env, own, device=device, seed=seed)
+    if isinstance(config, LearnerConfig):
+        config = config.own_config()
+    shown = {"rows": rows} if isinstance(config, SB3Config) else {}
+    make: Callable[..., Agent] = AGENTS[type(config)]
+    try:
+        return make(env, config, device=device, seed=seed, **shown)
+    except ValueError as error:
+        name = f"SB3Config({config.algorithm!r})" if isinstance(config, SB3Config) else type(config).__name__
+        suitable = learners_for(env)
+        if name in suitable:
+            raise
+        raise ValueError(f"{error}; learners that take these spaces: {', '.join(suitable)}") from error
 
 
-class WithLearner:
-    """What agents have in common that put a reward of their own before a policy learner (mixin)."""
+def learners_for(env: Any) -> list[str]:
+    """Return names of learners that take the spaces of an environment, ours first."""
+    obs = getattr(env, "single_observation_space", None) or env.observation_space
+    actions = getattr(env, "single_action_space", None) or env.action_space
+    if isinstance(actions, gym.spaces.Discrete):
+        own = ["DQNConfig"] if isinstance(obs, (gym.spaces.Box, gym.spaces.Discrete)) else []
+        return own + (["SB3Config('dqn')", "SB3Config('ppo')"] if actions.start == 0 else [])
+    if isinstance(actions, gym.spaces.Box):
+        own = ["SACConfig"] if isinstance(obs, gym.spaces.Box) and obs.dtype == np.float32 else []
+        return [*own, "SB3Config('sac')", "SB3Config('ppo')"]
+    return ["SB3Config('ppo')"]
 
-    learner: Agent
-    store: SegmentStore
-    num_timesteps: int
+
+@dataclass(frozen=True)
+class RewardLearnerConfig(Settings):
+    """Settings that every :class:`RewardLearner` has."""
+
+    learner: Learner = field(default_factory=SACConfig)
+    """What learns the policy: the config of an agent."""
+
+    reward: RewardModelConfig = field(default_factory=RewardModelConfig)
+    """The reward model."""
+
+    def check(self) -> None:
+        """Keep the learner as the config that it is of."""
+        if isinstance(self.learner, LearnerConfig):
+            object.__setattr__(self, "learner", self.learner.own_config())
+
+
+class RewardLearner(Agent):
+    """Base of the agents that learn a reward while a learner learns from it.
+
+    Attributes:
+        learner: the agent that learns the policy.
+        reward_model: what it is rewarded with.
+        store: the latest steps, for segments and relabelling.
+    """
+
+    def _make_parts(self, store_size: int, rows: int | None, num_features: int = 0) -> None:
+        """Make learner, reward model and store, for steps of ``rows`` rows (None: the environment's)."""
+        self.rows = rows or int(getattr(self.env, "num_envs", 1))
+        parts: dict[str, Any] = {"device": self.device, "seed": self.seed}
+        self.learner = make_learner(self.config.learner, self.env, rows=self.rows, **parts)
+        self.reward_model = RewardModel(self.observation_space, self.action_space, self.config.reward,
+                                        num_features=num_features, **parts)  # fmt: skip
+        self.store = SegmentStore(store_size, self.rows)
 
     def act(self, obs: Any, *, deterministic: bool = False) -> Tensor:
-        """Return the policy learner's actions [n, ...]."""
+        """Return the learner's actions [n, ...]."""
         return self.learner.act(obs, deterministic=deterministic)
 
     def restarted(self) -> None:
@@ -98,29 +150,44 @@ class WithLearner:
         """See :meth:`Agent.check`."""
         self.learner.check()
 
+    def relabel_learner(self, rewards: Callable[..., Tensor], *more: str) -> None:
+        """Give the learner new rewards of whatever it keeps.
 
-def relabel(learner: Agent, store: SegmentStore, rewards: Callable[..., Tensor], *more: str) -> None:
-    """Give a learner new rewards of whatever it keeps.
+        Args:
+            rewards: called with observations as they are kept, actions and next observations [N, ...] and
+                ``more``, returns [N].
+            more: names of what else in the store the rewards depend on.
+        """
+        if not self.learner.keeps_rewards:
+            return
+        kept = self.store.latest()
+        names = ("obs", "actions", "next_obs", *more)
+        made = rewards(*(kept[name].flatten(0, 1) for name in names))
+        self.learner.relabel(made.reshape(kept["rewards"].shape))
 
-    Args:
-        learner: whom.
-        store: the latest steps, with observations as they are kept.
-        rewards: called with observations, actions and next observations [N, ...] and ``more``, returns [N].
-        more: names of what else in the store the rewards depend on.
-    """
-    if not learner.keeps_rewards:
-        return
-    kept = store.latest()
-    names = ("obs", "actions", "next_obs", *more)
-    made = rewards(*(kept[name].flatten(0, 1) for name in names))
-    learner.relabel(made.reshape(kept["rewards"].shape))
+    def state_dict(self) -> dict[str, Any]:
+        """See :meth:`Agent.state_dict`."""
+        return {
+            **self.saved_state(),
+            "learner": self.learner.state_dict(),
+            "store": self.store.state_dict(),
+        }
 
+    def saved_state(self) -> dict[str, Any]:
+        """See :meth:`Agent.saved_state`; what was visited stays behind."""
+        return {"learner": self.learner.saved_state(), "reward_model": self.reward_model.state_dict()}
 
-def rows_of(env: Any, state: Mapping[str, Any]) -> int | None:
-    """Return how many rows a loaded agent's steps have: its environment's (None), or those of its file."""
-    return int(state["rows"]) if isinstance(env, Spaces) else None
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`Agent.load_state_dict`."""
+        self.learner.load_state_dict(state["learner"])
+        self.reward_model.load_state_dict(state["reward_model"])
+        if "store" in state:
+            self.store.load_state_dict(state["store"], self.device)
 
-
-def as_config(kind: type[Any], value: Any) -> Any:
-    """Return nested settings that a file gave as a mapping as what they were."""
-    return kind(**value) if isinstance(value, Mapping) else value
+    @classmethod
+    def _rebuilt(
+        cls: type[RewardLearnerType], env: Any, config: Any, state: Mapping[str, Any], **settings: Any
+    ) -> RewardLearnerType:
+        if isinstance(env, Spaces) and "rows" in state:  # where there is an environment, it has its own
+            settings["rows"] = int(state["rows"])
+        return cls(env, config, **settings)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from prefrl.agents.base import Agent, Spaces
-from prefrl.config import check_kinds
+from prefrl.config import Count, Positive, Settings
 from prefrl.data import Transitions
 from prefrl.data.devices import make_generator, restore_generator
 from prefrl.functional.preferences.games import (
@@ -36,7 +36,7 @@ from prefrl.functional.preferences.games import (
 
 
 @dataclass(frozen=True)
-class MatrixSelfPlayConfig:
+class MatrixSelfPlayConfig(Settings):
     """Settings of :class:`MatrixSelfPlay`.
 
     Raises:
@@ -47,35 +47,23 @@ class MatrixSelfPlayConfig:
     """Hedge on exact expected preferences; or a softmax policy that follows the policy gradient of sampled
     comparisons with a queue; or the same policy on a Bradley-Terry reward fitted to those comparisons."""
 
-    rounds: int = 10_000
+    rounds: Count = 10_000
     """T that Hedge's learning rate is made for."""
 
-    learning_rate: float | None = None
+    learning_rate: Positive | None = None
     """None: sqrt(2 ln K / T) for Hedge, ``policy_rate`` otherwise."""
 
-    policy_rate: float = 0.02
+    policy_rate: Positive = 0.02
     """Step size of the policy gradient."""
 
-    samples: int = 32
+    samples: Count = 32
     """Options drawn in a round."""
 
-    queue: int = 100
+    queue: Count = 100
     """B: earlier draws that each is compared with."""
 
-    fit_every: int = 50
+    fit_every: Count = 50
     """Rounds between two fits of the Bradley-Terry reward."""
-
-    def __post_init__(self) -> None:
-        check_kinds(self)
-        if self.mode not in ("hedge", "sampled", "reward_model"):
-            raise ValueError(f"mode is {self.mode!r}; it must be 'hedge', 'sampled' or 'reward_model'")
-        for name in ("rounds", "samples", "queue", "fit_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("learning_rate", "policy_rate"):
-            value = getattr(self, name)
-            if value is not None and not value > 0.0:
-                raise ValueError(f"{name} is {value}; it must be positive")
 
 
 class MatrixSelfPlay(Agent):

@@ -17,24 +17,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, get_args
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from prefrl.agents.base import Agent
-from prefrl.config import check_kinds
+from prefrl.config import Count, Natural, Positive, PositiveShare
 from prefrl.data import Preferences, Transitions, concatenate_preferences
 from prefrl.data.devices import make_generator, restore_generator
 from prefrl.data.files.preference_files import preference_tensors, preferences_from_tensors
-from prefrl.data.segment_store import Excerpt, SegmentStore
+from prefrl.data.segment_store import Excerpt
 from prefrl.functional.preferences.state_entropy import nearest_neighbour_reward
 from prefrl.preferences import PartialReturn, Teacher, TeacherKind, Valuation, teacher_of_kind
 from prefrl.preferences.queries import QueryKind, choose_queries
-from prefrl.preferences.reward_model import RewardModel, RewardModelConfig
 
-from .learners import LearnerConfig, WithLearner, as_config, make_learner, relabel, rows_of
+from .learners import RewardLearner, RewardLearnerConfig
 
 NEIGHBOURS_AMONG = 1_024
 """Visited observations, drawn anew at every step, among which nearest neighbours are looked for."""
@@ -44,85 +42,65 @@ TEACHER = "teacher"
 
 
 @dataclass(frozen=True)
-class PreferenceRLConfig:
+class PreferenceRLConfig(RewardLearnerConfig):
     """Settings of :class:`PreferenceRL`.
 
     Raises:
         ValueError: if a number is out of range, or a name unknown.
     """
 
-    learner: LearnerConfig = field(default_factory=LearnerConfig)
-    """What learns the policy."""
-
-    reward: RewardModelConfig = field(default_factory=RewardModelConfig)
-    """The reward model."""
-
     teacher: TeacherKind = "noiseless"
     """Who answers by the true return: without fault, or with one of B-Pref's."""
 
-    teacher_temperature: float = 0.2
+    teacher_temperature: Positive = 0.2
     """Temperature of the logistic teacher, in standard deviations of the segments' returns."""
 
     query: QueryKind = "disagreement"
     """How questions are chosen."""
 
-    candidates: int = 10
+    candidates: Count = 10
     """Pairs to choose each question from (PEBBLE: 10)."""
 
-    recent: float = 0.25
+    recent: PositiveShare = 0.25
     """Share of the latest steps that "recent" questions are about."""
 
-    segment_length: int = 50
+    segment_length: Count = 50
     """Steps of a segment (PEBBLE: 50)."""
 
-    num_labels: int = 700
+    num_labels: Natural = 700
     """Questions that may be asked in all; those that a teacher skips count."""
 
-    first_labels: int = 100
+    first_labels: Count = 100
     """Questions of the first session."""
 
-    session_labels: int = 60
+    session_labels: Count = 60
     """Questions of each later session."""
 
-    first_session: int = 1_000
+    first_session: Count = 1_000
     """Timesteps before the first session; until then the reward is 0, or the state entropy's."""
 
-    session_every: int = 1_000
+    session_every: Count = 1_000
     """Timesteps between two sessions."""
 
     pretraining: bool = False
     """Reward novelty before the first session: the distance to the nearest neighbours among the visited
     observations, whose logarithm estimates their entropy (PEBBLE)."""
 
-    neighbour: int = 5
+    neighbour: Count = 5
     """Which nearest neighbour (PEBBLE: 5)."""
 
-    store_size: int = 100_000
+    store_size: Count = 100_000
     """Transitions to keep for segments and relabelling; what the learner keeps longer is not relabelled."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "learner", as_config(LearnerConfig, self.learner))
-        object.__setattr__(self, "reward", as_config(RewardModelConfig, self.reward))
-        check_kinds(self)
-        for name in ("candidates", "segment_length", "first_labels", "session_labels", "first_session",
-                     "session_every", "neighbour", "store_size"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.num_labels < 0:
-            raise ValueError(f"num_labels is {self.num_labels}; it must not be negative")
-        if not 0.0 < self.recent <= 1.0:
-            raise ValueError(f"recent is {self.recent}; it must lie in (0, 1]")
-        if not self.teacher_temperature > 0.0:
-            raise ValueError(f"teacher_temperature is {self.teacher_temperature}; it must be positive")
-        for name, kinds in (("teacher", get_args(TeacherKind)), ("query", get_args(QueryKind))):
-            if getattr(self, name) not in kinds:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {list(kinds)}")
+    def check(self) -> None:
+        """Raise ValueError for an ensemble of one that is to disagree."""
+        super().check()
         if self.query == "disagreement" and self.reward.members == 1:
             raise ValueError("query is 'disagreement', and the reward model has one member, who agrees with "
                              "itself; give it members, or choose another query")  # fmt: skip
 
 
-class PreferenceRL(WithLearner, Agent):
+class PreferenceRL(RewardLearner):
     """An agent that learns its reward from preferences while it learns its policy; see the module's text.
 
     One timestep is one row of one environment step, as for its learner.
@@ -155,11 +133,7 @@ class PreferenceRL(WithLearner, Agent):
     ) -> None:
         super().__init__(env, config or PreferenceRLConfig(), device=device, seed=seed)
         config = self.config
-        self.rows = rows or int(getattr(env, "num_envs", 1))
-        self.learner = make_learner(config.learner, env, rows=self.rows, device=self.device, seed=seed)
-        self.reward_model = RewardModel(self.observation_space, self.action_space, config.reward,
-                                        device=self.device, seed=seed)  # fmt: skip
-        self.store = SegmentStore(config.store_size, self.rows)
+        self._make_parts(config.store_size, rows)
         self._generator = make_generator(self.device, seed)
         self.preferences: Preferences | None = None
         self.sessions = self.asked = 0
@@ -234,7 +208,7 @@ class PreferenceRL(WithLearner, Agent):
         self.preferences = concatenate_preferences([*known, answers])
         metrics = self.reward_model.fit(self.preferences)
         self.fitted = True
-        relabel(self.learner, self.store, self.reward_model.kept_rewards)
+        self.relabel_learner(self.reward_model.kept_rewards)
         return {
             "reward_model/loss": metrics["loss"],
             "reward_model/accuracy": metrics["accuracy"],
@@ -306,20 +280,11 @@ class PreferenceRL(WithLearner, Agent):
 
     # What a continuation needs ----------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Any]:
-        """See :meth:`Agent.state_dict`."""
-        return {
-            **self.saved_state(),
-            "learner": self.learner.state_dict(),
-            "store": self.store.state_dict(),
-        }
-
     def saved_state(self) -> dict[str, Any]:
         """See :meth:`Agent.saved_state`; what was visited stays behind."""
         return {
+            **super().saved_state(),
             "rows": self.rows,
-            "learner": self.learner.saved_state(),
-            "reward_model": self.reward_model.state_dict(),
             "generator": self._generator.get_state(),
             "counts": [self.sessions, self.asked, self.learner.num_timesteps],
             "fitted": self.fitted,
@@ -336,8 +301,7 @@ class PreferenceRL(WithLearner, Agent):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Agent.load_state_dict`."""
-        self.learner.load_state_dict(state["learner"])
-        self.reward_model.load_state_dict(state["reward_model"])
+        super().load_state_dict(state)
         restore_generator(self._generator, state["generator"])
         self.sessions, self.asked, self.learner.num_timesteps = (int(count) for count in state["counts"])
         self.fitted = bool(state["fitted"])
@@ -347,12 +311,6 @@ class PreferenceRL(WithLearner, Agent):
                 known["tensors"], tuple(known["names"]), json.loads(known["metadata"])
             )
             self.preferences = answers.to(self.device)
-        if "store" in state:
-            self.store.load_state_dict(state["store"], self.device)
-
-    @classmethod
-    def _rebuilt(cls, env: Any, config: Any, state: Mapping[str, Any], **settings: Any) -> PreferenceRL:
-        return cls(env, config, rows=rows_of(env, state), **settings)
 
 
 def _with_teacher(preferences: Preferences) -> Preferences:

@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -27,6 +27,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from prefrl.agents.base import Agent, Spaces
+from prefrl.config import Count, Settings
 from prefrl.data import Transitions, map_obs
 
 Algorithm = Literal["ppo", "a2c", "sac", "td3", "ddpg", "dqn"]
@@ -47,7 +48,7 @@ WITHHELD = {
 
 
 @dataclass(frozen=True)
-class SB3Config:
+class SB3Config(Settings):
     """Settings of :class:`SB3Agent`.
 
     Raises:
@@ -61,32 +62,36 @@ class SB3Config:
     """Arguments of its constructor, under SB3's names and with SB3's defaults; JSON values. ``action_noise``
     is a number: the standard deviation of normal noise, in actions scaled to [-1, 1]."""
 
-    schedule_timesteps: int = 100_000
+    schedule_timesteps: Count = 100_000
     """Timesteps that schedules are spread over, which SB3 takes from ``learn(total_timesteps)``."""
 
-    warmup_hold: int = 1
+    warmup_hold: Count = 1
     """Steps that each uniform action before ``learning_starts`` is held for. SB3 draws a new one at every
     step, which hardly moves what has inertia; off-policy algorithms only."""
 
-    def __post_init__(self) -> None:
-        if self.algorithm not in get_args(Algorithm):
-            raise ValueError(
-                f"algorithm is {self.algorithm!r}; it must be one of {list(get_args(Algorithm))}"
-            )
+    def check(self) -> None:
+        """Raise ValueError for settings that the algorithm does not have, or has from the agent."""
         known = sorted(set(inspect.signature(sb3_class(self.algorithm)).parameters) - set(WITHHELD))
         for name, value in self.settings.items():
             if name in WITHHELD:
                 raise ValueError(f"settings hold {name!r}, which is {WITHHELD[name]}; allowed are {known}")
             if name not in known:
                 raise ValueError(f"settings hold {name!r}; {self.algorithm} of SB3 has {known}")
-            if name == "train_freq" and not (isinstance(value, int) and value >= 1):
+            if name == "train_freq" and not (type(value) is int and value >= 1):
                 raise ValueError(f"train_freq is {value!r}; it must be a number of steps, at least 1")
             if name == "action_noise" and not (isinstance(value, (int, float)) and 0.0 <= value < math.inf):
                 raise ValueError(f"action_noise is {value!r}; it must be a standard deviation, not negative")
-        json.dumps(dict(self.settings))  # files keep them
-        for name in ("schedule_timesteps", "warmup_hold"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        try:
+            json.dumps(dict(self.settings), allow_nan=False)  # files keep them
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"settings are {dict(self.settings)}; they must be JSON values: {error}"
+            ) from None
+
+    @property
+    def on_policy(self) -> bool:
+        """Whether it learns from what its present policy did, and no more."""
+        return self.algorithm in ("ppo", "a2c")
 
 
 def sb3_class(algorithm: str) -> Any:
@@ -155,7 +160,7 @@ class SB3Agent(Agent):
         self._recorded = _Recorded()
         self.model.set_logger(self._recorded)
         self.model._total_timesteps = self.config.schedule_timesteps
-        self.on_policy = hasattr(self.model, "rollout_buffer")
+        self.on_policy = self.config.on_policy
         self.keeps_rewards = not self.on_policy
         self.acted: dict[str, Tensor] = {}
         self._starts = np.ones(self.rows, dtype=np.float32)

@@ -24,30 +24,29 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from prefrl.agents.base import Agent
-from prefrl.config import check_kinds
+from prefrl.config import Count
 from prefrl.data import Preferences, Segments, Transitions, concatenate_segments, seeded_generator
-from prefrl.data.segment_store import SegmentStore
 from prefrl.functional.preferences.games import win_rates
-from prefrl.preferences.reward_model import RewardModel, RewardModelConfig
+from prefrl.preferences.reward_model import RewardModelConfig
 from prefrl.preferences.trajectories import MaxReturn, Trajectory, TrajectoryPreference
 
-from .learners import LearnerConfig, WithLearner, as_config, make_learner, relabel
+from .learners import Learner, RewardLearner, RewardLearnerConfig
+from .sb3 import SB3Config
 
 STEP_FIELDS = ("obs", "actions", "rewards", "next_obs", "terminations", "truncations", "mask")
 """What is kept of the steps of unfinished episodes."""
 
 
 @dataclass(frozen=True)
-class SelfPlayConfig:
+class SelfPlayConfig(RewardLearnerConfig):
     """Settings of :class:`SelfPlay`. The paper's queue size and credit are not known to us.
 
     Raises:
         ValueError: if a number is out of range, or a name unknown.
     """
 
-    learner: LearnerConfig = field(default_factory=lambda: LearnerConfig("ppo"))
-    """What learns the policy."""
+    learner: Learner = field(default_factory=lambda: SB3Config("ppo"))
+    """What learns the policy: the config of an agent."""
 
     reward: RewardModelConfig = field(
         default_factory=lambda: RewardModelConfig(members=1, bootstrap=False, epochs=3)
@@ -58,41 +57,29 @@ class SelfPlayConfig:
     """What the learner is rewarded with: preferences over its own trajectories, or for comparison a reward
     model fitted to the same preferences, or the environment's own reward."""
 
-    queue: int = 50
+    queue: Count = 50
     """B: its own latest trajectories that a new one is compared to."""
 
     credit: Literal["spread", "last"] = "spread"
     """Whether R is paid in equal parts at every step, or with the last one."""
 
-    relabel_every: int = 10
+    relabel_every: Count = 10
     """Trajectories between two relabellings of what the learner keeps."""
 
-    relabel_size: int = 100_000
+    relabel_size: Count = 100_000
     """Steps whose trajectories are remembered for relabelling."""
 
-    fit_every: int = 50
+    fit_every: Count = 50
     """Trajectories between two fits of the baseline's reward model."""
 
-    opponents: int = 5
+    opponents: Count = 5
     """Latest trajectories that each new one is compared with, for the baseline's reward model."""
 
-    fit_comparisons: int = 500
+    fit_comparisons: Count = 500
     """Latest comparisons that the baseline's reward model is fitted to."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "learner", as_config(LearnerConfig, self.learner))
-        object.__setattr__(self, "reward", as_config(RewardModelConfig, self.reward))
-        check_kinds(self)
-        for name in ("queue", "relabel_every", "relabel_size", "fit_every", "opponents", "fit_comparisons"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name, allowed in (("reward_source", ("self_play", "reward_model", "true")),
-                              ("credit", ("spread", "last"))):  # fmt: skip
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {list(allowed)}")
 
-
-class SelfPlay(WithLearner, Agent):
+class SelfPlay(RewardLearner):
     """An agent that is rewarded for being preferred to itself; see the module's text.
 
     Args:
@@ -125,11 +112,9 @@ class SelfPlay(WithLearner, Agent):
     ) -> None:
         super().__init__(env, config or SelfPlayConfig(), device=device, seed=seed)
         config = self.config
+        self._make_parts(config.relabel_size, rows=1)
         self.preference = preference or MaxReturn()
         self.info_keys = self.preference.info_keys
-        self.learner = make_learner(config.learner, env, rows=1, device=self.device, seed=seed)
-        self.reward_model = RewardModel(self.observation_space, self.action_space, config.reward,
-                                        device=self.device, seed=seed)  # fmt: skip
         self._generator = seeded_generator(seed, "answers of a preference")
         self._steps: deque[Transitions] = deque()
         self._begun: list[int] = []
@@ -139,7 +124,6 @@ class SelfPlay(WithLearner, Agent):
         self._known: deque[tuple[Tensor, int]] = deque()
         self._known_steps = 0
         self._opponents: deque[tuple[Tensor, Segments]] = deque(maxlen=config.opponents)
-        self._store = SegmentStore(config.relabel_size, 1)
         self._comparisons: deque[tuple[Segments, Segments, float]] = deque(maxlen=config.fit_comparisons)
         self.history: list[Tensor] = []
         self._trained_by: str | None = None
@@ -221,7 +205,7 @@ class SelfPlay(WithLearner, Agent):
                 self._known_steps -= self._known.popleft()[1]
         for step, reward in zip(steps, rewards, strict=True):
             if config.reward_source == "reward_model":
-                self._store.add(step, step.obs, step.next_obs)
+                self.store.add(step, step.obs, step.next_obs)
             self.learner.num_timesteps += 1
             told = {name: value for name, value in step.infos.items() if name not in self.info_keys}
             shown = replace(self._as_observed(step), rewards=reward[None], infos=told)
@@ -290,8 +274,8 @@ class SelfPlay(WithLearner, Agent):
             return {}
         metrics = self.reward_model.fit(self.comparisons())
         self.fitted = True
-        if len(self._store):
-            relabel(self.learner, self._store, self.reward_model.kept_rewards)
+        if len(self.store):
+            self.relabel_learner(self.reward_model.kept_rewards)
         return {f"reward_model/{name}": value for name, value in metrics.items()}
 
     def comparisons(self) -> Preferences:
@@ -326,15 +310,13 @@ class SelfPlay(WithLearner, Agent):
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Agent.state_dict`."""
         return {
-            **self.saved_state(),
-            "learner": self.learner.state_dict(),
+            **super().state_dict(),
             "generator": self._generator.get_state(),
             "steps": [{**{name: getattr(step, name) for name in STEP_FIELDS}, "infos": dict(step.infos)}
                       for step in self._steps],
             "begun": self._begun,
             "dropped": self._dropped,
             "known": [[summary, length] for summary, length in self._known],
-            "store": self._store.state_dict(),
             "opponents": [[summary, _segment_state(segment)] for summary, segment in self._opponents],
             "comparisons": [[_segment_state(first), _segment_state(second), label]
                             for first, second, label in self._comparisons],
@@ -343,8 +325,7 @@ class SelfPlay(WithLearner, Agent):
     def saved_state(self) -> dict[str, Any]:
         """See :meth:`Agent.saved_state`; trajectories stay behind."""
         return {
-            "learner": self.learner.saved_state(),
-            "reward_model": self.reward_model.state_dict(),
+            **super().saved_state(),
             "preference": type(self.preference).__name__,
             "learner_timesteps": self.learner.num_timesteps,
             "history": torch.stack(self.history) if self.history else torch.zeros(0, 1),
@@ -353,8 +334,7 @@ class SelfPlay(WithLearner, Agent):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Agent.load_state_dict`."""
-        self.learner.load_state_dict(state["learner"])
-        self.reward_model.load_state_dict(state["reward_model"])
+        super().load_state_dict(state)
         self.learner.num_timesteps = int(state["learner_timesteps"])
         self.history = list(state["history"].to(self.device))
         self.recent.extend(self.history[-self.config.queue :])
@@ -371,7 +351,6 @@ class SelfPlay(WithLearner, Agent):
         )  # fmt: skip
         self._begun, self._dropped = [int(at) for at in state["begun"]], int(state["dropped"])
         self._known = deque((summary.to(device), int(length)) for summary, length in state["known"])
-        self._store.load_state_dict(state["store"], device)
         self._known_steps = sum(length for _, length in self._known)
         for summary, segment in state["opponents"]:
             self._opponents.append((summary.to(device), Segments(*(part.to(device) for part in segment))))
