@@ -36,6 +36,7 @@ from prefrl.data.files.atomic import atomic_path
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .logger import make_logger
+from .settings import FORMAT, as_now
 
 MADE = ("versions.json", "git.diff", "config.json")
 """What a new run folder holds; the last one makes it a run."""
@@ -112,7 +113,11 @@ class RunFolder:
         config = read_json(target / "config.json")
         if not isinstance(config.get("recipe"), str) or not isinstance(config.get("config"), dict):
             raise ValueError(f'{target / "config.json"} must hold {{"recipe": NAME, "config": {{...}}}}')
-        return cls(target, config, quiet=quiet)
+        try:
+            settings = as_now(config["config"], config.get("format"))
+        except ValueError as error:
+            raise ValueError(f"{target / 'config.json'}: {error}") from error
+        return cls(target, {"recipe": config["recipe"], "config": settings}, quiet=quiet)
 
     def discard_if_unused(self) -> None:
         """Delete the folder if it holds nothing but what :meth:`create` wrote."""
@@ -150,7 +155,7 @@ def _fill(folder: Path, config: Mapping[str, Any]) -> None:
     write_json(folder / "versions.json", versions(commit, untracked))
     if diff is not None:
         (folder / "git.diff").write_bytes(diff)
-    write_json(folder / "config.json", config)
+    write_json(folder / "config.json", {**config, "format": FORMAT})
 
 
 def _unlink(folder: Path, names: Iterable[str]) -> None:

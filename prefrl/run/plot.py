@@ -22,7 +22,7 @@ from prefrl.data.files.atomic import atomic_path
 from prefrl.functional.statistics import FloatArray, bootstrap_interval, interquartile_mean
 
 from .logger import STEP, read_progress
-from .settings import flatten, full_name
+from .settings import as_now, flatten, full_name
 
 MAX_POINTS = 400
 """Points of an aggregated curve; more than a figure can show."""
@@ -151,7 +151,7 @@ def read_settings(run: str | os.PathLike[str]) -> dict[str, object]:
     path = Path(run, "config.json")
     try:
         content = json.loads(path.read_text("utf-8"))
-        return {"recipe": content["recipe"], **flatten(content["config"])}
+        return {"recipe": content["recipe"], **flatten(as_now(content["config"], content.get("format")))}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not the config.json of a run: {error!r}") from error
 

@@ -11,6 +11,32 @@ from typing import Any, get_origin, get_type_hints
 
 import tyro
 
+FORMAT = 2
+"""Version of ``config.json`` and ``sweep.json``."""
+
+SB3_NAMES = ("ppo", "a2c", "sac", "td3", "ddpg", "dqn")
+"""Algorithms of Stable-Baselines3; learners had these names before format 2, and are ``sb3_NAME`` now."""
+
+
+def as_now(settings: Mapping[str, Any], written_in: int | None) -> dict[str, Any]:
+    """Return settings that a file holds as they are called now.
+
+    Args:
+        settings: a recipe's.
+        written_in: the file's format (None: it names none, as before 2).
+
+    Raises:
+        ValueError: if the format is none that this version reads.
+    """
+    if written_in not in (None, FORMAT):
+        raise ValueError(f"format is {written_in!r}; this version reads {FORMAT}, and files without one")
+    agent = settings.get("agent")
+    if written_in is None and agent in SB3_NAMES:
+        return {**settings, "agent": f"sb3_{agent}"}
+    if written_in is None and agent == "prefrl_dqn":
+        return {**settings, "agent": "dqn", "warmup_hold": 1}  # which it never minded
+    return dict(settings)
+
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested mappings as one, with dotted keys."""

@@ -14,7 +14,7 @@ from typing import Any
 from prefrl.config import from_json, to_json
 from prefrl.run.folder import RunFolder, read_json, write_json
 from prefrl.run.recipes import load_recipe
-from prefrl.run.settings import flatten, full_name, nest, parse_setting, setting_types
+from prefrl.run.settings import FORMAT, as_now, flatten, full_name, nest, parse_setting, setting_types
 
 MAX_NAME = 150
 """Characters of a trial's name, so that it may be the name of a folder on any file system."""
@@ -116,7 +116,7 @@ def open_sweep(folder: Path, recipe: str, trials: Sequence[Trial]) -> None:
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} is no sweep and not empty: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"recipe": recipe, "trials": trial_configs})
+    write_json(path, {"recipe": recipe, "trials": trial_configs, "format": FORMAT})
     for trial in trials:
         if not (folder / trial.name / "config.json").exists():
             RunFolder.create(folder / trial.name, {"recipe": recipe, "config": trial.config})
@@ -136,7 +136,7 @@ def _refuse_other_trials(
         if name not in configs:
             raise ValueError(f"the sweep in {folder} has a trial {name}, which is not in this one: "
                              "give its settings and seeds too, or another --out")  # fmt: skip
-        old, new = flatten(config), flatten(configs[name])
+        old, new = flatten(as_now(config, there.get("format"))), flatten(configs[name])
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
                 raise ValueError(f"the trial {name} in {folder} was made with {key} = {old.get(key)}, "

@@ -28,7 +28,7 @@ from prefrl.run.evaluate import Evaluation
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
 
-from .with_learner import WithLearnerRecipe
+from .with_learner import LearnerName, WithLearnerRecipe
 
 PreferenceKind = Literal["max_return", "noisy", "cyclic", "three_populations", "budget"]
 
@@ -49,8 +49,7 @@ class TrainSelfPlay(WithLearnerRecipe):
     env_id: str = "prefrl/ThreeGoals-v0"
     """Environment with episodes that end."""
 
-    agent: Literal["ppo", "a2c", "sac", "td3", "ddpg", "dqn", "prefrl_dqn"] = "ppo"
-    """What learns the policy: an algorithm of Stable-Baselines3, or prefrl_dqn."""
+    agent: LearnerName = "sb3_ppo"
 
     total_timesteps: Count = 60_000
     """Timesteps to train for; with --matrix, rounds."""

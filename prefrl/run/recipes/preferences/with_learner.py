@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from prefrl.agents.preferences.learners import LearnerConfig, LearnerKind, make_learner
-from prefrl.config import Count
+from prefrl.agents.actor_critic.box import SACConfig
+from prefrl.agents.preferences.learners import Learner, make_learner
+from prefrl.agents.preferences.sb3 import SB3Config
+from prefrl.agents.value_based.dqn import DQNConfig
+from prefrl.config import Count, from_json
 from prefrl.data.devices import resolve_device
 from prefrl.envs.wrappers import AgentsAsRows
 from prefrl.run.environments import make_rollout_env, parse_env_args
@@ -14,7 +18,22 @@ from prefrl.run.evaluate import rollout
 from prefrl.run.recipes.base import EvaluatedRecipe, Pairs, default
 
 ON_POLICY_ENVS = 8
-"""Environments stepped together by default where the learner is PPO or A2C; one for the others."""
+"""Environments stepped together by default where the learner is on-policy; one for the others."""
+
+LearnerName = Literal[
+    "sac", "dqn", "sb3_ppo", "sb3_a2c", "sb3_sac", "sb3_td3", "sb3_ddpg", "sb3_dqn",
+    "ppo", "a2c", "td3", "ddpg", "prefrl_dqn",
+]  # fmt: skip
+"""Learners: ours, Stable-Baselines3's, and other names of these."""
+
+ALIASES: Mapping[str, str] = {
+    **{name: f"sb3_{name}" for name in ("ppo", "a2c", "td3", "ddpg")},
+    "prefrl_dqn": "dqn",
+}
+"""What the other names mean."""
+
+OWN = {"sac": SACConfig, "dqn": DQNConfig}
+"""Configs of our learners."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +48,15 @@ class WithLearnerRecipe(EvaluatedRecipe):
     env_args: Pairs = ()
     """Arguments of the environment, as in: rows=3 (or --env.rows 3)."""
 
-    agent: LearnerKind = "sac"
-    """What learns the policy: an algorithm of Stable-Baselines3, or prefrl_dqn."""
+    agent: LearnerName = "sac"
+    """What learns the policy: our sac or dqn, or sb3_NAME of Stable-Baselines3."""
 
     agent_args: Pairs = ()
-    """Its settings, under its own names, as in: learning_rate=1e-3 'policy_kwargs={"net_arch": [64, 64]}'."""
+    """Its settings, under its own names, as in: learning_rate=1e-3 hidden=[64,64], or for SB3's
+    'policy_kwargs={"net_arch": [64, 64]}'."""
 
     warmup_hold: Count = 1
-    """Steps that each uniform action of an off-policy warm-up is held for."""
+    """Steps that each uniform action of an off-policy warm-up of SB3's is held for."""
 
     num_envs: Annotated[Count | None, default("8 with PPO and A2C, else 1")] = None
 
@@ -44,11 +64,12 @@ class WithLearnerRecipe(EvaluatedRecipe):
     """Timesteps between two evaluations of the deterministic policy under the true reward."""
 
     def check(self) -> None:
-        """Raise ValueError for settings that the learner does not take."""
+        """Raise ValueError for settings that the learner does not take; keep its name, not another."""
         super().check()
+        object.__setattr__(self, "agent", ALIASES.get(self.agent, self.agent))
         self.learner_config()
 
-    def learner_config(self) -> LearnerConfig:
+    def learner_config(self) -> Learner:
         """Return the settings of the policy learner."""
         try:
             settings = parse_env_args(self.agent_args)
@@ -56,17 +77,23 @@ class WithLearnerRecipe(EvaluatedRecipe):
             raise ValueError(
                 str(error).replace("env_args", "agent_args").replace("layout_seed=3", "gamma=0.9")
             ) from error
-        try:
-            return LearnerConfig(self.agent, settings, self.total_timesteps, self.warmup_hold)
-        except TypeError as error:
+        if self.agent not in OWN:
+            algorithm: Any = self.agent.removeprefix("sb3_")
+            return SB3Config(algorithm, settings, self.total_timesteps, self.warmup_hold)
+        if self.warmup_hold > 1:
             raise ValueError(
-                f"agent_args {list(self.agent_args)} do not suit {self.agent}: {error}"
-            ) from error
+                f"warmup_hold is {self.warmup_hold}; {self.agent} has none, as SB3's learners do"
+            )
+        try:
+            return from_json(OWN[self.agent], settings)
+        except ValueError as error:
+            raise ValueError(f"agent_args {list(self.agent_args)} do not suit {self.agent} (SB3's is "
+                             f"sb3_{self.agent}): {error}") from error  # fmt: skip
 
     @property
     def rows(self) -> int:
         """Environments stepped together."""
-        return self.num_envs or (ON_POLICY_ENVS if self.agent in ("ppo", "a2c") else 1)
+        return self.num_envs or (ON_POLICY_ENVS if getattr(self.learner_config(), "on_policy", False) else 1)
 
     def rows_of(self, env: Any) -> int | None:
         """Return the rows of a step of training where the environment does not say them itself: None."""
