@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import prefrl.envs
-from prefrl.agents import LearnerConfig, PreferenceRL, PreferenceRLConfig
+from prefrl.agents import DQNConfig, PreferenceRL, PreferenceRLConfig, SACConfig, SB3Config
 from prefrl.agents.base import Spaces
 from prefrl.data import Preferences
 from prefrl.preferences import RewardModelConfig
@@ -16,11 +16,14 @@ from prefrl.run.folder import RunFolder
 from prefrl.run.loop import learn
 
 REWARD = RewardModelConfig(members=2, hidden=(8,), epochs=2)
+OFF_POLICY = {"learning_starts": 10, "batch_size": 8, "buffer_size": 100}
+SMALL = {"policy_kwargs": {"net_arch": [8]}}
 LEARNERS = {
-    "sac": {"learning_starts": 10, "batch_size": 8, "policy_kwargs": {"net_arch": [8]}, "buffer_size": 100},
-    "ppo": {"n_steps": 8, "batch_size": 8, "n_epochs": 1, "policy_kwargs": {"net_arch": [8]}},
-    "dqn": {"learning_starts": 10, "batch_size": 8, "policy_kwargs": {"net_arch": [8]}, "buffer_size": 100},
-    "prefrl_dqn": {"learning_starts": 10, "batch_size": 8, "hidden": [8], "buffer_size": 100},
+    "sac": SACConfig(hidden=(8,), **OFF_POLICY),
+    "dqn": DQNConfig(hidden=(8,), **OFF_POLICY),
+    "sb3_ppo": SB3Config("ppo", {"n_steps": 8, "batch_size": 8, "n_epochs": 1, **SMALL}),
+    "sb3_sac": SB3Config("sac", {**OFF_POLICY, **SMALL}),
+    "sb3_dqn": SB3Config("dqn", {**OFF_POLICY, **SMALL}),
 }
 SCHEDULE = {
     "segment_length": 5, "num_labels": 14, "first_labels": 6, "session_labels": 5, "first_session": 20,
@@ -28,36 +31,40 @@ SCHEDULE = {
 }  # fmt: skip
 
 
-def agent_of(algorithm="sac", seed=0, preferences=None, rows=2, **settings):
-    env_id = "prefrl/CartPole-v0" if "dqn" in algorithm else "prefrl/Pendulum-v0"
+def agent_of(learner="sac", seed=0, preferences=None, rows=2, **settings):
+    env_id = "prefrl/CartPole-v0" if "dqn" in learner else "prefrl/Pendulum-v0"
     env = prefrl.envs.make_device(env_id, rows, max_episode_steps=9)
-    config = PreferenceRLConfig(
-        LearnerConfig(algorithm, LEARNERS[algorithm]), REWARD, **{**SCHEDULE, **settings}
-    )
+    config = PreferenceRLConfig(LEARNERS[learner], REWARD, **{**SCHEDULE, **settings})
     return PreferenceRL(env, config, preferences=preferences, device="cpu", seed=seed)
 
 
 def kept_rewards(agent):
     learner = agent.learner
-    if agent.config.learner.algorithm == "prefrl_dqn":
+    if not isinstance(agent.config.learner, SB3Config):
         return learner.replay.storage["rewards"][: learner.replay.added]
     buffer = learner.model.replay_buffer
     return torch.as_tensor(buffer.rewards[: buffer.pos])
 
 
 @pytest.mark.parametrize(
-    "algorithm", ["sac", "prefrl_dqn", *(pytest.param(a, marks=pytest.mark.slow) for a in ("ppo", "dqn"))]
+    "learner",
+    [
+        "sac",
+        "dqn",
+        "sb3_sac",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("sb3_ppo", "sb3_dqn")),
+    ],
 )
-def test_trains_and_resumes_bit_equal(algorithm, tmp_path):
-    whole = agent_of(algorithm)
+def test_trains_and_resumes_bit_equal(learner, tmp_path):
+    whole = agent_of(learner)
     learn(whole, 60)
     assert (whole.asked, whole.sessions, len(whole.preferences)) == (14, 3, 14)
     folder = RunFolder.create(tmp_path / "run", {"recipe": "dqn", "config": {}}, quiet=True)
-    first = agent_of(algorithm)
+    first = agent_of(learner)
     learn(
         first, 60, folder=folder, checkpoint_every=26, callback=lambda local, world: first.num_timesteps < 28
     )
-    second = agent_of(algorithm)
+    second = agent_of(learner)
     learn(second, 60, folder=RunFolder.open(folder.path, quiet=True), resume=True)
     sides = [agent.reward_model.scores(whole.preferences.first) for agent in (whole, second)]
     assert torch.equal(*sides)
@@ -70,10 +77,10 @@ def test_trains_and_resumes_bit_equal(algorithm, tmp_path):
     assert torch.equal(loaded.reward_model.scores(whole.preferences.first), sides[0])
 
 
-@pytest.mark.parametrize("algorithm", ["sac", "prefrl_dqn"])
-def test_the_learner_sees_the_learned_reward_of_all_that_it_keeps(algorithm):
+@pytest.mark.parametrize("learner", ["sac", "dqn", "sb3_sac"])
+def test_the_learner_sees_the_learned_reward_of_all_that_it_keeps(learner):
     """After the last session everything in the replay has the reward that the model gives it now."""
-    agent = agent_of(algorithm)
+    agent = agent_of(learner)
     learn(agent, 60)
     kept = agent.store.latest()
     flat = [kept[name].flatten(0, 1) for name in ("obs", "actions", "next_obs")]
@@ -172,7 +179,7 @@ def test_no_segment_reaches_across_a_restart():
 
 
 def test_goes_on_in_another_number_of_environments(tmp_path):
-    agent = agent_of("ppo")
+    agent = agent_of("sb3_ppo")
     learn(agent, 30)
     agent.save(tmp_path / "agent.pt")
     env = prefrl.envs.make_device("prefrl/Pendulum-v0", 4, max_episode_steps=9)
@@ -186,7 +193,7 @@ def test_what_does_not_suit_the_environment_is_refused():
         agent_of(segment_length=10)
     picture = gym.spaces.Box(0, 255, (36, 36, 3), np.uint8)
     spaces = Spaces(picture, gym.spaces.Discrete(2))
-    config = PreferenceRLConfig(LearnerConfig("ppo"), REWARD, pretraining=True)
+    config = PreferenceRLConfig(SB3Config("ppo"), REWARD, pretraining=True)
     with pytest.raises(ValueError, match="pretraining measures distances between observations"):
         PreferenceRL(spaces, config, device="cpu")
     with pytest.raises(ValueError, match="the reward model has one member"):
@@ -204,9 +211,7 @@ def test_dict_observations():
         def observation(self, obs):
             return {"a": obs, "b": obs[:1]}
 
-    config = PreferenceRLConfig(
-        LearnerConfig("ppo", LEARNERS["ppo"]), REWARD, **{**SCHEDULE, "first_session": 10}
-    )
+    config = PreferenceRLConfig(LEARNERS["sb3_ppo"], REWARD, **{**SCHEDULE, "first_session": 10})
     agent = PreferenceRL(Both(gym.make("Pendulum-v1")), config, device="cpu")
     learn(agent, 40)
     assert agent.sessions == 3
@@ -236,6 +241,4 @@ def test_preferences_of_another_environment_are_refused():
         agent_of("sac", preferences=source.preferences)
     with pytest.raises(TypeError, match="preferences is a list"):
         agent_of("sac").reward_model.fit([])
-    with pytest.raises(ValueError, match="algorithm is 'reinforce'"):
-        LearnerConfig("reinforce")
     assert isinstance(source.preferences, Preferences)

@@ -6,24 +6,30 @@ import pytest
 import torch
 
 import prefrl.envs
-from prefrl.agents import LearnerConfig, SelfPlay, SelfPlayConfig
+from prefrl.agents import DQNConfig, SACConfig, SB3Config, SelfPlay, SelfPlayConfig
 from prefrl.functional.preferences.games import cycle_of_three
 from prefrl.preferences import RewardModelConfig
 from prefrl.preferences.trajectories import ByOption, MaxReturn, Noisy, WithinBudget
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import learn
 
-PPO = {"n_steps": 16, "batch_size": 16, "n_epochs": 1, "policy_kwargs": {"net_arch": [8]}}
-DQN = {"learning_starts": 10, "batch_size": 8, "hidden": [8], "buffer_size": 60}
+OFF_POLICY = {"learning_starts": 10, "batch_size": 8, "hidden": (8,), "buffer_size": 60}
+LEARNERS = {
+    "sac": SACConfig(**OFF_POLICY),
+    "dqn": DQNConfig(**OFF_POLICY),
+    "sb3_ppo": SB3Config(
+        "ppo", {"n_steps": 16, "batch_size": 16, "n_epochs": 1, "policy_kwargs": {"net_arch": [8]}}
+    ),
+}
 REWARD = RewardModelConfig(members=1, bootstrap=False, hidden=(8,), epochs=2, use_next_obs=True)
 
 
-def agent_of(
-    learner="prefrl_dqn", seed=0, env_id="prefrl/ThreeGoals-v0", preference=None, rows=3, **settings
-):
-    limit = {} if env_id != "prefrl/CartPole-v0" else {"max_episode_steps": 9}
+def agent_of(learner="dqn", seed=0, env_id="prefrl/ThreeGoals-v0", preference=None, rows=3, **settings):
+    if learner == "sac":
+        env_id = "prefrl/Pendulum-v0"
+    limit = {"max_episode_steps": 9} if env_id in ("prefrl/CartPole-v0", "prefrl/Pendulum-v0") else {}
     env = prefrl.envs.make_device(env_id, rows, **limit)
-    config = SelfPlayConfig(LearnerConfig(learner, PPO if learner == "ppo" else DQN), REWARD, **settings)
+    config = SelfPlayConfig(LEARNERS[learner], REWARD, **settings)
     preference = preference or (MaxReturn() if limit else ByOption(cycle_of_three(1.0, 0.5, 0.2)))
     return SelfPlay(env, config, preference=preference, device="cpu", seed=seed)
 
@@ -86,9 +92,10 @@ def test_truncations_are_ends_for_self_play_and_not_for_the_true_reward():
     assert (False, True) in ends("true")
 
 
-def test_replayed_rewards_follow_the_queue():
+@pytest.mark.parametrize("learner", ["dqn", "sac"])
+def test_replayed_rewards_follow_the_queue(learner):
     """After a relabelling, what is replayed is worth what it is worth now."""
-    agent = agent_of(queue=5, relabel_every=1)
+    agent = agent_of(learner, queue=5, relabel_every=1)
     learn(agent, 240)
     replay = agent.learner.replay
     order = replay.latest(min(replay.added, replay.steps), torch.device("cpu"))
@@ -106,7 +113,7 @@ def test_the_memory_for_relabelling_is_bounded():
     assert agent._known_steps == sum(length for _, length in agent._known)
 
 
-@pytest.mark.parametrize("learner", ["ppo", "prefrl_dqn"])
+@pytest.mark.parametrize("learner", ["sb3_ppo", "dqn"])
 def test_the_baseline_fits_a_model_to_the_same_preferences(learner):
     agent = agent_of(learner, reward_source="reward_model", fit_every=4)
     shown = watched(agent)
@@ -125,7 +132,9 @@ def test_the_baseline_is_told_who_beat_whom(queue):
         def summarize(self, trajectory):
             return torch.tensor([float(len(trajectory))], dtype=torch.float64)
 
-    agent = agent_of("ppo", reward_source="reward_model", fit_every=1000, queue=queue, preference=Longer())
+    agent = agent_of(
+        "sb3_ppo", reward_source="reward_model", fit_every=1000, queue=queue, preference=Longer()
+    )
     learn(agent, 200)
     answers = agent.comparisons()
     gap = answers.second.lengths - answers.first.lengths
@@ -134,7 +143,7 @@ def test_the_baseline_is_told_who_beat_whom(queue):
 
 
 def test_the_model_pays_the_learner():
-    agent = agent_of("prefrl_dqn", reward_source="reward_model", fit_every=4)
+    agent = agent_of("dqn", reward_source="reward_model", fit_every=4)
     learn(agent, 200)
     replay = agent.learner.replay
     newest = (replay.added - 1) % replay.steps
@@ -146,17 +155,19 @@ def test_the_model_pays_the_learner():
 @pytest.mark.parametrize(
     ("learner", "source"),
     [
-        ("ppo", "self_play"),
-        ("prefrl_dqn", "reward_model"),
-        pytest.param("ppo", "reward_model", marks=pytest.mark.slow),
-        pytest.param("prefrl_dqn", "self_play", marks=pytest.mark.slow),
+        ("sb3_ppo", "self_play"),
+        ("dqn", "reward_model"),
+        ("sac", "self_play"),
+        ("sac", "reward_model"),
+        pytest.param("sb3_ppo", "reward_model", marks=pytest.mark.slow),
+        pytest.param("dqn", "self_play", marks=pytest.mark.slow),
     ],
 )
 def test_resumes_bit_equal_and_loads(learner, source, tmp_path):
     settings = {
         "reward_source": source,
         "fit_every": 4,
-        "preference": Noisy(ByOption(cycle_of_three(1, 1, 1)), 0.1),
+        "preference": Noisy(MaxReturn() if learner == "sac" else ByOption(cycle_of_three(1, 1, 1)), 0.1),
     }
     whole = agent_of(learner, **settings)
     learn(whole, 150)
@@ -189,7 +200,7 @@ def test_a_loaded_agent_wants_to_know_who_judges(tmp_path):
 
 
 def test_a_budget_over_the_whole_trajectory():
-    agent = agent_of("ppo", env_id="prefrl/Meadow-v0", preference=WithinBudget(0.5))
+    agent = agent_of("sb3_ppo", env_id="prefrl/Meadow-v0", preference=WithinBudget(0.5))
     learn(agent, 100)
     returns, shares = torch.stack(agent.history).T
     torch.testing.assert_close(returns / 16.0, shares)

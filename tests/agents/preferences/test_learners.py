@@ -1,0 +1,165 @@
+"""Learners: which agent a config is of, what older files meant, who takes which spaces; SAC learns."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from prefrl.agents import (
+    DQN,
+    SAC,
+    DQNConfig,
+    Heron,
+    HeronConfig,
+    LearnerConfig,
+    PreferenceRL,
+    PreferenceRLConfig,
+    SACConfig,
+    SB3Agent,
+    SB3Config,
+    SelfPlay,
+    SelfPlayConfig,
+)
+from prefrl.agents.base import Spaces
+from prefrl.agents.preferences.learners import make_learner
+from prefrl.config import from_json, to_json
+from prefrl.envs.factors import Factors
+from prefrl.preferences import RewardModelConfig
+
+FLAT = gym.spaces.Box(-1.0, 1.0, (3,))
+PICTURE = gym.spaces.Box(0, 255, (36, 36, 3), np.uint8)
+BOX, TWO = gym.spaces.Box(-1.0, 1.0, (1,)), gym.spaces.Discrete(2)
+ALGORITHMS = ("ppo", "a2c", "sac", "td3", "ddpg", "dqn")
+CONFIGS = (PreferenceRLConfig, HeronConfig, SelfPlayConfig)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_bare_names_of_older_files_are_those_of_sb3(kind, algorithm):
+    settings = {"gamma": 0.9}
+    written = {"algorithm": algorithm, "settings": settings, "schedule_timesteps": 70, "warmup_hold": 3}
+    wanted = SB3Config(algorithm, settings, 70, 3)
+    assert from_json(kind, {"learner": written}).learner == wanted
+    assert kind(learner=LearnerConfig(algorithm, settings, 70, 3)).learner == wanted
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_prefrl_dqn_of_older_files_is_ours(kind):
+    settings = {"hidden": [8], "gamma": 0.9}
+    written = {"algorithm": "prefrl_dqn", "settings": settings, "schedule_timesteps": 70, "warmup_hold": 1}
+    wanted = DQNConfig(hidden=(8,), gamma=0.9)
+    assert from_json(kind, {"learner": written}).learner == wanted
+    assert kind(learner=LearnerConfig("prefrl_dqn", settings)).learner == wanted
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("learner", [SACConfig(), DQNConfig(hidden=(8,)), SB3Config("dqn", {"gamma": 0.5})])
+def test_a_file_tells_which_learner_it_was(kind, learner):
+    config = kind(learner=learner)
+    read = from_json(kind, to_json(config))
+    assert read == config
+    assert type(read.learner) is type(learner)
+
+
+@pytest.mark.parametrize(
+    ("config", "actions", "kind"),
+    [
+        (SACConfig(), BOX, SAC),
+        (DQNConfig(), TWO, DQN),
+        (SB3Config("sac"), BOX, SB3Agent),
+        (LearnerConfig("dqn"), TWO, SB3Agent),
+        (LearnerConfig("prefrl_dqn"), TWO, DQN),
+    ],
+)
+def test_which_agent_a_config_is_of(config, actions, kind):
+    learner = make_learner(config, Spaces(FLAT, actions), rows=2, device="cpu", seed=0)
+    assert type(learner) is kind
+
+
+@pytest.mark.parametrize(
+    ("config", "obs", "actions", "message"),
+    [
+        (SACConfig(), FLAT, TWO, r"takes a Box .*; learners that take these spaces: DQNConfig, SB3"),
+        (DQNConfig(), FLAT, BOX, r"DQN takes .*: SACConfig, SB3Config\('sac'\), SB3Config\('ppo'\)$"),
+        (SACConfig(), PICTURE, BOX, r"spaces: SB3Config\('sac'\), SB3Config\('ppo'\)$"),
+        (SB3Config("sac"), FLAT, TWO, "SB3's sac does not take .* spaces: DQNConfig"),
+        (DQNConfig(), FLAT, gym.spaces.MultiBinary(2), r"spaces: SB3Config\('ppo'\)$"),
+        (SB3Config("dqn"), FLAT, gym.spaces.Discrete(2, start=1), "spaces: DQNConfig$"),
+    ],
+)  # fmt: skip
+def test_a_learner_that_does_not_take_the_spaces_is_refused_with_those_that_do(config, obs, actions, message):
+    with pytest.raises(ValueError, match=message):
+        make_learner(config, Spaces(obs, actions), rows=1, device="cpu", seed=0)
+    with pytest.raises(ValueError, match=message):
+        PreferenceRL(Spaces(obs, actions), PreferenceRLConfig(config), device="cpu")
+
+
+def test_what_a_learner_refuses_of_spaces_that_it_takes_is_said_as_it_is():
+    unbounded = gym.spaces.Box(-np.inf, np.inf, (1,))
+    with pytest.raises(ValueError, match=r"takes a Box with finite bounds.*for example$"):
+        make_learner(SACConfig(), Spaces(FLAT, unbounded), rows=1, device="cpu", seed=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (lambda: LearnerConfig("reinforce"), ValueError, "algorithm is 'reinforce'"),
+        (lambda: LearnerConfig("sac", {"hidden": [8]}), ValueError, "settings hold 'hidden'; sac of SB3 has"),
+        (lambda: LearnerConfig("prefrl_dqn", {"net_arch": 1}), ValueError, "net_arch is unknown; DQNConfig"),
+        (lambda: PreferenceRLConfig("sac"), TypeError, "learner is 'sac'; it must be of type SACConfig or "),
+        (lambda: SB3Config("sac", {"gamma": float("nan")}), ValueError, "they must be JSON values"),
+        (lambda: SB3Config("sac", {"gamma": torch.zeros(())}), TypeError, "they must be JSON values"),
+    ],
+)  # fmt: skip
+def test_wrong_learners(make, kind, message):
+    with pytest.raises(kind, match=message):
+        make()
+
+
+class Target(gym.Env):
+    """Choose the number that is shown: four steps an episode, paid by how near the action is."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._shown(), {}
+
+    def _shown(self):
+        self.target = self.np_random.uniform(-1.0, 1.0, 1).astype(np.float32)
+        return self.target
+
+    def step(self, action):
+        reward = -abs(float(action[0] - self.target[0]))
+        self.steps += 1
+        return self._shown(), reward, self.steps == 4, False, {}
+
+
+LEARNER = SACConfig(hidden=(32, 32), learning_rate=3e-3, batch_size=64, gamma=0.8, initial_temperature=0.3)
+REWARD = RewardModelConfig(members=1, hidden=(32, 32), bootstrap=False, epochs=100)
+NEAR = Factors(("distance",), (-1,), lambda step: (step.actions - step.obs).abs())
+
+
+def learned(kind):
+    """Return an agent with our SAC that has learned in :class:`Target`."""
+    if kind is PreferenceRL:
+        schedule = {"segment_length": 1, "first_session": 200, "session_every": 200, "query": "uniform"}
+        labels = {"num_labels": 300, "first_labels": 100, "session_labels": 100}
+        agent = kind(Target(), PreferenceRLConfig(LEARNER, REWARD, **schedule, **labels), device="cpu")
+    elif kind is Heron:
+        reads = RewardModelConfig(members=1, hidden=(32, 32), bootstrap=False, use_features=True)
+        config = HeronConfig(LEARNER, reads, first_fit=200, fit_every=200, batches=50)
+        agent = kind(Target(), config, factors=NEAR, device="cpu")
+    else:
+        agent = kind(Target(), SelfPlayConfig(LEARNER, REWARD), device="cpu")
+    return agent.learn(800)
+
+
+@pytest.mark.parametrize("kind", [PreferenceRL, Heron, SelfPlay])
+def test_our_sac_learns_from_a_learned_reward(kind):
+    """Uniform actions are 2/3 away from the target on average, those of 0 one half."""
+    obs = torch.linspace(-0.9, 0.9, 19)[:, None]
+    distance = (learned(kind).act(obs, deterministic=True) - obs).abs().mean()
+    assert float(distance) < 0.25
