@@ -101,7 +101,7 @@ class HeronStudy:
             return self._pendulum(experiment)
         if experiment == "mountain_car":
             base = TrainHeron(
-                env_id="prefrl/MountainCarContinuous-v0", agent="sac", warmup_hold=30,
+                env_id="prefrl/MountainCarContinuous-v0", agent="sb3_sac", warmup_hold=30,
                 agent_args=(*SMALL_SAC, "learning_starts=10000", "gamma=0.999"), first_fit=10_000,
                 fit_every=1_000, compare_steps=50, total_timesteps=self.mountain_car_timesteps,
             )  # fmt: skip
@@ -110,7 +110,7 @@ class HeronStudy:
                 "energy first": replace(base, ranking="energy,reached_goal", margins="1,0"),
             }
         traffic = TrainHeron(
-            env_id="prefrl/TrafficGrid-v0", agent="ppo", num_envs=4,
+            env_id="prefrl/TrafficGrid-v0", agent="sb3_ppo", num_envs=4,
             agent_args=("n_steps=128", "batch_size=256", "gamma=0.95", "learning_rate=1e-3"), first_fit=2_000,
             fit_every=2_000, margins="0.1,0.1,0.1", total_timesteps=self.traffic_timesteps,
         )  # fmt: skip
@@ -121,7 +121,7 @@ class HeronStudy:
 
     def _pendulum(self, experiment: Experiment) -> dict[str, TrainHeron]:
         base = TrainHeron(
-            env_id="prefrl/Pendulum-v0", agent="sac",
+            env_id="prefrl/Pendulum-v0", agent="sb3_sac",
             agent_args=(*SMALL_SAC, "learning_starts=1000", "gamma=0.98"),
             total_timesteps=self.pendulum_timesteps,
         )  # fmt: skip

@@ -19,7 +19,7 @@ CONFIG = {"recipe": "q_learning", "config": {"seed": 3}}
 
 def test_create_and_open(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "deep" / "run", CONFIG)
-    assert json.loads((folder.path / "config.json").read_text()) == CONFIG
+    assert json.loads((folder.path / "config.json").read_text()) == {**CONFIG, "format": 2}
     assert RunFolder.open(folder.path).config == CONFIG
     assert list(folder.path.parent.iterdir()) == [folder.path]  # nothing half made beside it
     versions = json.loads((folder.path / "versions.json").read_text())

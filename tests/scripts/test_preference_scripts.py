@@ -11,7 +11,7 @@ import pytest
 from scripts import refused
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-SAC = ("--agent-args", "learning_starts=50", "batch_size=16", 'policy_kwargs={"net_arch": [8]}')
+SAC = ("--agent", "sac", "--agent-args", "learning_starts=50", "batch_size=16", "hidden=[8]")
 PPO = ("--agent-args", "n_steps=32", "batch_size=32", "n_epochs=1")
 
 
@@ -47,9 +47,9 @@ def test_train_heron(tmp_path):
 @pytest.mark.slow
 def test_train_preference_rl(tmp_path):
     out = tmp_path / "run"
-    flags = ("--env-id", "Pendulum-v1", "--teacher", "mistakes", "--num-labels", 14, "--agent", "ppo", *PPO,
-             "--segment-length", 5, "--total-timesteps", 512, "--eval-episodes", 2, "--epochs", 1,
-             "--baseline", "--quiet", "--out", out)  # fmt: skip
+    flags = ("--env-id", "Pendulum-v1", "--teacher", "mistakes", "--num-labels", 14,
+             "--agent", "sb3_ppo", *PPO, "--segment-length", 5, "--total-timesteps", 512,
+             "--eval-episodes", 2, "--epochs", 1, "--baseline", "--quiet", "--out", out)  # fmt: skip
     result = result_of(out, run("train_preference_rl.py", *flags))
     assert {"true_return", "true_reward_baseline", "reward_model_accuracy", "labels_used", "seconds"} <= set(
         result
@@ -57,7 +57,7 @@ def test_train_preference_rl(tmp_path):
     assert result["labels_used"] == 14
     # What was answered teaches another run, without a teacher.
     again = tmp_path / "again"
-    flags = ("--teacher", "file", "--preferences", out / "preferences.npz", "--agent", "sac", *SAC,
+    flags = ("--teacher", "file", "--preferences", out / "preferences.npz", *SAC,
              "--total-timesteps", 100, "--eval-episodes", 2, "--quiet", "--out", again)  # fmt: skip
     result = result_of(again, run("train_preference_rl.py", *flags))
     assert result["labels_used"] == 14

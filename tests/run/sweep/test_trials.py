@@ -87,7 +87,9 @@ def test_a_sweep_may_grow(tmp_path: Path) -> None:
     few, more = trials_of(gamma=["0.9"]), trials_of(gamma=["0.5", "0.9"], num_envs=["1024"])
     open_sweep(folder, "q_learning", few)
     config = folder / "gamma=0.9,seed=0" / "config.json"
-    assert json.loads(config.read_text()) == {"recipe": "q_learning", "config": few[0].config}
+    assert json.loads(config.read_text()) == {
+        "recipe": "q_learning", "config": few[0].config, "format": 2,
+    }  # fmt: skip
     written = config.stat().st_mtime_ns
     with pytest.raises(ValueError, match=r"has a trial gamma=0\.9,seed=0, which is not in this one"):
         open_sweep(folder, "q_learning", more)  # a setting more makes other trials, if only in name

@@ -1,0 +1,116 @@
+"""Learners by name: ours, SB3's, other names of these, and what runs and sweeps written before meant."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from prefrl.agents import DQNConfig, SACConfig, SB3Config
+from prefrl.config import to_json
+from prefrl.run.folder import RunFolder
+from prefrl.run.launch import open_recipe
+from prefrl.run.plot import read_settings
+from prefrl.run.recipes.preferences.heron import TrainHeron
+from prefrl.run.recipes.preferences.preference_rl import TrainPreferenceRL
+from prefrl.run.recipes.preferences.self_play import TrainSelfPlay
+from prefrl.run.settings import FORMAT, as_now
+from prefrl.run.sweep.trials import make_trials, open_sweep
+
+RECIPES = {"heron": TrainHeron, "preference_rl": TrainPreferenceRL, "self_play": TrainSelfPlay}
+
+
+def write_old(path: Path, recipe: str, agent: str, **more: object) -> Path:
+    """Make a folder as it was before format 2, when SB3's learners had the bare names."""
+    RunFolder.create(
+        path, {"recipe": recipe, "config": {**to_json(RECIPES[recipe]()), "agent": agent, **more}}
+    )
+    content = json.loads((path / "config.json").read_text())
+    assert content.pop("format") == FORMAT
+    (path / "config.json").write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_names_of_learners(recipe: str) -> None:
+    kind = RECIPES[recipe]
+    assert kind(agent="sac", agent_args=("hidden=[8]",)).learner_config() == SACConfig(hidden=(8,))
+    assert kind(agent="dqn", agent_args=("gamma=0.5",)).learner_config() == DQNConfig(gamma=0.5)
+    assert kind(agent="prefrl_dqn") == kind(agent="dqn")
+    for name in ("ppo", "a2c", "sac", "td3", "ddpg", "dqn"):
+        made = kind(agent=f"sb3_{name}", total_timesteps=70, warmup_hold=3)
+        assert made.learner_config() == SB3Config(name, {}, 70, 3)
+        assert made.rows == (8 if name in ("ppo", "a2c") else 1)
+        if name not in ("sac", "dqn"):
+            assert kind(agent=name) == kind(agent=f"sb3_{name}")
+    assert kind(agent="sac").rows == 1
+
+
+def test_our_sac_is_the_default_for_a_box_of_actions() -> None:
+    assert (TrainPreferenceRL().agent, TrainHeron().agent, TrainSelfPlay().agent) == ("sac", "sac", "sb3_ppo")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"agent": "sac", "agent_args": ("policy_kwargs={}",)}, r"do not suit sac \(SB3's is sb3_sac\): pol"),
+        ({"agent": "sb3_sac", "agent_args": ("hidden=[8]",)}, "settings hold 'hidden'; sac of SB3 has"),
+        ({"agent": "sac", "agent_args": ("gamma",)}, r"agent_args has 'gamma'"),
+        ({"agent": "sac", "warmup_hold": 3}, "warmup_hold is 3; sac has none, as SB3's learners do"),
+        ({"agent": "reinforce"}, "agent is 'reinforce'; it must be one of"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_wrong_learners(recipe: str, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RECIPES[recipe](**settings)
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES))
+@pytest.mark.parametrize("name", ["ppo", "a2c", "sac", "td3", "ddpg", "dqn"])
+def test_old_runs_with_bare_names_are_those_of_sb3(recipe: str, name: str, tmp_path: Path) -> None:
+    run = write_old(tmp_path / "run", recipe, name)
+    assert open_recipe(RunFolder.open(run)) == RECIPES[recipe](agent=f"sb3_{name}")
+    assert read_settings(run)["agent"] == f"sb3_{name}"
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_old_runs_with_prefrl_dqn_are_those_of_our_dqn(recipe: str, tmp_path: Path) -> None:
+    run = write_old(tmp_path / "run", recipe, "prefrl_dqn", warmup_hold=3)
+    assert open_recipe(RunFolder.open(run)) == RECIPES[recipe](agent="dqn")
+
+
+@pytest.mark.parametrize("name", ["sac", "dqn", "sb3_sac"])
+def test_new_runs_mean_what_they_say(name: str, tmp_path: Path) -> None:
+    recipe = TrainPreferenceRL(agent=name)
+    folder = RunFolder.create(tmp_path / "run", {"recipe": "preference_rl", "config": to_json(recipe)})
+    assert open_recipe(RunFolder.open(folder.path)) == recipe == open_recipe(folder)
+    assert read_settings(folder.path)["agent"] == name
+
+
+def test_files_of_a_later_format_are_refused(tmp_path: Path) -> None:
+    run = write_old(tmp_path / "run", "heron", "sac")
+    content = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**content, "format": FORMAT + 1}))
+    for read in (RunFolder.open, read_settings):
+        with pytest.raises(ValueError, match=r"config\.json.*format is 3; this version reads 2"):
+            read(run)
+
+
+def test_settings_of_other_recipes_stay_as_they_are() -> None:
+    for settings in ({"agent": {"gamma": 0.9}}, {"agent": "q_learning"}, {"seed": 1}):
+        assert as_now(settings, None) == settings
+
+
+def test_an_old_sweep_is_not_gone_on_with_by_another_learner(tmp_path: Path) -> None:
+    """A trial that is called the same is compared by what it meant."""
+    folder = tmp_path / "sweep"
+    trials = make_trials("preference_rl", [0], {"agent": ["sac"]})
+    open_sweep(folder, "preference_rl", trials)
+    open_sweep(folder, "preference_rl", trials)
+    there = json.loads((folder / "sweep.json").read_text())
+    assert there.pop("format") == FORMAT
+    (folder / "sweep.json").write_text(json.dumps(there))
+    with pytest.raises(
+        ValueError, match="was made with agent = sb3_sac, now it is sac: choose another --out"
+    ):
+        open_sweep(folder, "preference_rl", trials)
