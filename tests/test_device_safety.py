@@ -51,7 +51,6 @@ from prefrl.agents.continuous_time.evaluation import MartingaleEvaluation
 from prefrl.agents.continuous_time.q_learning import ContinuousQLearning
 from prefrl.agents.preferences import matrix_self_play
 from prefrl.agents.preferences.heron import Heron, HeronConfig
-from prefrl.agents.preferences.learners import LearnerConfig
 from prefrl.agents.preferences.matrix_self_play import MatrixSelfPlay, MatrixSelfPlayConfig
 from prefrl.agents.preferences.preference_rl import PreferenceRL, PreferenceRLConfig
 from prefrl.agents.preferences.regret import RegretAgent
@@ -335,21 +334,17 @@ def stock_dqn_case(kind: type[StockDQN] = StockDQN, mode: str = "SameStep", **se
     return make
 
 
-LEARNER = {**DQN_SETTINGS, "hidden": [8], "buffer_size": 4000}
+LEARNER = DQNConfig(**{**DQN_SETTINGS, "hidden": (8,), "buffer_size": 4000})
 
 
-def preference_rl_case(**settings: Any) -> Case:
-    """Preference RL over deep Q-learning: every step asks, fits and relabels."""
+def preference_rl_case(learner: Any = LEARNER, env_id: str = "prefrl/CartPole-v0", **settings: Any) -> Case:
+    """Preference RL over deep Q-learning, or another learner: every step asks, fits and relabels."""
 
     def make(_: FakeTensorMode) -> Step:
-        env = prefrl.envs.make_device(
-            "prefrl/CartPole-v0", 16, device=DEVICE, generator_device="cpu", max_episode_steps=5
-        )
+        env = prefrl.envs.make_device(env_id, 16, device=DEVICE, generator_device="cpu", max_episode_steps=5)
         reward = RewardModelConfig(members=2, hidden=(8,), epochs=2, batch_size=4)
         schedule = {"first_session": 1, "session_every": 16, "first_labels": 6, "session_labels": 5}
-        config = PreferenceRLConfig(
-            LearnerConfig("prefrl_dqn", LEARNER), reward, segment_length=3, **{**schedule, **settings}
-        )
+        config = PreferenceRLConfig(learner, reward, segment_length=3, **{**schedule, **settings})
         return stepped(PreferenceRL(env, config, device=DEVICE))
 
     return make
@@ -364,7 +359,7 @@ def heron_case(**settings: Any) -> Case:
         )
         reward = RewardModelConfig(members=1, hidden=(8,), use_features=True, bootstrap=False)
         fits = {"first_fit": 1, "fit_every": 16, "batches": 2, "batch_size": 4}
-        config = HeronConfig(LearnerConfig("prefrl_dqn", LEARNER), reward, **{**fits, **settings})
+        config = HeronConfig(LEARNER, reward, **{**fits, **settings})
         return stepped(Heron(AgentsAsRows(env), config, device=DEVICE))
 
     return make
@@ -712,6 +707,9 @@ CASES: dict[str, Case] = {
     "PreferenceRL, disagreement": preference_rl_case(),
     "PreferenceRL, entropy": preference_rl_case(query="entropy", pretraining=True, first_session=17),
     "PreferenceRL, recent": preference_rl_case(query="recent"),
+    "PreferenceRL, SAC": preference_rl_case(
+        SACConfig(hidden=(8,), learning_starts=8, batch_size=4, buffer_size=4000), "prefrl/Pendulum-v0"
+    ),
     "Heron, hierarchy": heron_case(),
     "Heron, levels apart": heron_case(level_scale=2.0, spread_of="batch", segment_length=2),
     "Heron, weighted sum": heron_case(reward_source="weighted_sum"),

@@ -100,7 +100,7 @@ class MBPOConfig(ActorCriticConfig):
     rollouts_per_step: Count = 400
     """Rollouts M per timestep."""
 
-    rollout_schedule: tuple[int, int, int, int] = (20, 150, 1, 15)
+    rollout_schedule: tuple[Natural, Natural, Count, Count] = (20, 150, 1, 15)
     """e0, e1, k0, k1: rollouts grow from k0 steps in epoch e0 to k1 in epoch e1."""
 
     epoch_timesteps: Count = 1000
@@ -143,7 +143,7 @@ class MBPOConfig(ActorCriticConfig):
             raise ValueError(f"epoch_timesteps is {self.epoch_timesteps}; it must be at least refit_every, "
                              f"{self.refit_every}")  # fmt: skip
         first, last, low, high = self.rollout_schedule
-        if not 1 <= low <= high or last < first:
+        if low > high or last < first:
             raise ValueError(f"rollout_schedule is {self.rollout_schedule}; it must be e0, e1, k0, k1 with "
                              "e0 at most e1 and 1 at most k0 at most k1")  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
 
-from prefrl.config import Bounds, Count, NonNegative, Settings, Sizes
+from prefrl.config import Bounds, Count, NonNegative, Positive, Settings, Sizes
 from prefrl.functional.value_based.value_distributions import atoms, bin_centers, bin_edges, resolve_sigma
 
 from .heads import CategoricalHead, Head, HLGaussHead, QuantileHead, ScalarHead, SoftmaxMeanHead, TwoHotHead
@@ -51,10 +51,10 @@ class QNetworkSettings(Settings):
     placement: Literal["edges", "centers"] = "edges"
     """Whether v_min and v_max are edges or centres of the outer bins (hl_gauss, mse_softmax)."""
 
-    sigma: float | None = None
+    sigma: Positive | None = None
     """Width of HL-Gauss' normal distribution, in units of value (default: by sigma_ratio)."""
 
-    sigma_ratio: float | None = None
+    sigma_ratio: Positive | None = None
     """The same in bin widths (default: 0.75)."""
 
     quantiles: Count = 50

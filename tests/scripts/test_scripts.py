@@ -11,6 +11,7 @@ import pytest
 
 from prefrl.envs.grids.delivery import BOARD, WEIGHTS
 from prefrl.envs.grids.grid import MOVES, grid_model
+from scripts import refused
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -75,11 +76,10 @@ def test_human_preferences(tmp_path, published_files):
 
 
 def test_human_preferences_name_the_conditions_there_are(tmp_path, published_files):
-    done = run("reproduce_human_preferences.py", "--data", published_files, "--condition", "Other", "--out",
-               tmp_path / "run")  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert "Made-Up" in done.stderr
+    flags = ("--data", published_files, "--condition", "Other", "--out", tmp_path / "run")
+    errors = refused("reproduce_human_preferences.py", *flags)
+    assert errors.startswith("error: ")
+    assert "Made-Up" in errors
     assert not (tmp_path / "run").exists()
 
 
@@ -186,9 +186,8 @@ def test_a_file_of_requests_is_served(tmp_path):
     assert result["horizon"] == result["num_timesteps"] == 40
     assert result["regret_stderr"] is None
     assert 0.0 < result["reward_mean"] < result["hindsight_mean"]
-    refused = run("train_dual_mirror_descent.py", *flags[:-1], tmp_path / "other", "--horizon", 39)
-    assert refused.returncode == 2
-    assert "the horizon, 39, is shorter than" in refused.stderr
+    errors = refused("train_dual_mirror_descent.py", *flags[:-1], tmp_path / "other", "--horizon", 39)
+    assert "the horizon, 39, is shorter than" in errors
     assert not (tmp_path / "other").exists()
 
 
@@ -338,7 +337,6 @@ def test_noisy_cartpole(tmp_path):
     ],
 )
 def test_a_wrong_number_is_refused_before_anything_is_made(tmp_path, script, flags, name):
-    done = run(script, *flags, "--out", tmp_path / "run")
-    assert done.returncode == 2
-    assert f"{name} is " in done.stderr or f"{name} has " in done.stderr
+    errors = refused(script, *flags, "--out", tmp_path / "run")
+    assert f"{name} is " in errors or f"{name} has " in errors
     assert not (tmp_path / "run").exists()

@@ -102,6 +102,18 @@ def test_what_is_told_of_episodes_is_told_of_the_faces_own():
     assert (other.requests() != rows.requests()).any()
 
 
+def test_what_is_to_come_is_told_after_a_state_was_loaded():
+    for env, other in zip(*(faces("prefrl/MultiSecretary-v0", horizon=6) for _ in range(2)), strict=True):
+        env.reset(seed=0)
+        other.reset(seed=1)
+        told = env.unwrapped.requests()
+        other.unwrapped.load_state_dict(env.unwrapped.state_dict())
+        np.testing.assert_array_equal(other.unwrapped.requests(), told)
+    env = gym.make("prefrl/CartPole-v0")
+    env.reset(seed=0)
+    assert set(env.unwrapped.state_dict()) == {"state", "rng"}, "and nothing is kept where nothing is told"
+
+
 @pytest.mark.parametrize("face", [ScalarEnv, BatchedEnv])
 def test_dynamics_come_as_an_object_a_class_or_a_place(face):
     place = "prefrl.envs.grids.random_grid:RandomGridDynamics"

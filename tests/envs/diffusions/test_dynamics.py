@@ -1,5 +1,6 @@
 """Diffusions: transitions, rewards, arguments, paths on a device, and the closed forms of single families."""
 
+import copy
 import json
 import math
 
@@ -10,7 +11,9 @@ import torch
 from stable_baselines3 import SAC
 
 import prefrl.envs
+from prefrl.envs.core.device import TorchBackend
 from prefrl.envs.core.scalar import ScalarEnv
+from prefrl.envs.diffusions.brownian_square import BrownianSquareDynamics
 from prefrl.envs.diffusions.dynamics import DiffusionDynamics, diffusion_from_json
 from prefrl.envs.diffusions.linear_quadratic import LQErgodicDynamics
 from prefrl.envs.diffusions.riccati import LinearPolicy
@@ -248,6 +251,17 @@ def test_a_diffusion_goes_through_json(env_id):
     for broken in ("", "{}", json.dumps({"env_id": "prefrl/Delivery-v0", "settings": {}})):
         with pytest.raises(ValueError, match="diffusion"):
             diffusion_from_json(broken)
+
+
+def test_a_diffusion_made_by_hand_keeps_its_settings():
+    made = LQErgodicDynamics(A=-2.0, dt=0.1)
+    assert json.loads(made.diffusion_to_json())["settings"] == {"A": -2.0, "dt": 0.1}
+    brownian = BrownianSquareDynamics(3.0, 0.5, dt=0.25, backend=TorchBackend("cpu"))
+    settings = json.loads(brownian.diffusion_to_json())["settings"]
+    assert settings == {"x0": 3.0, "T": 0.5, "dt": 0.25}, "by place or by name, but for where its arrays live"
+    for diffusion in (brownian, copy.deepcopy(brownian)):
+        assert diffusion.simulate(None, 2).x[:, :, 0].shape == (3, 2)
+        assert (diffusion.simulate(None, 2).x[0] == 3.0).all()
 
 
 # Single families -------------------------------------------------

@@ -27,9 +27,9 @@ class TrainMBPO(BoxRecipe):
     agent: FlagConversionOff[MBPOConfig] = FROM_PRESET
     """Settings of the agent."""
 
-    def __post_init__(self) -> None:
-        """Check the fields, and take the agent's settings from the preset where none are given."""
-        super().__post_init__()
+    def check(self) -> None:
+        """See :meth:`Recipe.check`; take the agent's settings from the preset where none are given."""
+        super().check()
         if self.agent is FROM_PRESET:
             object.__setattr__(self, "agent", mbpo_preset(self.env_id, self.preset))
 

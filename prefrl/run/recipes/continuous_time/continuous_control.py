@@ -11,7 +11,7 @@ from tyro.conf import arg
 from prefrl.agents.continuous_time.actor_critic import ContinuousActorCritic, ContinuousActorCriticConfig
 from prefrl.agents.continuous_time.control import ContinuousControlConfig
 from prefrl.agents.continuous_time.q_learning import ContinuousQLearning, ContinuousQLearningConfig
-from prefrl.config import Count
+from prefrl.config import Count, PositiveShare
 from prefrl.run.environments import make_scalar_env
 from prefrl.run.evaluate import evaluate
 from prefrl.run.folder import RunFolder
@@ -47,7 +47,7 @@ class TrainContinuousControl(SteppingRecipe):
     entropy: Literal["sampled", "closed_form"] | None = None
     """actor_critic only: p of the regulariser; None: sampled, -log pi(a)."""
 
-    policy_lam: float | None = None
+    policy_lam: PositiveShare | None = None
     """actor_critic only: lambda of the policy's trace, per unit of time, in (0, 1]; None: no trace."""
 
     discount_policy: bool | None = None
