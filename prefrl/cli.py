@@ -254,12 +254,26 @@ def gather_env_flags(arguments: Sequence[str]) -> list[str]:
     return [*rest[:place], *pairs, *rest[place:]]
 
 
+def present_flag(recipe_class: type[Any], argument: str) -> str:
+    """Return an argument of the command line with the name that its flag has now."""
+    from prefrl.run.settings import present_name
+
+    flag, equals, value = argument.partition("=")
+    if not flag.startswith("--"):
+        return argument
+    now = present_name(recipe_class, flag.removeprefix("--").replace("-", "_"))
+    old = flag.removeprefix("--").replace("-", "_")
+    return argument if now == old else f"--{now.replace('_', '-')}{equals}{value}"
+
+
 def parse_train(recipe: str, arguments: Sequence[str], *, prog: str) -> TrainCommand[Any]:
     """Return the command that trains a recipe with the settings given as flags.
 
-    Arguments of the environment may also be given one by one, as ``--env.NAME VALUE``.
+    Arguments of the environment may also be given one by one, as ``--env.NAME VALUE``; flags of older
+    versions are taken as what they are called now.
     """
     recipe_class = load_recipe(recipe)
+    arguments = [present_flag(recipe_class, argument) for argument in arguments]
     settings: dict[str, Any] = {}
     if hasattr(recipe_class, "with_preset"):  # what flags start from depends on some of them
         settings["default"] = TrainCommand(recipe_class.with_preset(arguments))

@@ -74,6 +74,17 @@ def setting_types(recipe_class: type[Any], prefix: str = "") -> dict[str, Any]:
     return types
 
 
+def present_name(recipe_class: type[Any], name: str) -> str:
+    """Return what a setting of a dataclass, or of one nested in it, is called now; others as they are."""
+    annotations = get_type_hints(recipe_class).values()
+    nested = [each for each in annotations if dataclasses.is_dataclass(each) and isinstance(each, type)]
+    head, dot, leaf = name.replace("-", "_").rpartition(".")
+    for each in (recipe_class, *nested):
+        if leaf in getattr(each, "renamed", {}):
+            return f"{head}{dot}{each.renamed[leaf]}"
+    return name
+
+
 def full_name(name: str, known: Collection[str], place: str) -> str:
     """Return the dotted name that is meant: ``gamma`` and ``num-envs`` will do where they say it all.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from prefrl import cli
 from prefrl.agents import DQNConfig, SACConfig, SB3Config
 from prefrl.config import to_json
 from prefrl.run.folder import RunFolder
@@ -13,7 +14,7 @@ from prefrl.run.plot import read_settings
 from prefrl.run.recipes.preferences.heron import TrainHeron
 from prefrl.run.recipes.preferences.preference_rl import TrainPreferenceRL
 from prefrl.run.recipes.preferences.self_play import TrainSelfPlay
-from prefrl.run.settings import FORMAT, as_now
+from prefrl.run.settings import FORMAT, as_now, present_name
 from prefrl.run.sweep.trials import make_trials, open_sweep
 
 RECIPES = {"heron": TrainHeron, "preference_rl": TrainPreferenceRL, "self_play": TrainSelfPlay}
@@ -114,3 +115,18 @@ def test_an_old_sweep_is_not_gone_on_with_by_another_learner(tmp_path: Path) -> 
         ValueError, match="was made with agent = sb3_sac, now it is sac: choose another --out"
     ):
         open_sweep(folder, "preference_rl", trials)
+
+
+def test_a_flag_of_an_older_version_is_what_it_is_called_now() -> None:
+    for flags in (["--target-update-interval", "3"], ["--target_update_interval=3"]):
+        recipe = cli.parse_train("sac", flags, prog="prefrl train sac").recipe
+        assert recipe.agent.target_update_gradient_steps == 3
+    recipe = cli.parse_train("dqn", ["--target-update-interval", "3"], prog="prefrl train dqn").recipe
+    assert recipe.agent.target_update_interval == 3
+    assert present_name(type(recipe), "agent.gamma") == "agent.gamma"
+
+
+def test_a_sweep_takes_settings_by_the_names_of_older_versions() -> None:
+    trials = make_trials("sac", [0], {"target_update_interval": ["2", "3"]})
+    steps = sorted(trial.config["agent"]["target_update_gradient_steps"] for trial in trials)
+    assert steps == [2, 3]

@@ -14,7 +14,16 @@ from typing import Any
 from prefrl.config import from_json, to_json
 from prefrl.run.folder import RunFolder, read_json, write_json
 from prefrl.run.recipes import load_recipe
-from prefrl.run.settings import FORMAT, as_now, flatten, full_name, nest, parse_setting, setting_types
+from prefrl.run.settings import (
+    FORMAT,
+    as_now,
+    flatten,
+    full_name,
+    nest,
+    parse_setting,
+    present_name,
+    setting_types,
+)
 
 MAX_NAME = 150
 """Characters of a trial's name, so that it may be the name of a folder on any file system."""
@@ -73,7 +82,7 @@ def _parsed(
     types = setting_types(recipe_class)
     parsed: dict[str, list[Any]] = {}
     for given, texts in settings.items():
-        name = full_name(given, types, f"the recipe {recipe}")
+        name = full_name(present_name(recipe_class, given), types, f"the recipe {recipe}")
         if name == "seed":
             raise ValueError("seed is no setting to sweep over; seeds has a place of its own")
         if name in parsed or not texts:
