@@ -11,7 +11,11 @@ FAMILIES = {"value_based", "actor_critic", "returns", "preferences", "continuous
 """Families of agents; envs have theirs, which stand on what an environment is."""
 
 LONG = {
+    "agents/continuous_time/control.py": "the base of two algorithms, read with it and nothing else",
+    "agents/continuous_time/evaluation.py": "one algorithm and its variants, read from top to bottom",
     "agents/preferences/sb3.py": "one thing: SB3's algorithms stepped by our loop, on and off policy",
+    "envs/allocation/problems.py": "the kinds of request, each against the same dozen methods",
+    "prefrl/preferences/reward_model.py": "one thing: an ensemble, how it is fitted, and its file",
 }
 """Files of more than 400 lines, and why they stay whole."""
 

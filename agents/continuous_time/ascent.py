@@ -12,7 +12,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from prefrl.envs.diffusions.dynamics import whole_steps
+from prefrl.envs.diffusions.checks import whole_steps
 
 from .task import Task
 

@@ -39,13 +39,8 @@ from prefrl.data.devices import building, make_generator, restore_generator
 from prefrl.data.off_policy import OffPolicySettings
 from prefrl.data.replay import ReplayBuffer, replay_state, restored_replay
 from prefrl.functional.draws import uniform
-from prefrl.functional.returns.objectives import (
-    MEAN,
-    Lexicographic,
-    Objective,
-    best_actions,
-    check_optimisable,
-)
+from prefrl.functional.returns.objectives import MEAN, Lexicographic, Objective, check_optimisable
+from prefrl.functional.returns.ordering import best_actions
 from prefrl.functional.returns.stock_problems import ObjectiveSettings, StockProblem
 from prefrl.functional.value_based.exploration import epsilon_greedy
 from prefrl.nn.flat import FlatParameters

@@ -22,6 +22,7 @@ from prefrl.envs.core.backend import Array, Backend, Noise, Random, State
 from prefrl.envs.core.checks import check_count, reject_unknown_options
 from prefrl.envs.core.dynamics import Dynamics, Episodes, of_episodes
 
+from .checks import check_rho, to_host
 from .hindsight import Optimum, dual_minimum, hindsight_values
 from .problems import Allocation, AllocationProblem
 from .request_streams import InputModel, Requests, RequestStream, check_requests
@@ -394,25 +395,3 @@ class AllocationDynamics(Dynamics):
         t = np.floor(np.arange(count) * ((math.sqrt(5.0) - 1.0) / 2.0) % 1.0 * self.horizon)
         times = self.backend.asarray(t, dtype=self.backend.float_dtype)
         return to_host(self.stream.scaled(self.draw_requests(noise), times, self.xp))
-
-
-def to_host(values: Array) -> NDArray[np.float64]:
-    """Return an array of any backend as float64 in host memory."""
-    values = values.cpu() if hasattr(values, "cpu") else values
-    return np.asarray(values, dtype=np.float64)
-
-
-def check_rho(rho: Any, num_resources: int) -> NDArray[np.float64]:
-    """Return the budgets per request [m]; ValueError unless they are positive and finite."""
-    try:
-        if isinstance(rho, (bool, np.bool_)):
-            raise TypeError("a truth value is no budget")
-        values = np.asarray(rho, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"rho is {rho!r}; it must be a number, or one for each resource") from error
-    if values.shape not in ((), (1,), (num_resources,)):
-        raise ValueError(f"rho has shape {values.shape}; give one number, or one for each of the "
-                         f"{num_resources} resources")  # fmt: skip
-    if not (np.isfinite(values).all() and (values > 0.0).all()):
-        raise ValueError(f"rho is {rho!r}; budgets per request must be positive and finite")
-    return np.array(np.broadcast_to(values, (num_resources,)))

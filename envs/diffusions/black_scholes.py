@@ -10,14 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from prefrl.envs.core.backend import Array, Backend, Noise, State
+from prefrl.envs.diffusions.checks import check_between, check_vector
 
-from .dynamics import (
-    DiffusionDynamics,
-    Floats,
-    Scheme,
-    check_between,
-    check_vector,
-)
+from .checks import Floats
+from .dynamics import DiffusionDynamics, Scheme
 
 _normal_cdf = np.vectorize(lambda z: 0.5 * math.erfc(-z / math.sqrt(2.0)), otypes=[np.float64])
 

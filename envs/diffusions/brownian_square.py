@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 
 from prefrl.envs.core.backend import Array, Backend
 
-from .dynamics import DiffusionDynamics, Floats, Scheme
+from .checks import Floats
+from .dynamics import DiffusionDynamics, Scheme
 
 
 class BrownianSquareDynamics(DiffusionDynamics):

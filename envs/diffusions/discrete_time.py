@@ -7,7 +7,8 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 
-from prefrl.envs.diffusions.dynamics import DiffusionDynamics, check_between
+from prefrl.envs.diffusions.checks import check_between
+from prefrl.envs.diffusions.dynamics import DiffusionDynamics
 
 
 class DiscreteTimeTask(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):

@@ -26,19 +26,16 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from prefrl.envs.core.backend import Array, Backend, Noise, Random, State
-from prefrl.envs.core.checks import check_count, check_number, reject_unknown_options
+from prefrl.envs.core.checks import check_count, reject_unknown_options
 from prefrl.envs.core.dynamics import Dynamics
 from prefrl.envs.core.face import registered_dynamics, registered_id
 
-Floats = NDArray[np.float64]
+from .checks import Floats, check_between, check_vector, whole_steps
 
 Scheme = Literal["exact", "euler"]
 
 Policy = Callable[[Any, Array, Array], Array]
 """Actions [n, m] of (t, x [n, d], z [n, m]), z standard normal numbers for what is random in them."""
-
-PLENTY = 100_000
-"""Most steps of an episode; more would be a mistake of units."""
 
 
 class DiffusionDynamics(Dynamics):
@@ -377,50 +374,3 @@ def diffusion_from_json(text: str) -> DiffusionDynamics:
 
 
 # Arguments -------------------------------------------------------------------------------------------
-
-
-def check_between(name: str, value: Any, low: float, high: float, *, closed: bool = False) -> float:
-    """Return ``value``; raise ValueError unless it is a number in (low, high), or [low, high) if closed."""
-    number = check_number(name, value)
-    if low < number < high or (closed and number == low):
-        return number
-    bounds = f"{'[' if closed else '('}{low:g}, {high:g})"
-    raise ValueError(f"{name} is {value!r}; it must lie in {bounds}")
-
-
-def check_vector(name: str, value: Any, size: int) -> Floats:
-    """Return ``value`` as [size], a single number repeated; raise ValueError unless it is finite."""
-    array = check_array(name, value)
-    if array.shape not in ((), (size,)):
-        raise ValueError(f"{name} has shape {array.shape}; give one number, or {size}")
-    return np.array(np.broadcast_to(array, (size,)))
-
-
-def check_array(name: str, value: Any) -> Floats:
-    """Return ``value`` as a float64 array; raise ValueError unless it holds finite numbers only."""
-    try:
-        array = np.asarray(value)
-        if array.dtype.kind not in "iuf":
-            raise TypeError(f"its entries are of type {array.dtype}")
-        array = array.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is {value!r}; it must hold numbers: {error}") from error
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} is {value!r}; its numbers must be finite")
-    return array
-
-
-def whole_steps(time: float, dt: float, name: str = "T") -> int:
-    """Return time / dt; raise ValueError unless it is a whole number of steps, not too many."""
-    steps = round(time / dt)
-    if steps < 1 or abs(steps * dt - time) > 1e-9 * time:
-        raise ValueError(f"{name} is {time:g} and dt {dt:g}; it must be a whole number of steps")
-    if steps > PLENTY:
-        raise ValueError(f"{name} / dt is {steps}; an episode must not have more than {PLENTY} steps")
-    return steps
-
-
-def check_discounted(beta: float, least: float, why: str) -> None:
-    """Raise ValueError unless beta exceeds ``least``; ``why`` is the condition in symbols."""
-    if not beta > least:
-        raise ValueError(f"beta is {beta:g}; it must exceed {why} = {least:g}, or the value is infinite")

@@ -11,14 +11,10 @@ from numpy.typing import ArrayLike
 from typing_extensions import TypedDict, Unpack
 
 from prefrl.envs.core.backend import Array, Backend
+from prefrl.envs.diffusions.checks import check_array, check_between
 
-from .dynamics import (
-    DiffusionDynamics,
-    Floats,
-    Scheme,
-    check_array,
-    check_between,
-)
+from .checks import Floats
+from .dynamics import DiffusionDynamics, Scheme
 from .ornstein_uhlenbeck import integrated_exp
 from .riccati import LinearPolicy, LinearQuadratic, LinearQuadraticOptimum
 

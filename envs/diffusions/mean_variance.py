@@ -12,8 +12,10 @@ from numpy.typing import ArrayLike
 
 from prefrl.envs.core.backend import Array, Backend
 from prefrl.envs.core.checks import check_number
+from prefrl.envs.diffusions.checks import check_between
 
-from .dynamics import DiffusionDynamics, Floats, Scheme, check_between
+from .checks import Floats
+from .dynamics import DiffusionDynamics, Scheme
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,10 @@ from numpy.typing import ArrayLike
 
 from prefrl.envs.core.backend import Array, Backend, Noise, Random
 from prefrl.envs.core.checks import check_number
+from prefrl.envs.diffusions.checks import check_between, check_discounted
 
-from .dynamics import (
-    DiffusionDynamics,
-    Floats,
-    Scheme,
-    check_between,
-    check_discounted,
-)
+from .checks import Floats
+from .dynamics import DiffusionDynamics, Scheme
 
 
 class OrnsteinUhlenbeckDynamics(DiffusionDynamics):

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prefrl.functional.returns.objectives import Objective, best_actions
+from prefrl.functional.returns.objectives import Objective
+from prefrl.functional.returns.ordering import best_actions
 
 from .return_distributions import StockPolicy
 from .stock_lattice import MAX_POINTS, FiniteHorizon, StockLattice, first_places, merged

@@ -25,14 +25,13 @@ from torch import Tensor
 
 from prefrl.functional.returns.objectives import (
     MEAN,
-    TOLERANCE,
     ExpectedUtility,
     Lexicographic,
     LinearForm,
     Objective,
-    best_actions,
     check_optimisable,
 )
+from prefrl.functional.returns.ordering import TOLERANCE, best_actions
 from prefrl.functional.returns.stock_problems import StockProblem
 
 from .stock_lattice import MAX_POINTS, FiniteHorizon, StockLattice

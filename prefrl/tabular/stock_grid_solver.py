@@ -27,15 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prefrl.functional.returns.objectives import (
-    TOLERANCE,
-    Lexicographic,
-    Objective,
-    TwoSlope,
-    best_actions,
-    check_optimisable,
-    exceeds,
-)
+from prefrl.functional.returns.objectives import Lexicographic, Objective, TwoSlope, check_optimisable
+from prefrl.functional.returns.ordering import TOLERANCE, best_actions, exceeds
 from prefrl.functional.value_based.value_distributions import categorical_projection
 from prefrl.tabular.mdp import TabularMDP
 from prefrl.tabular.solvers import value_iteration

@@ -22,9 +22,9 @@ from prefrl.functional.returns.objectives import (
     TwoSlope,
     UnsoundObjectiveError,
     WorstCase,
-    best_actions,
     check_optimisable,
 )
+from prefrl.functional.returns.ordering import best_actions
 from prefrl.functional.returns.risk_measures import CVaR, MeanCVaR, MeanVariance, UpperCVaR, ValueAtRisk
 from prefrl.functional.returns.stock_problems import (
     ObjectiveSettings,
