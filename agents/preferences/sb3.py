@@ -259,8 +259,8 @@ class SB3Agent(Agent):
         policy, rewards = self.model.policy, step["rewards"]
         if step["cut"].any():  # an episode that could have gone on is worth what would have followed
             with torch.no_grad():
-                following = policy.predict_values(policy.obs_to_tensor(step["next_obs"])[0]).flatten()
-            rewards = rewards + step["cut"] * self.model.gamma * following.cpu().numpy()
+                next_values = policy.predict_values(policy.obs_to_tensor(step["next_obs"])[0]).flatten()
+            rewards = rewards + step["cut"] * self.model.gamma * next_values.cpu().numpy()
         acted = {name: transitions.infos.get(name, known) for name, known in self.acted.items()}
         raw = acted["raw_actions"].cpu().numpy()
         if isinstance(self.action_space, gym.spaces.Discrete):

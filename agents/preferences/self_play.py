@@ -209,7 +209,7 @@ class SelfPlay(RewardLearner):
             self.learner.num_timesteps += 1
             told = {name: value for name, value in step.infos.items() if name not in self.info_keys}
             shown = replace(self._as_observed(step), rewards=reward[None], infos=told)
-            self.learner.observe(self._closed(shown) if config.reward_source == "self_play" else shown)
+            self.learner.observe(self._with_ends(shown) if config.reward_source == "self_play" else shown)
             metrics |= self.learner.update()
         if self._known and self.trajectories % config.relabel_every == 0:
             self._relabel()
@@ -226,13 +226,13 @@ class SelfPlay(RewardLearner):
         if self.config.reward_source == "true":
             return trajectory.rewards.to(torch.float32)
         if self.config.reward_source == "self_play":
-            return self._paid(wins, len(trajectory))
+            return self._step_rewards(wins, len(trajectory))
         if not self.fitted:
             return torch.zeros(len(trajectory), device=self.device)
         obs = trajectory.obs
         return self.reward_model.kept_rewards(obs[:-1], trajectory.actions, obs[1:])
 
-    def _paid(self, wins: Tensor, length: int) -> Tensor:
+    def _step_rewards(self, wins: Tensor, length: int) -> Tensor:
         """Return R [] as rewards of ``length`` steps."""
         if self.config.credit == "spread":
             return (wins / length).to(torch.float32).expand(length)
@@ -250,7 +250,7 @@ class SelfPlay(RewardLearner):
         self.learner.relabel(rewards.to(torch.float32)[:, None])
 
     @staticmethod
-    def _closed(step: Transitions) -> Transitions:
+    def _with_ends(step: Transitions) -> Transitions:
         """Return a step whose truncation is an end: R says what the whole trajectory was worth."""
         nothing = torch.zeros_like(step.truncations)
         return replace(step, terminations=step.terminations | step.truncations, truncations=nothing)

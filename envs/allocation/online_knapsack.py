@@ -163,8 +163,8 @@ class NetworkRevenueDynamics(AllocationDynamics):
         """See :class:`AllocationDynamics`."""
         xp = self.xp
         consumption = xp.astype(noise["needed"] < self._p[:, None], self.backend.float_dtype)
-        worth = (consumption * self._theta[:, None]).sum(1)
-        revenue = (worth + self.sd * noise["revenue"]).clip(0.0, self.problem.reward_bound)
+        value = (consumption * self._theta[:, None]).sum(1)
+        revenue = (value + self.sd * noise["revenue"]).clip(0.0, self.problem.reward_bound)
         return xp.concat([revenue, consumption.reshape((len(revenue), -1))], axis=1)
 
 

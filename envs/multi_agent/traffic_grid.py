@@ -205,7 +205,7 @@ class TrafficGridDynamics(Dynamics):
             total, xp.sum(waited, axis=-1) / xp.maximum(total, xp.ones_like(total)), changed,
             xp.sum(leaving, axis=-1), xp.max(queue, axis=-1), held,
         ], axis=-1)  # fmt: skip
-        following = {
+        next_state = {
             "queue": queue,
             "waited": waited,
             "east_west": wanted,
@@ -213,7 +213,7 @@ class TrafficGridDynamics(Dynamics):
             "factors": factors,
         }
         rewards = -xp.mean(total, axis=-1)
-        return following, rewards, xp.zeros_like(rewards, dtype=xp.bool)
+        return next_state, rewards, xp.zeros_like(rewards, dtype=xp.bool)
 
     def _arrivals(self, leaving: Array, turns: Array) -> Array:
         """Return how many vehicles reach each approach [n, K, 4] from other crossings."""

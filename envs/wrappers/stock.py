@@ -284,7 +284,7 @@ class VectorStockAugmentation(gym.vector.VectorWrapper):
         obs, rewards, terminations, truncations, infos = self.env.step(actions)
         rule, ended = self.rule, terminations | truncations
         xp = array_api_compat.array_namespace(rewards)
-        paid = self._paid(rewards, infos) if rule.reward_key else rewards[:, None]
+        paid = self._vector_rewards(rewards, infos) if rule.reward_key else rewards[:, None]
         after = rule.moved(self._stock, rule.check_rewards(xp.astype(paid, xp.float64)))
         infos = dict(infos)
         if self.mode is AutoresetMode.NEXT_STEP:
@@ -306,7 +306,7 @@ class VectorStockAugmentation(gym.vector.VectorWrapper):
         xp = array_api_compat.array_namespace(stock)
         return xp.where(rows[:, None], self._starts(), stock)
 
-    def _paid(self, rewards: Array, infos: Mapping[str, Any]) -> Array:
+    def _vector_rewards(self, rewards: Array, infos: Mapping[str, Any]) -> Array:
         """Return the vector rewards [n, k] of a step; of rows that ended those of their last one."""
         key, final = str(self.rule.reward_key), infos.get("final_info", {})
         if key not in infos and key not in final:

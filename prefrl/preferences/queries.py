@@ -46,9 +46,9 @@ def choose_queries(kind: QueryKind, count: int, first_scores: Tensor, second_sco
     if kind in ("uniform", "recent"):
         return torch.arange(count, device=first_scores.device)  # candidates are drawn at random
     if kind == "disagreement":
-        worth = disagreement(first_scores, second_scores)
+        score = disagreement(first_scores, second_scores)
     elif kind == "entropy":
-        worth = preference_entropy(first_scores, second_scores)
+        score = preference_entropy(first_scores, second_scores)
     else:
         raise ValueError(f"kind is {kind!r}; it must be one of {list(get_args(QueryKind))}")
-    return worth.topk(count).indices
+    return score.topk(count).indices

@@ -42,7 +42,7 @@ def return_to_go_policy(
     origin, place = int(place[0]), place[1:]
     distribution = F.one_hot(place, points.shape[0]).to(torch.float64)  # [M S, Y]
     terminal = mdp.terminal.flatten()
-    following = (mdp.successors + (torch.arange(m, device=mdp.device) * s)[:, None, None, None]).view(
+    next_states = (mdp.successors + (torch.arange(m, device=mdp.device) * s)[:, None, None, None]).view(
         m * s, a, k
     )
     probs = mdp.probabilities.view(m * s, a, k)
@@ -54,7 +54,7 @@ def return_to_go_policy(
         origin, move = int(move[0]), move[1:].view(distinct.shape[0], -1)
         q = distribution.new_zeros(m * s, a, reached.shape[0])
         for j in range(k):
-            q.scatter_add_(2, move[paid[..., j]], probs[..., j, None] * distribution[following[..., j]])
+            q.scatter_add_(2, move[paid[..., j]], probs[..., j, None] * distribution[next_states[..., j]])
         kept = (q > 0.0).flatten(0, 1).any(0)
         kept[origin] = True
         reached, q, origin = reached[kept], q[..., kept], int(kept[:origin].sum())

@@ -208,7 +208,7 @@ class BackwardInduction:
         m, s, a, k = mdp.successors.shape
         offset = (torch.arange(m, device=mdp.device) * s)[:, None, None, None]
         self._next = (mdp.successors + offset).view(m * s, a, k)
-        self._paid = self.lattice.place_of.view(m * s, a, k)
+        self._places = self.lattice.place_of.view(m * s, a, k)
         self._probs = mdp.probabilities.view(m * s, a, k)
 
     def stage(self) -> None:
@@ -217,17 +217,17 @@ class BackwardInduction:
             raise ValueError("the start is reached")
         t, (m, s, a, k) = self.time - 1, self.problem.mdp.successors.shape
         move, columns = self.lattice.moves[t], self.rows.shape[-1]
-        following, size = self.rows.flatten(0, 2), self.rows.shape[2]
+        next_states, size = self.rows.flatten(0, 2), self.rows.shape[2]
         points = move.shape[0]
         ended = self.rows.flatten(0, 1)[:, move[:, self.lattice.still[0]]]
         rows = torch.where(self.problem.mdp.terminal.view(-1, 1, 1), ended, 0.0)  # the living are filled in
         actions = torch.zeros(m * s, points, dtype=torch.int64, device=rows.device)
         piece = max(1, MAX_BACKUP_ELEMENTS // (a * points * max(columns, 2 * k)))
         for live in torch.split(self._live, piece):
-            target = self._next[live][:, :, None] * size + move[:, self._paid[live]].permute(1, 2, 0, 3)
+            target = self._next[live][:, :, None] * size + move[:, self._places[live]].permute(1, 2, 0, 3)
             weight = self._probs[live][:, :, None].expand(target.shape)
             q = F.embedding_bag(
-                target.reshape(-1, k), following, mode="sum", per_sample_weights=weight.reshape(-1, k)
+                target.reshape(-1, k), next_states, mode="sum", per_sample_weights=weight.reshape(-1, k)
             ).view(len(live), a, points, columns)
             chosen = best_actions(self._keys(t, q).transpose(1, 2))
             actions[live] = chosen

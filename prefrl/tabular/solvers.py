@@ -64,16 +64,16 @@ def action_values(mdp: TabularMDP, values: Tensor, rewards: Tensor, gamma: float
     Returns:
         [..., M, S, A]; 0 in terminal states.
     """
-    following = expected_next(mdp, values.masked_fill(mdp.terminal, 0.0)[..., None])[..., 0]
-    return (rewards + gamma * following).masked_fill(mdp.terminal[..., None], 0.0)
+    next_values = expected_next(mdp, values.masked_fill(mdp.terminal, 0.0)[..., None])[..., 0]
+    return (rewards + gamma * next_values).masked_fill(mdp.terminal[..., None], 0.0)
 
 
 def expected_next(mdp: TabularMDP, table: Tensor) -> Tensor:
     """Return the mean of a table [..., M, S, C] at the next state, [..., M, S, A, C]."""
     m, s, a, k = mdp.successors.shape
     index = mdp.successors.reshape(m, s * a * k, 1).expand(*table.shape[:-2], s * a * k, table.shape[-1])
-    following = torch.gather(table, -2, index).reshape(*table.shape[:-2], s, a, k, table.shape[-1])
-    return (mdp.probabilities[..., None] * following).sum(-2)
+    next_values = torch.gather(table, -2, index).reshape(*table.shape[:-2], s, a, k, table.shape[-1])
+    return (mdp.probabilities[..., None] * next_values).sum(-2)
 
 
 def value_iteration(
@@ -114,10 +114,10 @@ def value_iteration(
     work = value.new_empty(gather.numel())
     for sweep in range(1, max_sweeps + 1):
         # In place: a fresh table of this size each sweep would cost more than the arithmetic.
-        following = torch.index_select(value, 0, gather.view(-1), out=work).view(gather.shape)
+        next_values = torch.index_select(value, 0, gather.view(-1), out=work).view(gather.shape)
         if probabilities is not None:
-            following = following.mul_(probabilities).sum(0)
-        new = torch.add(reward, following, alpha=gamma, out=following).amax(0)
+            next_values = next_values.mul_(probabilities).sum(0)
+        new = torch.add(reward, next_values, alpha=gamma, out=next_values).amax(0)
         if sweep % CHECK_EVERY and sweep < max_sweeps:
             value[:-1] = new
             continue

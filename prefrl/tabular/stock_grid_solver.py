@@ -137,9 +137,9 @@ class StockGridSolver:
         stocks = (points[:, None, None] + rewards[:, :, None]) / self.gamma
         place, weight = grid.locate(stocks)
         offset = (torch.arange(m, device=mdp.device) * s)[:, None, None, None]
-        following = (mdp.successors + offset)[:, :, None].expand(m, s, size, a, k)
-        index = following[..., None] * size + place
-        ends = mdp.terminal.flatten()[following]
+        next_states = (mdp.successors + offset)[:, :, None].expand(m, s, size, a, k)
+        index = next_states[..., None] * size + place
+        ends = mdp.terminal.flatten()[next_states]
         beyond = grid.outside(stocks)
         apart = ends | (beyond if closed else torch.zeros_like(beyond))
         sure = (apart & (mdp.probabilities > 0.0)[:, :, None].expand(apart.shape)).view(m * s * size, a, k)
@@ -149,7 +149,7 @@ class StockGridSolver:
             self._check_reach(points)
             means = self._outer_means().flatten(1)  # [2 sides, M S]
             side = (stocks[..., 0] > 0.0).to(torch.int64)
-            means = torch.where(ends, 0.0, means[side, following]).view(*sure.shape, 1)
+            means = torch.where(ends, 0.0, means[side, next_states]).view(*sure.shape, 1)
             totals = totals + torch.where(sure[..., None], means, 0.0)
         self._sure_weight, self._sure_total = torch.where(sure, probs, 0.0), totals
         self._index = index.view(*sure.shape[:2], -1)

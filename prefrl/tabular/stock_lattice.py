@@ -186,14 +186,14 @@ class StockLattice:
         points, self.initial = merged(stocks)
         alive = mdp.start > 0.0 if from_start else torch.ones_like(mdp.terminal)
         reached = alive.view(-1, 1).expand(-1, points.shape[0])  # [M S, C_t]
-        following, paid_at, happens = self._transitions(problem)
+        next_states, paid_at, happens = self._transitions(problem)
         factor = 1.0
         for t in range(problem.horizon):
             self._check_size(t, points.shape[0] * distinct.shape[0], max_points)
             after, move = merged((points[:, None] + factor * distinct).flatten(0, 1))
             self._check_size(t, after.shape[0], max_points)
             move = move.view(points.shape[0], -1)
-            target = following[..., None] * after.shape[0] + move.T[paid_at]  # [M S, A K, C_t]
+            target = next_states[..., None] * after.shape[0] + move.T[paid_at]  # [M S, A K, C_t]
             goes = (reached[:, None] & happens[..., None]).flatten()
             found = torch.zeros(reached.shape[0] * after.shape[0], dtype=torch.bool, device=goes.device)
             found[target.flatten()[goes]] = True
@@ -225,9 +225,9 @@ class StockLattice:
         ended = mdp.terminal[:, :, None, None]
         states = torch.arange(s, device=mdp.device)[:, None, None]
         offset = (torch.arange(m, device=mdp.device) * s)[:, None, None, None]
-        following = torch.where(ended, states, mdp.successors) + offset
+        next_states = torch.where(ended, states, mdp.successors) + offset
         paid = torch.where(ended, self.still[0], self.place_of)
-        return tuple(part.reshape(m * s, a * k) for part in (following, paid, mdp.probabilities > 0.0))  # type: ignore[return-value]
+        return tuple(part.reshape(m * s, a * k) for part in (next_states, paid, mdp.probabilities > 0.0))  # type: ignore[return-value]
 
     @staticmethod
     def _check_size(t: int, size: int, max_points: int) -> None:
