@@ -41,6 +41,8 @@ NUMBERS = {
     "NonNegative": (-0.5, True, "3"),
     "Share": (-0.5, 1.5, True, "3"),
     "PositiveShare": (0.0, 1.5, True, "3"),
+    "int": (-1, 1.5, True, "3"),  # without a bound of its own: there is no such setting
+    "float": (True, "3"),
     "bool": (1, "yes"),
     "Literal": ("nonsense", 3),
     "str": (3, None),

@@ -376,7 +376,7 @@ def test_rows_without_a_transition_might_as_well_not_be_there(config, beta):
     live = torch.arange(8) % 2 == 0
     for _ in range(6):
         stepper.step()
-        step = stepper.agent._transitions
+        step = stepper.listener._transitions
         agents[0].observe(dataclasses.replace(step, mask=live))
         kept = {
             name: getattr(step, name)[live]
