@@ -65,6 +65,9 @@ COLOURS: dict[str, dict[str, tuple[int, int, int]]] = {
 }
 """Colour of each game's channels."""
 
+CHANNELS = {"asterix": 4, "breakout": 4, "freeway": 7, "seaquest": 10, "space_invaders": 6}
+"""How many kinds of object each game tells apart."""
+
 MINIMAL_ACTIONS = {"asterix": 5, "breakout": 3, "freeway": 3, "seaquest": 6, "space_invaders": 4}
 """How many actions each game's minimal set has."""
 
@@ -75,7 +78,7 @@ _FIXED = {"channels", "action_map", "ramping", "random"}
 def spaces(game: str) -> tuple[gym.spaces.Box, gym.spaces.Discrete]:
     """Return the spaces of a game with its minimal action set; the package, slow to load, is not asked."""
     boolean: Any = np.bool_  # which Box takes, but its types do not know
-    observations = gym.spaces.Box(0, 1, (10, 10, len(COLOURS[game])), boolean)
+    observations = gym.spaces.Box(0, 1, (10, 10, CHANNELS[game]), boolean)
     return observations, gym.spaces.Discrete(MINIMAL_ACTIONS[game])
 
 

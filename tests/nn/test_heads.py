@@ -109,7 +109,7 @@ def test_zero_in_the_middle_starts_uniform() -> None:
 
 
 @pytest.mark.parametrize("value", [-9.0, -3.3, 0.0, 17.0, 39.0])
-def test_the_start_is_the_flattest_law_with_its_mean(value: float) -> None:
+def test_the_start_is_the_flattest_distribution_with_its_mean(value: float) -> None:
     support = SUPPORT.double()
     log_probs = flattest_log_probs(support, value)
     probs = log_probs.exp()

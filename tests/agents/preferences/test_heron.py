@@ -68,7 +68,7 @@ def test_an_environment_that_pays_something_else_changes_nothing():
             type(step)(**{**vars(step), "rewards": factor * step.rewards})
         )
         learn(agent, 60)
-        policies.append(torch.cat([p.detach().flatten() for p in agent.learner.policy.actor.parameters()]))
+        policies.append(torch.cat([p.detach().flatten() for p in agent.learner.networks.actor.parameters()]))
     assert torch.equal(*policies)
 
 

@@ -19,7 +19,7 @@ from prefrl.functional.returns.risk_measures import CVaR
 from prefrl.functional.returns.stock_problems import conditional_value_at_risk
 from prefrl.functional.value_based.value_distributions import quantile_huber_loss
 from prefrl.run.launch import evaluate_run, resume, train
-from prefrl.run.outcomes.returns import agent_policy, exact_law, sample_returns
+from prefrl.run.outcomes.returns import agent_policy, exact_distribution, sample_returns
 from prefrl.run.recipes.returns.stock_dqn import TrainStockDQN
 from prefrl.tabular import FiniteHorizon
 
@@ -143,9 +143,9 @@ def test_ties_are_broken_by_the_mean_alike_in_acting_and_in_targets():
 
 def test_the_stock_changes_what_is_greedy():
     agent = make_agent(objective="target_return", target=3.0)
-    laws = torch.tensor([[[0.0] * 8, [2.0] * 8, [5.0] * 8]]).expand(4, 3, 8)
+    distributions = torch.tensor([[[0.0] * 8, [2.0] * 8, [5.0] * 8]]).expand(4, 3, 8)
     stocks = torch.tensor([0.0, -2.0, -5.0, -3.0])
-    assert agent.greedy(laws, stocks).tolist() == [0, 1, 2, 1]
+    assert agent.greedy(distributions, stocks).tolist() == [0, 1, 2, 1]
 
 
 def test_naive_does_not_look_at_the_stock():
@@ -158,8 +158,8 @@ def test_naive_does_not_look_at_the_stock():
         for c in (-9.0, 0.0, 4.0)
     ]
     assert acts[0] == acts[1] == acts[2]
-    laws = torch.tensor([[[-1.0, 9.0] * 4, [0.0] * 8, [-2.0] * 8]])
-    assert agent.greedy(laws, torch.tensor([-50.0])).tolist() == [1], "the CVaR of what is to come"
+    distributions = torch.tensor([[[-1.0, 9.0] * 4, [0.0] * 8, [-2.0] * 8]])
+    assert agent.greedy(distributions, torch.tensor([-50.0])).tolist() == [1], "the CVaR of what is to come"
     assert agent.search_initial_stock(obs) == 0.0
 
 
@@ -185,9 +185,9 @@ def test_the_search_is_over_the_grid():
     grid = torch.linspace(-4.0, 2.0, 61)
     scores = []
     for c in grid:
-        laws = agent.network(obs, c.expand(5)).detach()
-        worth = (laws + c).clamp(max=0.0).mean(-1)
-        best = agent.greedy(laws, c.expand(5))
+        distributions = agent.network(obs, c.expand(5)).detach()
+        worth = (distributions + c).clamp(max=0.0).mean(-1)
+        best = agent.greedy(distributions, c.expand(5))
         scores.append(float(worth.gather(1, best[:, None]).mean() / 0.5 - c))
     np.testing.assert_allclose(agent.scores(obs, grid).numpy(), scores, atol=1e-5)
     assert agent.search_initial_stock(obs) == pytest.approx(float(grid[int(np.argmax(scores))]))
@@ -218,7 +218,7 @@ def test_it_learns_two_coins():
     scalar = gym.make("prefrl/TwoCoins-v0")
     model = FiniteHorizon.of_model(scalar.unwrapped.horizon_model())
     stock = agent.search_initial_stock(torch.as_tensor(scalar.unwrapped.observations(0))[:1])
-    returns, probs = exact_law(agent_policy(agent, scalar, model, stock), stock)
+    returns, probs = exact_distribution(agent_policy(agent, scalar, model, stock), stock)
     assert float(CVaR(0.5).value(returns, probs)) == pytest.approx(1.75)
 
 
@@ -229,14 +229,14 @@ def test_exact_evaluation_is_what_episodes_show():
     model = FiniteHorizon.of_model(scalar.unwrapped.horizon_model())
     rows = VectorStockAugmentation(gym.make_vec("prefrl/RiskyCliff-v0", 4_000))
     for stock in (9.0, 2.0):
-        returns, probs = exact_law(agent_policy(agent, scalar, model, stock), stock)
+        returns, probs = exact_distribution(agent_policy(agent, scalar, model, stock), stock)
         assert float(probs.sum()) == pytest.approx(1.0)
         sampled = sample_returns(agent, rows, stock, seed=0)
         assert sampled.mean() == pytest.approx(float(returns @ probs), abs=0.35)
     frozen = cliff_agent(use_of_stock="frozen")
     frozen.learn(500)
     still = VectorStockAugmentation(gym.make_vec("prefrl/RiskyCliff-v0", 4_000), frozen=True)
-    returns, probs = exact_law(agent_policy(frozen, scalar, model, 9.0, frozen=True), 9.0)
+    returns, probs = exact_distribution(agent_policy(frozen, scalar, model, 9.0, frozen=True), 9.0)
     assert sample_returns(frozen, still, 9.0, seed=0).mean() == pytest.approx(
         float(returns @ probs), abs=0.35
     )
@@ -261,13 +261,13 @@ def test_pictures_and_a_stock():
     picture = torch.as_tensor(np.stack([obs.sample() for _ in range(4)]))
     with torch.no_grad():
         agent.network.head.output.weight.normal_()
-    laws = [agent.network(picture, torch.full((4,), c)) for c in (0.0, 5.0)]
-    assert laws[0].shape == (4, 3, 8)
-    assert not torch.allclose(laws[0], laws[1])
+    distributions = [agent.network(picture, torch.full((4,), c)) for c in (0.0, 5.0)]
+    assert distributions[0].shape == (4, 3, 8)
+    assert not torch.allclose(distributions[0], distributions[1])
     torso = agent.network.torso
     features = torso.torso(picture.float() / 255.0)
     embedded = torch.relu(torso.embedding(torch.full((4, 1), 0.5)))
-    torch.testing.assert_close(laws[1], agent.network.head(torch.cat([features, embedded], 1)))
+    torch.testing.assert_close(distributions[1], agent.network.head(torch.cat([features, embedded], 1)))
 
 
 def test_same_seed_same_run():
@@ -325,7 +325,7 @@ def test_runs(tmp_path):
     assert result["objective_value"] <= 0.0
 
 
-def test_a_law_that_is_too_large_is_sampled(tmp_path):
+def test_a_distribution_that_is_too_large_is_sampled(tmp_path):
     config = StockDQNConfig(**SMALL, gamma=0.9, objective="mean")
     recipe = TrainStockDQN("prefrl/RandomMDP-v0", num_envs=8, total_timesteps=400, horizon=16,
                            eval_episodes=50, device="cpu", agent=config)  # fmt: skip

@@ -160,12 +160,12 @@ class Numpy:
             return float(0.5 * u**2 if u < 1 else u - 0.5), 0.0
         if kind == "mse_softmax":
             return float((self.values(taken) - y) ** 2), float(self.is_outside(y))
-        law = softmax(following)
+        distribution = softmax(following)
         outside = float(self.is_outside(y))
         if kind == "c51":
             places = returned + discount * self.support
-            label = sum(p * self.triangular(z) for p, z in zip(law, places, strict=True))
-            outside = float(self.is_outside(float(law @ places)))
+            label = sum(p * self.triangular(z) for p, z in zip(distribution, places, strict=True))
+            outside = float(self.is_outside(float(distribution @ places)))
         else:
             label = self.normal(y) if kind == "hl_gauss" else self.triangular(y)
         return float(-(label * np.log(softmax(taken))).sum()), outside
@@ -312,11 +312,11 @@ def test_targets_beyond_the_support_are_counted(loss: str) -> None:
 
 
 def test_c51_counts_means() -> None:
-    """Laws are wide at first, and lose mass beyond any support: what counts is the mean of the target."""
+    """Distributions are wide at first, and lose mass beyond any support: the mean of the target counts."""
     agent = make_agent(loss="c51")
-    law = torch.softmax(agent.target(BATCH.next_obs[:1]), -1)[0]  # [A, m]
+    distribution = torch.softmax(agent.target(BATCH.next_obs[:1]), -1)[0]  # [A, m]
     best = int(agent.q_values(BATCH.next_obs[:1]).argmax())
-    mean = (law[best] @ agent.network.head.support).item()  # type: ignore[operator]
+    mean = (distribution[best] @ agent.network.head.support).item()  # type: ignore[operator]
     assert clamped("c51", [5.0 - mean - 0.01], 1.0) == 0.0  # though some of its mass lies beyond
     assert clamped("c51", [5.0 - mean + 0.01], 1.0) == 1.0
 

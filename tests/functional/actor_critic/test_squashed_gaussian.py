@@ -22,8 +22,8 @@ def test_density_of_a_distribution() -> None:
     draws = torch.randn(3, 50, 2, generator=generator, dtype=torch.float64)
     mean, log_std, noise = draws[0], 0.3 * draws[1], 0.5 * draws[2]  # torch's inverse fails far out
     action, log_density = squashed_gaussian(mean, log_std, noise)
-    law = TransformedDistribution(Normal(mean, log_std.exp()), [TanhTransform(cache_size=1)])
-    torch.testing.assert_close(log_density, law.log_prob(action).sum(-1), rtol=1e-6, atol=1e-6)
+    distribution = TransformedDistribution(Normal(mean, log_std.exp()), [TanhTransform(cache_size=1)])
+    torch.testing.assert_close(log_density, distribution.log_prob(action).sum(-1), rtol=1e-6, atol=1e-6)
 
 
 def test_far_out_the_density_is_finite() -> None:

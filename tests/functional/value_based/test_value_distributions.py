@@ -192,7 +192,7 @@ def test_a_hundred_sigma_outside() -> None:
 
 
 @given(st.floats(-10.0, 10.0), st.integers(2, 80), st.floats(0.05, 8.0), st.floats(-5.0, 5.0), st.booleans())
-def test_labels_are_laws_that_move_with_the_target(
+def test_labels_are_distributions_that_move_with_the_target(
     y: float, bins: int, ratio: float, shift: float, clamp: bool
 ) -> None:
     edges = bin_edges(-10.0, 10.0, bins, dtype=torch.float64)
@@ -235,8 +235,8 @@ def test_zero_logits() -> None:
 
 
 def test_entropy_by_hand() -> None:
-    laws = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.25, 0.25, 0.5]])
-    close(entropy(laws), torch.tensor([math.log(2.0), 0.0, 1.5 * math.log(2.0)]), 1e-6)
+    distributions = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.25, 0.25, 0.5]])
+    close(entropy(distributions), torch.tensor([math.log(2.0), 0.0, 1.5 * math.log(2.0)]), 1e-6)
 
 
 def test_the_average_label_decodes_to_the_average_target() -> None:
@@ -309,8 +309,8 @@ def test_types(dtype: torch.dtype) -> None:
         assert [r.dtype for r in got] == [wanted] * len(got)
         close(got[0].double(), hl_gauss_probs(targets.double(), exact_edges, 0.3), 1e-6)
         close(got[3].double(), two_hot_probs(targets.double(), exact_centers), 1e-5)
-        law = categorical_projection(probs.to(dtype).double(), moved.double(), exact_centers)
-        close(got[4].double(), law, 1e-5)
+        distribution = categorical_projection(probs.to(dtype).double(), moved.double(), exact_centers)
+        close(got[4].double(), distribution, 1e-5)
         close(got[5].double(), expected_value(logits.double(), exact_centers), 2e-6)
         label = hl_gauss_probs(targets.double(), exact_edges, 0.3)
         close(got[6].double(), cross_entropy(logits.double(), label), 2e-6)

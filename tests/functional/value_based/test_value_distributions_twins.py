@@ -29,7 +29,7 @@ def close(actual: Tensor, expected: Tensor, atol: float) -> None:
     torch.testing.assert_close(actual, expected, rtol=0.0, atol=atol)
 
 
-def random_law(seed: int, count: int = 51) -> list[float]:
+def random_distribution(seed: int, count: int = 51) -> list[float]:
     weights = np.random.default_rng(seed).exponential(size=count) ** 3
     return list(weights / weights.sum())
 
@@ -129,20 +129,24 @@ REWARDS = [0.0, DELTA, -DELTA, 10.0, -10.0, 0.1234, -7.77, 3 * DELTA, 25.0]
 @pytest.mark.parametrize("reward", REWARDS)
 def test_projection_agrees_with_its_twin(reward: float, gamma: float, dtype: torch.dtype) -> None:
     """Rewards and discounts that hit atoms exactly, both ends included, and ordinary ones."""
-    laws = [random_law(seed) for seed in range(3)]
-    laws += [[1.0 if i == j else 0.0 for i in range(51)] for j in (0, 17, 25, 50)]
+    distributions = [random_distribution(seed) for seed in range(3)]
+    distributions += [[1.0 if i == j else 0.0 for i in range(51)] for j in (0, 17, 25, 50)]
     locations = [reward + gamma * z for z in Z]
-    expected = double([projection_twin(law, locations, Z) for law in laws])
-    probs = torch.tensor(laws, dtype=dtype)
-    moved = torch.tensor(locations, dtype=dtype).expand(len(laws), -1)
+    expected = double([projection_twin(distribution, locations, Z) for distribution in distributions])
+    probs = torch.tensor(distributions, dtype=dtype)
+    moved = torch.tensor(locations, dtype=dtype).expand(len(distributions), -1)
     places = atoms(-10.0, 10.0, 51, dtype=dtype)
     projected = categorical_projection(probs, moved, places)
     assert projected.dtype == dtype
     # Single precision: the places themselves are rounded, to 1e-6 of 0.4 between two.
     close(projected.double(), expected, 1e-12 if dtype == torch.float64 else 5e-6)
-    close(projected.sum(-1), torch.ones(len(laws), dtype=dtype), 1e-12 if dtype == torch.float64 else 1e-6)
+    close(
+        projected.sum(-1),
+        torch.ones(len(distributions), dtype=dtype),
+        1e-12 if dtype == torch.float64 else 1e-6,
+    )
     if max(map(abs, locations)) <= 10.0:  # nothing is clipped
-        mean = reward + gamma * (double(laws) @ ATOMS)
+        mean = reward + gamma * (double(distributions) @ ATOMS)
         close(projected.double() @ ATOMS, mean, 1e-12 if dtype == torch.float64 else 1e-5)
 
 
@@ -150,37 +154,39 @@ def test_projection_agrees_with_its_twin(reward: float, gamma: float, dtype: tor
 def test_a_terminal_transition_is_the_two_hot_label_of_its_reward(reward: float) -> None:
     continues = 0.0
     moved = (reward + 0.99 * continues * ATOMS).expand(2, -1)
-    projected = categorical_projection(double([random_law(0), random_law(1)]), moved, ATOMS)
+    projected = categorical_projection(double([random_distribution(0), random_distribution(1)]), moved, ATOMS)
     close(projected, two_hot_probs(double(reward), ATOMS).expand(2, -1), 1e-12)
 
 
 @given(st.integers(0, 50), st.floats(-12.0, 12.0), st.floats(0.0, 1.0))
-def test_a_next_law_of_one_atom_is_projected_to_a_two_hot_label(j: int, reward: float, gamma: float) -> None:
-    law = torch.zeros(51, dtype=torch.float64)
-    law[j] = 1.0
-    projected = categorical_projection(law, reward + gamma * ATOMS, ATOMS)
+def test_a_next_distribution_of_one_atom_is_projected_to_a_two_hot_label(
+    j: int, reward: float, gamma: float
+) -> None:
+    distribution = torch.zeros(51, dtype=torch.float64)
+    distribution[j] = 1.0
+    projected = categorical_projection(distribution, reward + gamma * ATOMS, ATOMS)
     close(projected, two_hot_probs(double(reward + gamma * Z[j]), ATOMS), 1e-12)
 
 
-def test_moving_by_whole_spacings_moves_the_law() -> None:
+def test_moving_by_whole_spacings_moves_the_distribution() -> None:
     """On whole places floor and ceil are the same, where a careless projection loses or doubles mass."""
     places = atoms(0.0, 50.0, 51)  # exact in float32
-    law = torch.tensor(random_law(3), dtype=torch.float32)
+    distribution = torch.tensor(random_distribution(3), dtype=torch.float32)
     for shift in (0, 1, 7, 50, -1, -50):
-        projected = categorical_projection(law, places + shift, places)
+        projected = categorical_projection(distribution, places + shift, places)
         expected = torch.zeros(51)
         for j in range(51):
-            expected[min(max(j + shift, 0), 50)] += law[j]
+            expected[min(max(j + shift, 0), 50)] += distribution[j]
         close(projected, expected, 1e-7)
-    assert torch.equal(categorical_projection(law, places, places), law)
+    assert torch.equal(categorical_projection(distribution, places, places), distribution)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 40), st.integers(1, 40))
-def test_projection_of_any_law(seed: int, count: int, masses: int) -> None:
+def test_projection_of_any_distribution(seed: int, count: int, masses: int) -> None:
     """The places of the mass need be neither evenly spaced nor in order, nor as many as the atoms."""
     rng = np.random.default_rng(seed)
     places = atoms(-3.0, 2.0, count, dtype=torch.float64)
-    probs, locations = random_law(seed, masses), list(rng.normal(size=masses) * 2.0)
+    probs, locations = random_distribution(seed, masses), list(rng.normal(size=masses) * 2.0)
     projected = categorical_projection(double(probs), double(locations), places)
     close(projected, double(projection_twin(probs, locations, places.tolist())), 1e-12)
     assert (projected >= 0.0).all()
