@@ -13,7 +13,7 @@ from gymnasium.utils.seeding import np_random
 
 import prefrl.envs
 from prefrl.data.files.tensor_file import read_tensor_file, write_tensor_file
-from prefrl.envs import minatar
+from prefrl.envs.minatar import spaces
 
 minatar = pytest.importorskip("minatar")
 
@@ -61,7 +61,7 @@ def test_env_checker(env_id, recwarn):
     channels = CHANNELS[prefrl.envs.MINATAR_IDS.index(env_id)]
     assert env.observation_space.shape == (10, 10, channels)
     assert env.observation_space.dtype == bool
-    assert minatar.spaces(env.unwrapped.game) == (env.observation_space, env.action_space)
+    assert spaces(env.unwrapped.game) == (env.observation_space, env.action_space)
     assert len(env.unwrapped.channels) == channels
 
 
