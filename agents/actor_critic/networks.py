@@ -2,8 +2,8 @@
 
 The losses are those of ``prefrl.agents.actor_critic.sac``, where the same step is written by autograd; the
 tests hold the two equal. Here the gradients are written by hand (``StackedMLP.record`` and ``backward``):
-autograd's step takes 1.15 times as long with networks of 256 x 256 and batches of 256, and 1.30 times with
-64 x 64 and 128 (CPU time, medians of 120 turns in one process on a busy machine).
+autograd's step takes 1.09 times as long with networks of 256 x 256 and batches of 256, and 1.29 times with
+64 x 64 and 128 (CPU time, medians of 24 turns in one process, one thread).
 """
 
 from __future__ import annotations
