@@ -79,3 +79,11 @@ def test_a_type_checker_reports_nonsense(project_root: Path, tmp_path: Path) -> 
         if "nonsense.py:" in line and ": error:" in line:
             found.add((int(line.split("nonsense.py:")[1].split(":")[0]), line.rpartition("[")[2].rstrip("]")))
     assert found == expected, result.stdout + result.stderr
+
+
+def test_wrappers_are_all_in_one_place() -> None:
+    from prefrl.envs import wrappers
+
+    names = ["DualPriceAction", "DiscreteTimeTask", "ReplaceReward", "VectorReplaceReward", "AgentsAsRows"]
+    assert set(names) <= set(wrappers.__all__)
+    assert all(isinstance(getattr(wrappers, name), type) for name in wrappers.__all__)
