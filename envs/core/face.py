@@ -78,6 +78,7 @@ class Face:
         return sorted({*super().__dir__(), *told})
 
     def _episodes(self) -> Episodes:
+        """Return the episodes under way; each face knows its own."""
         raise NotImplementedError
 
     def _start_state(self) -> dict[str, Any]:
