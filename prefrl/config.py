@@ -285,6 +285,9 @@ def from_json(settings: type[SettingsType], content: Any, where: str = "") -> Se
         raise ValueError(f"{where.rstrip('.') or 'config'} is {content!r}; it must be an object")
     kind: Any = settings
     known, renamed = field_types(kind), getattr(kind, "renamed", {})
+    for old, new in renamed.items():
+        if old in content and new in content:
+            raise ValueError(f"{where}{old} and {where}{new} are both given; they are one setting")
     content = {renamed.get(name, name): value for name, value in content.items()}
     unknown = sorted(set(content) - set(known))
     if unknown:

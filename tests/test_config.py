@@ -501,3 +501,11 @@ def test_every_config_takes_what_lies_within_its_bounds(
         kept = getattr(kind(**{**others, name: value}), name)
         if isinstance(value, (int, float, str)) and not isinstance(kept, Path):
             assert kept == value
+
+
+def test_a_setting_is_not_given_by_its_old_and_its_new_name() -> None:
+    old, new = "target_update_interval", "target_update_gradient_steps"
+    kind = CLASSES["SACConfig"]
+    assert from_json(kind, {old: 3}) == kind(target_update_gradient_steps=3)
+    with pytest.raises(ValueError, match=f"^agent.{old} and agent.{new} are both given"):
+        from_json(kind, {old: 3, new: 4}, "agent.")

@@ -1,4 +1,8 @@
-"""Rewards fitted to preferences under a preference model."""
+"""Many rewards fitted as one batch to preferences, by maximum likelihood under a preference model.
+
+Source: Knox et al. 2022, arXiv 2206.02231, "Algorithm 1". The losses and the scores of segments, by partial
+return and by regret, are written out in ``agents/preferences/regret.py``, whose agent is one such fit.
+"""
 
 from __future__ import annotations
 
