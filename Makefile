@@ -8,10 +8,14 @@ PIP_INSTALL := $(VENV_PYTHON) -m pip install -qq --disable-pip-version-check -c 
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format clean
+.PHONY: help demo test test-slow test-oldest test-newest lint format clean
+
+# What the oldest and the newest versions are tried with: every recipe, the command line, the pages' code, callbacks.
+SMOKE := tests/run/test_old_files.py tests/test_cli.py tests/test_docs_pages.py tests/run/test_callbacks.py
+SMOKE_TOOLS := pytest hypothesis tqdm minatar
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.core ## watch two preference models learn a reward from the same comparisons
 	@$(VENV_PYTHON) scripts/demo.py $(ARGS)
@@ -23,6 +27,17 @@ test: $(VENV)/.dev ## run the fast tests (ARGS="..." goes to pytest)
 
 test-slow: $(VENV)/.dev ## run the slow tests
 	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -m slow $(ARGS)
+
+test-oldest: ## try the lowest versions that pyproject.toml allows (PYTHON=python3.11: old wheels want an older Python)
+	$(PYTHON) -m venv .venv-oldest
+	$(PYTHON) scripts/lowest_versions.py > .venv-oldest/lowest.txt
+	.venv-oldest/bin/python -m pip install -qq --disable-pip-version-check -c .venv-oldest/lowest.txt -e . $(SMOKE_TOOLS)
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -m "not slow" $(SMOKE) $(ARGS)
+
+test-newest: ## try the newest versions that pyproject.toml allows
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install -qq --disable-pip-version-check --upgrade -e . $(SMOKE_TOOLS)
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -m "not slow" $(SMOKE) $(ARGS)
 
 # No cache for lint-imports: it does not notice that a module imported before it existed has come into being.
 lint: $(VENV)/.dev ## check format, style, types and import rules

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prefrl.agents.actor_critic.mbpo import MBPO as MBPO
     from prefrl.agents.actor_critic.mbpo_config import MBPOConfig as MBPOConfig
+    from prefrl.agents.actor_critic.ppo import PPO as PPO, PPOConfig as PPOConfig
     from prefrl.agents.actor_critic.sac import SAC as SAC, SACConfig as SACConfig
+    from prefrl.agents.actor_critic.sac_learners import SACLearners as SACLearners
     from prefrl.agents.allocation.baselines import (
         AllocationBaseline as AllocationBaseline,
         AllocationBaselineConfig as AllocationBaselineConfig,
@@ -53,9 +55,14 @@ if TYPE_CHECKING:
     )
     from prefrl.agents.returns.stock_dqn import StockDQN as StockDQN, StockDQNConfig as StockDQNConfig
     from prefrl.agents.value_based.dqn import DQN as DQN, DQNConfig as DQNConfig
+    from prefrl.agents.value_based.dqn_learners import DQNLearners as DQNLearners
     from prefrl.agents.value_based.q_learning import (
         QLearning as QLearning,
         QLearningConfig as QLearningConfig,
+    )
+    from prefrl.agents.value_based.value_iteration import (
+        ValueIteration as ValueIteration,
+        ValueIterationConfig as ValueIterationConfig,
     )
     from prefrl.preferences.reward_fit import RegretConfig as RegretConfig
 
@@ -69,6 +76,7 @@ _PUBLIC = {
     "ContinuousQLearningConfig": "prefrl.agents.continuous_time.q_learning",
     "DQN": "prefrl.agents.value_based.dqn",
     "DQNConfig": "prefrl.agents.value_based.dqn",
+    "DQNLearners": "prefrl.agents.value_based.dqn_learners",
     "DistributionalDP": "prefrl.agents.returns.distributional_dp",
     "DistributionalDPConfig": "prefrl.agents.returns.distributional_dp",
     "DualMirrorDescent": "prefrl.agents.allocation.dual_mirror_descent",
@@ -82,6 +90,8 @@ _PUBLIC = {
     "MartingaleEvaluation": "prefrl.agents.continuous_time.evaluation",
     "MatrixSelfPlay": "prefrl.agents.preferences.matrix_self_play",
     "MatrixSelfPlayConfig": "prefrl.agents.preferences.matrix_self_play",
+    "PPO": "prefrl.agents.actor_critic.ppo",
+    "PPOConfig": "prefrl.agents.actor_critic.ppo",
     "PreferenceRL": "prefrl.agents.preferences.preference_rl",
     "PreferenceRLConfig": "prefrl.agents.preferences.preference_rl",
     "QLearning": "prefrl.agents.value_based.q_learning",
@@ -90,12 +100,15 @@ _PUBLIC = {
     "RegretConfig": "prefrl.preferences.reward_fit",
     "SAC": "prefrl.agents.actor_critic.sac",
     "SACConfig": "prefrl.agents.actor_critic.sac",
+    "SACLearners": "prefrl.agents.actor_critic.sac_learners",
     "SB3Agent": "prefrl.agents.preferences.sb3",
     "SB3Config": "prefrl.agents.preferences.sb3",
     "SelfPlay": "prefrl.agents.preferences.self_play",
     "SelfPlayConfig": "prefrl.agents.preferences.self_play",
     "StockDQN": "prefrl.agents.returns.stock_dqn",
     "StockDQNConfig": "prefrl.agents.returns.stock_dqn",
+    "ValueIteration": "prefrl.agents.value_based.value_iteration",
+    "ValueIterationConfig": "prefrl.agents.value_based.value_iteration",
     "load": "prefrl.agents.base",
 }
 """Public names and where they live."""

@@ -6,23 +6,26 @@ import dataclasses
 import inspect
 import json
 import os
+import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, ClassVar, Literal, TypeVar
 
 import gymnasium as gym
-import numpy as np
 import torch
 from torch import Tensor
 
 import prefrl
-from prefrl.config import from_json
+from prefrl.config import Natural, checked, from_json
 from prefrl.data import Transitions
-from prefrl.data.devices import resolve_device
+from prefrl.data.devices import resolve_device, tensor_on
+from prefrl.data.files.bounded import BoundedTensors
 from prefrl.data.files.spaces import space_from_json, space_to_json
 from prefrl.data.files.tensor_file import read_tensor_file, write_tensor_file
+from prefrl.data.observations import as_batch
+from prefrl.reading.errors import reading, refusal, taking_over as taking_over
+from prefrl.reading.text import parse_json
 
 AgentType = TypeVar("AgentType", bound="Agent")
 
@@ -65,6 +68,9 @@ class Agent(ABC):
     steps_env: bool = True
     """Whether the loop steps an environment for this agent."""
 
+    num_learners: int = 1
+    """Learners that train side by side; rows of steps are theirs in blocks of as many."""
+
     keeps_rewards: bool = False
     """Whether rewards are kept from one update to the next, so that :meth:`relabel` matters."""
 
@@ -77,6 +83,9 @@ class Agent(ABC):
     logger: Any = None
     """The SB3 logger of the run in progress; the loop sets it, callbacks read it."""
 
+    dump_logs: Callable[[], None] | None = None
+    """Writes what was measured since the last row; the loop sets it, callbacks call it."""
+
     def __new__(cls: type[AgentType], *args: Any, **kwargs: Any) -> AgentType:
         """Refuse what an SB3 user would give first, in words, before any agent looks at it."""
         _check_call(cls, args, kwargs)
@@ -86,15 +95,18 @@ class Agent(ABC):
         if not isinstance(config, self.config_class):
             raise TypeError(f"config is a {type(config).__name__}; {type(self).__name__} takes "
                             f"{self.config_class.__name__}")  # fmt: skip
-        if seed < 0:
-            raise ValueError(f"seed is {seed}; it must not be negative")
         self.env = env
         self.config = config
         self.device = resolve_device(device)
-        self.seed = seed
+        self.seed: int = checked(Natural, seed, "seed")
         self.num_timesteps = 0
         self.observation_space = getattr(env, "single_observation_space", None) or env.observation_space
         self.action_space = getattr(env, "single_action_space", None) or env.action_space
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each learner."""
+        return [self.seed]
 
     # Inside face -----------------------------------------------------------------------------------------
 
@@ -116,7 +128,10 @@ class Agent(ABC):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Return tensors, numbers, strings, lists and dicts: everything a bit-equal continuation needs."""
+        """Return tensors, numbers, strings, lists and dicts: everything a bit-equal continuation needs.
+
+        As torch's, it is of the tensors themselves, which learning changes: whoever keeps it copies it.
+        """
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -126,12 +141,14 @@ class Agent(ABC):
         """Take note that the environment was reset in mid-episode: the last step has no successor."""
 
     def relabel(self, rewards: Tensor) -> None:  # noqa: B027  (most keep no rewards)
-        """Replace the rewards of what is kept, after a learned reward has changed.
+        """Replace the rewards of what is kept by those of the latest T steps [T, n], the newest last.
 
-        Args:
-            rewards: [T, n] rewards of the latest T steps that were observed, the newest last; where more
-                steps are kept, the older ones stay as they are.
+        A learned reward has changed; older steps that are kept stay as they are.
         """
+
+    def kept_steps(self) -> int | None:
+        """Return of how many of the latest steps rewards are kept; None: as many as :meth:`relabel` gives."""
+        return None
 
     def check(self) -> None:  # noqa: B027  (most agents have nothing to say)
         """Raise :class:`LearningFailedError` where going on is no use; the loop asks when it logs.
@@ -139,9 +156,17 @@ class Agent(ABC):
         Unlike :meth:`update` it may wait for the device.
         """
 
+    def schedules(self) -> dict[str, float]:
+        """Return what to log that follows from the timestep alone; the loop asks when it logs."""
+        return {}
+
     def result(self) -> dict[str, Any]:
         """Return what this agent alone can say of its outcome, for ``result.json``."""
         return {}
+
+    def alone(self) -> list[Agent]:
+        """Return each of several learners as an agent of its own; of one, the agent itself."""
+        return [self]
 
     # Outside face ----------------------------------------------------------------------------------------
 
@@ -190,21 +215,28 @@ class Agent(ABC):
 
         Raises:
             ValueError: if the observation has neither the space's shape nor one batch axis more, or is none
-                of a Discrete space.
+                of a Discrete space, or there are several learners.
         """
+        if self.num_learners > 1:
+            raise ValueError(
+                f"there are {self.num_learners} learners; ask one: agent.learner(0).predict(...)"
+            )
         space = self.observation_space
         if isinstance(space, gym.spaces.Dict):
             if not isinstance(observation, Mapping) or set(observation) != set(space):
                 raise ValueError(f"observation is {observation!r}; this agent takes a dict of {list(space)}")
-            parts = {name: _batch(f"observation[{name!r}]", observation[name], space[name]) for name in space}
+            parts = {
+                name: as_batch(f"observation[{name!r}]", observation[name], part)
+                for name, part in space.items()
+            }
         else:
-            parts = {"": _batch("observation", observation, space)}
+            parts = {"": as_batch("observation", observation, space)}
         singles = {single for _, single in parts.values()}
         if len(singles) > 1:
             raise ValueError("some parts of the observation are a batch and others are not")
         single = singles.pop()
         with torch.no_grad():
-            batch = {name: torch.as_tensor(rows, device=self.device) for name, (rows, _) in parts.items()}
+            batch = {name: tensor_on(self.device, rows) for name, (rows, _) in parts.items()}
             obs = batch if isinstance(space, gym.spaces.Dict) else batch[""]
             actions = self.act(obs, deterministic=deterministic).cpu().numpy()
         return (actions[0] if single else actions), state
@@ -245,23 +277,34 @@ class Agent(ABC):
             FileNotFoundError: if there is no such file.
             ValueError: if it is not an agent file, holds another agent, or ``env`` has other spaces.
         """
+        return cls._from_file(path, env, device, {})
+
+    @classmethod
+    def _from_file(
+        cls: type[AgentType], path: str | os.PathLike[str], env: Any, device: torch.device | str,
+        given: Mapping[str, Any],
+    ) -> AgentType:  # fmt: skip
+        """Do the same, with what else the agent was made of, which no file holds."""
         header, state = read_agent_file(path)
         name = cls.__name__
         if header["agent"] != name:
-            raise ValueError(f"{path} holds a {header['agent']}, not a {name}")
-        with taking_over(path, f"spaces for a {name}"):
-            spaces = Spaces(*(space_from_json(header[f"{kind}_space"]) for kind in ("observation", "action")))
-        with taking_over(path, f"settings of a {name}"):
-            config = from_json(cls.config_class, header["config"])
-        where = spaces if env is None else env
-        agent = cls._rebuilt(where, config, state, device=device, seed=header["seed"])
-        given = (agent.observation_space, agent.action_space)
-        if given != (spaces.single_observation_space, spaces.single_action_space):
-            raise ValueError(f"{path} was trained on {spaces.single_observation_space} and "
-                             f"{spaces.single_action_space}; env has {given[0]} and {given[1]}")  # fmt: skip
-        agent.num_timesteps = header["num_timesteps"]
-        with taking_over(path, f"state of a {name} in these spaces"):
-            agent.load_state_dict(state)
+            raise refusal(path, f"{path} holds a {header['agent']}, not a {name}")
+        with reading(path, "agent file"), BoundedTensors(path):
+            with taking_over(path, f"spaces for a {name}"):
+                spaces = Spaces(
+                    *(space_from_json(header[f"{kind}_space"]) for kind in ("observation", "action"))
+                )
+            with taking_over(path, f"settings of a {name}"):
+                config = from_json(cls.config_class, header["config"])
+            where = spaces if env is None else env
+            agent = cls._rebuilt(where, config, state, device=device, seed=header["seed"], **given)
+            theirs = (agent.observation_space, agent.action_space)
+            if theirs != (spaces.single_observation_space, spaces.single_action_space):
+                trained = f"{spaces.single_observation_space} and {spaces.single_action_space}"
+                raise ValueError(f"{path} was trained on {trained}; env has {theirs[0]} and {theirs[1]}")
+            agent.num_timesteps = header["num_timesteps"]
+            with taking_over(path, f"state of a {name} in these spaces"):
+                agent.load_state_dict(state)
         return agent
 
     @classmethod
@@ -282,17 +325,6 @@ class Agent(ABC):
         return None
 
 
-def mean_of(metrics: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the mean of each metric over those gradient steps that report it."""
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
-    for step in metrics:
-        for name, value in step.items():
-            sums[name] = sums[name] + value if name in sums else value
-            counts[name] = counts.get(name, 0) + 1
-    return {name: value / counts[name] if counts[name] > 1 else value for name, value in sums.items()}
-
-
 def load(path: str | os.PathLike[str], env: Any = None, device: torch.device | str = "auto") -> Agent:
     """Read any agent of the library that :meth:`Agent.save` wrote, whatever its class.
 
@@ -310,7 +342,7 @@ def load(path: str | os.PathLike[str], env: Any = None, device: torch.device | s
     public = import_module("prefrl.agents")
     kind = getattr(public, name) if name in public.__all__ else None
     if not (isinstance(kind, type) and issubclass(kind, Agent)):
-        raise ValueError(f"{path} holds a {name}, which is no agent of prefrl; load it with its own class")
+        raise refusal(path, f"{path} holds a {name}, which is no agent of prefrl; load it with its own class")
     return kind.load(path, env=env, device=device)
 
 
@@ -336,39 +368,6 @@ def _check_call(kind: type[Agent], args: tuple[Any, ...], kwargs: Mapping[str, A
                         f"{name}(env, {config}({given}))")  # fmt: skip
 
 
-@contextmanager
-def taking_over(path: str | os.PathLike[str], what: str) -> Iterator[None]:
-    """Turn whatever goes wrong while ``what`` is taken over from a file into a ValueError that names it."""
-    try:
-        yield
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).split("\n", 1)[0]
-        raise ValueError(f"{path} holds no {what}: {reason}") from error
-
-
-def _batch(name: str, observation: Any, space: gym.Space[Any]) -> tuple[Any, bool]:
-    """Return an observation, or a batch of them, as a batch, and whether it was a single one."""
-    obs, shape = np.asarray(observation), space.shape or ()
-    single = obs.shape == shape
-    if not single and obs.shape[1:] != shape:
-        raise ValueError(f"{name} has shape {obs.shape}; this agent takes {shape} or (n, *{shape})")
-    if isinstance(space, gym.spaces.Discrete):
-        obs = _check_discrete(obs, space)
-    return (obs[None] if single else obs), single
-
-
-def _check_discrete(obs: Any, space: gym.spaces.Discrete) -> Any:
-    """Return observations of a Discrete space as int64; ValueError for anything else."""
-    first, last = int(space.start), int(space.start + space.n - 1)
-    if not np.issubdtype(obs.dtype, np.integer):
-        raise ValueError(f"observation has dtype {obs.dtype}; this agent takes whole numbers from {first} "
-                         f"to {last}")  # fmt: skip
-    wrong = obs[(obs < first) | (obs > last)]
-    if wrong.size:
-        raise ValueError(f"observation is {wrong.flat[0]}; this agent takes {first} to {last}")
-    return obs.astype(np.int64)  # torch takes uint8 for a mask, and does not know uint64
-
-
 HEADER = {
     "agent": str,
     "config": dict,
@@ -379,19 +378,22 @@ HEADER = {
 }
 """What the header of an agent file holds besides its format."""
 
+MAX_NUMBER = 1 << 63
+"""Seeds and timesteps in files are below."""
+
 
 def read_agent_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return header and state of a file that :meth:`Agent.save` wrote; ValueError for any other."""
     content = read_tensor_file(path, "agent file")
-    try:
-        header, state = json.loads(content["header"]), content["state"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no agent file of prefrl") from error
-    if not isinstance(header, dict) or not isinstance(state, dict):
-        raise ValueError(f"{path} is no agent file of prefrl")
-    if header.get("format") != FILE_FORMAT:
-        raise ValueError(f"{path} has format {header.get('format')}; this version reads {FILE_FORMAT}")
-    for key, kind in HEADER.items():
-        if not isinstance(header.get(key), kind):
-            raise ValueError(f"{path} is no agent file of prefrl: its {key} is {header.get(key)!r}")
-    return header, state
+    with reading(path, "agent file of prefrl"):
+        header, state = parse_json(content["header"]), content["state"]
+        if not isinstance(header, dict) or not isinstance(state, dict):
+            raise ValueError(f"{path} is no agent file of prefrl")
+        if header.get("format") != FILE_FORMAT:
+            raise ValueError(f"{path} has format {header.get('format')}; this version reads {FILE_FORMAT}")
+        for key, kind in HEADER.items():
+            value = header.get(key)
+            fits = not isinstance(value, int) or 0 <= value < MAX_NUMBER
+            if not (isinstance(value, kind) and fits):
+                raise ValueError(f"{path} is no agent file of prefrl: its {key} is {reprlib.repr(value)}")
+        return header, state

@@ -93,7 +93,7 @@ for _id, _entry in REGISTRY.items():
 _MINATAR_GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 
 MINATAR_IDS = tuple(f"prefrl/MinAtar-{game.title().replace('_', '')}-v0" for game in _MINATAR_GAMES)
-"""Ids of the MinAtar games, which need the extra: ``pip install "prefrl[minatar]"``. Scalar face only."""
+"""Ids of the MinAtar games, which need the extra: ``pip install ".[minatar]"``. Scalar face only."""
 
 for _id, _game in zip(MINATAR_IDS, _MINATAR_GAMES, strict=True):
     gym.register(

@@ -88,7 +88,7 @@ class MinAtarEnv(gym.Env[Any, Any]):
     ## Description
     MinAtar (Young & Tian, "MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible Reinforcement
     Learning Experiments", 2019, arXiv 1903.03176), played by the authors' own package: `pip install
-    "prefrl[minatar]"`. Ids: `prefrl/MinAtar-Asterix-v0`, `-Breakout-v0`, `-Freeway-v0`, `-Seaquest-v0` and
+    ".[minatar]"`. Ids: `prefrl/MinAtar-Asterix-v0`, `-Breakout-v0`, `-Freeway-v0`, `-Seaquest-v0` and
     `-SpaceInvaders-v0`.
 
     ## Action Space
@@ -271,7 +271,7 @@ def _make_game(game: str, sticky_action_prob: float, difficulty_ramping: bool) -
     try:
         from minatar import Environment
     except ImportError as error:
-        raise ImportError('MinAtar is not installed: pip install "prefrl[minatar]"') from error
+        raise ImportError('MinAtar is not installed: pip install ".[minatar]"') from error
     return Environment(game, sticky_action_prob=sticky_action_prob, difficulty_ramping=difficulty_ramping)
 
 

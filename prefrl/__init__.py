@@ -4,7 +4,9 @@ This module is where the parts are put together: it imports nothing heavy, offer
 and is the one place through which an agent reaches the training loop.
 """
 
+import os
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefrl import agents
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from prefrl.agents import (
         DQN as DQN,
         MBPO as MBPO,
+        PPO as PPO,
         SAC as SAC,
         Agent as Agent,
         AllocationBaseline as AllocationBaseline,
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
         DistributionalDP as DistributionalDP,
         DistributionalDPConfig as DistributionalDPConfig,
         DQNConfig as DQNConfig,
+        DQNLearners as DQNLearners,
         DualMirrorDescent as DualMirrorDescent,
         DualMirrorDescentConfig as DualMirrorDescentConfig,
         Heron as Heron,
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
         MatrixSelfPlay as MatrixSelfPlay,
         MatrixSelfPlayConfig as MatrixSelfPlayConfig,
         MBPOConfig as MBPOConfig,
+        PPOConfig as PPOConfig,
         PreferenceRL as PreferenceRL,
         PreferenceRLConfig as PreferenceRLConfig,
         QLearning as QLearning,
@@ -43,12 +48,15 @@ if TYPE_CHECKING:
         RegretAgent as RegretAgent,
         RegretConfig as RegretConfig,
         SACConfig as SACConfig,
+        SACLearners as SACLearners,
         SB3Agent as SB3Agent,
         SB3Config as SB3Config,
         SelfPlay as SelfPlay,
         SelfPlayConfig as SelfPlayConfig,
         StockDQN as StockDQN,
         StockDQNConfig as StockDQNConfig,
+        ValueIteration as ValueIteration,
+        ValueIterationConfig as ValueIterationConfig,
     )
     from prefrl.agents.base import load as load
     from prefrl.data import (
@@ -141,8 +149,11 @@ def learn(
     callback: Any = None,
     progress_bar: bool = False,
     log_every: int | None = None,
+    log_dir: str | os.PathLike[str] | None = None,
 ) -> AgentType:
     """Train an agent in its own environment for ``total_timesteps`` more timesteps, and return it.
+
+    Nothing is printed, and without ``log_dir`` or a logger of the agent nothing is logged.
 
     Args:
         agent: any agent of ``prefrl.agents``.
@@ -150,9 +161,20 @@ def learn(
         callback: an SB3 callback, or a list of them.
         progress_bar: show rate and time left.
         log_every: timesteps between two logs to ``agent.logger`` (None: a hundredth of ``total_timesteps``).
+        log_dir: folder for ``progress.csv`` and tensorboard's events, in place of ``agent.logger``; made
+            where it is missing. An agent that goes on goes on with the files.
     """
     from prefrl.run.loop import learn as run_learn
 
-    return run_learn(
-        agent, total_timesteps, callback=callback, progress_bar=progress_bar, log_every=log_every
-    )
+    settings: dict[str, Any] = {"callback": callback, "progress_bar": progress_bar, "log_every": log_every}
+    if log_dir is None:
+        return run_learn(agent, total_timesteps, **settings)
+    from prefrl.run.logger import make_logger
+
+    Path(log_dir).mkdir(parents=True, exist_ok=True)
+    before, agent.logger = agent.logger, make_logger(Path(log_dir), since=agent.num_timesteps, quiet=True)
+    try:
+        return run_learn(agent, total_timesteps, **settings)
+    finally:
+        agent.logger.close()
+        agent.logger = before

@@ -7,96 +7,124 @@ that a command needs are imported.
 from __future__ import annotations
 
 import ast
+import inspect
 import os
+import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from importlib.util import find_spec
 from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import tyro
 
-from prefrl.run.recipes import RECIPES, load_recipe, recipe_name
+from prefrl.run import flags
+from prefrl.run.recipes import RECIPES, STACKED, load_recipe, recipe_name, unknown
 
 if TYPE_CHECKING:
     import gymnasium as gym
 
-RecipeType = TypeVar("RecipeType")
-
-FLAGS = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
-"""One flag per switch (--no-progress-bar), and --gamma for --recipe.agent.gamma."""
-
-ProgressBar = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
-Quiet = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
 RunArgument = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
 
 @dataclass(frozen=True)
 class ListCommand:
-    """List what can be trained, and the environments."""
+    """List what can be trained, and the environments; with ENV_ID, what is known of one of them."""
+
+    env_id: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[ENV_ID]")] = None
+    """An environment, whose spaces, limit and description are shown."""
 
     def run(self) -> None:
-        """Print two tables."""
+        """Print two tables, or a page."""
+        if self.env_id is not None:
+            print_environment(self.env_id)
+            return
         from rich.console import Console
         from rich.table import Table
 
-        agents = Table("command", "what it trains", title="Agents", title_justify="left")
+        agents = Table("prefrl train", "what it trains", title="Agents", title_justify="left")
         for name in RECIPES:
-            agents.add_row(f"prefrl train {name}", recipe_summary(name))
-        columns = ("id", "observations", "actions", "steps", "what it is")
-        environments = Table(*columns, title="Environments", title_justify="left")
-        for row in environment_rows():
-            environments.add_row(*row)
+            agents.add_row(name, recipe_summary(name))
+        environments = Table("id", "what it is", title="Environments", title_justify="left")
+        for env_id, text in environment_rows():
+            environments.add_row(env_id, text)
         for table in (agents, environments):
             table.columns[0].no_wrap = True
             Console().print(table)
+        print("prefrl train NAME --help shows settings, prefrl list ENV_ID spaces and rewards")
 
 
-def environment_rows() -> Iterator[tuple[str, ...]]:
-    """Yield id, spaces, steps and a line of text for every environment."""
+def environment_rows() -> Iterator[tuple[str, str]]:
+    """Yield id and a line of text for every environment of prefrl that is registered."""
     import gymnasium as gym
 
-    from prefrl.envs import MINATAR_IDS, REGISTRY, minatar
+    import prefrl.envs
 
-    for env_id in REGISTRY:
-        env = gym.make(env_id)
-        assert env.spec is not None
-        spaces = (brief(env.observation_space), brief(env.action_space))
-        yield env_id, *spaces, str(env.spec.max_episode_steps or "own"), summary(env.unwrapped)
-    for env_id in MINATAR_IDS:
-        spec = gym.spec(env_id)
+    for spec in gym.registry.values():
+        if spec.namespace == "prefrl":
+            extra = " (extra minatar)" if spec.id in prefrl.envs.MINATAR_IDS else ""
+            yield spec.id, summary(described(spec)) + extra
+
+
+def described(spec: Any) -> Any:
+    """Return what has the description of a registered environment: its dynamics, or what makes it."""
+    from gymnasium.envs.registration import load_env_creator
+
+    place = spec.kwargs.get("dynamics", spec.entry_point)
+    return load_env_creator(place) if isinstance(place, str) else place
+
+
+def print_environment(env_id: str) -> None:
+    """Print spaces, limit and description of an environment; gym.error.Error where there is none."""
+    import gymnasium as gym
+
+    from prefrl.envs import MINATAR_IDS, bare_id, minatar
+
+    spec: Any
+    observations: gym.Space[Any]
+    actions: gym.Space[Any]
+    if bare_id(env_id) in MINATAR_IDS:  # whose package need not be there
+        spec = gym.spec(bare_id(env_id))
         observations, actions = minatar.spaces(spec.kwargs["game"])
-        about = f"{summary(minatar.MinAtarEnv)} (extra minatar)"
-        yield env_id, brief(observations), brief(actions), str(spec.max_episode_steps), about
+    else:
+        env = gym.make(env_id)
+        spec, observations, actions = env.spec, env.observation_space, env.action_space
+    limit = spec.max_episode_steps
+    print(spec.id)
+    print(f"  observations  {space_text(observations)}")
+    print(f"  actions       {space_text(actions)}")
+    print(f"  step limit    {limit or 'none: episodes end by themselves, or never'}\n")
+    print(inspect.getdoc(described(spec)) or "(no description)")
 
 
 @dataclass(frozen=True)
-class TrainCommand(Generic[RecipeType]):
+class TrainCommand:
     """Train an agent in a new run folder."""
 
-    recipe: Annotated[RecipeType, tyro.conf.arg(name="")]
+    recipe: Any
+    """What to train."""
 
     out: Annotated[
         Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/RECIPE-SEED-TIME)")
     ] = None
     """Run folder, new or empty."""
 
-    progress_bar: ProgressBar = True
-    """Hide the progress bar, which is shown where stderr is a terminal."""
+    progress_bar: bool = True
+    """Show a progress bar, where stderr is a terminal."""
 
-    quiet: Quiet = False
-    """Print no tables of metrics, only the result's path."""
+    quiet: bool = False
+    """Print no tables, only the result's path."""
 
     def run(self) -> None:
-        """Train, and print the path of the result."""
+        """Train, print the outcome, and the path of the result in the last line."""
         from prefrl.run.launch import train
 
-        recipe: Any = self.recipe
         bar = self.progress_bar and sys.stderr.isatty()
-        train(recipe_name(recipe), recipe, self.out, progress_bar=bar, quiet=self.quiet)
+        train(recipe_name(self.recipe), self.recipe, self.out, progress_bar=bar, quiet=self.quiet)
 
 
 @dataclass(frozen=True)
@@ -106,14 +134,14 @@ class ResumeCommand:
     folder: RunArgument
     """Run folder."""
 
-    progress_bar: ProgressBar = True
-    """Hide the progress bar, which is shown where stderr is a terminal."""
+    progress_bar: bool = True
+    """Show a progress bar, where stderr is a terminal."""
 
-    quiet: Quiet = False
-    """Print no tables of metrics, only the result's path."""
+    quiet: bool = False
+    """Print no tables, only the result's path."""
 
     def run(self) -> None:
-        """Finish the run, and print the path of its result."""
+        """Finish the run, print the outcome, and the path of the result in the last line."""
         from prefrl.run.launch import resume
 
         resume(self.folder, progress_bar=self.progress_bar and sys.stderr.isatty(), quiet=self.quiet)
@@ -132,26 +160,28 @@ class EvaluateCommand:
     seed: int = 0
     """Seeds the environment."""
 
-    max_steps: int = 50_000
-    """Longest episode: one that is not over by then is an error, since it may never end."""
+    max_steps: int = 10_000
+    """Longest episode: one that is not over by then is cut with a warning, since it may never end."""
 
     def run(self) -> None:
-        """Evaluate, and print the path of the evaluation."""
+        """Evaluate, print what was found, and the path of the evaluation in the last line."""
         from prefrl.run.launch import evaluate_run
 
         evaluate_run(self.folder, episodes=self.episodes, seed=self.seed, max_steps=self.max_steps)
 
 
-def brief(space: gym.Space[Any]) -> str:
-    """Return a space in a few words: of a Dict the names."""
+def space_text(space: gym.Space[Any]) -> str:
+    """Return a space, a Dict with a line for each of its names."""
     from gymnasium.spaces import Dict
 
-    return f"Dict: {', '.join(space)}" if isinstance(space, Dict) else str(space)
+    if not isinstance(space, Dict):
+        return " ".join(str(space).split())
+    return ("\n" + 16 * " ").join(f"{name}: {space_text(part)}" for name, part in space.items())
 
 
 def summary(thing: Any) -> str:
     """Return the first line of a docstring."""
-    return (thing.__doc__ or "").strip().splitlines()[0]
+    return (inspect.getdoc(thing) or "").split("\n", 1)[0]
 
 
 def recipe_summary(name: str) -> str:
@@ -209,49 +239,22 @@ class _Overview:
 
 
 def parse(arguments: Sequence[str]) -> Any:
-    """Return the command that the arguments name; tyro prints help and errors, and exits."""
+    """Return the command that the arguments name; tyro prints help and errors, and exits.
+
+    Raises:
+        ValueError: if there is no such command, or recipe.
+    """
     name, rest = (arguments[0], arguments[1:]) if arguments else ("", ())
-    if name == "train" and rest and rest[0] in RECIPES:
+    if name == "train" and rest and not rest[0].startswith("-"):
         return parse_train(rest[0], rest[1:], prog=f"prefrl train {rest[0]}")
     if name in COMMANDS:
         description = COMMANDS["train"].summary if name == "train" else None  # the others have docstrings
-        command = COMMANDS[name].load()
-        return tyro.cli(command, prog=f"prefrl {name}", description=description, args=rest, config=FLAGS)
+        return flags.parse(COMMANDS[name].load(), rest, prog=f"prefrl {name}", description=description)
+    if name and not name.startswith("-"):
+        raise ValueError(unknown("command", name, COMMANDS))
     commands = overview({name: command.summary for name, command in COMMANDS.items()})
     about = "Reinforcement learning when the reward is not handed to you as a number."
-    return tyro.cli(commands, prog="prefrl", description=about, args=arguments)
-
-
-ENV_ARGS = "--env-args"
-
-
-def gather_env_flags(arguments: Sequence[str]) -> list[str]:
-    """Return command-line arguments with ``--env.NAME VALUE`` as entries NAME=VALUE of ``--env-args``.
-
-    Raises:
-        ValueError: if a flag has no name or no value.
-    """
-    rest: list[str] = []
-    pairs: list[str] = []
-    waiting = list(arguments)
-    while waiting:
-        argument = waiting.pop(0)
-        flag, equals, value = argument.partition("=")
-        if flag.replace("_", "-") == "--env-args":  # in any way of writing it, as in two words
-            rest += [ENV_ARGS, value] if equals else [ENV_ARGS]
-        elif not flag.startswith("--env."):
-            rest.append(argument)
-        else:
-            if not equals and (not waiting or waiting[0].startswith("--")):
-                raise ValueError(f"{argument} has no value; give --env.NAME VALUE")
-            name = flag.removeprefix("--env.").replace("-", "_")
-            pairs.append(f"{name}={value if equals else waiting.pop(0)}")
-    if not pairs:
-        return rest
-    if ENV_ARGS not in rest:
-        return [*rest, ENV_ARGS, *pairs]
-    place = rest.index(ENV_ARGS) + 1
-    return [*rest[:place], *pairs, *rest[place:]]
+    return flags.parse(commands, arguments, prog="prefrl", description=about)
 
 
 def present_flag(recipe_class: type[Any], argument: str) -> str:
@@ -266,51 +269,93 @@ def present_flag(recipe_class: type[Any], argument: str) -> str:
     return argument if now == old else f"--{now.replace('_', '-')}{equals}{value}"
 
 
-def parse_train(recipe: str, arguments: Sequence[str], *, prog: str) -> TrainCommand[Any]:
+LEARNERS_FLAGS = ("--num-learners", "--num_learners")
+
+
+def parse_train(recipe: str, arguments: Sequence[str], *, prog: str) -> TrainCommand:
     """Return the command that trains a recipe with the settings given as flags.
 
     Arguments of the environment may also be given one by one, as ``--env.NAME VALUE``; flags of older
     versions are taken as what they are called now.
+
+    Raises:
+        ValueError: if there is no such recipe, or it refuses a setting.
     """
-    recipe_class = load_recipe(recipe)
-    arguments = [present_flag(recipe_class, argument) for argument in arguments]
-    settings: dict[str, Any] = {}
-    if hasattr(recipe_class, "with_preset"):  # what flags start from depends on some of them
-        settings["default"] = TrainCommand(recipe_class.with_preset(arguments))
-    command: TrainCommand[Any] = tyro.cli(
-        TrainCommand[recipe_class],  # type: ignore[valid-type]
-        prog=prog,
-        description=(recipe_class.__doc__ or "").strip(),
-        args=gather_env_flags(arguments),
-        config=FLAGS,
-        **settings,
-    )
-    return command
+    kind = load_recipe(recipe)
+    if recipe not in STACKED and any(flag.partition("=")[0] in LEARNERS_FLAGS for flag in arguments):
+        raise ValueError(f"{recipe} trains one learner; --num-learners is for {', '.join(STACKED)}, and "
+                         f"`prefrl sweep {recipe} --seeds 0 1 2` trains several seeds")  # fmt: skip
+    arguments = [present_flag(kind, argument) for argument in arguments]
+    # What flags start from depends, in some recipes, on some of them.
+    start = kind.with_preset(arguments) if hasattr(kind, "with_preset") else kind()
+    command = TrainCommand(start)
+    known = [*flags.settings_flags(command, ("out", "progress_bar", "quiet"), "run"),
+             *flags.recipe_flags(start)]  # fmt: skip
+    arguments = flags.plain_switches(flags.gather_env_flags(arguments), known)
+    about = vars(kind)["__doc__"].text.strip()  # without the settings: flags say what they are
+    given = flags.parse(flags.form(known), arguments, prog=prog, description=about)
+    own = {name: getattr(given.run, name) for name in ("out", "progress_bar", "quiet")}
+    return TrainCommand(flags.filled(start, flags.recipe_flags(start), given), **own)
 
 
 def execute(parse: Callable[[], Any]) -> int:
-    """Parse and run a command; return the exit status, with errors as one line on stderr."""
+    """Parse and run a command; return the exit status, with errors and warnings as one line on stderr."""
+    as_lines, warnings.formatwarning = warnings.formatwarning, _as_line
+    command = None
     try:
-        parse().run()
-    except KeyboardInterrupt:
-        return 130
+        command = parse()
+        command.run()
+    except KeyboardInterrupt as stop:
+        return 128 + int(getattr(stop, "signum", signal.SIGINT))
     except BrokenPipeError:  # the reader of our output has had enough, as in `prefrl list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except FloatingPointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except _refusals() as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        status = _status(error)
+        if status is None:  # it is our own mistake, and the traceback says where
+            raise
+        text = " ".join(str(error).split()) or type(error).__name__
+        if _out_of_range(error) and (asked := _enormous_settings(command)):
+            status, text = 2, f"with {asked}: {text}"
+        print(f"error: {text}", file=sys.stderr)
+        return status
+    finally:
+        warnings.formatwarning = as_lines
     return 0
 
 
-def _refusals() -> tuple[type[Exception], ...]:
-    """Return the errors that say what is wrong with what was asked for; looked up once there is one."""
+def _as_line(message: Warning | str, *where: Any, **more: Any) -> str:
+    return f"warning: {message}\n"
+
+
+def _enormous_settings(command: Any) -> str:
+    """Return those settings of a command that may be why memory, or the range of a number, was exceeded."""
+    from prefrl.config import to_json
+    from prefrl.run.settings import enormous
+
+    return ", ".join(enormous(to_json(command.recipe))) if hasattr(command, "recipe") else ""
+
+
+def _status(error: Exception) -> int | None:
+    """Return the exit status: 2 for what was asked for, 1 for a run that failed; None for neither."""
     import gymnasium as gym
 
-    return ValueError, OSError, ImportError, gym.error.Error
+    if isinstance(error, (ValueError, OSError, ImportError, gym.error.Error)):
+        return 2
+    if isinstance(error, (FloatingPointError, OverflowError, MemoryError)):
+        return 1
+    if isinstance(error, RuntimeError):
+        from prefrl.run.loop import RunFailedError
+
+        return 1 if isinstance(error, RunFailedError) or _out_of_range(error) else None
+    return None
+
+
+def _out_of_range(error: Exception) -> bool:
+    """Whether memory, or the range of a number, was exceeded; torch has no classes of its own for either."""
+    if isinstance(error, RuntimeError):
+        return "alloc" in str(error) or "overflow" in str(error)
+    return isinstance(error, (OverflowError, MemoryError))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,18 +19,22 @@ tuples, mappings become the nested settings that the annotation names: what JSON
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import math
 import numbers
+import textwrap
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 SettingsType = TypeVar("SettingsType")
+AnySettings = TypeVar("AnySettings", bound="Settings")
 
 
 @dataclass(frozen=True)
@@ -82,11 +86,17 @@ class Length:
 Count = Annotated[int, Bounds(low=1)]
 """A whole number from 1 on."""
 
+Rows = Annotated[int, Bounds(low=1, high=1 << 24)]
+"""Environments, episodes, or transitions of a batch, that are worked on together."""
+
 Natural = Annotated[int, Bounds(low=0)]
 """A whole number from 0 on."""
 
 Positive = Annotated[float, Bounds(low=0, above=True)]
 """A finite number above 0."""
+
+Time = Annotated[float, Bounds(low=1e-12, high=1e12)]
+"""A length of time, in any unit in which steps can be counted."""
 
 NonNegative = Annotated[float, Bounds(low=0)]
 """A finite number from 0 on."""
@@ -113,15 +123,77 @@ class Settings:
     renamed: ClassVar[Mapping[str, str]] = {}
     """What settings in files of older versions are called now."""
 
+    of_each: ClassVar[tuple[str, ...]] = ()
+    """Settings that may be tuples, of a number for each of many learners."""
+
+    def __init_subclass__(cls) -> None:
+        """Let the docstring go on with what every setting is."""
+        super().__init_subclass__()
+        if isinstance(text := vars(cls).get("__doc__"), str):
+            cls.__doc__ = Page(text)  # type: ignore[assignment]
+
     def __post_init__(self) -> None:
         """Check every field, and keep it as its annotation says (a list as a tuple, ...)."""
         kind: Any = type(self)
         for name, annotation in field_types(kind).items():
             object.__setattr__(self, name, checked(annotation, getattr(self, name), name))
         self.check()
+        counts = {
+            name: len(value) for name in self.of_each if isinstance(value := getattr(self, name), tuple)
+        }
+        if len(set(counts.values())) > 1:
+            said = ", ".join(f"{name} is for {count}" for name, count in counts.items())
+            raise ValueError(f"{said} learners; they must be for as many, or one number for all")
+
+    def of_learner(self: AnySettings, index: int) -> AnySettings:
+        """Return the settings of one of many learners."""
+        own = {name: value[index] for name in self.of_each if isinstance(value := getattr(self, name), tuple)}
+        return dataclasses.replace(self, **own)  # type: ignore[type-var]
+
+    def check_learners(self, learners: int) -> None:
+        """Raise ValueError for settings of each that are for another number of learners."""
+        for name in self.of_each:
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != learners:
+                raise ValueError(f"{name} is for {len(value)} learners; num_learners is {learners}")
 
     def check(self) -> None:
         """Raise ValueError for fields that do not go together; each by itself is right already."""
+
+
+class Page:
+    """A docstring that goes on with the settings, whose own strings are read from the source when asked for.
+
+    Attributes:
+        text: the docstring alone.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __get__(self, instance: Any, owner: Any) -> str:
+        if "__match_args__" not in vars(owner):  # it is no dataclass yet
+            return self.text
+        described = {
+            name: text for kind in reversed(owner.__mro__) for name, text in field_texts(kind).items()
+        }
+        lines = [f"    {name}: {described.get(name, '')}" for name in field_types(owner)]
+        return "\n".join([inspect.cleandoc(self.text), "", "Settings:", *lines])
+
+
+@cache
+def field_texts(kind: Any) -> dict[str, str]:
+    """Return the strings that stand below the fields of a class in its source, each in one line."""
+    try:
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    except (OSError, TypeError, SyntaxError, ValueError):  # there is no source, as of what is built in
+        return {}
+    found = {}
+    for field, text in pairwise(getattr(tree, "body", ())):
+        named = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if named and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            found[field.target.id] = " ".join(str(text.value.value).split())
+    return found
 
 
 @cache

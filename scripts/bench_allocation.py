@@ -23,15 +23,15 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 import prefrl.envs
 from prefrl.agents.allocation.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig, Reference
-from prefrl.cli import FLAGS, execute
+from prefrl.cli import execute
 from prefrl.envs.allocation.hindsight import hindsight_values
+from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.study.study import check_positive, run_study
 from prefrl.run.study.timing import seconds, spread
@@ -225,4 +225,4 @@ def show(result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(execute(lambda: tyro.cli(Bench, description=__doc__, config=FLAGS)))
+    sys.exit(execute(lambda: parse(Bench, description=__doc__)))

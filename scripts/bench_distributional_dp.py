@@ -27,17 +27,17 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 import prefrl.envs
 from prefrl.agents.returns.stock_dqn import StockDQN, StockDQNConfig
-from prefrl.cli import FLAGS, execute
+from prefrl.cli import execute
 from prefrl.envs.finite_horizon.small_mdps import random_mdp
 from prefrl.envs.wrappers.stock import VectorStockAugmentation
 from prefrl.functional.returns.objectives import TwoSlope
 from prefrl.functional.returns.stock_problems import conditional_value_at_risk
+from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.recipes.base import small_networks
 from prefrl.run.study.study import check_positive, run_study
@@ -336,7 +336,7 @@ def show(result: dict[str, Any]) -> None:
 
 def main() -> int:
     """Run the benchmark that the flags describe; return the exit status."""
-    return execute(lambda: tyro.cli(Bench, description=__doc__, config=FLAGS))
+    return execute(lambda: parse(Bench, description=__doc__))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ sides, which helps both.
 "device" steps 256 environments together and learns from as many samples per timestep as SB3 does, in one
 gradient step on 256 batches at once. "one_batch" takes one gradient step on a single batch per step of the
 256 environments instead: as often as SB3 per step of its environment, but 256 times less per timestep.
-"products" are the matrix products of such a gradient step, all of them, and nothing else.
+"device_bf16" is "device" with products in bfloat16, where the processor has it. "products" are the matrix
+products of such a gradient step, all of them, and nothing else.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ import gymnasium as gym
 import numpy as np
 import stable_baselines3 as sb3
 import torch
-import tyro
 from gymnasium.vector import VectorEnv
 from rich.console import Console
 from rich.table import Table
@@ -34,9 +34,11 @@ from stable_baselines3.common.evaluation import evaluate_policy
 import prefrl.envs
 from prefrl.agents.base import Spaces
 from prefrl.agents.value_based.dqn import DQN, DQNConfig, Loss
-from prefrl.cli import FLAGS, execute
+from prefrl.cli import execute
 from prefrl.data import TransitionDataset
+from prefrl.data.devices import Precision, has_fast_bf16
 from prefrl.functional.statistics import bootstrap_interval, interquartile_mean
+from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.study.study import check_positive, run_study
 
@@ -98,6 +100,9 @@ class Bench:
                 result[f"{name}_over_sb3_{key}"] = self._ratios(theirs, self._ours(compiled=compiled))
                 device = self._ours(self.num_envs, batches=self.num_envs, compiled=compiled)
                 result[f"device_{name}_over_sb3_{key}"] = self._ratios(theirs, device)
+            if has_fast_bf16(torch.device("cpu")):
+                low = self._ours(self.num_envs, batches=self.num_envs, precision="bf16")
+                result[f"device_bf16_steps_over_sb3_{key}"] = self._ratios(theirs, low)
             one_batch = self._ours(self.num_envs, batches=1)
             result[f"device_one_batch_steps_over_sb3_{key}"] = self._ratios(theirs, one_batch)
             for name, batches in (("", 1), ("device_", self.num_envs)):
@@ -138,13 +143,16 @@ class Bench:
 
         return measure
 
-    def _ours(self, rows: int = 1, *, batches: int = 1, compiled: bool = False) -> Callable[[], float]:
+    def _ours(
+        self, rows: int = 1, *, batches: int = 1, compiled: bool = False, precision: Precision = "float32"
+    ) -> Callable[[], float]:
         """Return a function that measures prefrl's, with a gradient step for every step of its environments.
 
         Args:
             rows: environments; from 2 on they are on the device.
             batches: how many batches of SB3's size a gradient step is taken on.
             compiled: compile it.
+            precision: of its products.
         """
         env: Any = gym.make("CartPole-v1")
         if rows > 1:
@@ -161,6 +169,7 @@ class Bench:
             target_update_interval=10_000,
             epsilon_start=0.05,
             compile=compiled,
+            precision=precision,
         )
         agent = DQN(env, config, device="cpu")
         agent.learn(max(WARM_UP, 80 * rows))  # what is compiled is so by then
@@ -281,4 +290,4 @@ def show(result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(execute(lambda: tyro.cli(Bench, description=__doc__, config=FLAGS)))
+    sys.exit(execute(lambda: parse(Bench, description=__doc__)))

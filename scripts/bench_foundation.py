@@ -18,16 +18,16 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 import prefrl.envs
-from prefrl.cli import FLAGS, execute
+from prefrl.cli import execute
 from prefrl.data import Preferences, split_preferences
 from prefrl.envs.grids.random_grid import RandomGridDynamics
 from prefrl.preferences import ask_teacher
 from prefrl.preferences.reward_fit import RegretConfig, RewardFit
+from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.study.study import check_positive, run_study
 from prefrl.tabular import TabularMDP, value_iteration
@@ -174,4 +174,4 @@ def show(result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(execute(lambda: tyro.cli(Bench, description=__doc__, config=FLAGS)))
+    sys.exit(execute(lambda: parse(Bench, description=__doc__)))

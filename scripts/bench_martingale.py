@@ -24,7 +24,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -32,8 +31,9 @@ import prefrl.envs
 from prefrl.agents.continuous_time.actor_critic import ContinuousActorCritic
 from prefrl.agents.continuous_time.evaluation import MartingaleEvaluation
 from prefrl.agents.continuous_time.task import DTYPE
-from prefrl.cli import FLAGS, execute
+from prefrl.cli import execute
 from prefrl.functional.continuous_time.martingale import increments, orthogonality
+from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.study.study import check_positive, run_study
 from prefrl.run.study.timing import seconds, spread
@@ -176,4 +176,4 @@ def show(result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(execute(lambda: tyro.cli(Bench, description=__doc__, config=FLAGS)))
+    sys.exit(execute(lambda: parse(Bench, description=__doc__)))

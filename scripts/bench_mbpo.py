@@ -1,7 +1,8 @@
 """How fast soft actor-critic and MBPO are, beside SB3, mbrl-lib, and themselves without what makes them so.
 
 - sac: steps per second in Pendulum-v1 and Hopper-v5, one gradient step each, batches of 256, 256 x 256
-  networks, beside SB3's; and the share of the machine's own rate of matrix products that a gradient step
+  networks, beside SB3's; in Pendulum-v1 also with batches of 128 and 64 x 64 networks; with --compile beside
+  compiled steps too; and the share of the machine's own rate of matrix products that a gradient step
   reaches
 - regularizers: a gradient step with capped and with robust critics, over one without
 - fit: a gradient step of the ensemble of seven, over one of a single deterministic model
@@ -32,7 +33,6 @@ import gymnasium as gym
 import stable_baselines3 as sb3
 import torch
 import torch.nn.functional as F
-import tyro
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -42,9 +42,10 @@ from prefrl.agents.actor_critic.mbpo import MBPO
 from prefrl.agents.actor_critic.mbpo_config import MBPOConfig, mbpo_preset
 from prefrl.agents.actor_critic.networks import SoftActorCritic, draw
 from prefrl.agents.actor_critic.sac import SAC, SACConfig
-from prefrl.cli import FLAGS, execute
+from prefrl.cli import execute
 from prefrl.data.replay import Batch
 from prefrl.nn.ensemble import DECAYS, DynamicsEnsemble, EnsembleFit, FitSettings
+from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import learn
 from prefrl.run.study.study import check_positive, run_study
@@ -112,6 +113,14 @@ print(json.dumps({"rates": rates, **found}))
 """Times mbrl-lib's own MBPO; prints environment steps per second of each 250 steps, and what fits took."""
 
 
+SAC_CASES = {
+    "Pendulum-v1": ("Pendulum-v1", 256, 256),
+    "Hopper-v5": ("Hopper-v5", 256, 256),
+    "Pendulum-v1, 64 x 64": ("Pendulum-v1", 64, 128),
+}
+"""Environments, widths of both layers, and batches."""
+
+
 @dataclass(frozen=True)
 class Bench:
     """How fast soft actor-critic and MBPO are."""
@@ -133,6 +142,9 @@ class Bench:
 
     blocks: int = 3
     """Blocks of 250 timesteps in single, parts and mbrl, with a fit of the model each."""
+
+    compile: bool = False
+    """Measure compiled steps of soft actor-critic too, which takes a minute for each case and a compiler."""
 
     mbrl_python: Path | None = None
     """Python of an environment with mbrl-lib, to be measured too."""
@@ -174,22 +186,30 @@ class Bench:
 
     def _sac(self, threads: int) -> dict[str, Any]:
         found = {}
-        for env_id in ("Pendulum-v1", "Hopper-v5"):
-            ours = SAC(gym.make(env_id), SACConfig(), device="cpu")
-            theirs = sb3.SAC("MlpPolicy", gym.make(env_id), device="cpu")
-            learn(ours, 300, log_every=SILENT)
+        for name, (env_id, width, size) in SAC_CASES.items():
+            theirs = sb3.SAC("MlpPolicy", gym.make(env_id), device="cpu", batch_size=size,
+                             policy_kwargs={"net_arch": [width, width]})  # fmt: skip
             theirs.learn(300)
-
-            def we(agent: SAC = ours) -> float:
-                return seconds(lambda: learn(agent, self.steps, log_every=SILENT)) / self.steps
 
             def they(model: Any = theirs) -> float:
                 return seconds(lambda: model.learn(self.steps, reset_num_timesteps=False)) / self.steps
 
-            found[env_id] = self._turns({"sb3": they, "ours": we}, "sb3")
+            sides: dict[str, Callable[[], float]] = {"sb3": they}
+            for side, compile in (("compiled", True), ("ours", False)):
+                if compile and not self.compile:
+                    continue
+                config = SACConfig(hidden=(width, width), batch_size=size, compile=compile)
+                ours = SAC(gym.make(env_id), config, device="cpu")
+                learn(ours, 300, log_every=SILENT)
+
+                def we(agent: SAC = ours) -> float:
+                    return seconds(lambda: learn(agent, self.steps, log_every=SILENT)) / self.steps
+
+                sides[side] = we
+            found[name] = self._turns(sides, "sb3")
             update = update_seconds(ours, self.steps)
             floor = update_flops(ours) / 1e9 / product_rate()
-            found[env_id] |= {
+            found[name] |= {
                 "update_seconds": spread([update]),
                 "share_of_products": spread([floor / update]),
             }
@@ -509,7 +529,7 @@ def show(threads: int, part: str, result: dict[str, Any]) -> None:
 
 def main() -> int:
     """Run the benchmark that the flags describe; return the exit status."""
-    return execute(lambda: tyro.cli(Bench, description=__doc__, config=FLAGS))
+    return execute(lambda: parse(Bench, description=__doc__))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@
   trainer is timed in the same run
 - labels: the verdicts of a hierarchy of 4 factors on a million pairs
 - wrapper: SB3's PPO on 16 environments with and without a learned reward
+- learner: PreferenceRL on Pendulum-v1 with SB3's SAC as the learner over the same with our SAC, fits and
+  questions included, a gradient step per timestep, by processor time
 
 Comparisons run both sides back to back, several times; ratios are taken within a repetition, and their
 median, minimum and maximum are reported. Everything runs on one thread.
@@ -25,17 +27,18 @@ from typing import Any
 import gymnasium as gym
 import stable_baselines3 as sb3
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 from stable_baselines3.common.env_util import make_vec_env
 from torch import Tensor, nn
 
-from prefrl.cli import FLAGS, execute
+from prefrl.agents import PreferenceRL, PreferenceRLConfig, SACConfig, SB3Config
+from prefrl.cli import execute
 from prefrl.data import Preferences, Segments
 from prefrl.functional.preferences.hierarchy import hierarchy_verdicts
 from prefrl.preferences import RewardModel, RewardModelConfig
 from prefrl.preferences.vec_env import LearnedRewardVecEnv
+from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.study.study import check_positive, run_study
 from prefrl.run.study.timing import seconds, spread
@@ -94,11 +97,15 @@ class Bench:
     ppo_timesteps: int = 8_192
     """Timesteps of PPO, with and without a learned reward."""
 
+    learner_timesteps: int = 300
+    """Timesteps of a turn of PreferenceRL, which has taken five times as many before."""
+
     imitation_python: Path | None = None
     """Python of an environment with imitation 1.0.1, to be measured too."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "repeats", "pairs", "epochs", "label_pairs", "ppo_timesteps")
+        check_positive(self, "repeats", "pairs", "epochs", "label_pairs", "ppo_timesteps",
+                       "learner_timesteps")  # fmt: skip
 
     def run(self) -> None:
         """Run the benchmark in its folder."""
@@ -115,6 +122,8 @@ class Bench:
         ]
         result["labels_seconds"] = spread(times)
         result["wrapper_over_plain_seconds"] = self._wrapper()
+        for hidden, batch_size in ((64, 128), (256, 256)):
+            result[f"learner_sb3_over_ours_{hidden}"] = self._learners(hidden, batch_size)
         show(result)
         return result
 
@@ -158,6 +167,24 @@ class Bench:
 
         train(True), train(False)
         return spread([train(True) / train(False) for _ in range(self.repeats)])
+
+    def _learners(self, hidden: int, batch_size: int) -> dict[str, float]:
+        """Return the time of PreferenceRL with SB3's SAC over that with ours."""
+        theirs = SB3Config("sac", {"policy_kwargs": {"net_arch": [hidden, hidden]}, "batch_size": batch_size,
+                                   "learning_starts": 100})  # fmt: skip
+        ours = SACConfig(hidden=(hidden, hidden), batch_size=batch_size, learning_starts=100)
+        agents = []
+        for learner in (theirs, ours):
+            config = PreferenceRLConfig(learner=learner, num_labels=50)
+            agents.append(PreferenceRL(gym.make("Pendulum-v1"), config, device="cpu"))
+            agents[-1].learn(5 * self.learner_timesteps)
+
+        def taken(agent: PreferenceRL) -> float:
+            start = time.process_time()
+            agent.learn(self.learner_timesteps)
+            return time.process_time() - start
+
+        return spread([taken(agents[0]) / taken(agents[1]) for _ in range(self.repeats)])
 
 
 def pairs_of_pendulum(count: int) -> Preferences:
@@ -232,7 +259,7 @@ def show(result: dict[str, Any]) -> None:
 
 def main() -> int:
     """Run the benchmark that the flags describe; return the exit status."""
-    return execute(lambda: tyro.cli(Bench, description=__doc__, config=FLAGS))
+    return execute(lambda: parse(Bench, description=__doc__))
 
 
 if __name__ == "__main__":

@@ -16,20 +16,22 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-import tyro
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+from scipy.stats import binomtest
 from torch import Tensor
 
 import prefrl.envs
-from prefrl.cli import FLAGS, execute
+from prefrl.cli import execute
 from prefrl.data import Preferences
 from prefrl.preferences import DeterministicRegret, PartialReturn, ask_teacher
 from prefrl.preferences.reward_fit import RegretConfig, RewardFit
+from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.outcomes.figures import draw_policy
 from prefrl.run.plot import PALETTE, save_figure
@@ -43,6 +45,10 @@ TEACHERS = {"regret": DeterministicRegret(), "partial return": PartialReturn()}
 
 MODELS = {"partial return": "partial-return", "regret": "regret"}
 """What is believed about the answers, and what the agent calls it."""
+
+
+WHY = "Partial returns of equally long drives hardly tell what a step costs, whoever answers."
+"""Why the regret model is ahead even where the answers are by partial return."""
 
 
 @dataclass(frozen=True)
@@ -126,21 +132,30 @@ class Demo:
                 f"{model} model, {self.sizes[shown]:,} comparisons by regret\nscaled return {row[seed]:.2f}"
             )
             draw_policy(axes, cells, policy, live, title=title)
-        axes = boards[2]
-        for (teacher, model), row in scaled.items():
+        self._draw_shares(boards[2], scaled)
+        return figure
+
+    def _draw_shares(self, axes: Axes, scaled: dict[tuple[str, str], Tensor]) -> None:
+        """Draw the shares of near-optimal policies, with intervals, over numbers of comparisons."""
+        for place, ((teacher, model), row) in enumerate(scaled.items()):
             style, color = "o-" if teacher == "regret" else "s:", PALETTE[list(MODELS).index(model)]
-            axes.plot(
-                self.sizes, _near(row), style, color=color, label=f"{model} model, answers by {teacher}"
-            )
+            share = _near(row)
+            counts = np.round(share / 100.0 * self.seeds).astype(int)
+            ends = [
+                100.0 * np.array(binomtest(int(k), self.seeds).proportion_ci(method="wilson")) for k in counts
+            ]
+            beyond = np.maximum(0.0, np.abs(np.array(ends).T - share))
+            beside = np.array(self.sizes) * 1.04 ** (place - 1.5)  # so that no interval hides another
+            axes.errorbar(beside, share, beyond, fmt=style, color=color, capsize=2, elinewidth=0.9,
+                          label=f"{model} model, answers by {teacher}")  # fmt: skip
         axes.set(xscale="log", ylim=(-2, 102), xlabel="comparisons", ylabel="near-optimal policies (%)")
         axes.set_xticks(self.sizes, [f"{size:,}" for size in self.sizes])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-        figure.legend(
-            *axes.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False, fontsize=8.5)
+        axes.set_title(
+            f"Which model learns the reward? (95% intervals, {self.seeds} data sets)\n{WHY}", fontsize=10
         )
-        axes.set_title("Which model learns the reward?", fontsize=10)
-        return figure
 
     def run(self) -> None:
         """Run the demonstration in its folder."""
@@ -158,4 +173,4 @@ def _near(scaled: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 if __name__ == "__main__":
-    sys.exit(execute(lambda: tyro.cli(Demo, description=__doc__, config=FLAGS)))
+    sys.exit(execute(lambda: parse(Demo, description=__doc__)))

@@ -22,11 +22,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
-from prefrl.cli import FLAGS, execute
+from prefrl.cli import execute
+from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.recipes.preferences.heron import TrainHeron
 from prefrl.run.study.arms import finish_arms, save_evaluations
@@ -154,7 +154,7 @@ def show(name: str, rows: Mapping[str, list[dict[str, Any]]]) -> None:
 
 def main() -> int:
     """Run the study that the flags describe; return the exit status."""
-    return execute(lambda: tyro.cli(HeronStudy, description=__doc__, config=FLAGS))
+    return execute(lambda: parse(HeronStudy, description=__doc__))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -24,10 +23,11 @@ from rich.table import Table
 from torch import Tensor
 
 import prefrl.envs
-from prefrl.cli import FLAGS, execute
+from prefrl.cli import execute
 from prefrl.data import Preferences, load_human_preferences, load_human_statistics, split_preferences
 from prefrl.preferences.likelihood import DESIGNS, accuracy, cross_validated_cross_entropy, fit_scale
 from prefrl.preferences.reward_fit import RegretConfig, RewardFit
+from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.plot import PALETTE, save_figure
 from prefrl.run.study.study import check_positive, run_study
@@ -175,4 +175,4 @@ def show(result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(execute(lambda: tyro.cli(HumanPreferences, description=__doc__, config=FLAGS)))
+    sys.exit(execute(lambda: parse(HumanPreferences, description=__doc__)))

@@ -26,7 +26,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -34,8 +33,9 @@ from prefrl.agents.actor_critic.mbpo import MBPO
 from prefrl.agents.actor_critic.mbpo_config import MBPOConfig, mbpo_preset
 from prefrl.agents.actor_critic.sac import SACConfig
 from prefrl.agents.actor_critic.smoothness import smoothness, value_aware_error
-from prefrl.cli import FLAGS, execute
+from prefrl.cli import execute
 from prefrl.data import seeded_generator
+from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder, read_json, write_json
 from prefrl.run.recipes.actor_critic.mbpo import TrainMBPO
 from prefrl.run.recipes.actor_critic.sac import TrainSAC
@@ -260,7 +260,7 @@ def number(value: float | None) -> str:
 
 def main() -> int:
     """Run the study that the flags describe; return the exit status."""
-    return execute(lambda: tyro.cli(LipschitzStudy, description=__doc__, config=FLAGS))
+    return execute(lambda: parse(LipschitzStudy, description=__doc__))
 
 
 if __name__ == "__main__":

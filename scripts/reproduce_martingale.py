@@ -29,7 +29,6 @@ from typing import Any, Literal, get_args
 import gymnasium as gym
 import numpy as np
 import torch
-import tyro
 from matplotlib.axes import Axes
 from rich.console import Console
 from rich.table import Table
@@ -41,13 +40,14 @@ from prefrl.agents.continuous_time.actor_critic import ContinuousActorCritic, Co
 from prefrl.agents.continuous_time.evaluation import MartingaleConfig, MartingaleEvaluation
 from prefrl.agents.continuous_time.q_learning import ContinuousQLearning, ContinuousQLearningConfig
 from prefrl.agents.continuous_time.task import DTYPE
-from prefrl.cli import FLAGS, execute
+from prefrl.cli import execute
 from prefrl.envs.diffusions.riccati import LinearPolicy
 from prefrl.envs.wrappers import DiscreteTimeTask
 from prefrl.functional.continuous_time.martingale import clstd
+from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder, read_json, write_json
 from prefrl.run.outcomes.diffusions import compare_values, draw_values, panels, policy_outcome, true_policy
-from prefrl.run.plot import PALETTE, save_figure, tidy
+from prefrl.run.plot import PALETTE, moving_average, save_figure, tidy
 from prefrl.run.study.study import check_positive, run_study
 from prefrl.run.study.timing import seconds
 
@@ -463,13 +463,19 @@ def draw_rough_values(axes: Axes) -> None:
     draw_values(axes, comparisons, title="BrownianSquare, t = 0 (-) and 1/2 (--)")
 
 
+SMOOTHED = 11
+"""Logged points that a moving average is over."""
+
+
 def draw_paths(axes: Any, rows: list[dict[str, Any]]) -> None:
-    """Draw the policy's parameters along the runs of all seeds, and the truth."""
+    """Draw the policy's parameters along the runs of all seeds, their moving averages, and the truth."""
     for panel, name in zip(axes, ("phi1", "phi2", "variance"), strict=True):
         for index, kind in enumerate(("actor_critic", "q_learning", "q_learning, unknown")):
             for seed, row in enumerate(rows):
                 path = row[kind]["path"]
-                panel.plot(path["time"], path[name], color=PALETTE[index], linewidth=0.9, alpha=0.8,
+                time, values = path["time"][1:], path[name][1:]  # the start is far to the left
+                panel.plot(time, values, color=PALETTE[index], linewidth=0.5, alpha=0.25)
+                panel.plot(time, moving_average(values, SMOOTHED), color=PALETTE[index], linewidth=1.4,
                            label=kind if seed == 0 else None)  # fmt: skip
         panel.axhline(rows[0]["exact"][name], color="0.25", linestyle="--", linewidth=1.0, label="best")
         panel.set_xscale("log")
@@ -513,7 +519,7 @@ def draw_sac(axes: Axes, rows: list[dict[str, Any]]) -> None:
 
 def main() -> int:
     """Run the study that the flags describe; return the exit status."""
-    return execute(lambda: tyro.cli(MartingaleStudy, description=__doc__, config=FLAGS))
+    return execute(lambda: parse(MartingaleStudy, description=__doc__))
 
 
 if __name__ == "__main__":

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from prefrl.agents.actor_critic.mbpo_config import mbpo_preset
 from prefrl.agents.actor_critic.sac import SACConfig
-from prefrl.cli import FLAGS, execute
+from prefrl.cli import execute
+from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.recipes.actor_critic.mbpo import TrainMBPO
 from prefrl.run.recipes.actor_critic.sac import TrainSAC
@@ -157,7 +157,7 @@ def show(experiment: str, arms: Mapping[str, list[dict[str, Any]]]) -> None:
 
 def main() -> int:
     """Run the study that the flags describe; return the exit status."""
-    return execute(lambda: tyro.cli(MBPOStudy, description=__doc__, config=FLAGS))
+    return execute(lambda: parse(MBPOStudy, description=__doc__))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -27,7 +26,7 @@ from rich.table import Table
 
 from prefrl.agents.base import LearningFailedError
 from prefrl.agents.value_based.dqn import DQNConfig, Loss
-from prefrl.cli import FLAGS, execute
+from prefrl.cli import execute
 from prefrl.config import to_json
 from prefrl.envs import MINATAR_IDS
 from prefrl.functional.statistics import (
@@ -36,6 +35,7 @@ from prefrl.functional.statistics import (
     probability_of_improvement,
 )
 from prefrl.run.environments import make_scalar_env
+from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder, read_json
 from prefrl.run.plot import PALETTE, save_figure, tick_label
 from prefrl.run.recipes.value_based.dqn import TrainDQN
@@ -381,4 +381,4 @@ def show(result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(execute(lambda: tyro.cli(MinAtarStudy, description=__doc__, config=FLAGS)))
+    sys.exit(execute(lambda: parse(MinAtarStudy, description=__doc__)))

@@ -30,7 +30,6 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 import torch
-import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -38,7 +37,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from prefrl.agents.value_based.dqn import DQN, DQNConfig, Loss
-from prefrl.cli import FLAGS, execute
+from prefrl.cli import execute
 from prefrl.data import seeded_generator
 from prefrl.data.datasets import TransitionDataset
 from prefrl.data.files.atomic import remove_stale_temporaries
@@ -46,6 +45,7 @@ from prefrl.data.files.transition_files import load_transitions, save_transition
 from prefrl.functional.statistics import FloatArray, bootstrap_interval, interquartile_mean
 from prefrl.run.collect import collect_transitions
 from prefrl.run.evaluate import evaluate_rows
+from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder, read_json, write_json
 from prefrl.run.plot import PALETTE, save_figure
 from prefrl.run.study.study import check_positive, run_study
@@ -433,4 +433,4 @@ def interval_text(entry: dict[str, float], key: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(execute(lambda: tyro.cli(NoisyCartPole, description=__doc__, config=FLAGS)))
+    sys.exit(execute(lambda: parse(NoisyCartPole, description=__doc__)))

@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -34,8 +33,8 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 
-from prefrl.cli import FLAGS, execute
-from prefrl.data.seeding import seeded_generator
+from prefrl.cli import execute
+from prefrl.data.devices import seeded_generator
 from prefrl.functional.statistics import FloatArray, bootstrap_interval, interquartile_mean
 from prefrl.functional.value_based.value_distributions import (
     atoms,
@@ -48,6 +47,7 @@ from prefrl.functional.value_based.value_distributions import (
     two_hot_probs,
 )
 from prefrl.nn import StackedLinear, StackedMLP, flattest_log_probs
+from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.plot import PALETTE, save_figure
 from prefrl.run.study.study import check_positive, run_study
@@ -395,4 +395,4 @@ def show(result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(execute(lambda: tyro.cli(Plasticity, description=__doc__, config=FLAGS)))
+    sys.exit(execute(lambda: parse(Plasticity, description=__doc__)))

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -23,11 +22,12 @@ from rich.table import Table
 from scipy.stats import wilcoxon
 from torch import Tensor
 
-from prefrl.cli import FLAGS, execute
+from prefrl.cli import execute
 from prefrl.envs.grids.grid import TabularModel
 from prefrl.envs.grids.random_grid import RandomGridDynamics
 from prefrl.preferences import DeterministicRegret, PartialReturn, Regret, StepwiseModel, ask_teacher
 from prefrl.preferences.reward_fit import RegretConfig, RewardFit
+from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.plot import PALETTE, save_figure
 from prefrl.run.study.study import check_positive, run_study
@@ -192,4 +192,4 @@ def show(result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(execute(lambda: tyro.cli(RandomGrids, description=__doc__, config=FLAGS)))
+    sys.exit(execute(lambda: parse(RandomGrids, description=__doc__)))

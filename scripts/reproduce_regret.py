@@ -18,7 +18,6 @@ from typing import Annotated, Any, Literal, get_args
 import gymnasium as gym
 import numpy as np
 import torch
-import tyro
 from gymnasium.wrappers import RescaleAction
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -31,10 +30,11 @@ from tyro.conf import arg
 
 from prefrl.agents.allocation.baselines import AllocationBaseline, AllocationBaselineConfig
 from prefrl.agents.allocation.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig, Reference
-from prefrl.cli import FLAGS, execute, gather_env_flags
+from prefrl.cli import execute
 from prefrl.envs.allocation.request_streams import InputModel
 from prefrl.envs.wrappers import DualPriceAction
 from prefrl.run.environments import make_scalar_env, make_training_env, parse_env_args
+from prefrl.run.flags import gather_env_flags, parse
 from prefrl.run.folder import RunFolder, read_json, write_json
 from prefrl.run.outcomes.allocation import (
     allocation_outcome,
@@ -94,8 +94,8 @@ class RegretStudy:
     initial_price: tuple[float, ...] = ()
     """First prices of dual mirror descent; see its settings."""
 
-    step_scale: float = 1.0
-    """c of the step size c / sqrt(T) of dual mirror descent."""
+    step_scale: float | None = 1.0
+    """c of the step size c / sqrt(T) of dual mirror descent and PID; None: their default, without a unit."""
 
     instances: int = 1
     """Instances, instance_seed 0, 1, ..., that the replications are divided among, where there are such."""
@@ -227,7 +227,7 @@ class RegretStudy:
                 )
                 return DualMirrorDescent(env, config, device=self.device, seed=seed)
         baseline: Any = policy
-        config_of_baseline = AllocationBaselineConfig(kind=baseline)
+        config_of_baseline = AllocationBaselineConfig(kind=baseline, step_scale=self.step_scale)
         return AllocationBaseline(env, config_of_baseline, device=self.device, seed=seed)
 
     def _ratios(self, parts: Path) -> dict[str, Any]:
@@ -386,4 +386,4 @@ def show(result: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     arguments = gather_env_flags(sys.argv[1:])
-    sys.exit(execute(lambda: tyro.cli(RegretStudy, description=__doc__, args=arguments, config=FLAGS)))
+    sys.exit(execute(lambda: parse(RegretStudy, arguments, description=__doc__)))

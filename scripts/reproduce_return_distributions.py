@@ -26,7 +26,6 @@ from typing import Any, Literal, get_args
 import gymnasium as gym
 import numpy as np
 import torch
-import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -35,11 +34,12 @@ from rich.table import Table
 import prefrl.envs
 from prefrl.agents.returns.distributional_dp import DistributionalDP, DistributionalDPConfig
 from prefrl.agents.returns.stock_dqn import StockDQN, StockDQNConfig
-from prefrl.cli import FLAGS, execute
+from prefrl.cli import execute
 from prefrl.envs.wrappers.stock import StockAugmentation, VectorStockAugmentation
 from prefrl.functional.returns.objectives import MEAN
 from prefrl.functional.returns.risk_measures import CVaR
 from prefrl.functional.returns.stock_problems import StockProblem, conditional_value_at_risk, target_return
+from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder, read_json, write_json
 from prefrl.run.loop import learn
 from prefrl.run.outcomes.return_figures import (
@@ -383,7 +383,11 @@ def draw(result: dict[str, Any], folder: Path) -> None:
         axes = figure.subplots()
         draw_curves(axes, result[name], key)
         if best is not None and "exact" in result:
-            axes.axhline(result["exact"][name][best], color="0.25", linestyle="--", linewidth=1.0)
+            axes.axhline(
+                result["exact"][name][best], color="0.25", linestyle="--", linewidth=1.0, label="best"
+            )
+        if key == "error":  # from far above its smallest value to close to it
+            axes.set_yscale("log")
         axes.set_xlabel("gradient steps")
         axes.set_ylabel(label)
         axes.legend(frameon=False, fontsize=8.5)
@@ -392,19 +396,19 @@ def draw(result: dict[str, Any], folder: Path) -> None:
 
 
 def draw_curves(axes: Axes, rows: dict[str, list[Any]], key: str) -> None:
-    """Draw every seed of every kind."""
+    """Draw the median over seeds of every kind, and the seeds behind it."""
     for place, (kind, seeds) in enumerate(rows.items()):
-        for seed, row in enumerate(seeds):
-            axes.plot(
-                [record["updates"] for record in row["records"]],
-                [record[key] for record in row["records"]],
-                color=PALETTE[place], linewidth=1.1, alpha=0.85, label=kind if seed == 0 else None,
-            )  # fmt: skip
+        updates = [record["updates"] for record in seeds[0]["records"]]
+        values = np.array([[record[key] for record in row["records"]] for row in seeds])
+        axes.plot(updates, values.T, color=PALETTE[place], linewidth=0.8, alpha=0.35)
+        axes.plot(
+            updates, np.median(values, 0), color=PALETTE[place], linewidth=1.8, label=f"{kind} (median)"
+        )
 
 
 def main() -> int:
     """Run the study that the flags describe; return the exit status."""
-    return execute(lambda: tyro.cli(ReturnStudy, description=__doc__, config=FLAGS))
+    return execute(lambda: parse(ReturnStudy, description=__doc__))
 
 
 if __name__ == "__main__":

@@ -24,16 +24,16 @@ from typing import Any, Literal, get_args
 import gymnasium as gym
 import numpy as np
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from prefrl.agents.preferences.matrix_self_play import MatrixSelfPlay, MatrixSelfPlayConfig
-from prefrl.cli import FLAGS, execute
+from prefrl.cli import execute
 from prefrl.data import Preferences, Segments
 from prefrl.functional.preferences.games import cycle_of_three, minimax_winner
 from prefrl.preferences.reward_model import RewardModel, RewardModelConfig
 from prefrl.preferences.trajectories import Trajectory, WithinBudget
+from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.recipes.preferences.self_play import TrainSelfPlay
 from prefrl.run.study.arms import finish_arms, save_evaluations
@@ -102,7 +102,8 @@ class SelfPlayStudy:
         """Return what is compared in an experiment."""
         if experiment == "cartpole":
             base = TrainSelfPlay(
-                env_id="prefrl/CartPole-v0", num_envs=8, total_timesteps=self.cartpole_timesteps,
+                env_id="prefrl/CartPole-v0", agent="sb3_ppo", num_envs=8,
+                total_timesteps=self.cartpole_timesteps,
                 agent_args=("n_steps=256", "batch_size=256", "n_epochs=20", "learning_rate=1e-3",
                             "gamma=1.0"),
             )  # fmt: skip
@@ -118,7 +119,7 @@ class SelfPlayStudy:
                 "reward model, noisy": replace(model, **noisy),  # type: ignore[arg-type]
                 "true reward": true,
             }
-        board = TrainSelfPlay(num_envs=16, reward=WITH_SUCCESSOR)
+        board = TrainSelfPlay(agent="sb3_ppo", num_envs=16, reward=WITH_SUCCESSOR)
         common = ("n_steps=512", "batch_size=128", "learning_rate=1e-3", "gamma=1.0")
         if experiment == "goals":
             base = replace(
@@ -225,7 +226,7 @@ def _text(value: Any) -> str:
 
 def main() -> int:
     """Run the study that the flags describe; return the exit status."""
-    return execute(lambda: tyro.cli(SelfPlayStudy, description=__doc__, config=FLAGS))
+    return execute(lambda: parse(SelfPlayStudy, description=__doc__))
 
 
 if __name__ == "__main__":

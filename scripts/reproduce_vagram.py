@@ -23,7 +23,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -32,7 +31,8 @@ from prefrl.agents.actor_critic.mbpo_config import MBPOConfig, ModelLoss, mbpo_p
 from prefrl.agents.actor_critic.networks import STD_FLOOR
 from prefrl.agents.actor_critic.sac import SACConfig
 from prefrl.agents.actor_critic.smoothness import value_aware_error
-from prefrl.cli import FLAGS, execute
+from prefrl.cli import execute
+from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder, read_json, write_json
 from prefrl.run.recipes.actor_critic.box import DISTRACTED
 from prefrl.run.recipes.actor_critic.mbpo import TrainMBPO
@@ -217,7 +217,7 @@ def show_closed(title: str, runs: Mapping[str, list[dict[str, Any]]]) -> None:
 
 def main() -> int:
     """Run the study that the flags describe; return the exit status."""
-    return execute(lambda: tyro.cli(VaGraMStudy, description=__doc__, config=FLAGS))
+    return execute(lambda: parse(VaGraMStudy, description=__doc__))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 
 from prefrl import cli
+from prefrl.run import flags
+from prefrl.run.recipes import RECIPES, STACKED, load_recipe
 
 QUICK = [
     "--num-envs",
@@ -61,13 +64,13 @@ def finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     ],
 )
 def test_flags_of_the_environment_are_gathered(given: list[str], gathered: list[str]) -> None:
-    assert cli.gather_env_flags(given) == gathered
+    assert flags.gather_env_flags(given) == gathered
 
 
 @pytest.mark.parametrize("given", [["--env.rho"], ["--env.rho", "--seed", "1"]])
 def test_a_flag_of_the_environment_needs_a_value(given: list[str]) -> None:
     with pytest.raises(ValueError, match=r"--env.rho has no value"):
-        cli.gather_env_flags(given)
+        flags.gather_env_flags(given)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"]])
@@ -94,21 +97,127 @@ def test_help_of_a_recipe(wide: None, capsys: pytest.CaptureFixture[str]) -> Non
         "--env-args [NAME=VALUE ...]",
         "--checkpoint-every INT Timesteps between two checkpoints. (default: 10 % of the run)",
         "--gamma FLOAT Discount per step, in [0, 1]",
-        "--no-progress-bar Hide the progress bar",
+        "--progress-bar, --no-progress-bar Show a progress bar",
     ):
         assert text in re.sub(r"[\s│]+", " ", printed)
     assert "None" not in printed
     assert "recipe." not in printed
 
 
-def test_list(wide: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_is_whole_and_fits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert run("list") == 0
     printed = capsys.readouterr().out
-    assert "prefrl train q_learning" in printed
-    assert "Tabular Q-learning" in printed
-    (delivery,) = [line for line in printed.splitlines() if "prefrl/Delivery-v0" in line]
-    for text in ("Discrete(100)", "Discrete(4)", "200", "Drive a van"):
-        assert text in delivery
+    assert max(map(len, printed.splitlines())) <= 80
+    for name in (*RECIPES, *(env_id for env_id in gym.registry if env_id.startswith("prefrl/"))):
+        assert re.search(rf"│ {name} +│ \w", printed), name
+
+
+@pytest.mark.parametrize(
+    ("env_id", "texts"),
+    [
+        ("prefrl/Delivery-v0", ["Discrete(100)", "Discrete(4)", "step limit    200", "## Rewards"]),
+        ("prefrl.envs:prefrl/Meadow-v0", ["step limit    none", "Graze in a meadow"]),
+        ("prefrl/MinAtar-Asterix-v0", ["(10, 10, 4), bool)", "5000"]),
+        ("prefrl/MultiSecretary-v0", ["remaining: Box", "\n                request: Box", "Discrete(2)"]),
+        ("prefrl/Distracted-v0", ["(18,), float32)", "Another environment"]),
+        ("CartPole-v1", ["Discrete(2)", "500", "Barto"]),
+    ],
+)
+def test_the_page_of_an_environment(
+    env_id: str, texts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("list", env_id) == 0
+    printed = capsys.readouterr().out
+    assert [text for text in texts if text not in printed] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [(["trian"], "train"), (["train", "dqm"], "dqn"), (["sweep", "q_lerning", "--out", "x"], "q_learning")],
+)
+def test_what_is_misspelt_is_guessed(
+    arguments: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    errors = capsys.readouterr().err
+    assert f"did you mean {meant}?" in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_many_learners_are_for_some_recipes(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (recipe in STACKED) == hasattr(load_recipe(recipe), "num_learners")
+    if recipe not in STACKED:
+        assert run("train", recipe, "--num-learners=3") == 2
+        assert f"{recipe} trains one learner; --num-learners is for dqn" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_every_flag_is_explained_without_files_of_the_checkout(recipe: str) -> None:
+    known = flags.recipe_flags(load_recipe(recipe)())
+    names = [flag.name for flag in known]
+    assert len(set(names)) == len(names)
+    for flag in known:
+        assert flag.text, flag.path
+        assert not re.search(r"\w/\w+\.(py|md)|:\w+:`", flag.text), flag.text
+
+
+def test_options_are_grouped_by_what_they_belong_to() -> None:
+    groups: dict[str, list[str]] = {}
+    for flag in flags.recipe_flags(load_recipe("preference_rl")()):
+        groups.setdefault(flag.group, []).append(flag.name)
+    assert set(groups) == {"run", "environment", "learner", "preferences", "reward_model", "agent"}
+    assert {"env_id", "env_args", "num_envs"} == set(groups["environment"])
+    assert groups["learner"] == ["agent", "agent_args", "warmup_hold"]
+    assert "members" in groups["reward_model"]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("12", 12), ("1e5", 100_000), ("2.5e3", 2500), ("1E3", 1000), ("-1e1", -10), ("1_000", 1000),
+     ("1.0", 1)],
+)  # fmt: skip
+def test_whole_numbers(text: str, number: int) -> None:
+    assert flags.whole_number(text) == number
+
+
+@pytest.mark.parametrize("text", ["1.5", "1e-1", "inf", "nan", "many", "", "1e19", "1e999999999", "1.5e0"])
+def test_what_is_no_whole_number(text: str) -> None:
+    with pytest.raises(ValueError, match="is no whole number"):
+        flags.whole_number(text)
+
+
+def test_whole_numbers_on_the_command_line(wide: None, capsys: pytest.CaptureFixture[str]) -> None:
+    command = cli.parse(["train", "dqn", "--total-timesteps", "1e5", "--hidden", "3.2e1", "64"])
+    assert command.recipe.total_timesteps == 100_000
+    assert command.recipe.agent.hidden == (32, 64)
+    assert cli.parse(["evaluate", "run", "--episodes", "1e2"]).episodes == 100
+    assert run("train", "dqn", "--num-envs", "1.5") == 2
+    assert "'1.5' is no whole number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "double", "compiled"),
+    [
+        ([], True, False),
+        (["--no-double", "--compile"], False, True),
+        (["--double", "--no-compile"], True, False),
+        (["--double", "False", "--compile=True"], False, True),
+    ],
+)
+def test_switches_are_written_one_way_and_read_as_before(
+    given: list[str], double: bool, compiled: bool
+) -> None:
+    agent = cli.parse(["train", "dqn", *given]).recipe.agent
+    assert (agent.double, agent.compile) == (double, compiled)
+
+
+def test_switches_that_a_preset_sets_are_read_as_before() -> None:
+    agent = cli.parse(["train", "mbpo", "--learn-temperature", "False", "--no-probabilistic"]).recipe.agent
+    assert (agent.learn_temperature, agent.probabilistic) == (False, False)
 
 
 def test_the_list_loads_neither_torch_nor_what_draws() -> None:
@@ -126,11 +235,33 @@ MinAtarEnv("breakout")
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
 
 
-def test_an_endless_evaluation_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--env-id", "CliffWalking-v1", "--env.max_episode_steps", "60"]
+def test_training_loads_no_compiler(tmp_path: Path) -> None:
+    """torch's takes over a second, and its optimisers load it."""
+    code = """
+import sys
+from prefrl import cli
+short = ["--total-timesteps", "20", "--learning-starts", "8", "--batch-size", "8"]
+assert cli.main(["train", "dqn", *short, "--train-freq", "1", "--out", "dqn"]) == 0
+assert cli.main(["train", "sac", "--env-id", "Pendulum-v1", *short, "--out", "sac"]) == 0
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, timeout=120, cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def test_an_endless_evaluation_is_cut_and_warned_of(tmp_path: Path) -> None:
+    (cliff,) = [name for name in gym.registry if name.startswith("CliffWalking-")]
+    flags = ["--env-id", cliff, "--env.max_episode_steps", "60"]
     assert run("train", "q_learning", *QUICK, *flags, "--out", tmp_path / "run") == 0
-    assert run("evaluate", tmp_path / "run", "--max-steps", "5") == 2
-    assert "in CliffWalking-v1 is not over after 5 steps" in capsys.readouterr().err
+    command = [sys.executable, "-m", "prefrl.cli", "evaluate", tmp_path / "run", "--max-steps", "5"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0
+    said = done.stderr.splitlines()
+    assert [line.startswith(f"warning: an episode of an evaluation in {cliff} was cut") for line in said] == [
+        True
+    ]
 
 
 def test_train_resume_and_evaluate(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,7 +269,9 @@ def test_train_resume_and_evaluate(finished: Path, capsys: pytest.CaptureFixture
     assert run("resume", finished) == 0
     assert capsys.readouterr().out == f"{finished} is finished\n{finished / 'result.json'}\n"
     assert run("evaluate", finished, "--episodes", "2", "--seed", "5") == 0
-    assert capsys.readouterr().out == f"{finished / 'evaluation.json'}\n"
+    printed = capsys.readouterr().out.splitlines()
+    assert "mean_return" in printed[1]
+    assert printed[-1] == str(finished / "evaluation.json")
     evaluation = json.loads((finished / "evaluation.json").read_text())
     assert (evaluation["episodes"], evaluation["seed"]) == (2, 5)
 
@@ -159,7 +292,7 @@ def test_flags_reach_recipe_and_agent(tmp_path: Path) -> None:
     [
         (["resume", "nowhere"], "there is no run folder nowhere"),
         (["evaluate", "nowhere"], "there is no run folder nowhere"),
-        (["train", "q_learning", "--num-envs", "0"], "num_envs is 0; it must be at least 1"),
+        (["train", "q_learning", "--num-envs", "0"], "num_envs is 0; it must lie in [1, 16777216]"),
         (["train", "q_learning", "--env-id", "Nothing-v3"], "Environment `Nothing` doesn't exist."),
         (["train", "q_learning", "--env-id", "CartPole-v1"], "observation_space is Box"),
         (["train", "q_learning", "--env-args", "x"], "env_args has 'x'; each must be NAME=VALUE"),

@@ -1,6 +1,7 @@
 """Settings that check themselves: kinds, bounds, messages, JSON, and every config of the library."""
 
 import dataclasses
+import inspect
 import json
 import math
 import pkgutil
@@ -18,6 +19,7 @@ import torch
 import tyro
 from hypothesis import given, strategies as st
 
+import prefrl
 from prefrl.config import (
     Bounds,
     Count,
@@ -509,3 +511,20 @@ def test_a_setting_is_not_given_by_its_old_and_its_new_name() -> None:
     assert from_json(kind, {old: 3}) == kind(target_update_gradient_steps=3)
     with pytest.raises(ValueError, match=f"^agent.{old} and agent.{new} are both given"):
         from_json(kind, {old: 3, new: 4}, "agent.")
+
+
+# What help() shows -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [kind for name, kind in CLASSES.items() if is_config(name)])
+def test_every_setting_is_explained(settings: Any) -> None:
+    text = settings.__doc__
+    for name in field_types(settings):
+        (line,) = re.findall(rf"^    {name}: (.*)$", text, re.MULTILINE)
+        assert len(line) > 8, name
+
+
+def test_a_field_with_another_default_keeps_its_text() -> None:
+    assert "    epsilon_end: Probability of a uniform action once" in prefrl.StockDQNConfig.__doc__
+    assert "    batch_size: Transitions per gradient step." in prefrl.StockDQNConfig.__doc__
+    assert inspect.getdoc(prefrl.StockDQNConfig) == prefrl.StockDQNConfig.__doc__

@@ -22,7 +22,7 @@ import pkgutil
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -33,7 +33,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
@@ -42,7 +42,9 @@ import prefrl.agents
 import prefrl.envs
 from prefrl.agents.actor_critic.mbpo import MBPO
 from prefrl.agents.actor_critic.mbpo_config import MBPOConfig
+from prefrl.agents.actor_critic.ppo import PPO, PPOConfig
 from prefrl.agents.actor_critic.sac import SAC, SACConfig
+from prefrl.agents.actor_critic.sac_learners import SACLearners
 from prefrl.agents.allocation.baselines import AllocationBaseline, AllocationBaselineConfig, Resolving
 from prefrl.agents.allocation.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig
 from prefrl.agents.base import Agent, Spaces
@@ -58,7 +60,9 @@ from prefrl.agents.returns.distributional_dp import DistributionalDP, Distributi
 from prefrl.agents.returns.stock_dqn import StockDQN, StockDQNConfig
 from prefrl.agents.value_based import dqn
 from prefrl.agents.value_based.dqn import DQN, DQNConfig
+from prefrl.agents.value_based.dqn_learners import DQNLearners
 from prefrl.agents.value_based.q_learning import QLearning, QLearningConfig
+from prefrl.agents.value_based.value_iteration import ValueIteration
 from prefrl.data import Preferences, TransitionDataset, Transitions
 from prefrl.data.devices import make_generator
 from prefrl.envs.allocation.hindsight import Optimum
@@ -187,6 +191,19 @@ def fake_preferences(mode: FakeTensorMode, preferences: Preferences) -> Preferen
             for name in ("labels", "weights", "annotators")
         },
     )
+
+
+def value_iteration_case(mode: FakeTensorMode) -> Step:
+    """Sweeps over a model that was read on the host."""
+    agent = ValueIteration(gym.make("prefrl/RandomGrid-v0", layout_seed=1), device=DEVICE)
+    obs = torch.zeros(7, dtype=torch.int64, device=DEVICE)
+
+    def step() -> dict[str, Tensor]:
+        agent.act(obs)
+        agent.act(obs, deterministic=True)
+        return agent.update()
+
+    return step
 
 
 def regret_case(lottery: bool = False, **settings: Any) -> Case:
@@ -335,6 +352,7 @@ def stock_dqn_case(kind: type[StockDQN] = StockDQN, mode: str = "SameStep", **se
 
 
 LEARNER = DQNConfig(**{**DQN_SETTINGS, "hidden": (8,), "buffer_size": 4000})
+OUR_PPO = PPOConfig(hidden=(8,), n_steps=3, batch_size=20, n_epochs=2)
 
 
 def preference_rl_case(learner: Any = LEARNER, env_id: str = "prefrl/CartPole-v0", **settings: Any) -> Case:
@@ -359,14 +377,17 @@ def heron_case(**settings: Any) -> Case:
         )
         reward = RewardModelConfig(members=1, hidden=(8,), use_features=True, bootstrap=False)
         fits = {"first_fit": 1, "fit_every": 16, "batches": 2, "batch_size": 4}
-        config = HeronConfig(LEARNER, reward, **{**fits, **settings})
+        config = HeronConfig(**{"learner": LEARNER, "reward": reward, **fits, **settings})
         return stepped(Heron(AgentsAsRows(env), config, device=DEVICE))
 
     return make
 
 
 def stepped(agent: Agent) -> Step:
-    """Steps as the training loop takes them, of an agent with a policy learner."""
+    """Steps as the training loop takes them, of an agent with a policy learner.
+
+    Whether there is something to ask about is asked of the device before each fit, which is left out.
+    """
     stepper = Stepper.of_agent(agent)
     stepper.reset()
 
@@ -374,7 +395,8 @@ def stepped(agent: Agent) -> Step:
         stepper.step()
         agent.num_timesteps += stepper.num_envs
         agent.act(stepper.obs, deterministic=True)
-        return agent.update()
+        with mock.patch.object(sys.modules[type(agent).__module__], "asked", return_value=True, create=True):
+            return agent.update()
 
     return step
 
@@ -400,6 +422,118 @@ def sac_case(mode: str = "SameStep", **settings: Any) -> Case:
     return make
 
 
+def sac_learners_case(**settings: Any) -> Case:
+    """Several soft actor-critics on the accelerator."""
+
+    def make(_: FakeTensorMode) -> Step:
+        env = prefrl.envs.make_device("prefrl/Pendulum-v0", 8, device=DEVICE, generator_device="cpu",
+                                      max_episode_steps=5, num_streams=2)  # fmt: skip
+        config = SACConfig(**{**BOX_SETTINGS, "learning_starts": 4, **settings})
+        agent = SACLearners(env, config, num_learners=2, device=DEVICE)
+        return box_steps(agent)
+
+    return make
+
+
+def ppo_case(
+    env_id: str = "prefrl/CartPole-v0", mode: str = "SameStep", learners: int = 1, kind: type[PPO] = PPO,
+    **settings: Any,
+) -> Case:  # fmt: skip
+    """Proximal policy optimisation on the accelerator, of one learner or several: a rollout, its update."""
+
+    def make(_: FakeTensorMode) -> Step:
+        streams = {"num_streams": learners} if learners > 1 else {}
+        env = prefrl.envs.make_device(env_id, 4 * learners, device=DEVICE, generator_device="cpu",
+                                      max_episode_steps=3, autoreset_mode=mode, **streams)  # fmt: skip
+        return ppo_steps(env, kind, learners, settings)
+
+    return make
+
+
+def ppo_steps(env: Any, kind: type[PPO], learners: int, settings: dict[str, Any]) -> Step:
+    config = PPOConfig(**{"hidden": (8,), "n_steps": 5, "batch_size": 6, "n_epochs": 2, **settings})
+    agent = kind(env, config, num_learners=learners, device=DEVICE)
+    stepper = Stepper.of_agent(agent)
+    stepper.reset()
+
+    def step() -> dict[str, Tensor]:
+        for _ in range(5):
+            stepper.step()
+            agent.num_timesteps += 4
+        agent.act(stepper.obs, deterministic=True)
+        stepper.reset()  # cuts the rollout that is full
+        metrics = agent.update()
+        assert "train/loss" in metrics
+        return metrics
+
+    return step
+
+
+def dqn_learners_case(env_id: str = "prefrl/CartPole-v0", **settings: Any) -> Case:
+    """Several deep Q-learners on the accelerator."""
+
+    def make(_: FakeTensorMode) -> Step:
+        env = prefrl.envs.make_device(env_id, 16, device=DEVICE, generator_device="cpu", num_streams=2)
+        config = DQNConfig(**{**DQN_SETTINGS, **settings})
+        agent = DQNLearners(env, config, num_learners=2, device=DEVICE)
+        stepper = Stepper.of_agent(agent)
+        stepper.reset()
+
+        def step() -> dict[str, Tensor]:
+            for _ in range(2):
+                stepper.step()
+                agent.num_timesteps += 8
+            agent.act(stepper.obs, deterministic=True)
+            metrics = agent.update()
+            assert "train/loss" in metrics
+            return metrics
+
+        return step
+
+    return make
+
+
+class ManySwitches(DeliveryDynamics):
+    """The grid with a MultiDiscrete action, of which the first number counts."""
+
+    @property
+    def single_action_space(self) -> Any:
+        return gym.spaces.MultiDiscrete([4, 3])
+
+    @single_action_space.setter
+    def single_action_space(self, value: Any) -> None:
+        pass
+
+    def step(self, state: Any, actions: Any, noise: Any) -> Any:
+        return super().step(state, actions[:, 0], noise)
+
+
+def ppo_switches_case(**settings: Any) -> Case:
+    """Proximal policy optimisation of several choices at once."""
+
+    def make(_: FakeTensorMode) -> Step:
+        backend = TorchBackend(DEVICE, generator_device="cpu")
+        env = BatchedEnv(ManySwitches, 8, backend=backend, max_episode_steps=3, num_streams=2)
+        return ppo_steps(env, PPO, 2, settings)
+
+    return make
+
+
+class PPOAsksTheDevice(PPO):
+    """Wrong: it warns of learners that diverged in every update."""
+
+    def update(self) -> dict[str, Tensor]:
+        self.check()
+        return super().update()
+
+
+class PPOMixesDevices(PPO):
+    """Wrong: its advantages come from the host."""
+
+    def advantages(self, steps: Any, values: Tensor, next_values: Tensor) -> Tensor:
+        return values + torch.zeros(values.shape, device="cpu")
+
+
 def mbpo_case(kind: type[MBPO] = MBPO, **settings: Any) -> Case:
     """MBPO on the accelerator: every step fits, imagines, looks at the critics and improves the policy.
 
@@ -407,12 +541,12 @@ def mbpo_case(kind: type[MBPO] = MBPO, **settings: Any) -> Case:
     three steps, since every timestep is a gradient step and operations take their time here.
     """
     small = {"model_hidden": (8, 8), "model_batch_size": 2, "max_fit_steps": 3, "updates_per_step": 1,
-             "refit_every": 1, "epoch_timesteps": 4, "rollouts_per_step": 11, "diagnostics_every": 9,
+             "refit_every": 1, "epoch_timesteps": 4, "rollouts_per_step": 11, "diagnostics_every": 6,
              "diagnostics_states": 6, "rollout_schedule": (0, 1, 2, 2), "ensemble_size": 3, "elites": 2,
-             "value_gradient_warmup": 0, "learning_starts": 6}  # fmt: skip
+             "value_gradient_warmup": 0, "learning_starts": 4}  # fmt: skip
 
     def make(_: FakeTensorMode) -> Step:
-        agent = kind(box_env(num_envs=3), MBPOConfig(**{**BOX_SETTINGS, **small, **settings}), device=DEVICE)
+        agent = kind(box_env(num_envs=2), MBPOConfig(**{**BOX_SETTINGS, **small, **settings}), device=DEVICE)
         step = box_steps(agent)
 
         def patched() -> dict[str, Tensor]:
@@ -424,7 +558,7 @@ def mbpo_case(kind: type[MBPO] = MBPO, **settings: Any) -> Case:
     return make
 
 
-def box_steps(agent: SAC | MBPO) -> Step:
+def box_steps(agent: SAC | SACLearners | MBPO) -> Step:
     """Steps as the training loop takes them; the second one learns."""
     stepper = Stepper.of_agent(agent)
     stepper.reset()
@@ -433,11 +567,11 @@ def box_steps(agent: SAC | MBPO) -> Step:
         metrics: dict[str, Tensor] = {}
         for _ in range(3):
             stepper.step()
-            agent.num_timesteps += stepper.num_envs
+            agent.num_timesteps += stepper.num_envs // agent.num_learners
             agent.act(stepper.obs, deterministic=True)
             metrics |= agent.update()
         assert "train/critic_loss" in metrics
-        assert isinstance(agent, SAC) or {"model/loss", "model/rmse"} <= metrics.keys()
+        assert not isinstance(agent, MBPO) or {"model/loss", "model/rmse"} <= metrics.keys()
         return metrics
 
     return step
@@ -517,13 +651,27 @@ def distributional_dp_case(env_id: str = "prefrl/RiskyCliff-v0", **settings: Any
     return make
 
 
-def dqn_picture_case(**settings: Any) -> Case:
-    """Deep Q-learning from pictures, by the convolution."""
+class GivenTorso(nn.Sequential):
+    """A network of a user, whose copy is made anew: that of a fake tensor has a mode of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(400, 5))
+
+    def __deepcopy__(self, memo: Any) -> GivenTorso:
+        return GivenTorso()
+
+
+def dqn_picture_case(
+    shape: tuple[int, ...] = (10, 10, 4), torso: Callable[[], nn.Module] | None = None, **settings: Any
+) -> Case:
+    """Deep Q-learning from pictures, by a convolution of ours or a given torso."""
 
     def make(_: FakeTensorMode) -> Step:
-        spaces = Spaces(gym.spaces.Box(0, 1, (10, 10, 4), np.bool_), gym.spaces.Discrete(3, start=1))
-        agent = DQN(spaces, DQNConfig(**{**DQN_SETTINGS, **settings}), device=DEVICE)
-        obs = torch.zeros(7, 10, 10, 4, dtype=torch.bool, device=DEVICE)
+        spaces = Spaces(gym.spaces.Box(0, 255, shape, np.uint8), gym.spaces.Discrete(3, start=1))
+        with torch.device(DEVICE):  # whose modules cannot be moved there
+            given = None if torso is None else torso()
+        agent = DQN(spaces, DQNConfig(**{**DQN_SETTINGS, **settings}), torso=given, device=DEVICE)
+        obs = torch.zeros(7, *shape, dtype=torch.uint8, device=DEVICE)
         flags = torch.zeros(7, dtype=torch.bool, device=DEVICE)
 
         def step() -> dict[str, Tensor]:
@@ -564,18 +712,14 @@ def dqn_offline_case(**settings: Any) -> Case:
 def compiled(case: Case) -> Case:
     """A case whose agent compiles its gradient step; here the function to be compiled runs as it stands.
 
-    (torch compiles nothing while operations are watched as they are here. Adam, as it is when compiled, asks
-    whether it is.)
+    (torch compiles nothing while operations are watched as they are here.)
     """
 
     def make(mode: FakeTensorMode) -> Step:
         step = case(mode)
 
         def uncompiled() -> dict[str, Tensor]:
-            with (
-                mock.patch.object(torch, "compile", lambda function, **_: function),
-                mock.patch.object(torch.compiler, "is_compiling", return_value=True),
-            ):
+            with mock.patch.object(torch, "compile", lambda function, **_: function):
                 return step()
 
         return uncompiled
@@ -634,6 +778,7 @@ CASES: dict[str, Case] = {
     "DQN, disabled": dqn_case(mode="Disabled"),
     "DQN, three steps": dqn_case(n_step=3),
     "DQN, dueling": dqn_case(dueling=True),
+    "DQN, bfloat16": dqn_case(loss="huber", precision="bf16"),
     "DQN, not double": dqn_case(double=False),
     "DQN, Polyak": dqn_case(tau=0.1),
     "DQN, many gradient steps": dqn_case(gradient_steps=3),
@@ -647,6 +792,8 @@ CASES: dict[str, Case] = {
     ),
     "DQN, convolution": dqn_picture_case(),
     "DQN, convolution and quantiles": dqn_picture_case(loss="quantile", n_step=2),
+    "DQN, Nature's convolution": dqn_picture_case((3, 40, 36)),
+    "DQN, a given torso": dqn_picture_case(torso=GivenTorso),
     "DQN, offline": dqn_offline_case(),
     "DQN, conservative": dqn_offline_case(cql_alpha=0.5, n_step=2),
     "DQN, SARSA": dqn_offline_case(target_policy="sarsa", n_step=2),
@@ -710,7 +857,10 @@ CASES: dict[str, Case] = {
     "PreferenceRL, SAC": preference_rl_case(
         SACConfig(hidden=(8,), learning_starts=8, batch_size=4, buffer_size=4000), "prefrl/Pendulum-v0"
     ),
+    "PreferenceRL, PPO": preference_rl_case(OUR_PPO),
+    "PreferenceRL, PPO of numbers": preference_rl_case(OUR_PPO, "prefrl/Pendulum-v0"),
     "Heron, hierarchy": heron_case(),
+    "Heron, PPO": heron_case(learner=OUR_PPO),
     "Heron, levels apart": heron_case(level_scale=2.0, spread_of="batch", segment_length=2),
     "Heron, weighted sum": heron_case(reward_source="weighted_sum"),
     "SAC": sac_case(),
@@ -725,6 +875,31 @@ CASES: dict[str, Case] = {
     "SAC, robust in steps": sac_case(
         critic_regularizer="robust", robust_attack="multi_step", robust_normalize=False
     ),
+    "SAC, compiled": compiled(sac_case(compile=True, max_grad_norm=1.0)),
+    "SAC, bfloat16": sac_case(precision="bf16"),
+    "SACLearners": sac_learners_case(),
+    "SACLearners, settings of each": sac_learners_case(
+        gamma=(0.9, 0.5), max_grad_norm=1.0, learn_temperature=False, target_update_gradient_steps=2
+    ),
+    "DQNLearners": dqn_learners_case(),
+    "DQNLearners, two steps": dqn_learners_case(loss="huber", n_step=2, gamma=(0.9, 0.5)),
+    "PPO": ppo_case(),
+    "PPO, bfloat16": ppo_case(precision="bf16"),
+    "PPO, next step": ppo_case(mode="NextStep", activation="relu", normalize_rewards=False),
+    "PPO, disabled": ppo_case(mode="Disabled", normalize_advantage=False, max_grad_norm=None),
+    "PPO, several learners": ppo_case(learners=3, learning_rate=(1e-3, 1e-4, 1e-5), ent_coef=0.1),
+    "PPO, numbers": ppo_case("prefrl/Pendulum-v0", clip_range_vf=0.1, normalize_observations=True),
+    "PPO, several learners of numbers": ppo_case("prefrl/Pendulum-v0", "NextStep", learners=2),
+    "PPO, several choices": ppo_switches_case(),
+    "PPO, with everything": ppo_case(
+        "prefrl/RandomGrid-v0",
+        learners=2,
+        target_kl=0.01,
+        normalize_observations=True,
+        schedule="linear",
+        clip_schedule="linear",
+        schedule_timesteps=100,
+    ),
     "MBPO, ensemble": mbpo_case(learn_variance_bounds=True),
     "MBPO, standardized": mbpo_case(standardize_targets=True, reward="known", clip_predictions=None),
     "MBPO, one model": mbpo_case(ensemble_size=1, probabilistic=False, critic_regularizer="robust"),
@@ -735,6 +910,7 @@ CASES: dict[str, Case] = {
     "MBPO, total value gradients": mbpo_case(
         probabilistic=False, model_loss="value_gradient", value_gradient_total=True, standardize_targets=True
     ),
+    "ValueIteration": value_iteration_case,
     "MatrixSelfPlay, Hedge": matrix_case("hedge"),
     "MatrixSelfPlay, sampled": matrix_case("sampled"),
     "MatrixSelfPlay, reward model": matrix_case("reward_model"),
@@ -760,6 +936,8 @@ WRONG: dict[str, tuple[Case, str]] = {
     "DQN asks the device": (dqn_case(kind=DQNAsksTheDevice), "DataDependentOutputException"),
     "MBPO asks the device": (mbpo_case(kind=MBPOAsksTheDevice), "DataDependentOutputException"),
     "DQN mixes devices": (dqn_case(kind=DQNMixesDevices), "FakeTensorDeviceMismatchError"),
+    "PPO asks the device": (ppo_case(kind=PPOAsksTheDevice), "DynamicOutputShapeException"),
+    "PPO mixes devices": (ppo_case(kind=PPOMixesDevices), "FakeTensorDeviceMismatchError"),
 }
 
 
@@ -799,33 +977,52 @@ def run_case(case: Case) -> str:
 
 
 def main() -> None:
-    """Register the made-up accelerator, run every case, and print what came of it."""
+    """Register the made-up accelerator, run the cases that are named, and print what came of them."""
     from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
     _setup_privateuseone_for_python_backend(DEVICE)
     assert prefrl.envs.REGISTRY
     cases = {**CASES, **{name: case for name, (case, _) in WRONG.items()}}
-    print(json.dumps({name: run_case(case) for name, case in cases.items()}))
+    print(json.dumps({name: run_case(cases[name]) for name in sys.argv[1:]}))
 
 
 # Tests -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def outcomes(project_root: Path) -> dict[str, str]:
-    """What came of every case, in a process of its own."""
+FAST = {name.split(",")[0]: name for name in reversed(CASES)}.values()
+"""The first case of every agent; its variants, which take longer, are with the slow tests."""
+
+
+def outcomes_of(names: Iterable[str], project_root: Path) -> dict[str, str]:
+    """What came of some cases, in a process of their own."""
     environment = {**os.environ, "PYTHONPATH": str(project_root)}  # these files, whatever is installed
     result = subprocess.run(
-        [sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, __file__, *names], env=environment, capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
     found: dict[str, str] = json.loads(result.stdout.splitlines()[-1])
     return found
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.fixture(scope="module")
+def outcomes(project_root: Path) -> dict[str, str]:
+    return outcomes_of([*FAST, *WRONG], project_root)
+
+
+@pytest.fixture(scope="module")
+def outcomes_of_variants(project_root: Path) -> dict[str, str]:
+    return outcomes_of([name for name in CASES if name not in FAST], project_root)
+
+
+@pytest.mark.parametrize("name", FAST)
 def test_no_host_sync_and_no_device_mix(outcomes: dict[str, str], name: str) -> None:
     assert outcomes[name] == "ok"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in CASES if name not in FAST])
+def test_no_host_sync_and_no_device_mix_in_variants(outcomes_of_variants: dict[str, str], name: str) -> None:
+    assert outcomes_of_variants[name] == "ok"
 
 
 @pytest.mark.parametrize("name", WRONG)

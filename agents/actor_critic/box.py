@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -18,6 +17,78 @@ from prefrl.data.replay import ReplayBuffer, replay_state, restored_replay
 from prefrl.functional.draws import uniform
 
 from .networks import SoftActorCritic
+
+
+class Boxes:
+    """What is known of two Boxes: observations of floating-point numbers, and bounded actions.
+
+    Actions are in (-1, 1) inside an agent.
+
+    Args:
+        observation_space: any Box of floating-point numbers.
+        action_space: one with finite bounds.
+        device: torch device.
+        name: of the agent, for messages.
+
+    Raises:
+        ValueError: if observations or actions are of another kind, or actions unbounded.
+
+    Attributes:
+        observations: D, size of a flattened observation.
+        actions: A, size of a flattened action.
+    """
+
+    def __init__(
+        self, observation_space: gym.Space[Any], action_space: gym.Space[Any], device: torch.device, name: str
+    ) -> None:
+        space, actions = observation_space, action_space
+        if not isinstance(space, gym.spaces.Box) or not np.issubdtype(space.dtype, np.floating):
+            raise ValueError(f"observation_space is {space}; {name} takes a Box of floating-point numbers")
+        if not isinstance(actions, gym.spaces.Box) or not np.issubdtype(actions.dtype, np.floating):
+            raise ValueError(f"action_space is {actions}; {name} takes a Box of floating-point numbers")
+        with np.errstate(over="ignore"):
+            bounded = np.isfinite(actions.high - actions.low).all()
+        if not bounded:
+            raise ValueError(f"action_space is {actions}; {name} takes a Box with finite bounds: wrap the "
+                             "environment, in gymnasium.wrappers.TransformAction for example")  # fmt: skip
+        if not (actions.low < actions.high).all():
+            raise ValueError(f"action_space is {actions}; its low must be below its high")
+        self.observations, self.actions = math.prod(space.shape), math.prod(actions.shape)
+        self._low, self._high = (
+            torch.stack([torch.full((), float(entry), device=device) for entry in values.flat]).view(
+                actions.shape
+            )
+            for values in (actions.low, actions.high)
+        )
+        self._half_span = 0.5 * (self._high - self._low)
+
+    def to_env(self, actions: Tensor) -> Tensor:
+        """Return actions [n, A] in (-1, 1) in the environment's units [n, ...]."""
+        scaled = self._low + (actions.view(-1, *self._low.shape) + 1.0) * self._half_span
+        return torch.clamp(scaled, self._low, self._high)  # what is rounded may be beyond them
+
+    def from_env(self, actions: Tensor) -> Tensor:
+        """Return actions [n, ...] in the environment's units as [n, A] in [-1, 1]."""
+        return ((actions.to(torch.float32) - self._low) / self._half_span - 1.0).flatten(1)
+
+    def kept(self, transitions: Transitions) -> Transitions:
+        """Return transitions as a replay keeps them: flat in float32, actions in [-1, 1]."""
+        return Transitions(
+            obs=flat(transitions.obs),
+            actions=self.from_env(transitions.actions),
+            rewards=transitions.rewards,
+            next_obs=flat(transitions.next_obs),
+            terminations=transitions.terminations,
+            truncations=transitions.truncations,
+            mask=transitions.mask,
+            infos=transitions.infos,
+        )
+
+
+def flat(obs: Tensor) -> Tensor:
+    """Return observations [n, ...] as [n, D] in float32."""
+    as_it_is = obs.ndim == 2 and obs.dtype is torch.float32
+    return obs if as_it_is else obs.to(torch.float32).flatten(1)
 
 
 class BoxAgent(Agent):
@@ -37,60 +108,26 @@ class BoxAgent(Agent):
 
     def __init__(self, env: Any, config: Any, *, device: torch.device | str = "auto", seed: int = 0) -> None:
         super().__init__(env, config, device=device, seed=seed)
-        self._check_spaces()
+        self.boxes = Boxes(self.observation_space, self.action_space, self.device, type(self).__name__)
+        self.observations, self.actions = self.boxes.observations, self.boxes.actions
+        config.check_learners(1)
+        self._gamma: float = config.of_learner(0).gamma
         self.networks = SoftActorCritic(
             self.observations, self.actions, config, device=self.device, seed=seed
         )
         self.replay: ReplayBuffer | None = None
         self._learned_at = 0
 
-    def _check_spaces(self) -> None:
-        name, space, actions = type(self).__name__, self.observation_space, self.action_space
-        if not isinstance(space, gym.spaces.Box) or not np.issubdtype(space.dtype, np.floating):
-            raise ValueError(f"observation_space is {space}; {name} takes a Box of floating-point numbers")
-        if not isinstance(actions, gym.spaces.Box) or not np.issubdtype(actions.dtype, np.floating):
-            raise ValueError(f"action_space is {actions}; {name} takes a Box of floating-point numbers")
-        with np.errstate(over="ignore"):
-            bounded = np.isfinite(actions.high - actions.low).all()
-        if not bounded:
-            raise ValueError(f"action_space is {actions}; {name} takes a Box with finite bounds: wrap the "
-                             "environment, in gymnasium.wrappers.TransformAction for example")  # fmt: skip
-        if not (actions.low < actions.high).all():
-            raise ValueError(f"action_space is {actions}; its low must be below its high")
-        self.observations, self.actions = math.prod(space.shape), math.prod(actions.shape)
-        self._low, self._high = (
-            torch.stack([torch.full((), float(entry), device=self.device) for entry in values.flat]).view(
-                actions.shape
-            )
-            for values in (actions.low, actions.high)
-        )
-        self._span = self._high - self._low
-
     def to_env(self, actions: Tensor) -> Tensor:
         """Return actions [n, A] in (-1, 1) in the environment's units [n, ...]."""
-        scaled = self._low + 0.5 * (actions.view(-1, *self._low.shape) + 1.0) * self._span
-        return torch.clamp(scaled, self._low, self._high)  # what is rounded may be beyond them
-
-    def from_env(self, actions: Tensor) -> Tensor:
-        """Return actions [n, ...] in the environment's units as [n, A] in [-1, 1]."""
-        return (2.0 * (actions.to(torch.float32) - self._low) / self._span - 1.0).flatten(1)
+        return self.boxes.to_env(actions)
 
     def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
         """Return actions [n, ...] for observations [n, ...]: uniform ones at first, then the policy's."""
         if not deterministic and self.num_timesteps < self.config.learning_starts:
             draws = uniform(self.networks.generator, len(obs), self.actions, device=self.device)
             return self.to_env(2.0 * draws - 1.0)
-        flat = obs.to(torch.float32).flatten(1)
-        return self.to_env(self.networks.act(flat, deterministic=deterministic))
-
-    def kept(self, transitions: Transitions) -> Transitions:
-        """Return transitions as a replay keeps them: flat in float32, actions in [-1, 1]."""
-        return replace(
-            transitions,
-            obs=transitions.obs.to(torch.float32).flatten(1),
-            actions=self.from_env(transitions.actions),
-            next_obs=transitions.next_obs.to(torch.float32).flatten(1),
-        )
+        return self.to_env(self.networks.act(flat(obs), deterministic=deterministic))
 
     def restarted(self) -> None:
         """See :meth:`Agent.restarted`."""
@@ -106,12 +143,12 @@ class BoxAgent(Agent):
         """Keep one step of the environments."""
         if self.replay is None:
             self.replay = self._empty_replay(len(transitions.rewards))
-        step = self.kept(transitions)
+        step = self.boxes.kept(transitions)
         self.replay.add(step)
         self.networks.moments.add(step.obs, step.mask)
 
     def _empty_replay(self, num_envs: int) -> ReplayBuffer:
-        return ReplayBuffer(self.config.buffer_size, num_envs, gamma=self.config.gamma)
+        return ReplayBuffer(self.config.buffer_size, num_envs, gamma=self._gamma)
 
     def check(self) -> None:
         """See :meth:`Agent.check`: warns where the critics diverge."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from prefrl.config import Count, NonNegative, Positive, PositiveShare, Settings, Share, Sizes
+from prefrl.config import Count, NonNegative, Positive, PositiveShare, Rows, Settings, Share, Sizes
+from prefrl.data.devices import Precision
 from prefrl.nn.spectral import CappedLayers
 
 CriticRegularizer = Literal["none", "spectral", "robust"]
@@ -19,23 +20,28 @@ RobustAttack = Literal["uniform", "one_step", "multi_step"]
 class ActorCriticConfig(Settings):
     """Settings of actor and critics; the defaults are Stable-Baselines3's where it has the same setting."""
 
+    of_each: ClassVar[tuple[str, ...]] = (
+        "learning_rate", "actor_learning_rate", "temperature_learning_rate", "gamma", "initial_temperature",
+        "target_entropy",
+    )  # fmt: skip
+
     hidden: Sizes = (256, 256)
     """Sizes of the hidden layers of actor and critics, ReLU."""
 
-    learning_rate: Positive = 3e-4
-    """Adam's step size, of everything that has none of its own."""
+    learning_rate: Positive | tuple[Positive, ...] = 3e-4
+    """Adam's step size, of everything that has none of its own; of many learners also one for each."""
 
-    actor_learning_rate: Positive | None = None
-    """Adam's step size of the actor; None: learning_rate."""
+    actor_learning_rate: Positive | tuple[Positive, ...] | None = None
+    """Adam's step size of the actor, likewise; None: learning_rate."""
 
-    temperature_learning_rate: Positive | None = None
-    """Adam's step size of the temperature; None: learning_rate."""
+    temperature_learning_rate: Positive | tuple[Positive, ...] | None = None
+    """Adam's step size of the temperature, likewise; None: learning_rate."""
 
-    batch_size: Count = 256
+    batch_size: Rows = 256
     """Transitions of a gradient step."""
 
-    gamma: Share = 0.99
-    """Discount per step, in [0, 1]."""
+    gamma: Share | tuple[Share, ...] = 0.99
+    """Discount per step, in [0, 1], likewise."""
 
     tau: PositiveShare = 0.005
     """Share of the critics in their targets at every update of those, in (0, 1]."""
@@ -43,14 +49,18 @@ class ActorCriticConfig(Settings):
     target_update_gradient_steps: Count = 1
     """Gradient steps between two updates of the targets."""
 
-    initial_temperature: Positive = 1.0
-    """Weight alpha of the entropy at the start, positive."""
+    initial_temperature: Positive | tuple[Positive, ...] = 1.0
+    """Weight alpha of the entropy at the start, positive, likewise."""
 
     learn_temperature: bool = True
     """Learn alpha, so that the entropy comes to target_entropy; else it stays as it is."""
 
-    target_entropy: float | None = None
-    """Entropy that the temperature aims at, in nats; None: minus the number of action entries."""
+    target_entropy: float | tuple[float, ...] | None = None
+    """Entropy that the temperature aims at, in nats, likewise; None: minus the number of action entries."""
+
+    precision: Precision = "float32"
+    """Of the products of a gradient step: bf16 is several times as fast where the processor has it (AMX or
+    avx512_bf16) and layers are 256 wide or more; weights, Adam and losses stay float32."""
 
     max_grad_norm: Positive | None = None
     """Gradients of critics and actor are cut to this norm; None: they are not."""

@@ -34,21 +34,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from prefrl.agents.base import mean_of
 from prefrl.data import Transitions, seeded_generator
 from prefrl.data.devices import building, make_generator, restore_generator
+from prefrl.data.metrics import mean_of
 from prefrl.data.model_buffer import ModelBuffer
-from prefrl.data.off_policy import times_due
+from prefrl.data.off_policy import gathered, times_due
 from prefrl.data.replay import Batch
 from prefrl.functional.actor_critic.model_learning import rollout_length
 from prefrl.functional.draws import normal, uniform
 from prefrl.nn.ensemble import DynamicsEnsemble, EnsembleFit, FitSettings
 
 from .box import BoxAgent
-from .known import known_parts
 from .mbpo_config import MBPOConfig
+from .mbpo_parts import entry_weights, known_parts
 from .smoothness import smoothness, value_aware_error
-from .value_gradients import entry_weights
 
 ROLLOUT_ROWS = 20_000
 """Rows that are rolled out at once: on the CPU more fall out of its cache."""
@@ -158,10 +157,8 @@ class MBPO(BoxAgent):
         """Fit, imagine and improve the policy as far as it is due; see :meth:`Agent.update`."""
         config, before, now = self.config, self._learned_at, self.num_timesteps
         self._learned_at = now
-        if now < config.learning_starts or self.replay is None:
+        if not gathered(self.replay, config.learning_starts, now):
             return {}
-        if len(self.replay) < min(config.learning_starts, self.replay.capacity):
-            return {}  # after load() the replay starts anew
         metrics: dict[str, Tensor] = {}
         first = self.imagined is None
         if first or times_due(config.refit_every, self._fitted_at, now):
@@ -268,7 +265,7 @@ class MBPO(BoxAgent):
             actions = self.networks.act(obs)
             next_obs, rewards = self.model_step(obs, actions)
             ends = self.known.termination(next_obs)
-            discounts = self.config.gamma * (~ends).to(torch.float32)
+            discounts = self._gamma * (~ends).to(torch.float32)
             row = torch.cat([obs, actions, rewards[:, None], discounts[:, None], next_obs], 1)
             going = going & torch.isfinite(row).all(1)  # what is not a number would spread over the critics
             self.imagined.add(row, going)

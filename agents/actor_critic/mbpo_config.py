@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from prefrl.config import Bounds, Count, Natural, NonNegative, Positive, PositiveShare, Share, Sizes
+from prefrl.config import Bounds, Count, Natural, NonNegative, Positive, PositiveShare, Rows, Share, Sizes
 from prefrl.nn.ensemble import DECAYS
 
 from .config import ActorCriticConfig
@@ -61,7 +61,7 @@ class MBPOConfig(ActorCriticConfig):
     model_weight_decay: NonNegative | None = None
     """L2 weight of every layer of the model; None: 2.5e-5 in the first layer to 1e-4 in the last."""
 
-    model_batch_size: Count = 256
+    model_batch_size: Rows = 256
     """Transitions of a gradient step of the model, for each network."""
 
     model_max_grad_norm: Positive | None = 100.0

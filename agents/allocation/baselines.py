@@ -15,7 +15,8 @@ prices:
 
       mu_{t+1} = max(mu_t + eta (k_i e_t + k_p (e_t - e_{t-1}) + k_d (e_t - 2 e_{t-1} + e_{t-2})), 0)
 
-  the velocity form, in which the cut at 0 winds nothing up. k_i = 1, k_p = k_d = 0 is dual mirror descent.
+  the velocity form, in which the cut at 0 winds nothing up. k_i = 1, k_p = k_d = 0 is dual mirror descent,
+  whose steps pid has, also those that suit the units of reward and resources.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from torch import Tensor
 from prefrl.agents.base import Spaces
 from prefrl.config import Count, NonNegative, Positive, Settings
 from prefrl.envs.allocation.problems import Allocation
-from prefrl.functional.allocation.mirror_descent import euclidean_step
+from prefrl.functional.allocation.mirror_descent import euclidean_step, unit_free_steps
 
 from .by_prices import ByPrices, Pricing
 from .prices import Array, PriceRule, allocation_of
@@ -60,8 +61,8 @@ class AllocationBaselineConfig(Settings):
     derivative_gain: NonNegative = 0.0
     """k_d of pid."""
 
-    step_scale: Positive = 1.0
-    """c of pid's eta = c / sqrt(T), positive."""
+    step_scale: Positive | None = None
+    """c of pid's eta = c / sqrt(T), in units of prices over consumption; None: steps that suit the units."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,10 @@ class ConstantPrice:
     """[m] prices."""
     memory_rows: ClassVar[int] = 0
     """See :class:`prefrl.agents.allocation.prices.PriceRule`."""
+    needs_scale: ClassVar[bool] = False
+    """See :class:`prefrl.agents.allocation.prices.PriceRule`."""
+    target: ClassVar[None] = None
+    """See :class:`prefrl.agents.allocation.prices.PriceRule`."""
     one_stream: ClassVar[bool] = True
     """See :class:`prefrl.agents.allocation.prices.PriceRule`."""
 
@@ -80,7 +85,7 @@ class ConstantPrice:
         return self.price
 
     def next_price(
-        self, mu: Array, consumption: Array, t: Array, remaining: Array, memory: Array
+        self, mu: Array, consumption: Array, t: Array, remaining: Array, memory: Array, scale: Array = 1.0
     ) -> tuple[Array, Array]:
         """See :class:`prefrl.agents.allocation.prices.PriceRule`."""
         return mu, memory
@@ -97,6 +102,8 @@ class Resolving:
     """
 
     memory_rows: ClassVar[int] = 0
+    needs_scale: ClassVar[bool] = False
+    target: ClassVar[None] = None
     one_stream: ClassVar[bool] = False
 
     def __init__(
@@ -116,7 +123,7 @@ class Resolving:
         return np.asarray(price.cpu() if isinstance(price, Tensor) else price, dtype=np.float64)
 
     def next_price(
-        self, mu: Array, consumption: Array, t: Array, remaining: Array, memory: Array
+        self, mu: Array, consumption: Array, t: Array, remaining: Array, memory: Array, scale: Array = 1.0
     ) -> tuple[Array, Array]:
         """See :class:`prefrl.agents.allocation.prices.PriceRule`."""
         left = (self.horizon - t).clip(min=1)[:, None]
@@ -128,11 +135,16 @@ class Resolving:
             if not bool(rows.any()):
                 return mu, memory
             price = mu * 1.0
-            solved = self.fluid_price(self.to_env(rate[rows]))
-            price[rows] = solved.to(mu) if isinstance(mu, Tensor) else np.asarray(solved, dtype=mu.dtype)
+            price[rows] = _like(mu, self.fluid_price(self.to_env(rate[rows])))
             return price, memory
-        price = self.fluid_price(self.to_env(rate))
-        return (price.to(mu) if isinstance(mu, Tensor) else np.asarray(price, dtype=mu.dtype)), memory
+        return _like(mu, self.fluid_price(self.to_env(rate))), memory
+
+
+def _like(mu: Array, prices: Array) -> Array:
+    """Return prices of the environment, which may live elsewhere, where and as mu is."""
+    if isinstance(mu, Tensor):
+        return torch.as_tensor(prices).to(mu)
+    return np.asarray(prices.cpu() if isinstance(prices, Tensor) else prices, dtype=mu.dtype)
 
 
 class PID:
@@ -144,20 +156,20 @@ class PID:
     """
 
     one_stream: ClassVar[bool] = False
-    memory_rows: ClassVar[int] = 2
-    """The last two errors."""
 
     def __init__(self, allocation: Allocation, config: AllocationBaselineConfig) -> None:
         self.config = config
-        self.rho = np.array(allocation.rho)
-        self.step_size = config.step_scale / allocation.horizon**0.5
+        self.target = self.rho = np.array(allocation.rho)
+        self.step_size = None if config.step_scale is None else config.step_scale / allocation.horizon**0.5
+        self.needs_scale = self.step_size is None
+        self.memory_rows = 3 if self.needs_scale else 2  # the last two errors, and the squares so far
 
     def initial_price(self) -> NDArray[np.float64]:
         """See :class:`prefrl.agents.allocation.prices.PriceRule`."""
         return np.zeros_like(self.rho)
 
     def next_price(
-        self, mu: Array, consumption: Array, t: Array, remaining: Array, memory: Array
+        self, mu: Array, consumption: Array, t: Array, remaining: Array, memory: Array, scale: Array = 1.0
     ) -> tuple[Array, Array]:
         """See :class:`prefrl.agents.allocation.prices.PriceRule`."""
         config = self.config
@@ -169,7 +181,11 @@ class PID:
             + config.derivative_gain * (error - 2.0 * before + earlier)
         )
         stack = torch.stack if isinstance(mu, Tensor) else np.stack
-        return euclidean_step(mu, -change, self.step_size), stack([error, before], -2)
+        if self.step_size is not None:
+            return euclidean_step(mu, -change, self.step_size), stack([error, before], -2)
+        squares = memory[..., 2, :] + (error / rho) ** 2
+        move = unit_free_steps(squares, "euclidean") * (scale / rho) * (change / rho)
+        return euclidean_step(mu, -move, 1.0), stack([error, before, squares], -2)
 
 
 class AllocationBaseline(ByPrices):

@@ -78,7 +78,7 @@ class Pricing:
         saved = allocation_from_json(state["allocation"])
         if saved != self.allocation:
             raise ValueError(f"its state is for {saved}, not for {self.allocation}")
-        self.streams.state = {name: values.to(self.device) for name, values in state["streams"].items()}
+        self.streams.restore({name: values.to(self.device) for name, values in state["streams"].items()})
         horizons = state["horizons"]
         self.streams.horizons = horizons.to(self.device) if isinstance(horizons, Tensor) else horizons
         self.server.load_state_dict(state["server"])
@@ -117,6 +117,11 @@ class ByPrices(Agent):
     def update(self) -> dict[str, Tensor]:
         """Move the prices after the last observed step, once; see ``Agent.update``."""
         return self.pricing.update()
+
+    def check(self) -> None:
+        """Warn of prices that still rise at half the horizon; see :meth:`Agent.check`."""
+        if self.streams.state:
+            self.streams.warn_of_rising_prices(self.streams.state["tail_count"] > 0)
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False

@@ -17,6 +17,18 @@ regret against the best in hindsight is O(sqrt(T)) for independent, periodic and
 factors of period and mixing time), and under an adversary the policy is max(1, sup b_j / rho_j)-competitive,
 without knowing which it is.
 
+Prices have a unit, reward over consumption, and so has the authors' eta = c / sqrt(T). Unless such a step is
+given, prices are moved here in y_j = rho_j mu_j / f_t, with f_t the mean of the most that each request so far
+could pay, by steps that follow the gradients seen so far, as in AdaGrad (``unit_free_steps``): another unit
+of reward or of a resource changes the unit of prices and nothing else. The orders of regret above stay. With
+steps eta_t = f_t / sqrt(S_t), S_t the sum of squared gradients, that of mirror descent is at most
+
+    sum_t V_t max(1 / eta_t - 1 / eta_{t-1}, 0) + sum_t eta_t g_t^2 / 2,        V_t = V_h(mu, mu_t)
+
+Prices stay bounded (at f-bar / rho_j no answer uses more than rho_j of a resource), and a mean falls by at
+most f_{t-1} / t, so that 1 / eta rises by (sqrt(S_t) - sqrt(S_{t-1}) + sqrt(S_t) / t) / f_t at most: with S_t
+of order t both sums are O(sqrt(T)), times f-bar over the smallest f_t.
+
 With ``fairness`` the objective has T times r(a) = fairness min_j a_j / rho_j added, a the average consumption
 (Balseiro, Lu, Mirrokni 2021, arXiv 2007.00514): prices may then be negative, down to a bound, so that what is
 used little is pushed. With ``earliest_horizon`` the horizon may end early, and the target rho falls with
@@ -31,6 +43,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import array_api_compat
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -46,6 +59,7 @@ from prefrl.functional.allocation.mirror_descent import (
     horizon_window_rates,
     projected_entropy_step,
     scaled_euclidean_step,
+    unit_free_steps,
 )
 
 from .by_prices import ByPrices, Pricing
@@ -65,15 +79,20 @@ class DualMirrorDescentConfig(Settings):
     reference: Reference = "euclidean"
     """Reference function: squared norm of mu or of rho mu, or entropy of mu or, projected, of rho mu."""
 
-    step_scale: Positive = 1.0
-    """c of the step size eta = c / sqrt(T), positive; 1 in the authors' experiments."""
+    relative_step: Positive = 1.0
+    """Factor of the steps that suit the units of reward and resources; it has no unit itself."""
+
+    step_scale: Positive | None = None
+    """c of a step size eta = c / sqrt(T) in units of prices over consumption (1 in the authors' experiments);
+    None: steps that suit the units."""
 
     step_size: Positive | None = None
-    """Step size eta itself, positive; None: from step_scale."""
+    """Step size eta itself, positive; None: from step_scale, if that is given."""
 
     initial_price: tuple[NonNegative, ...] = ()
-    """First prices, one for all resources or one for each; none given: 0, and with entropies 1 / sqrt(m) or
-    rho / sqrt(m) (projected), as in the authors' experiments."""
+    """First prices, one for all resources or one for each; none given: 0, and with entropies
+    f-bar / ((m + 1) rho), or, with step_scale or step_size, the authors' 1 / sqrt(m) and rho / sqrt(m)
+    (projected)."""
 
     fairness: NonNegative = 0.0
     """Weight of max-min fairness of consumption, not negative; with Euclidean references only."""
@@ -82,7 +101,10 @@ class DualMirrorDescentConfig(Settings):
     """Requests after which the stream may end; None: at the horizon, for sure."""
 
     def check(self) -> None:
-        """Refuse prices and fairness that the reference function does not allow."""
+        """Refuse prices and fairness that the reference function does not allow, and two sizes of steps."""
+        if self.relative_step != 1.0 and self.has_unit:
+            raise ValueError(f"relative_step is {self.relative_step}, but step_scale or step_size is given; "
+                             "it is a factor of the steps without them")  # fmt: skip
         if self.fairness > 0.0 and "entropy" in self.reference:
             raise ValueError(f"fairness needs prices below 0, which reference {self.reference!r} has not; "
                              "take 'euclidean' or 'scaled_euclidean'")  # fmt: skip
@@ -90,6 +112,11 @@ class DualMirrorDescentConfig(Settings):
             raise ValueError(
                 f"initial_price is {self.initial_price}; it must be above 0 with reference {self.reference!r}"
             )
+
+    @property
+    def has_unit(self) -> bool:
+        """Whether steps are given in units of prices over consumption."""
+        return self.step_scale is not None or self.step_size is not None
 
 
 class MirrorDescentRule:
@@ -105,7 +132,6 @@ class MirrorDescentRule:
         ValueError: if the settings do not suit the allocation.
     """
 
-    memory_rows: ClassVar[int] = 0
     one_stream: ClassVar[bool] = True
 
     def __init__(
@@ -118,7 +144,12 @@ class MirrorDescentRule:
         self.config, self.reference = config, reference
         self.horizon = allocation.horizon
         self.reward_bound = allocation.problem.reward_bound
-        self.step_size = config.step_size or config.step_scale / allocation.horizon**0.5
+        self.step_size: float | None = None
+        if config.has_unit or reference is not None:  # a reference function of one's own knows its units
+            scale = config.step_scale or config.relative_step
+            self.step_size = config.step_size or scale / allocation.horizon**0.5
+        self.needs_scale = self.step_size is None
+        self.memory_rows = 0 if self.step_size else 1 + ("entropy" in config.reference)
         self.rho = np.array(allocation.rho)
         m = len(self.rho)
         if len(config.initial_price) not in (0, 1, m):
@@ -130,7 +161,14 @@ class MirrorDescentRule:
             raise ValueError("target_rates and earliest_horizon go neither with fairness nor with "
                              "projected_entropy, whose bounds of prices are for a constant rho")  # fmt: skip
         self.rates = self._rates(config.earliest_horizon, target_rates)
-        self._tensors: dict[Any, tuple[Tensor, Tensor | None]] = {}
+        self._first = self.initial_price()
+        self._tensors: dict[Any, tuple[Tensor, Tensor | None, Tensor]] = {}
+
+    @property
+    def target(self) -> NDArray[np.float64]:
+        """See :class:`prefrl.agents.allocation.prices.PriceRule`."""
+        quarter = slice(self.horizon // 4, max(self.horizon // 2, self.horizon // 4 + 1))
+        return self.rho if self.rates is None else np.asarray(self.rates[quarter].mean(0))
 
     def _rates(self, earliest: int | None, given: ArrayLike | None) -> NDArray[np.float64] | None:
         """Return target rates [T, m], or None where they are rho throughout."""
@@ -162,27 +200,58 @@ class MirrorDescentRule:
         m = len(self.rho)
         if self.config.initial_price:
             return np.array(np.broadcast_to(np.array(self.config.initial_price, dtype=np.float64), (m,)))
-        if self.reference is None and self.config.reference == "entropy":
+        if self.reference is not None or "entropy" not in self.config.reference:
+            return np.zeros(m)
+        if self.step_size is None:
+            return np.asarray(self.reward_bound / ((m + 1) * self.rho))
+        if self.config.reference == "entropy":
             return np.full(m, 1.0 / m**0.5)
-        if self.reference is None and self.config.reference == "projected_entropy":
-            return np.asarray(self.rho / m**0.5)
-        return np.zeros(m)
+        return np.asarray(self.rho / m**0.5)
 
     def next_price(
-        self, mu: Array, consumption: Array, t: Array, remaining: Array, memory: Array
+        self, mu: Array, consumption: Array, t: Array, remaining: Array, memory: Array, scale: Array = 1.0
     ) -> tuple[Array, Array]:
         """See :class:`prefrl.agents.allocation.prices.PriceRule`."""
-        rho, rates = self._like(mu)
+        rho, rates, first = self._like(mu)
         gradient = (rho if rates is None else rates[t - 1]) - consumption
-        return self._step(mu, gradient, rho), memory
+        if self.step_size is not None:
+            return self._step(mu, gradient, rho, self.step_size), memory
+        if not self.config.initial_price:
+            first = scale / (rho * (len(rho) + 1))
+        return self._unit_free_step(mu, gradient / rho, rho, memory, scale, first)
 
-    def _step(self, mu: Array, gradient: Array, rho: Array) -> Array:
-        """Return the mirror-descent step against the gradient."""
-        config, eta = self.config, self.step_size
+    def _unit_free_step(
+        self, mu: Array, slope: Array, rho: Array, memory: Array, scale: Array, first: Array
+    ) -> tuple[Array, Array]:
+        """Return the step in y = rho mu / scale against the gradient in units of rho, and what to remember.
+
+        That is the sum of squared gradients and, for entropies, the logarithm of y over its first value. That
+        is 1 / (m + 1) of the scale, with which these prices grow, unless first prices are given.
+        """
+        reference, fairness = self.config.reference, self.config.fairness
+        xp = array_api_compat.array_namespace(mu)
+        squares = memory[..., 0, :] + slope * slope
+        eta = unit_free_steps(squares, reference) * self.config.relative_step
+        if "entropy" not in reference:
+            move = eta * slope * (scale / rho)
+            if fairness > 0.0:
+                return _fair_step(mu, move, rho, eta**0.5, fairness), squares[..., None, :]
+            return euclidean_step(mu, move, 1.0), squares[..., None, :]
+        logs = memory[..., 1, :] - eta * slope
+        if reference == "projected_entropy":  # over rho . mu <= f-bar
+            total = xp.sum(rho * first * xp.exp(logs), axis=-1, keepdims=True)
+            logs = logs - xp.log(total.clip(min=self.reward_bound) / self.reward_bound)
+        return first * xp.exp(logs), xp.stack([squares, logs], axis=-2)
+
+    def _step(self, mu: Array, gradient: Array, rho: Array, eta: float) -> Array:
+        """Return the mirror-descent step against the gradient, of a size that has a unit."""
+        config = self.config
         if self.reference is not None:
             return self.reference(mu, gradient, eta)
         if config.fairness > 0.0:
-            return self._fair_step(mu, gradient, rho)
+            if config.reference == "euclidean":
+                return _fair_step(mu, eta * gradient, rho, rho, config.fairness)
+            return _fair_step(mu, eta * gradient / rho**2, rho, rho / rho, config.fairness)
         if config.reference == "euclidean":
             return euclidean_step(mu, gradient, eta)
         if config.reference == "scaled_euclidean":
@@ -191,26 +260,26 @@ class MirrorDescentRule:
             return entropy_step(mu, gradient, eta)
         return projected_entropy_step(mu, gradient, eta, rho, self.reward_bound)
 
-    def _fair_step(self, mu: Array, gradient: Array, rho: Array) -> Array:
-        """Step over the prices with sum_j rho_j max(-mu_j, 0) <= fairness."""
-        prices, slope, weights = (torch.as_tensor(values) for values in (mu, gradient, rho))
-        eta, weight = self.step_size, self.config.fairness
-        if self.config.reference == "euclidean":
-            stepped = fairness_projection(prices - eta * slope, weight, weights)
-        else:  # the same in y = rho mu
-            y = weights * prices - eta * slope / weights
-            stepped = fairness_projection(y, weight, torch.ones_like(weights)) / weights
-        return stepped if isinstance(mu, Tensor) else stepped.numpy()
-
-    def _like(self, mu: Array) -> tuple[Array, Array | None]:
-        """Return rho [m] and the target rates [T, m] as arrays of the kind of ``mu``."""
+    def _like(self, mu: Array) -> tuple[Array, Array | None, Array]:
+        """Return rho [m], the target rates [T, m] and first prices [m] as arrays of the kind of ``mu``."""
         if not isinstance(mu, Tensor):
-            return self.rho, self.rates
+            return self.rho, self.rates, self._first
         key = (mu.dtype, mu.device)
         if key not in self._tensors:
+            rho, first = (torch.as_tensor(each).to(mu.device, mu.dtype) for each in (self.rho, self._first))
             rates = None if self.rates is None else torch.as_tensor(self.rates).to(mu.device, mu.dtype)
-            self._tensors[key] = torch.as_tensor(self.rho).to(mu.device, mu.dtype), rates
+            self._tensors[key] = rho, rates, first
         return self._tensors[key]
+
+
+def _fair_step(mu: Array, move: Array, rho: Array, root: Array, fairness: float) -> Array:
+    """Return the prices with sum_j rho_j max(-mu_j, 0) <= fairness that are nearest to mu - move.
+
+    In the distance in which the step was made, that of rho mu / root.
+    """
+    point, weights, root = (torch.as_tensor(values) for values in (mu - move, rho, root))
+    stepped = fairness_projection(weights * point / root, fairness, root) * root / weights
+    return stepped if isinstance(mu, Tensor) else stepped.numpy()
 
 
 class DualMirrorDescent(ByPrices):

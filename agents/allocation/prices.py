@@ -8,6 +8,7 @@ of ``prefrl.agents.allocation.baselines`` are others.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
@@ -27,17 +28,26 @@ Array = Any
 class PriceRule(Protocol):
     """How prices change from request to request. Arrays are numpy's or torch's, and of their kind."""
 
-    memory_rows: ClassVar[int]
-    """How many vectors [m] the rule wants remembered for each stream; zeros at the start."""
-
     one_stream: ClassVar[bool]
-    """Whether ``next_price`` also takes one stream's vectors [m], with a number ``t``."""
+    """Whether ``next_price`` also takes one stream's vectors [m], with numbers ``t`` and ``scale``."""
+
+    @property
+    def memory_rows(self) -> int:
+        """How many vectors [m] the rule wants remembered for each stream; zeros at the start."""
+
+    @property
+    def needs_scale(self) -> bool:
+        """Whether the rule looks at ``scale``."""
+
+    @property
+    def target(self) -> NDArray[np.float64] | None:
+        """What prices aim at using per request [m], in the second quarter; None where they do not learn."""
 
     def initial_price(self) -> NDArray[np.float64]:
         """Return the prices [m] of the first request."""
 
     def next_price(
-        self, mu: Array, consumption: Array, t: Array, remaining: Array, memory: Array
+        self, mu: Array, consumption: Array, t: Array, remaining: Array, memory: Array, scale: Array = 1.0
     ) -> tuple[Array, Array]:
         """Return the prices of the next request, and what to remember.
 
@@ -47,6 +57,7 @@ class PriceRule(Protocol):
             t: number of the next request [...], from 1 on.
             remaining: share of each budget that is left [..., m].
             memory: [..., memory_rows, m].
+            scale: mean of the most that each request so far could pay [..., 1].
         """
 
 
@@ -93,6 +104,7 @@ class PriceStreams:
     def __init__(self, allocation: Allocation, rule: PriceRule) -> None:
         self.allocation, self.rule = allocation, rule
         self._initial = rule.initial_price()
+        self._warned = False
         self._start: dict[str, Array] = {}
         self.state: dict[str, Array] = {}
         """Named arrays [n, ...]; empty before the first request."""
@@ -132,7 +144,17 @@ class PriceStreams:
             "tail_count": xp.zeros(n, dtype=xp.int64, device=device),
             "depletion": xp.zeros(n, dtype=xp.int64, device=device),
             "served": xp.zeros(n, dtype=xp.int64, device=device),
+            "best_reward": xp.zeros(n, dtype=xp.float64, device=device),
+            "best_rewards": xp.zeros(n, dtype=xp.float64, device=device),
+            "use": xp.zeros((n, m), dtype=xp.float64, device=device),
+            "use_squares": xp.zeros((n, m), dtype=xp.float64, device=device),
         }
+
+    def restore(self, state: dict[str, Array]) -> None:
+        """Go on from a state, which in files of older versions lacks what was not kept then."""
+        self.state = state
+        if state:
+            self.state = {**self._starts(state["mu"][:, :1], state["mu"].dtype), **state}
 
     def answer(self, obs: Mapping[str, Array]) -> tuple[Array, Array | None]:
         """Return the best answers [n, ...] to requests, and what they are expected to consume [n, m].
@@ -140,6 +162,8 @@ class PriceStreams:
         The latter is None where the request does not tell.
         """
         problem = self.allocation.problem
+        if self.rule.needs_scale:
+            self.state["best_reward"] = problem.best_reward(obs["request"])
         actions = problem.best_response(obs["request"], self.state["mu"])
         return actions, problem.expected_consumption(obs["request"], actions)
 
@@ -157,7 +181,14 @@ class PriceStreams:
         late = mask & (2 * t > horizon)  # the request that was answered lies in the second half
         state["tail_price"] = state["tail_price"] + late[:, None] * state["mu"]
         state["tail_count"] = state["tail_count"] + late
-        mu, memory = self.rule.next_price(state["mu"], consumption, t, obs["remaining"], state["memory"])
+        second = (mask & (4 * t > horizon) & (2 * t <= horizon))[:, None]
+        state["use"] = state["use"] + second * consumption
+        state["use_squares"] = state["use_squares"] + second * consumption**2
+        state["best_rewards"] = state["best_rewards"] + mask * state["best_reward"]
+        scale = xp.astype(state["best_rewards"] / t.clip(min=1), state["mu"].dtype)[:, None]
+        mu, memory = self.rule.next_price(
+            state["mu"], consumption, t, obs["remaining"], state["memory"], scale
+        )
         state["mu"] = xp.where(mask[:, None], mu, state["mu"])
         state["memory"] = xp.where(mask[:, None, None], memory, state["memory"])
 
@@ -168,6 +199,31 @@ class PriceStreams:
         state["spent"] = state["spent"] + infos["consumption"] * mask[:, None]
         state["depletion"] = torch.where(mask, infos["depletion"], state["depletion"])
         state["served"] = state["served"] + mask
+
+    def warn_of_rising_prices(self, past_half: Array) -> None:
+        """Warn, once, where prices still rise at half the horizon; waits for the device.
+
+        They rise where answers are meant to use more than the target. It is said of a quarter more in the
+        second quarter of the horizon, if that is beyond twice the noise of single requests.
+
+        Args:
+            past_half: [n] bool, the streams that have come so far.
+        """
+        target, horizon = self.rule.target, self.allocation.horizon
+        if target is None or self._warned or not self.state or not bool(past_half.any()):
+            return
+        use, squares = (
+            np.asarray(self.state[name][past_half].sum(0).tolist()) for name in ("use", "use_squares")
+        )
+        expected = target * float(past_half.sum()) * (horizon // 2 - horizon // 4)
+        rising = (use > 1.25 * expected) & (use - expected > 2.0 * squares**0.5)
+        if rising.any():
+            self._warned = True
+            worst = int(np.argmax(np.where(rising, use / expected.clip(min=1e-300), 0.0)))
+            warnings.warn(f"prices still rise at half the horizon: in its second quarter answers were meant "
+                          f"to use {use[worst] / max(expected[worst], 1e-300):.3g} times the budget of "
+                          f"resource {worst} for that time; larger steps, or a higher initial_price, make "
+                          "budgets last", stacklevel=2)  # fmt: skip
 
     def tail_price(self) -> Array:
         """Return the mean price [n, m] over the second half of the horizon, as far as it has come.

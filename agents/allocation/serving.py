@@ -70,10 +70,22 @@ class PriceServer:
         mu = state["mu"][0]
         if self._pending:
             t = round(moment * self._horizon)
-            mu = streams.rule.next_price(mu, self._pending["consumption"][0], t, remaining, None)[0]
+            used = self._pending["consumption"][0]
+            if self._horizon < 4 * t <= 2 * self._horizon:
+                state["use"][0] += used
+                state["use_squares"][0] += used * used
+            elif t == self._horizon // 2 + 1:
+                streams.warn_of_rising_prices(np.ones(1, dtype=bool))
+            state["best_rewards"][0] += state["best_reward"][0]
+            scale = state["best_rewards"][0] / t
+            mu, state["memory"][0] = streams.rule.next_price(
+                mu, used, t, remaining, state["memory"][0], scale
+            )
             if not isfinite(mu.dot(mu)):
                 self._refuse_infinite(mu)
             state["mu"][0] = mu
+        if streams.rule.needs_scale:
+            state["best_reward"][0] = request[: problem.d].max()
         action, consumption = problem.serve(request, mu)
         self._pending["consumption"] = consumption[None]
         return np.int64(action)
@@ -96,6 +108,9 @@ class PriceServer:
             if consumption is None:  # of an auction only the payment tells, and of that only the budget
                 consumption = (self._pending["remaining"] - obs["remaining"]) * self._budget
             streams.advance(consumption, obs, obs["time"][:, 0] > 0.0)
+            past_half = 2.0 * obs["time"][:, 0] > 1.0
+            if past_half.any():
+                streams.warn_of_rising_prices(past_half)
             self._refuse_infinite(streams.state["mu"])
         streams.begin(obs)
         actions, consumption = streams.answer(obs)
@@ -142,7 +157,7 @@ class PriceServer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a checkpoint's copy of :meth:`state_dict`."""
-        self.streams.state = {name: _array(values) for name, values in state["state"].items()}
+        self.streams.restore({name: _array(values) for name, values in state["state"].items()})
         self._pending = {name: _array(values) for name, values in state["pending"].items()}
 
 

@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from prefrl.envs.diffusions.checks import whole_steps
+from prefrl.nn.adam import Adam
 
 from .task import Task
 
@@ -43,13 +44,7 @@ class Ascent:
         self.parameters, self.averaging = parameters, averaging
         self.average = parameters.clone()
         self.steps = 0
-        self._adam: torch.optim.Adam | None = None
-        if adam:
-            self._variable = torch.nn.Parameter(parameters, requires_grad=True)
-            # the state of fused and foreach steps lives on the device: no step waits for it
-            self._adam = torch.optim.Adam(
-                [self._variable], eps=1e-8, foreach=True, capturable=_on_cuda(parameters)
-            )
+        self._adam = Adam([parameters], lr=0.0) if adam else None
 
     def step(self, direction: Tensor, rate: float, interval: float) -> None:
         """Move.
@@ -63,8 +58,8 @@ class Ascent:
         if self._adam is None:
             self.parameters.add_(direction, alpha=rate)
         else:
-            self._adam.param_groups[0]["lr"] = rate * math.sqrt(interval)
-            self._variable.grad = -direction
+            self._adam.lr = rate * math.sqrt(interval)
+            self.parameters.grad = -direction
             self._adam.step()
         self.steps += 1
         if self.averaging is not None:
@@ -78,7 +73,7 @@ class Ascent:
 
     def state_dict(self) -> dict[str, Any]:
         """Return parameters, average, and what Adam knows."""
-        adam = {} if self._adam is None else dict(self._adam.state.get(self._variable, {}))
+        adam = {} if self._adam is None else self._adam.states[0]
         return {"parameters": self.parameters, "average": self.average, "steps": self.steps, "adam": adam}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -90,16 +85,7 @@ class Ascent:
         self.average.copy_(state["average"])
         self.steps = int(state["steps"])
         if self._adam is not None and state["adam"]:
-            device = self.parameters.device
-            kept = {name: value.clone() for name, value in state["adam"].items()}
-            self._adam.state[self._variable] = {
-                name: value.to(device) if name != "step" or _on_cuda(self.parameters) else value.cpu()
-                for name, value in kept.items()
-            }
-
-
-def _on_cuda(tensor: Tensor) -> bool:
-    return tensor.device.type != "cpu"
+            self._adam.load_state_dict({"state": {0: state["adam"]}})
 
 
 class Pace:

@@ -22,9 +22,9 @@ from prefrl.agents.continuous_time.ascent import (
     pauses,
     step_factor,
 )
-from prefrl.config import NonNegative, Positive, Settings, Share, Sizes
+from prefrl.config import NonNegative, Positive, Settings, Share, Sizes, Time
 from prefrl.data import Transitions
-from prefrl.data.devices import make_generator, restore_generator
+from prefrl.data.devices import make_generator, restore_generator, tensor_on
 from prefrl.envs.diffusions.dynamics import diffusion_from_json
 from prefrl.functional.continuous_time.martingale import trace_step
 from prefrl.nn.gaussian_policies import AffineGaussian, GaussianPolicy, MeanVarianceGaussian, NeuralGaussian
@@ -70,7 +70,7 @@ class ContinuousControlConfig(Settings):
     mode: Literal["auto", "online", "offline"] = "auto"
     """Learn after every step, or after every episode; auto: offline with a horizon."""
 
-    path_time: Positive | None = None
+    path_time: Time | None = None
     """Length of what counts as an episode offline, in units of time, where there is no horizon."""
 
     policy_rate: Positive | None = None
@@ -87,7 +87,7 @@ class ContinuousControlConfig(Settings):
     decay: Decay = "log"
     """How step sizes fall with time t: constant, log (1 / max(1, log t)), power ((1 + t / decay_time)^-p)."""
 
-    decay_time: Positive = 1.0
+    decay_time: Time = 1.0
     """Time after which a power decay sets in."""
 
     decay_power: Positive = 0.51
@@ -103,7 +103,7 @@ class ContinuousControlConfig(Settings):
     """Step size of the multiplier w of mean-variance per episode; 0: w is the environment's. It starts at
     z."""
 
-    dt: Positive | None = None
+    dt: Time | None = None
     """Time between two steps; None: the environment's."""
 
     beta: NonNegative | None = None
@@ -384,8 +384,8 @@ class ContinuousControl(Agent):
     @torch.no_grad()
     def value_at(self, t: ArrayLike, x: ArrayLike) -> NDArray[np.float64]:
         """Return J [n] at times t, [n] or one, and states x [n, d], for the averaged parameters."""
-        places = torch.as_tensor(np.asarray(x, dtype=np.float64), device=self.device)
-        times = torch.as_tensor(np.asarray(t, dtype=np.float64), device=self.device).expand(len(places))
+        places = tensor_on(self.device, np.asarray(x, dtype=np.float64))
+        times = tensor_on(self.device, np.asarray(t, dtype=np.float64)).expand(len(places))
         with holding(self.value, "theta", self._value_ascent.best):
             values: NDArray[np.float64] = self.value.value(times, places).cpu().numpy()
         return values

@@ -44,13 +44,14 @@ from prefrl.agents.continuous_time.ascent import (
     pauses,
     step_factor,
 )
-from prefrl.config import NonNegative, Positive, Settings, Share, Sizes
+from prefrl.config import NonNegative, Positive, Settings, Share, Sizes, Time
 from prefrl.data import Transitions
-from prefrl.data.devices import make_generator, restore_generator
+from prefrl.data.devices import make_generator, restore_generator, tensor_on
 from prefrl.envs.diffusions.dynamics import Policy
 from prefrl.envs.diffusions.mean_variance import MeanVariancePolicy
 from prefrl.envs.diffusions.riccati import LinearPolicy
 from prefrl.functional.continuous_time.martingale import LinearSystem, gtd2_step, tdc_step, trace_step
+from prefrl.nn.value_families import ValueFamily
 
 from .task import (
     DTYPE,
@@ -101,7 +102,7 @@ class MartingaleConfig(Settings):
     mode: Literal["auto", "online", "offline"] = "auto"
     """Learn after every step, or after every episode; auto: offline with a horizon or martingale_loss."""
 
-    path_time: Positive | None = None
+    path_time: Time | None = None
     """Length of what counts as an episode offline, in units of time, where there is no horizon."""
 
     learning_rate: Positive | None = None
@@ -111,7 +112,7 @@ class MartingaleConfig(Settings):
     decay: Decay = "power"
     """How step sizes fall with time t: constant, log (1 / max(1, log t)), power ((1 + t / decay_time)^-p)."""
 
-    decay_time: Positive = 50.0
+    decay_time: Time = 50.0
     """Time after which a power decay sets in."""
 
     decay_power: Positive = 0.6
@@ -139,7 +140,7 @@ class MartingaleConfig(Settings):
     ridge: NonNegative | None = None
     """Share of the mean diagonal that is added to the matrix where parameters are solved for; None: 1e-8."""
 
-    dt: Positive | None = None
+    dt: Time | None = None
     """Time between two steps; None: the environment's."""
 
     beta: NonNegative | None = None
@@ -164,6 +165,8 @@ class MartingaleEvaluation(Agent):
         config: settings.
         policy: what is evaluated: actions [n, m] of (t, x [n, d], z [n, m]), z standard normal; None where
             nobody steers. With a temperature it must have an ``entropy(t)``.
+        value: value functions of your own (``prefrl.nn.value_families``), in place of ``config.value``; an
+            agent with such is not read by :meth:`load`, but made anew and given its ``state_dict``.
         device: torch device, or "auto".
         seed: seeds the policy's noise and a network's first weights.
 
@@ -180,6 +183,7 @@ class MartingaleEvaluation(Agent):
         config: MartingaleConfig | None = None,
         policy: Policy | None = None,
         *,
+        value: ValueFamily | None = None,
         device: torch.device | str = "auto",
         seed: int = 0,
     ) -> None:
@@ -196,7 +200,9 @@ class MartingaleEvaluation(Agent):
         self._generator = make_generator(self.device, seed)
         w = torch.full((), float(getattr(task.diffusion, "w", 0.0)), dtype=DTYPE, device=self.device)
         name = default_value(task) if self.config.value == "auto" else self.config.value
-        self.value = make_value(name, task, self.config.hidden, w, self._generator, self.device)
+        if value is not None:
+            name = type(value).__name__
+        self.value = value or make_value(name, task, self.config.hidden, w, self._generator, self.device)
         self._check_suits(name)
         config = self.config
         ml = config.objective == "martingale_loss"
@@ -414,10 +420,10 @@ class MartingaleEvaluation(Agent):
         Raises:
             ValueError: if x is not [n, d].
         """
-        places = torch.as_tensor(np.asarray(x, dtype=np.float64), device=self.device)
+        places = tensor_on(self.device, np.asarray(x, dtype=np.float64))
         if places.ndim != 2 or places.shape[1] != self.task.dim:
             raise ValueError(f"x has shape {tuple(places.shape)}; it must be [n, {self.task.dim}]")
-        times = torch.as_tensor(np.asarray(t, dtype=np.float64), device=self.device).expand(len(places))
+        times = tensor_on(self.device, np.asarray(t, dtype=np.float64)).expand(len(places))
         with holding(self.value, "theta", self.ascent.best):
             values: NDArray[np.float64] = self.value.value(times, places).cpu().numpy()
         return values

@@ -151,8 +151,11 @@ def make_value(
     """
     diffusion = task.diffusion
     allowed = ("quadratic", "neural") if diffusion is None else diffusion.value_families
-    if name not in allowed or (name == "quadratic" and task.T is not None):
+    if name not in allowed:
         raise ValueError(f"value is {name!r}; this environment's families are {', '.join(allowed)}")
+    if name == "quadratic" and task.T is not None:
+        raise ValueError("value is 'quadratic', which meets no end condition; with a horizon give 'neural', "
+                         "or a family of your own")  # fmt: skip
     place: dict[str, Any] = {"device": device, "dtype": DTYPE}
     if name == "quadratic":
         symbol = "c" if task.action_dim == 0 else "k"

@@ -33,10 +33,11 @@ from prefrl.functional.preferences.hierarchy import (
     scale_by_level,
     weighted_sum,
 )
-from prefrl.functional.preferences.preferences import partial_return, weighted_mean
+from prefrl.functional.preferences.preferences import partial_return
+from prefrl.nn.ensemble import asked
 from prefrl.preferences.reward_model import RewardModelConfig
 
-from .learners import RewardLearner, RewardLearnerConfig
+from .learners import RewardLearner, RewardLearnerConfig, known_or_none
 
 REFERENCE = 1_024
 """Segments, drawn anew for each fit, that standard deviations and scales are taken from."""
@@ -176,7 +177,8 @@ class Heron(RewardLearner):
         rewards = self._rewards(
             obs, transitions.actions, next_obs, factors.to(torch.float32), transitions.rewards
         )
-        self.learner.observe(replace(transitions, rewards=rewards))
+        rewarded = self.fits > 0 or self.config.reward_source == "true"
+        self.show(replace(transitions, rewards=rewards), rewarded=rewarded)
 
     def ranked_factors(self, transitions: Any) -> Tensor:
         """Return factors [n, levels] of a step, the most important first, turned so that more is better."""
@@ -210,7 +212,7 @@ class Heron(RewardLearner):
         metrics: dict[str, Tensor] = {}
         config = self.config
         due = config.first_fit + self.fits * config.fit_every
-        if self.num_timesteps >= due and config.reward_source != "true":
+        if self.num_timesteps >= due and config.reward_source != "true" and self._can_fit():
             metrics = self._fit()
         self.learner.num_timesteps = self.num_timesteps
         return {**self.learner.update(), **metrics}
@@ -221,6 +223,12 @@ class Heron(RewardLearner):
     def margins(self) -> Tensor:
         """[levels] delta_l = c_l std(z_l), in the factors' units."""
         return self._multipliers * self.spread
+
+    def _can_fit(self) -> bool:
+        """Whether as much is kept as before the first fit (not so after a load), and whole segments in it."""
+        if len(self.store) < min(self.config.first_fit, self.store.ring.capacity):
+            return False
+        return self.config.segment_length == 1 or asked(self.store.starts(self.config.segment_length).any())
 
     def _segments(self, count: int) -> tuple[Segments, Tensor]:
         """Return segments, as the reward model reads them, and their factors [count, levels]."""
@@ -304,19 +312,18 @@ class Heron(RewardLearner):
 
     def result(self) -> dict[str, Any]:
         """Return how many pairs are decided, by which level, and how often the reward model agrees."""
-        if self.config.reward_source != "hierarchy" or not self.fits:
+        if self.config.reward_source != "hierarchy" or not self.fits or not len(self.store):
             return {"decided_fraction": None, "decided_by_level": None, "reward_model_accuracy": None}
         segments, (labels, levels) = self.verdicts()
         first, second = all_pairs(len(segments), self.device)
         scores = self.reward_model.scores(segments).mean(0)
-        right = ((scores[second] > scores[first]) == (labels > 0.5)).to(torch.float64)
+        right = (scores[second] > scores[first]) == (labels > 0.5)
+        decided = levels < len(self.ranking)
         shares = decided_shares(levels, len(self.ranking)).tolist()
         return {
             "decided_fraction": 1.0 - shares[-1],
             "decided_by_level": dict(zip(self.ranking, shares, strict=False)),
-            "reward_model_accuracy": float(
-                weighted_mean(right, (levels < len(self.ranking)).to(torch.float64))
-            ),
+            "reward_model_accuracy": known_or_none(float(right[decided].to(torch.float64).mean())),
         }
 
     # What a continuation needs ----------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import gymnasium as gym
@@ -11,10 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prefrl.agents.actor_critic.ppo import PPO, PPOConfig
 from prefrl.agents.actor_critic.sac import SAC, SACConfig
 from prefrl.agents.base import Agent, Spaces
 from prefrl.agents.value_based.dqn import DQN, DQNConfig
 from prefrl.config import Count, Settings, from_json
+from prefrl.data import Transitions
+from prefrl.data.files.bounded import kept_rows
+from prefrl.data.observations import ObservationLayout
 from prefrl.data.segment_store import SegmentStore
 from prefrl.preferences.reward_model import RewardModel, RewardModelConfig
 
@@ -54,10 +59,10 @@ class LearnerConfig(Settings):
         return SB3Config(self.algorithm, self.settings, self.schedule_timesteps, self.warmup_hold)
 
 
-Learner: TypeAlias = SACConfig | DQNConfig | SB3Config | LearnerConfig
+Learner: TypeAlias = SACConfig | DQNConfig | PPOConfig | SB3Config | LearnerConfig
 """Configs of the agents that can learn for another; a file has the fields of one, which tell which it is."""
 
-AGENTS: Mapping[type[Any], type[Agent]] = {agent.config_class: agent for agent in (SAC, DQN, SB3Agent)}
+AGENTS: Mapping[type[Any], type[Agent]] = {agent.config_class: agent for agent in (SAC, DQN, PPO, SB3Agent)}
 """The agent that each of these configs is of."""
 
 
@@ -94,21 +99,59 @@ def learners_for(env: Any) -> list[str]:
     """Return names of learners that take the spaces of an environment, ours first."""
     obs = getattr(env, "single_observation_space", None) or env.observation_space
     actions = getattr(env, "single_action_space", None) or env.action_space
+    ppo = ["PPOConfig"] if _read_by_ppo(obs) else []
     if isinstance(actions, gym.spaces.Discrete):
         own = ["DQNConfig"] if isinstance(obs, (gym.spaces.Box, gym.spaces.Discrete)) else []
-        return own + (["SB3Config('dqn')", "SB3Config('ppo')"] if actions.start == 0 else [])
+        return [*ppo, *own, *(["SB3Config('dqn')", "SB3Config('ppo')"] if actions.start == 0 else [])]
     if isinstance(actions, gym.spaces.Box):
         own = ["SACConfig"] if isinstance(obs, gym.spaces.Box) and obs.dtype == np.float32 else []
-        return [*own, "SB3Config('sac')", "SB3Config('ppo')"]
-    return ["SB3Config('ppo')"]
+        return [*own, *ppo, "SB3Config('sac')", "SB3Config('ppo')"]
+    return [*(ppo if isinstance(actions, gym.spaces.MultiDiscrete) else []), "SB3Config('ppo')"]
+
+
+def _read_by_ppo(space: gym.Space[Any]) -> bool:
+    try:
+        return ObservationLayout(space).picture is None
+    except ValueError:
+        return False
+
+
+def default_learner(env: Any) -> Learner:
+    """Return the learner that is taken where none is given.
+
+    Our SAC for Boxes of numbers on the host, where steps are dear, and else our PPO, whose updates are cheap
+    beside many environments at once; where these do not take the spaces, the first one that does.
+
+    Args:
+        env: what it is to learn in.
+    """
+    names = learners_for(env)
+    box = isinstance(getattr(env, "single_action_space", None) or env.action_space, gym.spaces.Box)
+    for wanted in ("SACConfig", "PPOConfig") if box and not on_device(env) else ("PPOConfig", "SACConfig"):
+        if wanted in names:
+            return SACConfig() if wanted == "SACConfig" else PPOConfig()
+    return DQNConfig() if "DQNConfig" in names else SB3Config("ppo")
+
+
+def on_device(env: Any) -> bool:
+    """Whether an environment, or what is below its wrappers, hands out tensors of its own device."""
+    while (below := getattr(env, "env", None)) is not None:
+        env = below
+    backend = getattr(getattr(env, "dynamics", None), "backend", None)
+    return bool(getattr(backend, "on_device", False))
+
+
+def known_or_none(share: float) -> float | None:
+    """Return a share, or None for that of nothing, which is NaN."""
+    return None if math.isnan(share) else share
 
 
 @dataclass(frozen=True)
 class RewardLearnerConfig(Settings):
     """Settings that every :class:`RewardLearner` has."""
 
-    learner: Learner = field(default_factory=SACConfig)
-    """What learns the policy: the config of an agent."""
+    learner: Learner | None = None
+    """What learns the policy: the config of an agent; None: see :func:`default_learner`."""
 
     reward: RewardModelConfig = field(default_factory=RewardModelConfig)
     """The reward model."""
@@ -131,6 +174,8 @@ class RewardLearner(Agent):
     def _make_parts(self, store_size: int, rows: int | None, num_features: int = 0) -> None:
         """Make learner, reward model and store, for steps of ``rows`` rows (None: the environment's)."""
         self.rows = rows or int(getattr(self.env, "num_envs", 1))
+        if self.config.learner is None:
+            self.config = replace(self.config, learner=default_learner(self.env))  # files tell which it was
         parts: dict[str, Any] = {"device": self.device, "seed": self.seed}
         self.learner = make_learner(self.config.learner, self.env, rows=self.rows, **parts)
         self.reward_model = RewardModel(self.observation_space, self.action_space, self.config.reward,
@@ -141,10 +186,25 @@ class RewardLearner(Agent):
         """Return the learner's actions [n, ...]."""
         return self.learner.act(obs, deterministic=deterministic)
 
+    def show(self, step: Transitions, *, rewarded: bool) -> None:
+        """Show the learner a step with the reward that it is to have.
+
+        Args:
+            step: the step.
+            rewarded: whether there is a reward yet, or only zeros. PPO is not shown these: it makes
+                advantages of any size as large as others, and takes the errors of its values for good advice.
+        """
+        if rewarded or not isinstance(self.learner, PPO):
+            self.learner.observe(step)
+
     def restarted(self) -> None:
         """See :meth:`Agent.restarted`: no segment may reach across."""
         self.learner.restarted()
-        self.store.ring.cut()
+        self.store.cut()
+
+    def schedules(self) -> dict[str, float]:
+        """See :meth:`Agent.schedules`: the learner's."""
+        return self.learner.schedules()
 
     def check(self) -> None:
         """See :meth:`Agent.check`."""
@@ -158,9 +218,10 @@ class RewardLearner(Agent):
                 ``more``, returns [N].
             more: names of what else in the store the rewards depend on.
         """
-        if not self.learner.keeps_rewards:
+        steps = self.learner.kept_steps()
+        if not self.learner.keeps_rewards or steps == 0:
             return
-        kept = self.store.latest()
+        kept = self.store.latest(steps)
         names = ("obs", "actions", "next_obs", *more)
         made = rewards(*(kept[name].flatten(0, 1) for name in names))
         self.learner.relabel(made.reshape(kept["rewards"].shape))
@@ -189,5 +250,5 @@ class RewardLearner(Agent):
         cls: type[RewardLearnerType], env: Any, config: Any, state: Mapping[str, Any], **settings: Any
     ) -> RewardLearnerType:
         if isinstance(env, Spaces) and "rows" in state:  # where there is an environment, it has its own
-            settings["rows"] = int(state["rows"])
+            settings["rows"] = kept_rows(state)
         return cls(env, config, **settings)

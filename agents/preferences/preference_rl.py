@@ -16,6 +16,8 @@ for the teachers.
 from __future__ import annotations
 
 import json
+import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -29,10 +31,11 @@ from prefrl.data.devices import make_generator, restore_generator
 from prefrl.data.files.preference_files import preference_tensors, preferences_from_tensors
 from prefrl.data.segment_store import Excerpt
 from prefrl.functional.preferences.state_entropy import nearest_neighbour_reward
+from prefrl.nn.ensemble import asked
 from prefrl.preferences import PartialReturn, Teacher, TeacherKind, Valuation, teacher_of_kind
 from prefrl.preferences.queries import QueryKind, choose_queries
 
-from .learners import RewardLearner, RewardLearnerConfig
+from .learners import RewardLearner, RewardLearnerConfig, known_or_none
 
 NEIGHBOURS_AMONG = 1_024
 """Visited observations, drawn anew at every step, among which nearest neighbours are looked for."""
@@ -137,7 +140,7 @@ class PreferenceRL(RewardLearner):
         self._generator = make_generator(self.device, seed)
         self.preferences: Preferences | None = None
         self.sessions = self.asked = 0
-        self.fitted = False
+        self.fitted = self._warned = False
         self._check_settings(env)
         if preferences is not None:
             self.reward_model.check(preferences)
@@ -163,14 +166,15 @@ class PreferenceRL(RewardLearner):
         """Keep one step, and show it to the learner with the learned reward."""
         layout = self.reward_model.layout
         obs, next_obs = layout.keep(transitions.obs), layout.keep(transitions.next_obs)
+        novelty = self.config.pretraining and len(self.store) > 0
         if self.fitted:
             rewards = self.reward_model.kept_rewards(obs, transitions.actions, next_obs)
-        elif self.config.pretraining and len(self.store):
+        elif novelty:
             rewards = self._novelty(next_obs)
         else:
             rewards = torch.zeros_like(transitions.rewards)
         self.store.add(transitions, obs, next_obs)
-        self.learner.observe(replace(transitions, rewards=rewards))
+        self.show(replace(transitions, rewards=rewards), rewarded=self.fitted or novelty)
 
     def _novelty(self, obs: Tensor) -> Tensor:
         """Return the reward [n] of state entropy for observations [n, ...]."""
@@ -189,12 +193,28 @@ class PreferenceRL(RewardLearner):
         metrics = {}
         config = self.config
         due = config.first_session + self.sessions * config.session_every
-        if self.num_timesteps >= due and self.asked < config.num_labels:
+        if self.num_timesteps >= due and self.asked < config.num_labels and self._can_ask():
             metrics = self._session()
         self.learner.num_timesteps = self.num_timesteps
         return {**self.learner.update(), **metrics}
 
     # Learning the reward ----------------------------------------------------------------------------------
+
+    def _can_ask(self) -> bool:
+        """Whether there are two whole segments to compare, among what was seen before the first session.
+
+        (A loaded agent has to see as much again.)
+        """
+        if len(self.store) < min(self.config.first_session, self.store.ring.capacity):
+            return False
+        if asked(self.store.starts(self.config.segment_length).sum() >= 2):
+            return True
+        if not self._warned:
+            self._warned = True
+            warnings.warn(f"nothing can be asked: of what was seen there are no two segments of "
+                          f"{self.config.segment_length} steps in one episode (segment_length); asking "
+                          "waits for them", stacklevel=2)  # fmt: skip
+        return False
 
     def _session(self) -> dict[str, Tensor]:
         """Ask the teacher, fit the reward model to all answers so far, and relabel."""
@@ -222,8 +242,7 @@ class PreferenceRL(RewardLearner):
         chosen_by_model = config.query in ("disagreement", "entropy") and self.fitted
         candidates = count * (config.candidates if chosen_by_model else 1)
         recent = config.recent if config.query == "recent" else 1.0
-        sides = [self.store.sample(candidates, config.segment_length, self._generator, recent=recent)
-                 for _ in range(2)]  # fmt: skip
+        sides = self.store.sample_pairs(candidates, config.segment_length, self._generator, recent=recent)
         if not chosen_by_model:
             return sides[0], sides[1]
         scores = [self.reward_model.scores(side.segments) for side in sides]
@@ -257,13 +276,14 @@ class PreferenceRL(RewardLearner):
     def accuracy(self, num_pairs: int = 1_000) -> float:
         """Return how often the reward model prefers the segment of larger true return; waits for the device.
 
-        Pairs are drawn uniformly from what was visited lately, and cost no labels.
+        Pairs are drawn uniformly from what was visited lately, and cost no labels. NaN where no two segments
+        differ in return.
 
         Raises:
             ValueError: if nothing was visited yet.
         """
         generator = make_generator(self.device, self.seed + 1)
-        sides = [self.store.sample(num_pairs, self.config.segment_length, generator) for _ in range(2)]
+        sides = self.store.sample_pairs(num_pairs, self.config.segment_length, generator)
         labels, _ = Teacher(PartialReturn()).label(*[_by_true_reward(side) for side in sides])
         asked = Preferences.from_labels(sides[0].segments, sides[1].segments, labels)
         return float(self.reward_model.accuracy(replace(asked, weights=sides[0].weights * sides[1].weights)))
@@ -275,8 +295,8 @@ class PreferenceRL(RewardLearner):
 
     def result(self) -> dict[str, Any]:
         """Return accuracy of the reward model (None before anything was visited) and number of labels."""
-        accuracy = self.accuracy() if len(self.store) else None
-        return {"reward_model_accuracy": accuracy, "labels_used": self.labels_used}
+        accuracy = self.accuracy() if len(self.store) else math.nan
+        return {"reward_model_accuracy": known_or_none(accuracy), "labels_used": self.labels_used}
 
     # What a continuation needs ----------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ import copy
 import inspect
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, ClassVar, Literal
@@ -25,10 +26,12 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.preprocessing import is_image_space, maybe_transpose
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
+from torch.distributions import Distribution
 
 from prefrl.agents.base import Agent, Spaces
 from prefrl.config import Count, Settings
 from prefrl.data import Transitions, map_obs
+from prefrl.data.files.bounded import kept_rows
 
 Algorithm = Literal["ppo", "a2c", "sac", "td3", "ddpg", "dqn"]
 
@@ -142,8 +145,7 @@ class SB3Agent(Agent):
         ):
             raise ValueError("env pauses for a step after an end (AutoresetMode.NEXT_STEP); SB3's buffers "
                              "have no place for that; make it with autoreset_mode SAME_STEP")  # fmt: skip
-        if isinstance(self.action_space, gym.spaces.Discrete) and self.action_space.start != 0:
-            raise ValueError(f"action_space is {self.action_space}; SB3 takes Discrete actions from 0")
+        self._check_spaces()
         self.rows = rows or int(getattr(env, "num_envs", 1))
         settings = copy.deepcopy(dict(self.config.settings))  # SB3 writes into what it is given
         self._noise = float(settings.pop("action_noise", 0.0))
@@ -153,7 +155,7 @@ class SB3Agent(Agent):
             self.model = sb3_class(self.config.algorithm)(
                 policy, stand_in, **settings, seed=seed, device=self.device
             )
-        except (AssertionError, TypeError, ValueError, AttributeError) as error:
+        except (AssertionError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
             reason = str(error).split("\n", 1)[0] or repr(error)
             given = f"{self.observation_space} and {self.action_space} with {dict(self.config.settings)}"
             raise ValueError(f"SB3's {self.config.algorithm} does not take {given}: {reason}") from error
@@ -167,6 +169,19 @@ class SB3Agent(Agent):
         self._bootstrap: dict[str, Any] = {}
         self._observed = self._since = self._calls = 0
         self._held: Tensor | None = None
+
+    def _check_spaces(self) -> None:
+        """Raise ValueError for spaces that SB3 takes and then mistakes."""
+        parts = {"action_space": self.action_space, "observation_space": self.observation_space}
+        if isinstance(self.observation_space, gym.spaces.Dict):
+            named = self.observation_space.items()
+            parts.update({f"observation_space[{name!r}]": part for name, part in named})
+        for name, space in parts.items():
+            if np.any(getattr(space, "start", 0)):
+                raise ValueError(f"{name} is {space}; SB3 takes discrete numbers from 0")
+        actions = self.action_space
+        if isinstance(actions, gym.spaces.Box) and not np.issubdtype(actions.dtype, np.floating):
+            raise ValueError(f"action_space is {actions}; SB3 takes a Box of floating-point numbers")
 
     # Acting ----------------------------------------------------------------------------------------------
 
@@ -191,7 +206,7 @@ class SB3Agent(Agent):
     def _drawn(self, arrays: Any) -> Tensor:
         """Return actions of a stochastic policy, and remember how they came about."""
         policy = self.model.policy
-        with torch.no_grad():
+        with torch.no_grad(), self._diverged():
             raw, values, log_probs = policy(policy.obs_to_tensor(arrays)[0])
         self.acted = {"raw_actions": raw, "values": values.flatten(), "log_probs": log_probs}
         space = self.action_space
@@ -215,7 +230,7 @@ class SB3Agent(Agent):
         else:
             low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
             drawn = torch.lerp(low.expand(count, *low.shape), high.expand(count, *low.shape),
-                               torch.rand(count, *low.shape))  # fmt: skip
+                               torch.rand(count, *low.shape, dtype=low.dtype))  # fmt: skip
         self._held = drawn.to(self.device)
         return self._held
 
@@ -256,11 +271,9 @@ class SB3Agent(Agent):
         )
 
     def _observe_on_policy(self, transitions: Transitions, step: Mapping[str, Any]) -> None:
-        policy, rewards = self.model.policy, step["rewards"]
+        rewards = step["rewards"]
         if step["cut"].any():  # an episode that could have gone on is worth what would have followed
-            with torch.no_grad():
-                next_values = policy.predict_values(policy.obs_to_tensor(step["next_obs"])[0]).flatten()
-            rewards = rewards + step["cut"] * self.model.gamma * next_values.cpu().numpy()
+            rewards = rewards + step["cut"] * self.model.gamma * self._values(step["next_obs"])
         acted = {name: transitions.infos.get(name, known) for name, known in self.acted.items()}
         raw = acted["raw_actions"].cpu().numpy()
         if isinstance(self.action_space, gym.spaces.Discrete):
@@ -271,6 +284,12 @@ class SB3Agent(Agent):
         self._starts = step["ended"].astype(np.float32)
         self._bootstrap = {"next_obs": step["next_obs"], "ended": step["ended"]}
 
+    def _values(self, obs: Any) -> Any:
+        """Return what the policy is worth [n] from observations as SB3 keeps them."""
+        policy = self.model.policy
+        with torch.no_grad():
+            return policy.predict_values(policy.obs_to_tensor(obs)[0]).flatten().cpu().numpy()
+
     def _arrays(self, obs: Any) -> Any:
         """Return observations as SB3 keeps them."""
         arrays = map_obs(lambda values: values.cpu().numpy(), obs)
@@ -280,8 +299,18 @@ class SB3Agent(Agent):
         return maybe_transpose(arrays, space)
 
     def restarted(self) -> None:
-        """See :meth:`Agent.restarted`."""
+        """See :meth:`Agent.restarted`: what was cut off is worth what would have followed."""
         self._starts = np.ones(self.rows, dtype=np.float32)
+        buffer = self._buffer
+        last = (buffer.pos - 1) % buffer.buffer_size
+        if not self.on_policy:
+            if buffer.size():  # returns of several steps end there
+                cut = np.logical_not(buffer.dones[last])
+                buffer.timeouts[last] = np.logical_or(buffer.timeouts[last], cut)
+        elif buffer.pos and not self._bootstrap["ended"].all():
+            going = ~self._bootstrap["ended"]
+            buffer.rewards[last] += going * self.model.gamma * self._values(self._bootstrap["next_obs"])
+            self._bootstrap["ended"] = np.ones_like(going)
 
     # Learning --------------------------------------------------------------------------------------------
 
@@ -297,11 +326,14 @@ class SB3Agent(Agent):
             model._on_step()
         frequency = int(model.train_freq.frequency)
         rounds, self._since = divmod(self._since + observed, frequency)
-        if not rounds or self.num_timesteps <= model.learning_starts or not model.replay_buffer.size():
+        buffer = model.replay_buffer  # empty after load()
+        enough = buffer.full or buffer.size() * self.rows > model.learning_starts
+        if not rounds or not enough:
             return {}
         steps = model.gradient_steps if model.gradient_steps >= 0 else frequency * self.rows
         if steps:
-            model.train(batch_size=model.batch_size, gradient_steps=rounds * steps)
+            with self._diverged():
+                model.train(batch_size=model.batch_size, gradient_steps=rounds * steps)
         return self._metrics()
 
     def _update_on_policy(self) -> dict[str, Tensor]:
@@ -312,9 +344,28 @@ class SB3Agent(Agent):
         with torch.no_grad():
             last = policy.predict_values(policy.obs_to_tensor(self._bootstrap["next_obs"])[0])
         model.rollout_buffer.compute_returns_and_advantage(last_values=last, dones=self._bootstrap["ended"])
-        model.train()
+        with self._diverged():
+            model.train()
         model.rollout_buffer.reset()
         return self._metrics()
+
+    @contextmanager
+    def _diverged(self) -> Iterator[None]:
+        """Raise FloatingPointError for what torch says of distributions whose parameters are no numbers.
+
+        (It looks at them unless something was compiled: ``torch.compile`` switches that off in the process.)
+        """
+        validates = Distribution._validate_args
+        Distribution.set_default_validate_args(True)
+        try:
+            yield
+        except ValueError as error:
+            if "invalid values" not in str(error):
+                raise
+            raise FloatingPointError(f"the policy of SB3's {self.config.algorithm} is NaN: it has diverged, "
+                                     "and a lower learning_rate may help") from error  # fmt: skip
+        finally:
+            Distribution.set_default_validate_args(validates)
 
     def _metrics(self) -> dict[str, Tensor]:
         """Return what SB3 recorded of its last call of ``train``."""
@@ -323,7 +374,6 @@ class SB3Agent(Agent):
             name: torch.tensor(float(value))
             for name, value in recorded.items()
             if isinstance(value, (int, float, np.number))
-            and (math.isfinite(value) or name != "train/explained_variance")  # of a constant there is none
         }
         recorded.clear()
         return {name: value for name, value in found.items() if name != "train/n_updates"}
@@ -384,7 +434,7 @@ class SB3Agent(Agent):
 
     @classmethod
     def _rebuilt(cls, env: Any, config: Any, state: Mapping[str, Any], **settings: Any) -> SB3Agent:
-        return cls(env, config, rows=int(state["rows"]) if isinstance(env, Spaces) else None, **settings)
+        return cls(env, config, rows=kept_rows(state) if isinstance(env, Spaces) else None, **settings)
 
     @property
     def _buffer(self) -> Any:
@@ -394,7 +444,7 @@ class SB3Agent(Agent):
         buffer = self._buffer
         filled = buffer.buffer_size if buffer.full else buffer.pos
         arrays = {
-            name: map_obs(lambda values: values[:filled].copy(), value)
+            name: map_obs(lambda values: values[:filled], value)
             for name, value in vars(buffer).items()
             if isinstance(value, (np.ndarray, dict)) and name not in ("observation_space", "obs_shape")
         }
@@ -403,11 +453,13 @@ class SB3Agent(Agent):
     def _load_buffer(self, state: Mapping[str, Any]) -> None:
         buffer = self._buffer
         buffer.pos, buffer.full = int(state["pos"]), bool(state["full"])
+        if not 0 <= buffer.pos <= buffer.buffer_size:
+            raise ValueError(f"its buffer goes on at {buffer.pos}; this one has {buffer.buffer_size} places")
         for name, value in state["arrays"].items():
             kept = getattr(buffer, name)
             parts = value.items() if isinstance(value, dict) else [(None, value)]
             for key, part in parts:
-                (kept if key is None else kept[key])[: len(part)] = _array(part)
+                (kept if key is None else kept[key])[: len(part)] = np.asarray(part)
 
 
 def _array(values: Any) -> Any:

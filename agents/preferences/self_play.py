@@ -30,8 +30,7 @@ from prefrl.functional.preferences.games import win_rates
 from prefrl.preferences.reward_model import RewardModelConfig
 from prefrl.preferences.trajectories import MaxReturn, Trajectory, TrajectoryPreference
 
-from .learners import Learner, RewardLearner, RewardLearnerConfig
-from .sb3 import SB3Config
+from .learners import RewardLearner, RewardLearnerConfig, known_or_none
 
 STEP_FIELDS = ("obs", "actions", "rewards", "next_obs", "terminations", "truncations", "mask")
 """What is kept of the steps of unfinished episodes."""
@@ -44,9 +43,6 @@ class SelfPlayConfig(RewardLearnerConfig):
     Raises:
         ValueError: if a number is out of range, or a name unknown.
     """
-
-    learner: Learner = field(default_factory=lambda: SB3Config("ppo"))
-    """What learns the policy: the config of an agent."""
 
     reward: RewardModelConfig = field(
         default_factory=lambda: RewardModelConfig(members=1, bootstrap=False, epochs=3)
@@ -209,7 +205,8 @@ class SelfPlay(RewardLearner):
             self.learner.num_timesteps += 1
             told = {name: value for name, value in step.infos.items() if name not in self.info_keys}
             shown = replace(self._as_observed(step), rewards=reward[None], infos=told)
-            self.learner.observe(self._with_ends(shown) if config.reward_source == "self_play" else shown)
+            shown = self._with_ends(shown) if config.reward_source == "self_play" else shown
+            self.show(shown, rewarded=self.fitted or config.reward_source != "reward_model")
             metrics |= self.learner.update()
         if self._known and self.trajectories % config.relabel_every == 0:
             self._relabel()
@@ -240,14 +237,27 @@ class SelfPlay(RewardLearner):
 
     def _relabel(self) -> None:
         """Give the learner what its trajectories are worth against the present queue."""
-        wins = self._win_rate(torch.stack([summary for summary, _ in self._known]))
-        lengths = torch.tensor([length for _, length in self._known], device=wins.device)
+        known = self._known_to_learner()
+        if not known:
+            return
+        wins = self._win_rate(torch.stack([summary for summary, _ in known]))
+        lengths = torch.tensor([length for _, length in known], device=wins.device)
         if self.config.credit == "spread":
             rewards = torch.repeat_interleave(wins / lengths, lengths)
         else:
-            rewards = torch.zeros(self._known_steps, dtype=wins.dtype, device=wins.device)
+            steps = sum(length for _, length in known)
+            rewards = torch.zeros(steps, dtype=wins.dtype, device=wins.device)
             rewards[lengths.cumsum(0) - 1] = wins
         self.learner.relabel(rewards.to(torch.float32)[:, None])
+
+    def _known_to_learner(self) -> list[tuple[Tensor, int]]:
+        """Return summaries and lengths of the trajectories that the learner still has steps of."""
+        kept, known, steps = self.learner.kept_steps(), list(self._known), 0
+        first = len(known)
+        while first and (kept is None or steps < kept):
+            first -= 1
+            steps += known[first][1]
+        return known[first:]
 
     @staticmethod
     def _with_ends(step: Transitions) -> Transitions:
@@ -270,7 +280,10 @@ class SelfPlay(RewardLearner):
             preferred = float(self.preference.compare(summary[None], other[None], self._generator)[0, 0])
             self._comparisons.append((segment, mine, (1.0 + preferred) / 2.0))
         self._opponents.append((summary, mine))
-        if not self._comparisons or self.trajectories % config.fit_every:
+        # As many comparisons as before the first fit; a loaded agent begins without any.
+        enough = sum(min(number, config.opponents) for number in range(1, config.fit_every + 1))
+        few = len(self._comparisons) < min(enough, config.fit_comparisons)
+        if few or self.trajectories % config.fit_every:
             return {}
         metrics = self.reward_model.fit(self.comparisons())
         self.fitted = True
@@ -298,10 +311,8 @@ class SelfPlay(RewardLearner):
         """Return the number of trajectories; of the baseline, how often its model agrees with answers."""
         found: dict[str, Any] = {"trajectories": self.trajectories}
         if self._comparisons:
-            comparisons = self.comparisons()
-            decided = bool((comparisons.labels != 0.5).any())
-            found["reward_model_accuracy"] = (
-                float(self.reward_model.accuracy(comparisons)) if decided else None  # all alike by now
+            found["reward_model_accuracy"] = known_or_none(
+                float(self.reward_model.accuracy(self.comparisons()))
             )
         return found
 

@@ -176,7 +176,7 @@ class DistributionalDP(Agent):
         if self._induction.time == 0 and self.solution is None:
             self._conclude()
         if self.solution is not None:
-            metrics["dp/objective_value"] = torch.full((), self.solution.value, device=self.device)
+            metrics["train/objective"] = torch.full((), self.solution.value, device=self.device)
         return metrics
 
     def _conclude(self) -> None:

@@ -32,21 +32,19 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from prefrl.agents.base import Agent, mean_of
+from prefrl.agents.shared import DeepQ
 from prefrl.config import Count, Natural, NonNegative, Positive, PositiveShare, Share, Sizes
-from prefrl.data import Transitions, seeded_generator
-from prefrl.data.devices import building, make_generator, restore_generator
+from prefrl.data import Transitions
+from prefrl.data.metrics import mean_of
 from prefrl.data.off_policy import OffPolicySettings
-from prefrl.data.replay import ReplayBuffer, replay_state, restored_replay
+from prefrl.data.replay import ReplayBuffer
 from prefrl.functional.draws import uniform
 from prefrl.functional.returns.objectives import MEAN, Lexicographic, Objective, check_optimisable
 from prefrl.functional.returns.ordering import best_actions
 from prefrl.functional.returns.stock_problems import ObjectiveSettings, StockProblem
-from prefrl.functional.value_based.exploration import epsilon_greedy
-from prefrl.nn.flat import FlatParameters
 from prefrl.nn.heads import QuantileHead, gather_actions
-from prefrl.nn.torsos import ObservationTorso
-from prefrl.nn.update import AdamUpdate, Network
+from prefrl.nn.torsos import ObservationTorso, TorsoKind
+from prefrl.nn.update import Network
 
 from .distributional_dp import check_stock_rule, stock_size
 
@@ -110,8 +108,9 @@ class StockDQNConfig(OffPolicySettings, ObjectiveSettings):
     epsilon_timesteps: Natural = 50_000
     """Timesteps over which epsilon falls linearly from its start to its end."""
 
-    network: Literal["auto", "mlp", "conv"] = "auto"
-    """mlp, or MinAtar's small convolution; auto takes that for observations (height, width, channels)."""
+    network: TorsoKind = "auto"
+    """mlp, MinAtar's small convolution (conv), or that of Mnih et al. 2015 (nature); auto takes nature for
+    pictures from 36 x 36 on, conv for smaller ones, with the channels last or first, and else mlp."""
 
     hidden: Sizes = (128, 128)
     """Layers of the mlp."""
@@ -142,9 +141,12 @@ class StockDQNConfig(OffPolicySettings, ObjectiveSettings):
 class StockQNetwork(nn.Module):
     """Quantiles of the return-to-go for observations and stocks."""
 
-    def __init__(self, space: gym.Space[Any], num_actions: int, config: StockDQNConfig) -> None:
+    def __init__(
+        self, space: gym.Space[Any], num_actions: int, config: StockDQNConfig, torso: nn.Module | None = None
+    ) -> None:
         super().__init__()
-        self.torso = ObservationTorso(space, hidden=config.hidden, network=config.network, extra=1)
+        self.torso = ObservationTorso(space, hidden=config.hidden, network=config.network, extra=1,
+                                      torso=torso)  # fmt: skip
         self.head = QuantileHead(self.torso.features, num_actions, config.quantiles, config.kappa)
         self.scale, reach = config.scale, config.stock_high - config.stock_low
         self.low, self.high = config.stock_low - reach, config.stock_high + reach
@@ -157,13 +159,15 @@ class StockQNetwork(nn.Module):
         return quantiles
 
 
-class StockDQN(Agent):
+class StockDQN(DeepQ):
     """Deep Q-learning for objectives of the whole return distribution; see the module's text.
 
     Args:
         env: an environment with Discrete actions and a stock (:class:`prefrl.envs.StockAugmentation`) that
             starts anywhere in the range of interest, or :class:`prefrl.agents.base.Spaces`.
         config: settings.
+        torso: a network for the observations in place of the settings' (beside whose features an embedding of
+            the stock stands); see :func:`prefrl.nn.torsos.given_torso`.
         device: torch device, or "auto".
         seed: seeds network, exploration and replay.
 
@@ -174,39 +178,30 @@ class StockDQN(Agent):
 
     config_class: ClassVar[type[StockDQNConfig]] = StockDQNConfig
     config: StockDQNConfig
+    network: StockQNetwork
 
     def __init__(
         self,
         env: Any,
         config: StockDQNConfig | None = None,
         *,
+        torso: nn.Module | None = None,
         device: torch.device | str = "auto",
         seed: int = 0,
     ) -> None:
-        super().__init__(env, config or StockDQNConfig(), device=device, seed=seed)
+        super().__init__(env, config or StockDQNConfig(), torso=torso, device=device, seed=seed)
         config = self.config
-        if not isinstance(self.action_space, gym.spaces.Discrete):
-            raise ValueError(f"action_space is {self.action_space}; this agent takes Discrete actions")
         if stock_size(self.observation_space) != 1:
             raise ValueError("the stock has several components; this agent takes one")
         check_stock_rule(env, config.gamma, frozen=config.use_of_stock == FROZEN, vector=False)
         self.problem: StockProblem = config.problem()
         self._objective = self._greedy_objective()
-        self.num_actions, self._first_action = int(self.action_space.n), int(self.action_space.start)
-        self._generator = make_generator(self.device, seed)
         assert isinstance(self.observation_space, gym.spaces.Dict)
         inner = self.observation_space["obs"]
-        with building(self.device, seeded_generator(seed, "network").initial_seed()):
-            self.network = StockQNetwork(inner, self.num_actions, config)
-            self.target = StockQNetwork(inner, self.num_actions, config).requires_grad_(False)
-        self.target.load_state_dict(self.network.state_dict())
-        self._update = AdamUpdate(self.network, self._loss, lr=config.learning_rate, eps=config.adam_eps,
-                                  max_grad_norm=config.max_grad_norm, compile=config.compile)  # fmt: skip
-        self.optimizer, self._target_weights = self._update.optimizer, FlatParameters(self.target)
-        self.replay: ReplayBuffer | None = None
+        actions = self.num_actions
+        self.make_networks(lambda: StockQNetwork(inner, actions, config, torso), config.learning_rate)
         self.gradient_steps_done = 0
         """Gradient steps so far."""
-        self._learned_at = 0
 
     def _greedy_objective(self) -> Objective:
         """Return what actions are greedy on, of c + theta, or of theta alone for the naive agent."""
@@ -216,12 +211,6 @@ class StockDQN(Agent):
             objective = self.problem.objective
             check_optimisable(objective, self.config.gamma, time_indexed=False)
         return Lexicographic(objective, MEAN)
-
-    @property
-    def epsilon(self) -> float:
-        """Probability of a uniform action at the present timestep."""
-        config = self.config
-        return config.epsilon(self.num_timesteps)
 
     # Acting ----------------------------------------------------------------------------------------------
 
@@ -244,10 +233,7 @@ class StockDQN(Agent):
         stock = obs["stock"][:, 0]
         with torch.no_grad():
             best = self.greedy(self.network(obs["obs"], self._shown(stock)), stock)
-        if not deterministic:
-            noise = uniform(self._generator, 2, len(stock), device=self.device)
-            best = epsilon_greedy(best, self.num_actions, self.epsilon, noise)
-        return best + self._first_action
+        return self.explore(best, deterministic=deterministic)
 
     @torch.no_grad()
     def values(self, obs: Tensor, stocks: Tensor) -> Tensor:
@@ -310,9 +296,7 @@ class StockDQN(Agent):
         config, before = self.config, self._learned_at
         due = config.gradient_steps_due(self.replay, before, self.num_timesteps)
         self._learned_at = self.num_timesteps
-        metrics = mean_of(self._gradient_step() for _ in range(due))
-        metrics["rollout/exploration_rate"] = torch.full((), self.epsilon, device=self.device)
-        return metrics
+        return mean_of(self._gradient_step() for _ in range(due))
 
     def _gradient_step(self) -> dict[str, Tensor]:
         assert self.replay is not None
@@ -345,37 +329,19 @@ class StockDQN(Agent):
         q_taken = gather_actions(network(batch.obs, seen), batch.actions - self._first_action)
         losses = self.network.head.loss(q_taken, target)
         loss = losses @ (batch.weights / batch.weights.sum().clamp(min=1.0))
-        return loss, {"train/loss": loss.detach(), **self.network.head.metrics(losses, target)}
+        metrics = self.network.head.metrics(losses.detach(), q_taken.detach(), target)
+        return loss, {"train/loss": loss.detach(), **metrics}
 
     # What a continuation needs ---------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Agent.state_dict`."""
-        return {
-            "network": self.network.state_dict(),
-            "target": self.target.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self._generator.get_state(),
-            "learned_at": self._learned_at,
-            "gradient_steps_done": self.gradient_steps_done,
-            **replay_state(self.replay),
-        }
-
-    def saved_state(self) -> dict[str, Any]:
-        """See :meth:`Agent.saved_state`; the replay stays behind, as with SB3."""
-        return {**self.state_dict(), "replay": None}
+        return {**super().state_dict(), "gradient_steps_done": self.gradient_steps_done}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Agent.load_state_dict`; without a replay, learning goes on with an empty one."""
-        self.network.load_state_dict(state["network"])
-        self.target.load_state_dict(state["target"])
-        self._update.load_optimizer(state["optimizer"])
-        restore_generator(self._generator, state["generator"])
-        self._learned_at = int(state["learned_at"])
+        super().load_state_dict(state)
         self.gradient_steps_done = int(state["gradient_steps_done"])
-        self._update.forget_compiled()  # the replay is another one from now on
-        if state["replay"] is not None:
-            self.replay = restored_replay(state, self._empty_replay, self.device)
 
     def _empty_replay(self, num_envs: int) -> ReplayBuffer:
         return ReplayBuffer(self.config.buffer_size, num_envs, gamma=self.config.gamma)

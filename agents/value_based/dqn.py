@@ -39,23 +39,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import gymnasium as gym
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from prefrl.agents.base import Agent, LearningFailedError, mean_of
+from prefrl.agents.base import LearningFailedError
+from prefrl.agents.shared import DeepQ
 from prefrl.config import Count, NonNegative, Positive, PositiveShare, Share
-from prefrl.data import Transitions, seeded_generator
+from prefrl.data import Transitions
 from prefrl.data.datasets import TransitionDataset
-from prefrl.data.devices import building, make_generator, restore_generator
+from prefrl.data.devices import Precision, low_dtype
+from prefrl.data.metrics import mean_of
 from prefrl.data.off_policy import OffPolicySettings, times_due
-from prefrl.data.replay import ReplayBuffer, replay_state, restored_replay
-from prefrl.functional.draws import uniform
-from prefrl.functional.value_based.exploration import epsilon_greedy
-from prefrl.nn.flat import FlatParameters
-from prefrl.nn.heads import CategoricalHead, gather_actions
-from prefrl.nn.q_network import Loss as Loss, QNetwork, QNetworkSettings
-from prefrl.nn.update import AdamUpdate, Network
+from prefrl.data.replay import Batch, ReplayBuffer
+from prefrl.functional.value_based.exploration import epsilon_greedy_alone
+from prefrl.nn.heads import CategoricalHead, Head, gather_actions
+from prefrl.nn.q_network import Loss as Loss, QChain, QNetwork, QNetworkSettings
+from prefrl.nn.update import Network
+
+from .by_hand import clamped_shares, gradients_by_hand
 
 LEARNING_RATES: dict[str, float] = {
     "mse": 1e-3,
@@ -73,14 +74,16 @@ LEARNING_RATES: dict[str, float] = {
 class DQNConfig(QNetworkSettings, OffPolicySettings):
     """Settings of :class:`DQN`; names are SB3's where it has them."""
 
-    gamma: Share = 0.99
-    """Discount per step, in [0, 1]."""
+    of_each: ClassVar[tuple[str, ...]] = ("learning_rate", "gamma")
+
+    gamma: Share | tuple[Share, ...] = 0.99
+    """Discount per step, in [0, 1]; of many learners also one for each."""
 
     n_step: Count = 1
     """Steps of a return."""
 
-    learning_rate: Positive | None = None
-    """Adam's step size (default: 2e-3 for hl_gauss, two_hot and c51, 1e-3 for the others)."""
+    learning_rate: Positive | tuple[Positive, ...] | None = None
+    """Adam's step size (default: 2e-3 for hl_gauss, two_hot and c51, 1e-3 for the others), likewise."""
 
     adam_eps: Positive = 1e-8
     """Adam's epsilon; the paper's classification agents take 3.125e-4, its squared loss 1.5e-4."""
@@ -97,11 +100,15 @@ class DQNConfig(QNetworkSettings, OffPolicySettings):
     cql_alpha: NonNegative = 0.0
     """Weight of conservative Q-learning's regulariser, for data sets above all."""
 
+    precision: Precision = "float32"
+    """Of the products of a gradient step: bf16 is several times as fast where the processor has it (AMX or
+    avx512_bf16) and layers are 256 wide or more; weights, Adam and losses stay float32."""
+
     target_policy: Literal["greedy", "sarsa"] = "greedy"
     """Action of the next state: the best one, or the one taken there (sarsa: data sets only)."""
 
 
-class DQN(Agent):
+class DQN(DeepQ):
     """Deep Q-learning; see the module's text.
 
     Args:
@@ -111,6 +118,8 @@ class DQN(Agent):
         dataset: learn from these transitions instead of stepping ``env``; one timestep is then one gradient
             step. Files of agents hold no data: a loaded agent acts, or goes on in an environment (but
             not with SARSA targets), exploring at ``epsilon_end``.
+        torso: a network from observations to features in place of the settings'; see
+            :func:`prefrl.nn.torsos.given_torso`. It learns by autograd, and is given again to :meth:`load`.
         device: torch device, or "auto".
         seed: seeds network, exploration and replay.
 
@@ -122,6 +131,7 @@ class DQN(Agent):
 
     config_class: ClassVar[type[DQNConfig]] = DQNConfig
     config: DQNConfig
+    network: QNetwork
     keeps_rewards = True
 
     def __init__(
@@ -130,54 +140,69 @@ class DQN(Agent):
         config: DQNConfig | None = None,
         *,
         dataset: TransitionDataset | None = None,
+        torso: nn.Module | None = None,
         device: torch.device | str = "auto",
         seed: int = 0,
     ) -> None:
-        super().__init__(env, config or DQNConfig(), device=device, seed=seed)
-        config = self.config
-        if not isinstance(self.action_space, gym.spaces.Discrete):
-            raise ValueError(f"action_space is {self.action_space}; DQN takes Discrete actions")
-        self.num_actions, self._first_action = int(self.action_space.n), int(self.action_space.start)
-        self._generator = make_generator(self.device, seed)
-        with building(self.device, seeded_generator(seed, "network").initial_seed()):
-            self.network = QNetwork(self.observation_space, self.num_actions, config)
-            self.target = QNetwork(self.observation_space, self.num_actions, config).requires_grad_(False)
-            self._clamped = torch.zeros(2, dtype=torch.float64)
-        self.target.load_state_dict(self.network.state_dict())
-        rate = LEARNING_RATES[config.loss] if config.learning_rate is None else config.learning_rate
-        self._update = AdamUpdate(self.network, self._loss, lr=rate, eps=config.adam_eps,
-                                  max_grad_norm=config.max_grad_norm, compile=config.compile)  # fmt: skip
-        self.optimizer, self._target_weights = self._update.optimizer, FlatParameters(self.target)
-        self._learned_at = 0
+        super().__init__(env, config or DQNConfig(), torso=torso, device=device, seed=seed)
+        self.config.check_learners(1)
+        self.config = config = self.config.of_learner(0)
+        gamma, rate = config.gamma, config.learning_rate or LEARNING_RATES[config.loss]
+        assert not isinstance(gamma, tuple)
+        assert not isinstance(rate, tuple)
+        self._gamma = gamma
+        size = self.observation_space, self.num_actions
+        self.make_networks(lambda: QNetwork(*size, config, torso), rate)
+        self._chains = None if config.compile else self._closed_form()
+        if self._chains is None and config.precision != "float32":
+            raise ValueError(f"precision is {config.precision!r}; it must be 'float32' unless the network is "
+                             "a multilayer perceptron of our own, and steps are not compiled")  # fmt: skip
+        self._clamped = torch.zeros(2, dtype=torch.float64, device=self.device)
         self.steps_env = dataset is None
         self._from_dataset = dataset is not None
-        self.replay: ReplayBuffer | None = None
         if dataset is not None:
             self._check_dataset(dataset)
             self.replay = ReplayBuffer.from_dataset(
-                dataset, gamma=config.gamma, n_step=config.n_step, device=self.device
+                dataset, gamma=gamma, n_step=config.n_step, device=self.device
             )
+
+    def _closed_form(self) -> tuple[QChain, QChain] | None:
+        """Return network and target for steps by hand; None where autograd is needed."""
+        if not self.network.has_chain:
+            return None
+        online, target = (weights.stacked() for weights in (self._update.weights, self._target_weights))
+        low = low_dtype(self.config.precision, self.device, self.config.hidden)
+        return QChain(self.network, *online, low), QChain(self.network, *target, low)
 
     @property
     def epsilon(self) -> float:
         """Probability of a uniform action at the present timestep."""
-        config = self.config
-        if self._from_dataset:  # it knows something already, and its timesteps were gradient steps
-            return config.epsilon_end
-        return config.epsilon(self.num_timesteps)
+        # One that learned from data knows something already, and its timesteps were gradient steps.
+        return self.config.epsilon_end if self._from_dataset else super().epsilon
 
-    @torch.no_grad()
     def q_values(self, obs: Tensor) -> Tensor:
         """Return Q(s, a) [n, A] for observations [n, ...] on the device."""
-        return self.network.head.values(self.network(obs))
+        head = self.network.head
+        if self._chains is not None:
+            return head.values(self._chains[0].outputs(obs))
+        with torch.no_grad():
+            return head.values(self.network(obs))
 
     def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
         """Return epsilon-greedy actions [n] for observations [n, ...]."""
-        best = self.q_values(obs).argmax(-1)
-        if not deterministic:
-            noise = uniform(self._generator, 2, len(obs), device=self.device)
-            best = epsilon_greedy(best, self.num_actions, self.epsilon, noise)
-        return best + self._first_action if self._first_action else best
+        q = self.q_values(obs)
+        if q.shape[0] == 1 and self.device.type == "cpu":
+            return self._act_alone(q[0].tolist(), deterministic)
+        return self.explore(q.argmax(-1), deterministic=deterministic)
+
+    def _act_alone(self, q: list[float], deterministic: bool) -> Tensor:
+        """Do the same for a single row on the CPU: plain numbers are quicker than tensors of one."""
+        if deterministic:
+            action = q.index(max(q))
+        else:
+            draws = torch.rand(2, generator=self._generator).tolist()
+            action = epsilon_greedy_alone(q, self.epsilon, *draws)
+        return torch.full((1,), action + self._first_action)
 
     def observe(self, transitions: Transitions) -> None:
         """Keep one step of the environments.
@@ -216,14 +241,19 @@ class DQN(Agent):
         metrics = mean_of(self._gradient_step() for _ in range(steps))
         if times_due(config.target_update_interval, before, now):
             self._target_weights.follow(self._update.weights, config.tau)
-        if self.steps_env:
-            metrics["rollout/exploration_rate"] = torch.full((), self.epsilon, device=self.device)
         return metrics
 
     def _gradient_step(self) -> dict[str, Tensor]:
         assert self.replay is not None
         drawn = self.replay.draw(self.config.batch_size, self._generator)
-        metrics = self._update.step(self.replay.storage, *drawn)
+        if self._chains is None:
+            metrics = self._update.step(self.replay.storage, *drawn)
+        else:
+            with torch.inference_mode():  # which takes .8 of the time of no_grad with networks of 64 x 64
+                batch = self.replay.batch(self.replay.storage, *drawn).of_learners(1)
+                found = gradients_by_hand(*self._chains, batch, self._first_action, self.config)
+                self._update.descend()
+                metrics = {name: value[0] for name, value in found.items()}
         if "clamped" in metrics:
             self._clamped += metrics.pop("clamped")
         return metrics
@@ -236,35 +266,9 @@ class DQN(Agent):
         ``network`` is the agent's, or a function that stands for it with other parameters.
         """
         assert self.replay is not None
-        config, head, first = self.config, self.network.head, self._first_action
         batch = self.replay.batch(storage, index, newest)
-        actions, weights = batch.actions - first, batch.weights
-        outputs = network(batch.obs)
-        with torch.no_grad():
-            next_outputs = self.target(batch.next_obs)
-            if config.target_policy == "sarsa":
-                assert batch.next_actions is not None
-                assert batch.next_known is not None
-                next_actions = batch.next_actions - first
-                weights = weights * batch.next_known  # the data end, or were cut, before the next action
-            else:
-                chosen_by = self.network(batch.next_obs) if config.double else next_outputs
-                next_actions = head.values(chosen_by).argmax(-1)
-            next_q = gather_actions(next_outputs, next_actions)
-        target, outside = head.target(batch.returns, batch.discounts, next_q)
-        q_taken = gather_actions(outputs, actions)
-        losses = head.loss(q_taken, target)
-        metrics = head.metrics(losses.detach(), target)
-        if config.cql_alpha:
-            q = head.values(outputs)
-            gap = torch.logsumexp(q, -1) - gather_actions(q, actions)
-            losses = losses + config.cql_alpha * gap
-            metrics["train/cql"] = gap.detach().mean()
-        if outside is not None:
-            clamped = torch.stack([(outside * batch.weights).sum(), batch.weights.sum()])
-            metrics |= {"clamped": clamped, "train/clamped_fraction": clamped[0] / clamped[1].clamp(min=1.0)}
-        loss = losses @ (weights / weights.sum().clamp(min=1.0))
-        return loss, {"train/loss": loss.detach(), **metrics}
+        networks = network, self.network, self.target
+        return q_loss(*networks, self.network.head, batch, self._first_action, self.config)
 
     # What came of it, and what a continuation needs -------------------------------------------------------
 
@@ -294,36 +298,20 @@ class DQN(Agent):
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Agent.state_dict`."""
         return {
-            "network": self.network.state_dict(),
-            "target": self.target.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self._generator.get_state(),
+            **super().state_dict(),
             "clamped": self._clamped,
-            "learned_at": self._learned_at,
             "from_dataset": self._from_dataset,
-            **replay_state(self.replay if self.steps_env else None),  # a data set stays where it is
         }
-
-    def saved_state(self) -> dict[str, Any]:
-        """See :meth:`Agent.saved_state`; the replay stays behind, as with SB3."""
-        return {**self.state_dict(), "replay": None}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Agent.load_state_dict`; without a replay, learning goes on with an empty one."""
-        self.network.load_state_dict(state["network"])
-        self.target.load_state_dict(state["target"])
-        self._update.load_optimizer(state["optimizer"])
-        restore_generator(self._generator, state["generator"])
+        super().load_state_dict(state)
         self._clamped.copy_(state["clamped"])
-        self._learned_at = int(state["learned_at"])
         self._from_dataset = bool(state.get("from_dataset", False)) or not self.steps_env
-        self._update.forget_compiled()  # the replay is another one from now on
-        if state["replay"] is not None:
-            self.replay = restored_replay(state, self._empty_replay, self.device)
 
     def _empty_replay(self, num_envs: int) -> ReplayBuffer:
         config = self.config
-        return ReplayBuffer(config.buffer_size, num_envs, gamma=config.gamma, n_step=config.n_step)
+        return ReplayBuffer(config.buffer_size, num_envs, gamma=self._gamma, n_step=config.n_step)
 
     def _check_dataset(self, dataset: TransitionDataset) -> None:
         """Raise ValueError for data of another environment, or of returns that the support cannot hold."""
@@ -338,10 +326,55 @@ class DQN(Agent):
                           "spaces are the same", stacklevel=3)  # fmt: skip
         config = self.config
         if isinstance(self.network.head, CategoricalHead) and config.max_clamped_fraction < 1.0:
-            returns = dataset.returns(config.gamma)
+            returns = dataset.returns(self._gamma)
             low, high = float(returns.min()), float(returns.max())
             if low < config.v_min or high > config.v_max:
                 raise ValueError(
                     f"the support [{config.v_min:g}, {config.v_max:g}] cannot hold the dataset's returns, "
                     f"from {low:g} to {high:g}; widen v_min and v_max"
                 )
+
+
+def q_loss(
+    network: Network, chooser: Network, target_network: Network, head: Head, batch: Batch, first_action: int,
+    config: DQNConfig,
+) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    """Return the loss of transitions, and metrics: numbers [], or [S] for transitions of S learners.
+
+    :func:`gradients_by_hand` is the same without autograd; the tests hold them equal.
+
+    Args:
+        network: what learns.
+        chooser: the same, or what it stands for.
+        target_network: its target.
+        head: reads what they say.
+        batch: [B, ...] or [S, B, ...] transitions.
+        first_action: what actions are counted from.
+        config: settings.
+    """
+    actions, weights = batch.actions - first_action, batch.weights
+    outputs = network(batch.obs)
+    with torch.no_grad():
+        next_outputs = target_network(batch.next_obs)
+        if config.target_policy == "sarsa":
+            assert batch.next_actions is not None
+            assert batch.next_known is not None
+            next_actions = batch.next_actions - first_action
+            weights = weights * batch.next_known  # the data end, or were cut, before the next action
+        else:
+            chosen_by = chooser(batch.next_obs) if config.double else next_outputs
+            next_actions = head.values(chosen_by).argmax(-1)
+        next_q = gather_actions(next_outputs, next_actions)
+    target, outside = head.target(batch.returns, batch.discounts, next_q)
+    q_taken = gather_actions(outputs, actions)
+    losses = head.loss(q_taken, target)
+    metrics = head.metrics(losses.detach(), q_taken.detach(), target)
+    if config.cql_alpha:
+        q = head.values(outputs)
+        gap = torch.logsumexp(q, -1) - gather_actions(q, actions)
+        losses = losses + config.cql_alpha * gap
+        metrics["train/cql"] = gap.detach().mean(-1)
+    if outside is not None:
+        metrics |= clamped_shares(outside, batch.weights)
+    loss = (losses * (weights / weights.sum(-1, keepdim=True).clamp(min=1.0))).sum(-1)
+    return loss, {"train/loss": loss.detach(), **metrics}

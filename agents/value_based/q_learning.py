@@ -140,10 +140,11 @@ class QLearning(Agent):
         alpha = self.config.learning_rate * count.clamp(min=1).to(q.dtype) ** -self.config.learning_rate_decay
         # index_put_ adds in a fixed order on every device, index_add_ does not on CUDA: same seed, same bits.
         q.index_put_((pairs,), alpha * td_errors / rows.clamp(min=1.0), accumulate=True)
-        return {
-            "train/td_error": td_errors.abs().sum() / mask.sum().clamp(min=1.0),
-            "rollout/exploration_rate": torch.full((), self.epsilon, device=self.device),
-        }
+        return {"train/td_error": td_errors.abs().sum() / mask.sum().clamp(min=1.0)}
+
+    def schedules(self) -> dict[str, float]:
+        """See :meth:`Agent.schedules`: the exploration rate."""
+        return {"rollout/exploration_rate": self.epsilon}
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Agent.state_dict`."""

@@ -22,7 +22,7 @@ def check_rho(rho: Any, num_resources: int) -> NDArray[np.float64]:
         if isinstance(rho, (bool, np.bool_)):
             raise TypeError("a truth value is no budget")
         values = np.asarray(rho, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"rho is {rho!r}; it must be a number, or one for each resource") from error
     if values.shape not in ((), (1,), (num_resources,)):
         raise ValueError(f"rho has shape {values.shape}; give one number, or one for each of the "

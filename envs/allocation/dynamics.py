@@ -110,12 +110,15 @@ class AllocationDynamics(Dynamics):
             }
         )
         self.single_action_space = problem.action_space
-        xp, device = self.xp, self.backend.device  # made there: under fake tensors one number cannot be moved
-        parts = [xp.full((1,), value, dtype=xp.float64, device=device) for value in self.budget.tolist()]
-        self._budget = xp.concat(parts)
-        self._requests = None
-        if requests is not None:
-            self._requests = self.backend.asarray(np.array(requests), dtype=self.backend.float_dtype)
+        self._budget = self._vector(self.budget)
+        self._most = self._vector(problem.largest_uses(requests))
+        asarray, dtype = self.backend.asarray, self.backend.float_dtype
+        self._requests = None if requests is None else asarray(np.array(requests), dtype=dtype)
+
+    def _vector(self, values: NDArray[np.float64]) -> Array:
+        """Return an array [m] of the backend, made there: under fake tensors one number cannot be moved."""
+        kind = {"dtype": self.xp.float64, "device": self.backend.device}
+        return self.xp.concat([self.xp.full((1,), value, **kind) for value in values.tolist()])
 
     @property
     def budget(self) -> NDArray[np.float64]:
@@ -213,7 +216,7 @@ class AllocationDynamics(Dynamics):
         feasible = xp.all(after <= self._budget, axis=1)
         spent = xp.where(feasible[:, None], after, spent)
         t = state["t"] + 1
-        low = self._budget - spent < problem.consumption_bound
+        low = self._budget - spent < self._most
         depleted = state["depletion"] < self.horizon
         drawn = self.stream.drawn(state.get("drawn", request), self._fresh(noise, t), noise)
         next_state = {
@@ -299,7 +302,7 @@ class AllocationDynamics(Dynamics):
             ValueError: where rows on the host restart before the horizon, which shifts the others' requests.
         """
         if episodes.start_rng is None:
-            raise gym.error.ResetNeeded("call reset() of all rows before requests()")
+            raise gym.error.ResetNeeded("call reset() of all rows before requests(), without num_streams")
         limit, on_device = episodes.max_episode_steps, self.backend.on_device
         early = self.stop_when_empty or (limit is not None and limit < self.horizon)
         if episodes.restarts and early and not on_device:

@@ -68,6 +68,16 @@ class AllocationProblem(ABC):
     def consumption_bound(self) -> float:
         """No answer consumes more of a resource than this (the paper's b-bar)."""
 
+    def largest_uses(self, requests: Any) -> NDArray[np.float64]:
+        """Return the most [m] that an answer consumes of each resource, to given requests or (None) to any.
+
+        Resources may have units of their own, which one bound for all would mix.
+
+        Args:
+            requests: [T, columns].
+        """
+        return np.full(self.num_resources, self.consumption_bound)
+
     @property
     def least_consumption(self) -> float:
         """An answer that consumes anything consumes at least this of some resource (0: as little as any)."""
@@ -198,6 +208,12 @@ class SingleChoice(AllocationProblem):
         high = np.full(self.d * (self.m + 1), self.largest_consumption)
         high[: self.d] = self.reward_bound
         return np.zeros_like(high), high
+
+    def largest_uses(self, requests: Any) -> NDArray[np.float64]:
+        """See :class:`AllocationProblem`."""
+        if requests is None:
+            return super().largest_uses(requests)
+        return np.asarray(self._parts(np.asarray(requests))[1].max((0, 2)))
 
     def _parts(self, requests: Array) -> tuple[Array, Array]:
         """Return rewards [n, d] and consumption [n, m, d]."""

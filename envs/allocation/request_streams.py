@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from prefrl.envs.core.backend import Array, Random
 from prefrl.envs.core.checks import check_count, check_number
+from prefrl.reading.archives import read_npz
+from prefrl.reading.errors import reading
+from prefrl.reading.text import read_table
 
 from .problems import AllocationProblem
 
@@ -147,19 +147,25 @@ def check_requests(
             anything, or there are fewer or more requests than the horizon.
         FileNotFoundError: if there is no such file.
     """
-    place = "requests"
     if isinstance(requests, (str, os.PathLike)):
         path = Path(requests)
-        place = str(path)
-        suffix = path.suffix.lower()
-        if suffix not in (".csv", ".npz"):
+        if path.suffix.lower() not in (".csv", ".npz"):
             raise ValueError(f"{path} is no file of requests: its name must end in .csv or .npz")
-        table = _read_csv(path, problem.columns) if suffix == ".csv" else _read_npz(path, problem.columns)
-    else:
-        try:
-            table = np.array(requests, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"requests is no array of numbers: {error}") from error
+        read = _read_csv if path.suffix.lower() == ".csv" else _read_npz
+        with reading(path, "file of requests"):
+            table = read(path, problem.columns)
+            return _checked(table, str(requests), problem, horizon)
+    try:
+        table = np.array(requests, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"requests is no array of numbers: {error}") from error
+    return _checked(table, "requests", problem, horizon)
+
+
+def _checked(
+    table: NDArray[np.float64], place: str, problem: AllocationProblem, horizon: int | None
+) -> NDArray[np.float64]:
+    """Return a table of requests if it is one of the problem's, and as long as the horizon."""
     width = len(problem.columns)
     if table.ndim != 2 or table.shape[1] != width or not len(table):
         raise ValueError(f"{place} has shape {table.shape}; it must be [T, {width}], a column for each of "
@@ -183,12 +189,7 @@ def check_requests(
 
 
 def _read_csv(path: Path, columns: tuple[str, ...]) -> NDArray[np.float64]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        try:
-            rows = list(csv.reader(file, strict=True))
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is no CSV file: {error}") from error
-    rows = [row for row in rows if row]
+    rows = read_table(path, "CSV file")
     if not rows:
         raise ValueError(f"{path} is empty; its first line must be {','.join(columns)}")
     header = [name.strip() for name in rows[0]]
@@ -214,16 +215,7 @@ def _order(path: Path, names: list[str], columns: tuple[str, ...]) -> list[int]:
 
 
 def _read_npz(path: Path, columns: tuple[str, ...]) -> NDArray[np.float64]:
-    try:
-        with zipfile.ZipFile(path) as archive:  # first, since numpy.load would open a .npy file too
-            archive.testzip()
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: np.asarray(file[name]) for name in file.files}
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is no .npz file of numbers: {error}") from error
-    for name, array in arrays.items():
-        if array.dtype.kind not in "fiu":
-            raise ValueError(f"{path}: {name} has dtype {array.dtype}; it must hold numbers")
+    arrays = read_npz(path, ".npz file of numbers")
     if set(arrays) == {"requests"}:
         return arrays["requests"].astype(np.float64)
     order = _order(path, list(arrays), columns)

@@ -13,6 +13,9 @@ import numpy as np
 from .backend import Array, State
 from .dynamics import Dynamics
 
+MAX_COUNT = (1 << 63) - 1
+"""Largest number that arrays count to."""
+
 
 def reject_unknown_options(options: Mapping[str, Any] | None, allowed: tuple[str, ...]) -> None:
     """Raise ValueError for reset options outside ``allowed``."""
@@ -31,6 +34,8 @@ def check_count(name: str, value: Any) -> int:
     """Return ``value``; raise ValueError unless it is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
+    if value > MAX_COUNT:
+        raise ValueError(f"{name} is a whole number beyond {MAX_COUNT}, the largest that can be counted to")
     return int(value)
 
 
@@ -38,7 +43,10 @@ def check_number(name: str, value: Any) -> float:
     """Return ``value``; raise ValueError unless it is a real number, NaN and infinity included."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise ValueError(f"{name} is {value!r}; it must be a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is a whole number beyond all floats; it must be a number") from None
 
 
 def check_seed(seed: Any, num_envs: int) -> int | list[int] | None:

@@ -9,10 +9,11 @@ import gymnasium as gym
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from .backend import Array, Backend, Noise, Random, State
+from .backend import Array, Backend, Noise, State
 from .checks import check_actions, check_count, check_seed, restored_state
 from .dynamics import Dynamics, Episodes
 from .face import Face
+from .sources import Source, make_source
 
 
 class _Rows(NamedTuple):
@@ -52,6 +53,8 @@ class BatchedEnv(Face, gym.vector.VectorEnv[Any, Any, Any]):
         backend: where the arrays of a world live that is made here; None: NumPy's, on the host.
         max_episode_steps: truncate after this many steps (None: never).
         autoreset_mode: one of ``gymnasium.vector.AutoresetMode`` or its value as a string.
+        num_streams: blocks of as many rows whose noise comes from generators of their own, and so does not
+            hang on the other blocks: one for each of many learners, say. None: one generator for all rows.
         render_mode: None or "rgb_array".
         **settings: the class's arguments.
     """
@@ -70,6 +73,7 @@ class BatchedEnv(Face, gym.vector.VectorEnv[Any, Any, Any]):
         backend: Backend | None = None,
         max_episode_steps: int | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        num_streams: int | None = None,
         render_mode: str | None = None,
         **settings: Any,
     ) -> None:
@@ -89,7 +93,10 @@ class BatchedEnv(Face, gym.vector.VectorEnv[Any, Any, Any]):
         self.single_action_space = dynamics.single_action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self._rng: Random = dynamics.backend.random(None)
+        self.num_streams = None if num_streams is None else check_count("num_streams", num_streams)
+        if self.num_streams is not None and self.num_envs % self.num_streams:
+            raise ValueError(f"num_streams is {num_streams}; it must divide the {num_envs} rows")
+        self._source = self._seeded(None)
         self._advance = dynamics.backend.compiled(self._advance_all)
         self._state: State | None = None
         self._last_actions: Array = None
@@ -99,7 +106,8 @@ class BatchedEnv(Face, gym.vector.VectorEnv[Any, Any, Any]):
     ) -> tuple[Array, dict[str, Any]]:
         """Start episodes in all rows, or in the rows of ``options["reset_mask"]`` (bool ``[n]``).
 
-        All rows draw from one generator: a list of seeds seeds it as a whole.
+        All rows draw from one generator, which a list of seeds seeds as a whole; with several streams each
+        takes the seed of its first row.
 
         Raises:
             ValueError: for a wrong seed, mask or option.
@@ -109,12 +117,12 @@ class BatchedEnv(Face, gym.vector.VectorEnv[Any, Any, Any]):
         mask = self._check_mask(options.pop("reset_mask", None))
         seeds = check_seed(seed, self.num_envs)
         if seeds is not None:
-            self._rng = self.dynamics.backend.random(seeds)
+            self._source = self._seeded(seeds)
         if mask is not None and not self.dynamics.backend.on_device and bool(mask.all()):
             mask = None
-        keeps = mask is None and self.dynamics.foretells
-        self._start_rng = self._rng.get_state() if keeps else None
-        start = self.dynamics.initial(self._reset_noise(), options)
+        keeps = mask is None and self.dynamics.foretells and self.num_streams is None
+        self._start_rng = self._source.get_state() if keeps else None
+        start = self.dynamics.initial(self._source.reset_noise(), options)
         if mask is None:
             xp, device = self.dynamics.xp, self.dynamics.backend.device
             self._state = start
@@ -126,6 +134,9 @@ class BatchedEnv(Face, gym.vector.VectorEnv[Any, Any, Any]):
         self._last_actions = None
         assert self._state is not None
         return self.dynamics.observe(self._state), self.dynamics.info(self._state)
+
+    def _seeded(self, seed: int | list[int] | None) -> Source:
+        return make_source(self.dynamics, self.num_envs, self.num_streams, seed)
 
     def _episodes(self) -> Episodes:
         restarts = self.autoreset_mode is not AutoresetMode.DISABLED
@@ -158,12 +169,12 @@ class BatchedEnv(Face, gym.vector.VectorEnv[Any, Any, Any]):
         if mode is AutoresetMode.DISABLED and not on_device and bool(self._done.any()):
             raise gym.error.ResetNeeded("rows that ended must be reset with options={'reset_mask': mask}")
         actions = check_actions(dynamics, actions, self.action_space, "actions")
-        noise = dynamics.step_noise(self._rng, self.num_envs)
+        noise = self._source.step_noise()
         before = _Rows(self._state, self._elapsed, self._done)
-        if on_device:
+        if on_device or self._source.eager:
             # Drawing starts for every row is cheaper than waiting to learn whether any ended.
             no_start = mode is AutoresetMode.DISABLED or self._never_ends
-            start = None if no_start else self._reset_noise()
+            start = None if no_start else self._source.reset_noise()
             after, said = self._advance(before, actions, noise, start)
         else:
             after, said = self._advance_where_needed(before, actions, noise)
@@ -174,9 +185,6 @@ class BatchedEnv(Face, gym.vector.VectorEnv[Any, Any, Any]):
     @property
     def _never_ends(self) -> bool:
         return self.dynamics.endless and self.max_episode_steps is None
-
-    def _reset_noise(self) -> Noise:
-        return self.dynamics.reset_noise(self._rng, self.num_envs)
 
     def _move(self, before: _Rows, actions: Array, noise: Noise) -> tuple[_Rows, Array, Array, Array]:
         """Step every row; return it, what it pays, and how it ended, before any restart."""
@@ -231,7 +239,7 @@ class BatchedEnv(Face, gym.vector.VectorEnv[Any, Any, Any]):
         elif self.autoreset_mode is AutoresetMode.SAME_STEP and bool(ended.any()):
             infos = self._final(after)
         if self.autoreset_mode is not AutoresetMode.DISABLED and bool(ended.any()):
-            after = self._restart(after, ended, dynamics.initial(self._reset_noise()))
+            after = self._restart(after, ended, dynamics.initial(self._source.reset_noise()))
         infos = {**dynamics.info(after.state), **infos}
         return after, (dynamics.observe(after.state), rewards, terminated, truncated, infos)
 
@@ -256,7 +264,7 @@ class BatchedEnv(Face, gym.vector.VectorEnv[Any, Any, Any]):
             "state": dict(self._state),
             "elapsed": self._elapsed,
             "done": self._done,
-            "rng": self._rng.get_state(),
+            "rng": self._source.get_state(),
             **self._start_state(),
         }
 
@@ -269,7 +277,7 @@ class BatchedEnv(Face, gym.vector.VectorEnv[Any, Any, Any]):
         backend = self.dynamics.backend
         self._state = restored_state(self.dynamics, state["state"], self.num_envs)
         self._elapsed, self._done = backend.asarray(state["elapsed"]), backend.asarray(state["done"])
-        self._rng = backend.random(0)
-        self._rng.set_state(state["rng"])
+        self._source = self._seeded(0)
+        self._source.set_state(state["rng"])
         self._load_start_state(state)
         self._last_actions = None

@@ -24,6 +24,11 @@ def check_between(name: str, value: Any, low: float, high: float, *, closed: boo
     raise ValueError(f"{name} is {value!r}; it must lie in {bounds}")
 
 
+def check_time(name: str, value: Any) -> float:
+    """Return ``value``; raise ValueError unless it is a length of time of which steps can be counted."""
+    return check_between(name, value, 1e-12, 1e12)
+
+
 def check_vector(name: str, value: Any, size: int) -> Floats:
     """Return ``value`` as [size], a single number repeated; raise ValueError unless it is finite."""
     array = check_array(name, value)

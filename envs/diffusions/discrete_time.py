@@ -7,7 +7,7 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 
-from prefrl.envs.diffusions.checks import check_between
+from prefrl.envs.diffusions.checks import check_between, check_time
 from prefrl.envs.diffusions.dynamics import DiffusionDynamics
 
 
@@ -59,7 +59,7 @@ class DiscreteTimeTask(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstruc
         if episode_time is not None:
             if diffusion.T is not None:
                 raise ValueError(f"episode_time is {episode_time}, but the horizon is {diffusion.T}")
-            time = check_between("episode_time", episode_time, 0.0, np.inf)
+            time = check_time("episode_time", episode_time)
             self._limit = max(1, round(time / diffusion.dt))
         beta = diffusion.beta if beta is None else check_between("beta", beta, 0.0, np.inf, closed=True)
         self.gamma = float(np.exp(-beta * diffusion.dt))

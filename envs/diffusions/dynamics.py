@@ -30,7 +30,7 @@ from prefrl.envs.core.checks import check_count, reject_unknown_options
 from prefrl.envs.core.dynamics import Dynamics
 from prefrl.envs.core.face import registered_dynamics, registered_id
 
-from .checks import Floats, check_between, check_vector, whole_steps
+from .checks import Floats, check_between, check_time, check_vector, whole_steps
 
 Scheme = Literal["exact", "euler"]
 
@@ -100,9 +100,9 @@ class DiffusionDynamics(Dynamics):
     ) -> None:
         super().__init__(backend)
         self.dim, self.action_dim, self.noise_dim = dim, action_dim, noise_dim
-        self.dt = check_between("dt", dt, 0.0, math.inf)
+        self.dt = check_time("dt", dt)
         self.beta = check_between("beta", beta, 0.0, math.inf, closed=True)
-        self.T = None if T is None else check_between("T", T, 0.0, math.inf)
+        self.T = None if T is None else check_time("T", T)
         self.num_steps = None if self.T is None else whole_steps(self.T, self.dt)
         self.endless = self.T is None
         self.scheme = self._checked_scheme(scheme)
@@ -314,10 +314,9 @@ class DiffusionDynamics(Dynamics):
         from prefrl.envs.rendering.scenes import draw_diffusion
 
         action = None if last_action is None or not self.action_dim else float(last_action[0])
-        low, high = self.span
-        place = [(float(value) - low) / (high - low) for value in state["x"][index][:2]]
+        place = [float(value) for value in state["x"][index][:2]]
         gone = None if self.num_steps is None else int(state["k"][index]) / self.num_steps
-        return draw_diffusion(place, -low / (high - low), action, gone)
+        return draw_diffusion(place, self.span, action, gone)
 
 
 class Paths(NamedTuple):

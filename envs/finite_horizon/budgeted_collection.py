@@ -6,7 +6,7 @@ import numpy as np
 
 from prefrl.envs.core.backend import Backend
 from prefrl.envs.core.checks import check_count, check_number
-from prefrl.envs.grids.grid import COIN, SHEEP
+from prefrl.envs.rendering.fields import GARDEN, MINE
 
 from .tabular import HorizonModel, Outcome, TabularTask, board_coordinates, walk
 
@@ -61,8 +61,9 @@ class BudgetedCollectionDynamics(TabularTask):
         model = walk((4, 4), entering, (Outcome(1.0, (0.0, 0.0)),), start=(0, 0), weights=(1.0, 0.0),
                      feature_names=("worth", "budget"))  # fmt: skip
         cells = np.zeros((4, 4), dtype=np.int64)
-        cells[garden], cells[mine] = SHEEP, COIN
+        cells[garden], cells[mine] = GARDEN, MINE
+        legend = {GARDEN: "garden: 1, free", MINE: "mine: 3, costs 1 or 4"}
         world = HorizonModel(model, check_count("horizon", horizon), np.zeros((16, 2)))
         super().__init__(
-            world, board_coordinates((4, 4)), cells, backend=backend, initial_stock=(0.0, budget)
+            world, board_coordinates((4, 4)), cells, legend, backend=backend, initial_stock=(0.0, budget)
         )

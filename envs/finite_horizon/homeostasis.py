@@ -8,11 +8,11 @@ import numpy as np
 
 from prefrl.envs.core.backend import Backend
 from prefrl.envs.core.checks import check_count, check_number
-from prefrl.envs.grids.grid import COIN, HOUSE, SHEEP
+from prefrl.envs.rendering.fields import FOOD, SALT, WATER
 
 from .tabular import HorizonModel, Outcome, TabularTask, board_coordinates, walk
 
-SOURCES = (((1, 0), HOUSE), ((1, 2), COIN), ((0, 1), SHEEP))
+SOURCES = (((1, 0), FOOD), ((1, 2), WATER), ((0, 1), SALT))
 """Where each variable is restored, and how that is drawn."""
 
 
@@ -91,7 +91,10 @@ class HomeostasisDynamics(TabularTask):
         model = walk((3, 3), entering, tuple(drained), start=(1, 1), weights=(1.0,) * variables,
                      feature_names=names)  # fmt: skip
         cells = np.zeros((3, 3), dtype=np.int64)
-        for cell, code in SOURCES[:variables]:
-            cells[cell] = code
+        for cell, kind in SOURCES[:variables]:
+            cells[cell] = kind
+        legend = {kind: name for (_, kind), name in zip(SOURCES[:variables], names, strict=True)}
         world = HorizonModel(model, check_count("horizon", horizon), np.zeros((9, variables)))
-        super().__init__(world, board_coordinates((3, 3)), cells, backend=backend, initial_stock=deviation)
+        super().__init__(
+            world, board_coordinates((3, 3)), cells, legend, backend=backend, initial_stock=deviation
+        )

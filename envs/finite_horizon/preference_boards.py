@@ -6,7 +6,7 @@ import numpy as np
 
 from prefrl.envs.core.backend import Backend
 from prefrl.envs.core.checks import check_count
-from prefrl.envs.grids.grid import BRICKS, COIN, GOAL, SHEEP
+from prefrl.envs.rendering.fields import BLUE_GOAL, GOAL, MEADOW, RED_GOAL
 
 from .tabular import HorizonModel, Outcome, TabularTask, board_coordinates, walk
 
@@ -52,17 +52,18 @@ class ThreeGoalsDynamics(TabularTask):
                      weights=(1.0, 0.0, 0.0, 0.0),
                      feature_names=("reward", "left", "top", "right"))  # fmt: skip
         cells = np.zeros(shape, dtype=np.int64)
-        for cell, code in zip(goals, (COIN, GOAL, SHEEP), strict=True):
-            cells[cell] = code
+        for cell, kind in zip(goals, (RED_GOAL, GOAL, BLUE_GOAL), strict=True):
+            cells[cell] = kind
+        legend = {RED_GOAL: "left goal", GOAL: "top goal", BLUE_GOAL: "right goal"}
         world = HorizonModel(model, check_count("horizon", horizon), np.zeros((28, 4)))
-        super().__init__(world, board_coordinates(shape), cells, backend=backend)
+        super().__init__(world, board_coordinates(shape), cells, legend, backend=backend)
 
 
 class MeadowDynamics(TabularTask):
     """Graze in a meadow, but not for too long.
 
     ## Description
-    A board of 4 x 4 cells whose right half (paved in the picture) is a meadow. A step that ends in it is
+    A board of 4 x 4 cells whose right half is a meadow. A step that ends in it is
     worth 1. Preferences may want as much as possible, but no more than a share of all steps: then no reward
     of single steps says what is preferred, since what one more is worth depends on how many there were.
 
@@ -100,6 +101,8 @@ class MeadowDynamics(TabularTask):
                      feature_names=("worth", "in_meadow"))  # fmt: skip
         cells = np.zeros(shape, dtype=np.int64)
         for cell in meadow:
-            cells[cell] = BRICKS
+            cells[cell] = MEADOW
         world = HorizonModel(model, check_count("horizon", horizon), np.zeros((16, 2)))
-        super().__init__(world, board_coordinates(shape), cells, backend=backend)
+        super().__init__(
+            world, board_coordinates(shape), cells, {MEADOW: "meadow: 1 a step"}, backend=backend
+        )

@@ -6,9 +6,12 @@ import numpy as np
 
 from prefrl.envs.core.backend import Backend
 from prefrl.envs.core.checks import check_count, check_number
-from prefrl.envs.grids.grid import GOAL, ROADBLOCK
+from prefrl.envs.rendering.fields import CLIFF, GOAL
 
 from .tabular import HorizonModel, Outcome, TabularTask, walk
+
+MAX_CELLS = 4096
+"""Most cells of a board: an observation has a number for each."""
 
 
 class RiskyCliffDynamics(TabularTask):
@@ -61,6 +64,8 @@ class RiskyCliffDynamics(TabularTask):
         shape = (check_count("height", height), check_count("width", width))
         if height < 2 or width < 3:
             raise ValueError(f"height is {height} and width {width}; they must be at least 2 and 3")
+        if height * width > MAX_CELLS:
+            raise ValueError(f"height is {height} and width {width}; there may be {MAX_CELLS} cells")
         slip, fall, late = (
             check_number(name, value) for name, value in (("slip", slip), ("fall", fall), ("late", late))
         )
@@ -75,6 +80,7 @@ class RiskyCliffDynamics(TabularTask):
                      feature_names=("reward",))  # fmt: skip
         final = np.where(model.terminal, 0.0, late)[:, None]
         cells = np.zeros(shape, dtype=np.int64)
-        cells[bottom, 1:-1], cells[goal] = ROADBLOCK, GOAL
+        cells[bottom, 1:-1], cells[goal] = CLIFF, GOAL
+        legend = {CLIFF: "cliff", GOAL: "goal"}
         world = HorizonModel(model, check_count("horizon", horizon), final)
-        super().__init__(world, np.eye(height * width), cells, backend=backend)
+        super().__init__(world, np.eye(height * width), cells, legend, backend=backend)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from prefrl.envs.core.backend import Backend
 from prefrl.envs.core.checks import check_count
-from prefrl.envs.grids.grid import GOAL, TabularModel
+from prefrl.envs.grids.grid import TabularModel
+from prefrl.envs.rendering.fields import GOAL, STATE
 
 from .tabular import HorizonModel, TabularTask
 
@@ -68,7 +69,8 @@ class _SmallDynamics(TabularTask):
 
     def __init__(self, world: HorizonModel, backend: Backend | None) -> None:
         ends = world.model.terminal
-        super().__init__(world, np.eye(len(ends)), np.where(ends, GOAL, 0)[None], backend=backend)
+        legend = {STATE: "a state", **({GOAL: "the end"} if ends.any() else {})}
+        super().__init__(world, np.eye(len(ends)), np.where(ends, GOAL, STATE)[None], legend, backend=backend)
 
 
 class TwoCoinsDynamics(_SmallDynamics):

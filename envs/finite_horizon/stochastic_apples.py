@@ -6,7 +6,7 @@ import numpy as np
 
 from prefrl.envs.core.backend import Backend
 from prefrl.envs.core.checks import check_count, check_number
-from prefrl.envs.grids.grid import COIN, ROADBLOCK
+from prefrl.envs.rendering.fields import APPLE, BAD_APPLE
 
 from .tabular import HorizonModel, Outcome, TabularTask, board_coordinates, walk
 
@@ -64,6 +64,7 @@ class StochasticApplesDynamics(TabularTask):
         model = walk(shape, entering, (Outcome(1.0, (0.0,)),), start=(0, 0), weights=(1.0,),
                      feature_names=("reward",))  # fmt: skip
         cells = np.zeros(shape, dtype=np.int64)
-        cells[good], cells[bad] = COIN, ROADBLOCK
+        cells[good], cells[bad] = APPLE, BAD_APPLE
+        legend = {APPLE: "apple: 1 or 0", BAD_APPLE: "bad one: -1 or 0"}
         world = HorizonModel(model, check_count("horizon", horizon), np.zeros((size * size, 1)))
-        super().__init__(world, board_coordinates(shape), cells, backend=backend)
+        super().__init__(world, board_coordinates(shape), cells, legend, backend=backend)

@@ -117,7 +117,8 @@ class TabularTask(Dynamics):
     Args:
         world: the model.
         coordinates: [S, d] what is observed of each state, from 0 to 1.
-        cells: [height, width] codes (``prefrl.envs.grids.grid``) of the board to draw, a cell per state.
+        cells: [height, width] kinds (``prefrl.envs.rendering.fields``) of cells to draw, one per state.
+        legend: what kinds of cells stand for, in a few words.
         backend: where the arrays live.
         initial_stock: [k] where a stock of vector rewards starts by default (see
             ``prefrl.envs.StockAugmentation``).
@@ -128,14 +129,16 @@ class TabularTask(Dynamics):
         world: HorizonModel,
         coordinates: NDArray[np.float64],
         cells: NDArray[np.int64],
+        legend: Mapping[int, str],
         *,
         backend: Backend | None = None,
         initial_stock: tuple[float, ...] | None = None,
     ) -> None:
         super().__init__(backend)
         self.world = world
-        self.cells = cells
+        self.cells, self.legend = cells, legend
         self._board: NDArray[np.uint8] | None = None
+        self._legend: NDArray[np.uint8] | None = None
         self.initial_stock = initial_stock
         """[k] where a stock of the vector rewards starts; None where rewards are numbers."""
         model = world.model
@@ -212,18 +215,19 @@ class TabularTask(Dynamics):
         return np.concatenate([coordinates, gone], axis=1)
 
     def draw(self, state: State, index: int, last_action: Any) -> NDArray[np.uint8]:
-        """See :meth:`Dynamics.draw`: the board with the vehicle, and below it the time that is gone."""
-        from prefrl.envs.rendering.boards import draw_board, draw_vehicle
+        """See :meth:`Dynamics.draw`: the board with who walks, a legend, and the time that is gone."""
+        from prefrl.envs.rendering.fields import draw_field, draw_legend, draw_walker
 
         row, column = divmod(int(state["state"][index]), self.cells.shape[1])
         heading = 3 if last_action is None else int(last_action) % len(MOVES)
         if self._board is None:
-            self._board = draw_board(self.cells)
-        board = draw_vehicle(self._board, row, column, heading=heading)
+            self._board = draw_field(self.cells)
+            self._legend = draw_legend(self.legend, self._board.shape[1])
+        board = draw_walker(self._board, row, column, heading=heading)
         bar = np.full((TIME_BAR, board.shape[1], 3), 228, dtype=np.uint8)
         gone = min(1.0, int(state["time"][index]) / self.world.horizon)
         bar[2:, : round(gone * board.shape[1])] = TIME_COLOUR
-        return np.concatenate([board, bar])
+        return np.concatenate([board, self._legend, bar])
 
 
 def check_time(time: int, horizon: int) -> float:

@@ -1,9 +1,6 @@
 """Pictures of grid worlds: the board, the delivery van on it, and a window to watch it in.
 
-Every shape is a signed distance (negative inside, in tile widths) over the pixel centres of one tile;
-half a pixel either side of its zero line becomes partial coverage, which is what smooths the edges. So
-the same few formulas serve every tile size, and the package ships no bitmap. Sprites are painted once per
-tile size and then only copied.
+Sprites are painted once per tile size (``prefrl.envs.rendering.tiles``) and then only copied.
 """
 
 import operator
@@ -15,9 +12,7 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 from numpy.typing import NDArray
 
-Colour = tuple[int, int, int]
-Floats = NDArray[np.float64]
-Image = NDArray[np.uint8]
+from .tiles import Colour, Image, Tile
 
 NUM_CODES = 12
 MIN_TILE = 8
@@ -55,56 +50,7 @@ PARCEL_TAPE: Colour = (246, 226, 190)
 TAIL_LIGHT: Colour = (226, 62, 56)
 
 
-class _Tile:
-    """A transparent square that shapes are painted on, with x to the right and y down, both in [0, 1]."""
-
-    def __init__(self, tile: int) -> None:
-        self.tile = tile
-        centres = (np.arange(tile) + 0.5) / tile
-        self.x: Floats = np.broadcast_to(centres, (tile, tile))
-        self.y: Floats = np.broadcast_to(centres[:, None], (tile, tile))
-        self.rgba: Floats = np.zeros((tile, tile, 4))  # colour multiplied by alpha: layers then just add up
-
-    def fill(self, distance: Floats, colour: Colour, opacity: float = 1.0) -> None:
-        """Lay ``colour`` over everything inside the shape ``distance`` [tile, tile]."""
-        cover = opacity * np.clip(0.5 - distance * self.tile, 0.0, 1.0)[..., None]
-        self.rgba = self.rgba * (1.0 - cover) + cover * np.array([*colour, 255.0])
-
-    def circle(self, x: float, y: float, radius: float) -> Floats:
-        return np.hypot(self.x - x, self.y - y) - radius
-
-    def ellipse(self, x: float, y: float, radius_x: float, radius_y: float) -> Floats:
-        # First-order distance: exact on the outline, which is all that anti-aliasing needs.
-        u, v = (self.x - x) / radius_x, (self.y - y) / radius_y
-        norm, slope = np.hypot(u, v), np.hypot(u / radius_x, v / radius_y)
-        return np.asarray(norm * (norm - 1.0) / np.maximum(slope, 1e-9))
-
-    def box(self, left: float, top: float, right: float, bottom: float, radius: float = 0.0) -> Floats:
-        u = np.abs(self.x - (left + right) / 2) - (right - left) / 2 + radius
-        v = np.abs(self.y - (top + bottom) / 2) - (bottom - top) / 2 + radius
-        outside = np.hypot(np.maximum(u, 0.0), np.maximum(v, 0.0))
-        return np.asarray(outside + np.minimum(np.maximum(u, v), 0.0) - radius)
-
-    def line(self, x0: float, y0: float, x1: float, y1: float, width: float) -> Floats:
-        """Return the distance to a stroke of ``width`` with round ends."""
-        dx, dy = x1 - x0, y1 - y0
-        along = np.clip(((self.x - x0) * dx + (self.y - y0) * dy) / (dx * dx + dy * dy), 0.0, 1.0)
-        return np.asarray(np.hypot(self.x - x0 - along * dx, self.y - y0 - along * dy) - width / 2)
-
-    def polygon(self, *corners: tuple[float, float]) -> Floats:
-        """Return the distance to a convex polygon whose corners run clockwise on the screen."""
-        sides = []
-        for (x0, y0), (x1, y1) in zip(corners, (*corners[1:], corners[0]), strict=True):
-            length = float(np.hypot(x1 - x0, y1 - y0))
-            sides.append(((self.x - x0) * (y1 - y0) - (self.y - y0) * (x1 - x0)) / length)
-        return np.asarray(np.maximum.reduce(sides))
-
-    def stripes(self, coordinate: Floats, period: float) -> Floats:
-        """Return the distance to bands across ``coordinate``, each half a period wide."""
-        return np.asarray(np.abs(np.mod(coordinate, period) - period / 2) - period / 4)
-
-
-def _road(t: _Tile) -> None:
+def _road(t: Tile) -> None:
     t.fill(t.box(-1, -1, 2, 2), ASPHALT)
     # Half of each dash lies on this tile, half on its neighbour: together they are the lane marks.
     for edge in (0.0, 1.0):
@@ -112,7 +58,7 @@ def _road(t: _Tile) -> None:
         t.fill(t.box(0.28, edge - 0.022, 0.72, edge + 0.022), LANE_MARK)
 
 
-def _bricks(t: _Tile) -> None:
+def _bricks(t: Tile) -> None:
     t.fill(t.box(-1, -1, 2, 2), MORTAR)
     height, width, joint = 0.25, 0.5, 0.018
     for course in range(4):
@@ -125,7 +71,7 @@ def _bricks(t: _Tile) -> None:
             t.fill(brick, colour)
 
 
-def _house(t: _Tile) -> None:
+def _house(t: Tile) -> None:
     garden = t.box(0.06, 0.06, 0.94, 0.94, 0.10)
     t.fill(garden, GRASS_EDGE)
     t.fill(garden + 0.03, GRASS)
@@ -138,7 +84,7 @@ def _house(t: _Tile) -> None:
         t.fill(t.box(left, 0.57, left + 0.11, 0.69), WINDOW_PANE)
 
 
-def _sheep(t: _Tile) -> None:
+def _sheep(t: Tile) -> None:
     t.fill(t.ellipse(0.46, 0.86, 0.36, 0.05), INK, 0.25)
     for x in (0.29, 0.38, 0.54, 0.63):
         t.fill(t.line(x, 0.66, x, 0.84, 0.06), INK)
@@ -155,7 +101,7 @@ def _sheep(t: _Tile) -> None:
     t.fill(t.circle(0.79, 0.43, 0.028), WHITE)
 
 
-def _coin(t: _Tile) -> None:
+def _coin(t: Tile) -> None:
     t.fill(t.ellipse(0.5, 0.84, 0.26, 0.05), INK, 0.25)
     t.fill(t.circle(0.5, 0.5, 0.34), INK)
     t.fill(t.circle(0.5, 0.5, 0.315), GOLD)
@@ -165,7 +111,7 @@ def _coin(t: _Tile) -> None:
     t.fill(np.maximum(np.abs(t.circle(0.5, 0.5, 0.27)) - 0.02, upper_left), GOLD_LIGHT)
 
 
-def _roadblock(t: _Tile) -> None:
+def _roadblock(t: Tile) -> None:
     t.fill(t.ellipse(0.5, 0.84, 0.42, 0.05), INK, 0.25)
     for x in (0.22, 0.78):
         t.fill(t.box(x - 0.035, 0.28, x + 0.035, 0.82), INK)
@@ -179,7 +125,8 @@ def _roadblock(t: _Tile) -> None:
         t.fill(np.maximum(board, t.stripes(t.x + t.y, 0.28) * np.sqrt(0.5)), BARRIER)
 
 
-def _goal(t: _Tile) -> None:
+def paint_goal(t: Tile) -> None:
+    """Paint a flag of finish on a green disc."""
     t.fill(t.circle(0.5, 0.5, 0.46), FINISH_EDGE)
     t.fill(t.circle(0.5, 0.5, 0.425), FINISH)
     t.fill(t.ellipse(0.32, 0.84, 0.13, 0.04), INK, 0.35)
@@ -192,7 +139,7 @@ def _goal(t: _Tile) -> None:
     t.fill(np.maximum(flag, np.minimum(squares, others)), INK)
 
 
-def _van(t: _Tile) -> None:
+def _van(t: Tile) -> None:
     """Paint the van from above, driving to the right."""
     for x in (0.26, 0.70):
         for y in (0.23, 0.77):
@@ -213,7 +160,7 @@ def _van(t: _Tile) -> None:
 
 
 # Codes 1 to 5 on asphalt and 7 to 11 on bricks, in this order.
-_OBJECTS: tuple[Callable[[_Tile], None], ...] = (_goal, _house, _sheep, _coin, _roadblock)
+_OBJECTS: tuple[Callable[[Tile], None], ...] = (paint_goal, _house, _sheep, _coin, _roadblock)
 
 
 @lru_cache(maxsize=8)
@@ -221,7 +168,7 @@ def _cell_images(tile: int) -> Image:
     """Return the picture of every cell code, [code, tile, tile, rgb], read-only since it is shared."""
     images = np.empty((NUM_CODES, tile, tile, 3), dtype=np.uint8)
     for code in range(NUM_CODES):
-        canvas = _Tile(tile)
+        canvas = Tile(tile)
         (_bricks if code >= FIRST_BRICK_CODE else _road)(canvas)
         if code % FIRST_BRICK_CODE:
             _OBJECTS[code % FIRST_BRICK_CODE - 1](canvas)
@@ -231,10 +178,12 @@ def _cell_images(tile: int) -> Image:
 
 
 @lru_cache(maxsize=8)
-def _van_sprites(tile: int) -> tuple[tuple[NDArray[np.uint16], NDArray[np.uint16]], ...]:
+def _sprites(
+    paint: Callable[[Tile], None], tile: int
+) -> tuple[tuple[NDArray[np.uint16], NDArray[np.uint16]], ...]:
     """Return (colour times alpha [tile, tile, 3], 255 - alpha [tile, tile, 1]) for each heading."""
-    canvas = _Tile(tile)
-    _van(canvas)
+    canvas = Tile(tile)
+    paint(canvas)
     right = np.round(canvas.rgba)
     sprites = []
     for rgba in (np.rot90(right), np.rot90(right, -1), right[:, ::-1], right):  # up, down, left, right
@@ -285,8 +234,16 @@ def draw_board(cells: NDArray[np.int64], *, tile: int = 48) -> Image:
     return tiles.transpose(0, 2, 1, 3, 4).reshape(height * tile, width * tile, 3)
 
 
-def draw_vehicle(board_image: Image, row: int, col: int, *, tile: int = 48, heading: int | None = 3) -> Image:
-    """Draw the delivery van, seen from above, into one cell of a copy of the board.
+def draw_vehicle(
+    board_image: Image,
+    row: int,
+    col: int,
+    *,
+    tile: int = 48,
+    heading: int | None = 3,
+    paint: Callable[[Tile], None] = _van,
+) -> Image:
+    """Draw the delivery van, or who else is painted, seen from above, into one cell of a copy of the board.
 
     Args:
         board_image: A picture from `draw_board` [height * tile, width * tile, rgb]; it is left as it is.
@@ -294,6 +251,7 @@ def draw_vehicle(board_image: Image, row: int, col: int, *, tile: int = 48, head
         col: Column of the cell, 0 at the left.
         tile: Side of one cell in pixels, as given to `draw_board`.
         heading: Last action, 0 up, 1 down, 2 left, 3 right; None, for a van that has not moved, faces right.
+        paint: Paints who faces right on an empty tile.
 
     Returns:
         The new picture, of the shape of ``board_image``.
@@ -323,7 +281,7 @@ def draw_vehicle(board_image: Image, row: int, col: int, *, tile: int = 48, head
     if heading is not None and heading not in range(NUM_HEADINGS):
         raise ValueError(f"heading must be 0 (up), 1 (down), 2 (left), 3 (right) or None; got {heading!r}")
     row, col = int(row), int(col)  # a numpy int8 would overflow when multiplied by the tile size
-    premultiplied, rest = _van_sprites(tile)[3 if heading is None else int(heading)]
+    premultiplied, rest = _sprites(paint, tile)[3 if heading is None else int(heading)]
     image = board_image.copy()
     cell = image[row * tile : (row + 1) * tile, col * tile : (col + 1) * tile]
     cell[...] = (cell * rest + premultiplied) // 255
@@ -351,7 +309,7 @@ class Window:
             import pygame
         except ImportError as error:
             raise DependencyNotInstalled(
-                'pygame is needed for render_mode="human"; run `pip install "prefrl[render]"`'
+                'pygame is needed for render_mode="human"; run `pip install ".[render]"`'
             ) from error
         self._pygame = pygame
         self._title = title

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .boards import BARRIER, FINISH, FINISH_EDGE, GRASS, GRASS_EDGE, INK, WHITE, Colour, Image
+from .boards import BARRIER, FINISH, FINISH_EDGE, GRASS, GRASS_EDGE, INK, WHITE
 from .shapes import Canvas, Point
+from .text import text_width, write
+from .tiles import Colour, Image
 
 PAPER: Colour = (247, 248, 250)
 SKY: Colour = (226, 239, 248)
@@ -201,7 +203,7 @@ def draw_budgets(remaining: NDArray[np.float64], time: float, served: bool, reje
     Args:
         remaining: [m] share of each budget that is left; of more than 16 budgets, 16 from all over are drawn.
         time: share of the requests that are gone.
-        served: whether the last request consumed anything: a green dot, else a grey one.
+        served: whether the last request consumed anything: a green dot, else a grey one (declined).
         rejected: whether a budget did not suffice for it: a red dot.
 
     Returns:
@@ -221,20 +223,36 @@ def draw_budgets(remaining: NDArray[np.float64], time: float, served: bool, reje
             canvas.polygon([(x0, level), (x1, level), (x1, bottom), (x0, bottom)], BODY)
     even = bottom - (1.0 - time) * (bottom - top)
     canvas.stroke([(left - 12.0, even), (right + 12.0, even)], 3.0, ARROW)
-    canvas.disc(552.0, 200.0, 22.0, BARRIER if rejected else FINISH if served else STEEL)
-    canvas.polygon([(left, 380.0), (right, 380.0), (right, 386.0), (left, 386.0)], SHADE, 2.0)
-    if time > 0.0:
-        gone = left + time * (right - left)
-        canvas.polygon([(left, 380.0), (gone, 380.0), (gone, 386.0), (left, 386.0)], STEEL, 2.0)
+    fate, colour = (
+        ("rejected", BARRIER) if rejected else ("served", FINISH) if served else ("declined", STEEL)
+    )
+    canvas.disc(552.0, 190.0, 22.0, colour)
+    write(canvas, 552.0 - text_width(fate, 8.0) / 2.0, 224.0, fate, 8.0, INK)
+    canvas.polygon([(left, 14.0), (left + 14.0, 14.0), (left + 14.0, 24.0), (left, 24.0)], BODY)
+    write(canvas, left + 22.0, 15.0, "budget left", 8.0, INK)
+    canvas.stroke([(left + 150.0, 19.0), (left + 170.0, 19.0)], 3.0, ARROW)
+    write(canvas, left + 180.0, 15.0, "left if spent evenly", 8.0, INK)
+    _bar_of_time(canvas, left, right, 372.0, time, "requests gone")
     return canvas.image()
 
 
-def draw_diffusion(place: Sequence[float], origin: float, action: float | None, gone: float | None) -> Image:
+def ticks(low: float, high: float, most: int = 7) -> list[float]:
+    """Return round numbers from ``low`` to ``high``, at most so many, evenly spaced."""
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(size * power for size in (1.0, 2.0, 5.0, 10.0) if size * power >= rough)
+    first = math.ceil(low / step - 1e-9)
+    return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def draw_diffusion(
+    x: Sequence[float], span: tuple[float, float], action: float | None, gone: float | None
+) -> Image:
     """Draw a dot on a vertical axis, or in the plane, the last action as an arrow, and the time gone.
 
     Args:
-        place: one or two coordinates, 0 and 1 at the ends of what is shown; beyond them the dot stays there.
-        origin: where 0 lies on the axes, on the same scale.
+        x: one or two coordinates; beyond what is shown the dot stays at the edge.
+        span: lowest and highest number that the axes show.
         action: its first number, which the arrow's length follows up to a limit; None: no arrow.
         gone: share of the horizon that is gone; None: there is none.
 
@@ -243,33 +261,48 @@ def draw_diffusion(place: Sequence[float], origin: float, action: float | None, 
     """
     canvas = Canvas(600, 400, PAPER)
     left, right, top, bottom = 60.0, 540.0, 30.0, 340.0
+    low, high = span
 
-    def across(share: float) -> float:
-        return left + min(max(share, 0.0), 1.0) * (right - left)
+    def across(number: float) -> float:
+        return left + min(max((number - low) / (high - low), 0.0), 1.0) * (right - left)
 
-    def up(share: float) -> float:
-        return bottom - min(max(share, 0.0), 1.0) * (bottom - top)
+    def up(number: float) -> float:
+        return bottom - min(max((number - low) / (high - low), 0.0), 1.0) * (bottom - top)
 
     canvas.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], WHITE, 6.0)
-    if 0.0 <= origin <= 1.0:
-        canvas.stroke([(left, up(origin)), (right, up(origin))], 2.0, SHADE)
-    x, y = 300.0, up(place[0])
-    if len(place) == 2:
-        x, y = across(place[0]), up(place[1])
-        canvas.stroke([(across(origin), top), (across(origin), bottom)], 2.0, SHADE)
-    else:
-        canvas.stroke([(x, top), (x, bottom)], 2.0, RAIL)
-    canvas.disc(x, y, 13.0, BODY)
-    canvas.disc(x, y, 6.0, BODY_LIGHT)
+    plane = len(x) == 2
+    for number in ticks(low, high):
+        label, shade = f"{number:g}", RAIL if number == 0.0 else SHADE
+        canvas.stroke([(left, up(number)), (right, up(number))], 1.5, shade)
+        write(canvas, left - 12.0 - text_width(label, 8.0), up(number) - 4.0, label, 8.0, INK)
+        if plane:
+            canvas.stroke([(across(number), top), (across(number), bottom)], 1.5, shade)
+            write(canvas, across(number) - text_width(label, 8.0) / 2.0, bottom + 10.0, label, 8.0, INK)
+    write(canvas, left - 24.0, top - 20.0, "X2" if plane else "X", 10.0, INK)
+    if plane:
+        write(canvas, right + 12.0, bottom + 8.0, "X1", 10.0, INK)
+    place = (across(x[0]), up(x[1])) if plane else (300.0, up(x[0]))
+    if not plane:
+        canvas.stroke([(place[0], top), (place[0], bottom)], 2.0, RAIL)
+    canvas.disc(*place, 13.0, BODY)
+    canvas.disc(*place, 6.0, BODY_LIGHT)
     if action is not None and abs(action) > 0.01:
-        end = y - math.copysign(18.0 + 60.0 * (1.0 - math.exp(-abs(action))), action)
-        _arrow(canvas, [(x + 28.0, y), (x + 28.0, end)], 5.0)
+        start = (place[0] + 28.0, place[1])
+        end = place[1] - math.copysign(18.0 + 60.0 * (1.0 - math.exp(-abs(action))), action)
+        _arrow(canvas, [start, (start[0], end)], 5.0)
+        write(canvas, right - 190.0, top - 20.0, f"arrow: action {action:.2f}", 9.0, ARROW)
     if gone is not None:
-        canvas.polygon([(left, 372.0), (right, 372.0), (right, 378.0), (left, 378.0)], SHADE, 2.0)
-        if gone > 0.0:
-            end = left + gone * (right - left)
-            canvas.polygon([(left, 372.0), (end, 372.0), (end, 378.0), (left, 378.0)], STEEL, 2.0)
+        _bar_of_time(canvas, left, right, 372.0, gone, "time gone")
     return canvas.image()
+
+
+def _bar_of_time(canvas: Canvas, left: float, right: float, top: float, gone: float, label: str) -> None:
+    """Paint a bar of which a share is filled, and what it is below."""
+    for end, colour in ((right, SHADE), (left + gone * (right - left), STEEL)):
+        if end > left:
+            corners = [(left, top), (end, top), (end, top + 6.0), (left, top + 6.0)]
+            canvas.polygon(corners, colour, 2.0)
+    write(canvas, left, top + 12.0, label, 8.0, INK)
 
 
 def draw_traffic(queue: NDArray[np.float64], east_west: NDArray[np.bool_]) -> Image:

@@ -1,6 +1,6 @@
 """Smooth shapes on a picture of any size: discs, strokes, polygons, and the ground below a curve.
 
-As in ``prefrl.envs.rendering.boards``, every shape is a signed distance (negative inside), here in pixels,
+As in ``prefrl.envs.rendering.tiles``, every shape is a signed distance (negative inside), here in pixels,
 and half a pixel either side of its zero line becomes partial coverage. Only the pixels around a shape are
 computed.
 """
@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from .boards import Colour, Floats, Image
+from .tiles import Colour, Floats, Image
 
 Point = tuple[float, float]
 """(x, y) in pixels: x to the right, y down, the top left corner of the picture at (0, 0)."""

@@ -79,5 +79,15 @@ class Distractors(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorAr
 def make_distracted(
     env_id: str = "Pendulum-v1", distractors: int = 15, distractor_seed: int = 0, **kwargs: Any
 ) -> Distractors:
-    """Return an environment with distractors; ``kwargs`` are the environment's own arguments."""
+    """Another environment, with numbers beside its observations that have nothing to do with the task.
+
+    Args:
+        env_id: the other environment, whose observations are vectors.
+        distractors: how many numbers.
+        distractor_seed: seeds the dynamics of these; see :class:`Distractors`.
+        **kwargs: the environment's own arguments.
+
+    Raises:
+        ValueError: if observations are no vectors, or ``distractors`` is below 1.
+    """
     return Distractors(gym.make(env_id, **kwargs), distractors, distractor_seed)

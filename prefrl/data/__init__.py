@@ -8,7 +8,7 @@ from prefrl.data.files.preference_files import load_preferences, save_preference
 from prefrl.data.files.transition_files import load_transitions, save_transitions
 
 from .datasets import TransitionDataset
-from .seeding import seeded_generator
+from .devices import seeded_generator
 from .segments import Segments, concatenate_segments
 from .transitions import Transitions, map_obs, step_infos, successor_obs, transition_mask
 

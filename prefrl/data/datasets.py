@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
-"""Names of the number types that are kept, read and written."""
+from prefrl.reading.npy import DTYPES
 
 STORED = ("obs", "actions", "rewards", "next_obs", "terminations", "truncations", "has_next_action")
 """Arrays that a data set consists of; next actions are the next rows' actions."""

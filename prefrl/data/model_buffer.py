@@ -10,6 +10,8 @@ from torch import Tensor
 
 from prefrl.functional.draws import uniform
 
+from .devices import unfilled
+
 
 class ModelBuffer:
     """The latest transitions that a model made up, as the rows of one matrix.
@@ -31,7 +33,7 @@ class ModelBuffer:
             raise ValueError(f"capacity is {capacity}; it must be at least 1")
         self.capacity = capacity
         # One row more: what does not count is written there.
-        self.storage = torch.zeros(capacity + 1, width, device=device)
+        self.storage = unfilled((capacity + 1, width), torch.float32, device)
         self.position = torch.zeros((), dtype=torch.int64, device=device)
         """[] where the next row goes."""
         self.filled = torch.zeros((), dtype=torch.int64, device=device)

@@ -137,3 +137,30 @@ def _vector(space: gym.Space[Any], values: Tensor) -> Tensor:
 def _indicator(values: Tensor, size: int, start: int) -> Tensor:
     places = torch.arange(size, device=values.device)
     return torch.eq(values[:, None] - start, places).to(torch.float32)
+
+
+def as_batch(name: str, observation: Any, space: gym.Space[Any]) -> tuple[Any, bool]:
+    """Return an observation [...], or a batch of them [n, ...], as a batch, and whether it was a single one.
+
+    Raises:
+        ValueError: if it is none of the space; ``name`` is what it is called there.
+    """
+    obs, shape = np.asarray(observation), space.shape or ()
+    single = obs.shape == shape
+    if not single and obs.shape[1:] != shape:
+        raise ValueError(f"{name} has shape {obs.shape}; this agent takes {shape} or (n, *{shape})")
+    if isinstance(space, gym.spaces.Discrete):
+        obs = _check_discrete(obs, space)
+    return (obs[None] if single else obs), single
+
+
+def _check_discrete(obs: Any, space: gym.spaces.Discrete) -> Any:
+    """Return observations of a Discrete space as int64; ValueError for anything else."""
+    first, last = int(space.start), int(space.start + space.n - 1)
+    if not np.issubdtype(obs.dtype, np.integer):
+        raise ValueError(f"observation has dtype {obs.dtype}; this agent takes whole numbers from {first} "
+                         f"to {last}")  # fmt: skip
+    wrong = obs[(obs < first) | (obs > last)]
+    if wrong.size:
+        raise ValueError(f"observation is {wrong.flat[0]}; this agent takes {first} to {last}")
+    return obs.astype(np.int64)  # torch takes uint8 for a mask, and does not know uint64

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeGuard
 
-from prefrl.config import Count, Natural, Positive, Settings, Share
+from prefrl.config import Count, Natural, Positive, Rows, Settings, Share
 from prefrl.functional.value_based.exploration import linear_epsilon
 
 from .replay import ReplayBuffer
@@ -13,6 +14,19 @@ from .replay import ReplayBuffer
 def times_due(every: int, before: int, now: int) -> int:
     """Return how often something is due after count ``before`` and until ``now``, once ``every`` counts."""
     return now // every - before // every
+
+
+def gathered(
+    replay: ReplayBuffer | None, learning_starts: int, now: int, learners: int = 1
+) -> TypeGuard[ReplayBuffer]:
+    """Whether it is past ``learning_starts``, and a replay holds as many transitions, or all that it can.
+
+    The replay of an agent that was read from a file starts anew. That of several learners holds as many of
+    each.
+    """
+    if replay is None or now < learning_starts:
+        return False
+    return len(replay) // learners >= min(max(1, learning_starts), replay.capacity // learners)
 
 
 @dataclass(frozen=True)
@@ -28,7 +42,7 @@ class OffPolicySettings(Settings):
     max_grad_norm: Positive = 10.0
     """The gradient's norm is cut to this."""
 
-    batch_size: Count = 64
+    batch_size: Rows = 64
     """Transitions per gradient step."""
 
     buffer_size: Count = 100_000
@@ -67,14 +81,13 @@ class OffPolicySettings(Settings):
             return 1.0
         return linear_epsilon(self.epsilon_start, self.epsilon_end, self.epsilon_timesteps, now)
 
-    def gradient_steps_due(self, replay: ReplayBuffer | None, before: int, now: int) -> int:
-        """Return the gradient steps due after timestep ``before`` and until ``now``.
+    def gradient_steps_due(
+        self, replay: ReplayBuffer | None, before: int, now: int, learners: int = 1
+    ) -> int:
+        """Return the gradient steps due after timestep ``before`` and until ``now``, of each learner.
 
-        There are none with too little to learn from: an agent read from a file starts with no replay.
+        There are none before enough was gathered, or was gathered again.
         """
-        if now < self.learning_starts or replay is None:
-            return 0
-        enough = min(self.batch_size, max(1, self.learning_starts), replay.capacity)
-        if len(replay) < enough:
+        if not gathered(replay, self.learning_starts, now, learners):
             return 0
         return times_due(self.train_freq, before, now) * self.gradient_steps

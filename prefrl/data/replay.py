@@ -12,6 +12,7 @@ from torch import Tensor
 from prefrl.functional.draws import integers
 
 from .datasets import TransitionDataset
+from .devices import unfilled, warn_beyond_memory
 from .transitions import Transitions
 
 
@@ -45,6 +46,22 @@ class Batch:
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     """[B, ...] what else was kept of the first step."""
 
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """Return the same with a function applied to every tensor."""
+
+        def optional(values: Tensor | None) -> Tensor | None:
+            return None if values is None else function(values)
+
+        return Batch(
+            function(self.obs), function(self.actions), function(self.returns), function(self.next_obs),
+            function(self.discounts), function(self.weights), optional(self.next_actions),
+            optional(self.next_known), {name: function(values) for name, values in self.extras.items()},
+        )  # fmt: skip
+
+    def of_learners(self, learners: int) -> Batch:
+        """Return the same with an axis of learners, [S, B / S, ...]."""
+        return self.mapped(lambda values: values.view(learners, -1, *values.shape[1:]))
+
 
 class ReplayBuffer:
     """The latest transitions of ``num_envs`` environments, in memory of the device.
@@ -56,14 +73,14 @@ class ReplayBuffer:
     Args:
         capacity: transitions to keep, over all environments together.
         num_envs: environments that step together.
-        gamma: discount per step, in [0, 1].
+        gamma: discount per step, in [0, 1]; or one for each environment [num_envs].
         n_step: steps of a return, at least 1.
 
     Raises:
         ValueError: if the capacity holds fewer than ``n_step`` steps of all environments.
     """
 
-    def __init__(self, capacity: int, num_envs: int, *, gamma: float, n_step: int = 1) -> None:
+    def __init__(self, capacity: int, num_envs: int, *, gamma: float | Tensor, n_step: int = 1) -> None:
         if capacity < n_step * num_envs:
             raise ValueError(f"buffer_size is {capacity}; {num_envs} environments and n_step {n_step} need "
                              f"at least {n_step * num_envs}")  # fmt: skip
@@ -93,6 +110,7 @@ class ReplayBuffer:
             mask=torch.ones(len(dataset), dtype=torch.bool),
         )  # fmt: skip
         fields = _fields(steps)
+        fields["rewards"] = fields["rewards"].to(torch.float32)
         fields["next_actions"] = dataset.next_actions
         fields["next_known"] = (dataset.has_next_action | dataset.terminations).to(torch.float32)
         replay.storage = {name: value.to(device)[:, None] for name, value in fields.items()}
@@ -117,13 +135,20 @@ class ReplayBuffer:
         Raises:
             ValueError: if the step has another number of rows.
         """
-        given = len(transitions.rewards)
+        given = transitions.rewards.shape[0]
         if given != self.num_envs:
             raise ValueError(f"the step is of {given} environments; this replay takes {self.num_envs}")
-        step = {**_fields(transitions), **(extras or {})}
+        step = _fields(transitions)
+        if extras:
+            step.update(extras)
         if not self.storage:
+            step["rewards"] = step["rewards"].to(torch.float32)
+            place = transitions.rewards.device
+            if place.type == "cpu":
+                nbytes = sum(self.steps * value.nbytes for value in step.values())
+                warn_beyond_memory(f"a replay of {self.capacity} transitions", nbytes)
             self.storage = {
-                name: torch.zeros((self.steps, *value.shape), dtype=value.dtype, device=value.device)
+                name: unfilled((self.steps, *value.shape), value.dtype, value.device)
                 for name, value in step.items()
             }
         position = self.added % self.steps
@@ -171,12 +196,37 @@ class ReplayBuffer:
         index = integers(generator, len(self), batch_size, device=device)
         return index, torch.full((), (self.added - 1) % self.steps, device=device)
 
+    def places(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Return places and newest step as :meth:`draw` does, for learners with blocks of the environments.
+
+        Args:
+            numbers: [S, B] whole numbers, uniform from 0 to 2^31 - 1; those of learner s choose among the
+                transitions of its block.
+
+        Returns:
+            Places [S * B], learner by learner.
+
+        Raises:
+            ValueError: if the replay is empty.
+        """
+        if not self.added:
+            raise ValueError("the replay is empty; add() comes before places()")
+        learners, device = len(numbers), numbers.device
+        chosen = (numbers * (len(self) // learners)) >> 31
+        if learners > 1:
+            block = self.num_envs // learners
+            step = torch.div(chosen, block, rounding_mode="floor")
+            first = block * torch.arange(learners, device=device)[:, None]
+            chosen = chosen + step * (self.num_envs - block) + first
+        return chosen.view(-1), torch.full((), (self.added - 1) % self.steps, device=device)
+
     def batch(self, storage: Mapping[str, Tensor], index: Tensor, newest: Tensor) -> Batch:
         """Return the transitions at places [B] of :attr:`storage`; see :meth:`draw`."""
         rows = {name: values.flatten(0, 1) for name, values in storage.items()}
-        returns, power, last = rows["rewards"].index_select(0, index), self.gamma, index
+        gamma = self.gamma if isinstance(self.gamma, float) else self.gamma[index % self.num_envs]
+        returns, power, last = rows["rewards"].index_select(0, index), gamma, index
         if self.n_step > 1:
-            returns, power, last = self._follow(rows, index, newest)
+            returns, power, last = self._follow(rows, index, newest, gamma)
         next_actions, next_known = rows.get("next_actions"), rows.get("next_known")
         return Batch(
             obs=rows["obs"].index_select(0, index),
@@ -191,14 +241,14 @@ class ReplayBuffer:
         )
 
     def _follow(
-        self, rows: Mapping[str, Tensor], index: Tensor, newest: Tensor
-    ) -> tuple[Tensor, Any, Tensor]:
+        self, rows: Mapping[str, Tensor], index: Tensor, newest: Tensor, gamma: float | Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return sums of rewards, gamma^K and the places of the last steps, all [B], of n-step returns."""
         # Age 0 is the newest step; a return that would reach beyond it is cut there.
         step, env = index // self.num_envs, index % self.num_envs
         age = (newest - step) % self.steps
         last, returns = index, rows["rewards"].index_select(0, index)
-        power = torch.full_like(returns, self.gamma)
+        power = torch.ones_like(returns) * gamma
         for k in range(1, self.n_step):
             # At the first end `last` stays, and with it its flag: once stopped, always stopped.
             ended = rows["terminations"].index_select(0, last) | rows["truncations"].index_select(0, last)
@@ -206,16 +256,16 @@ class ReplayBuffer:
             after = (step + k) % self.steps * self.num_envs + env
             rewards = rows["rewards"].index_select(0, after)
             returns = returns + torch.where(going, power * rewards, 0.0)
-            power = torch.where(going, power * self.gamma, power)
+            power = torch.where(going, power * gamma, power)
             last = torch.where(going, after, last)
         return returns, power, last
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the ring holds."""
+        """Return what the ring holds: as with networks the tensors themselves, which go on changing."""
         filled = min(self.added, self.steps)
         return {
             "added": self.added,
-            "storage": {name: value[:filled].clone() for name, value in self.storage.items()},
+            "storage": {name: value[:filled] for name, value in self.storage.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
@@ -233,7 +283,7 @@ class ReplayBuffer:
         self.added = added
         self.storage = {}
         for name, value in stored.items():
-            whole = torch.zeros((self.steps, *value.shape[1:]), dtype=value.dtype, device=device)
+            whole = unfilled((self.steps, *value.shape[1:]), value.dtype, device)
             whole[:filled] = value.to(device)
             self.storage[name] = whole
 
@@ -270,7 +320,7 @@ def _fields(step: Transitions) -> dict[str, Tensor]:
     return {
         "obs": step.obs,
         "actions": step.actions,
-        "rewards": step.rewards.to(torch.float32),
+        "rewards": step.rewards,  # of any dtype, kept as float32
         "next_obs": step.next_obs,
         "terminations": step.terminations,
         "truncations": step.truncations,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -23,7 +23,20 @@ class Excerpt(NamedTuple):
     """[N, L] true rewards, 0 in the padding."""
 
     weights: Tensor
-    """[N] 1, or 0 for rows that do not count: there were fewer whole segments than asked for."""
+    """[N] 1, or 0 where there was no whole segment."""
+
+
+class _Starts(NamedTuple):
+    """Where segments begin, [N] each."""
+
+    step: Tensor
+    """Place in the ring."""
+
+    row: Tensor
+    """Which environment."""
+
+    real: Tensor
+    """Whether a whole segment begins there."""
 
 
 class SegmentStore:
@@ -36,6 +49,7 @@ class SegmentStore:
 
     def __init__(self, capacity: int, num_envs: int) -> None:
         self.ring = ReplayBuffer(capacity, num_envs, gamma=1.0)
+        self._counted: tuple[tuple[int, int], Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.ring)
@@ -59,16 +73,22 @@ class SegmentStore:
         extras = {} if features is None else {"features": features}
         self.ring.add(replace(transitions, obs=obs, next_obs=next_obs), extras)
 
-    def latest(self) -> dict[str, Tensor]:
-        """Return everything that it holds, [steps, n, ...] by name, the newest last."""
-        order = self.ring.latest(self.steps, self.ring.storage["rewards"].device)
+    def cut(self) -> None:
+        """Let no segment reach across the newest step."""
+        self.ring.cut()
+        self._counted = None
+
+    def latest(self, steps: int | None = None) -> dict[str, Tensor]:
+        """Return the latest steps that it holds, or all, [steps, n, ...] by name, the newest last."""
+        held = self.steps if steps is None else min(steps, self.steps)
+        order = self.ring.latest(held, self.ring.storage["rewards"].device)
         return {name: values[order] for name, values in self.ring.storage.items()}
 
     def sample(self, count: int, length: int, generator: torch.Generator, *, recent: float = 1.0) -> Excerpt:
         """Cut segments at random: of ``length`` transitions, or fewer where they end in a terminal state.
 
-        Starts are drawn uniformly. Segments that a truncation, or the present, cuts short are taken only
-        where there are not enough others.
+        Starts are drawn uniformly, with replacement, among those of whole segments: none that a truncation,
+        or the present, cuts short.
 
         Args:
             count: N.
@@ -76,41 +96,82 @@ class SegmentStore:
             generator: draws the starts, on its own device.
             recent: from this share of the latest steps only.
 
+        Returns:
+            N segments; all of weight 0 where there is no whole one.
+
         Raises:
             ValueError: if the store is empty.
         """
+        return self._cut(self._draw(count, length, generator, recent)[:1], length)[0]
+
+    def sample_pairs(
+        self, count: int, length: int, generator: torch.Generator, *, recent: float = 1.0
+    ) -> tuple[Excerpt, Excerpt]:
+        """Cut pairs of different segments; arguments and errors are those of :meth:`sample`.
+
+        Returns:
+            First and second of N pairs; all of weight 0 where there are not two whole segments.
+        """
+        first, second = self._cut(self._draw(count, length, generator, recent), length)
+        return first, second
+
+    def _draw(self, count: int, length: int, generator: torch.Generator, recent: float) -> list[_Starts]:
+        """Return starts of segments, and of as many others, each another one than the start at its place."""
         if not len(self):
             raise ValueError("the store is empty; there is nothing to cut segments from")
-        storage, rows = self.ring.storage, self.ring.num_envs
-        device = storage["rewards"].device
-        nearest = min(length, self.steps) - 1  # the present cuts what starts later than that
-        span = max(nearest + 1, round(recent * self.steps))
-        drawn = torch.rand(2, 4 * count, generator=generator, device=generator.device).to(device)
-        age = nearest + (drawn[0] * (span - nearest)).long()  # 0 is the newest step
-        row = (drawn[1] * rows).long()
-        step = (self.ring.added - 1 - age) % self.ring.steps
-        places, taken, terminated = self._follow(step, row, age, length)
-        lengths = taken.sum(1)
-        real = storage["mask"][step, row]
-        whole = real & ((lengths == length) | terminated)
-        best = torch.argsort(whole.to(torch.int8) + real.to(torch.int8), descending=True, stable=True)[:count]
-        counts = torch.where(whole.any(), whole, real)
-        return self._excerpt(places[best], row[best], lengths[best], terminated[best], counts[best])
+        device = self.ring.storage["rewards"].device
+        draws = torch.rand(2, count, generator=generator, device=generator.device).to(device)
+        rows, last = self.ring.num_envs, len(self) - 1
+        # The k-th whole segment starts at the first place [T n] where the count of them exceeds k.
+        reached = self._whole(length)
+        latest = max(min(length, self.steps), round(recent * self.steps))
+        older = (self.steps - latest) * rows
+        passed = reached[older - 1] if older else torch.zeros_like(reached[0])
+        number = reached[-1] - passed
+        one = (draws[0] * number).long()
+        other = (one + 1 + (draws[1] * (number - 1)).long()) % number.clamp(min=1)
+        found = []
+        for least, k in enumerate((one, other)):
+            place = torch.searchsorted(reached, k + passed, right=True).clamp(max=last)
+            step = (self.ring.added - self.steps + place // rows) % self.ring.steps
+            found.append(_Starts(step, place % rows, (number > least).expand(count)))
+        return found
 
-    def _follow(self, step: Tensor, row: Tensor, age: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return places [N, L] on axis 0, which of them belong to the segment, and whether it terminates."""
+    def _whole(self, length: int) -> Tensor:
+        """Return how many whole segments start at each place [T n], oldest first, or before it."""
+        if self._counted is None or self._counted[0] != (self.ring.added, length):
+            self._counted = (self.ring.added, length), self.starts(length).flatten().cumsum(0)
+        return self._counted[1]
+
+    def starts(self, length: int) -> Tensor:
+        """Return where whole segments start, bool [T, n], for the steps that are kept, oldest first."""
+        storage, steps = self.ring.storage, self.steps
+        order = self.ring.latest(steps, storage["rewards"].device)
+        terminal = storage["terminations"][order]
+        ended = terminal | storage["truncations"][order]
+        time = torch.arange(steps, device=order.device)[:, None]
+        ends = torch.where(ended, time, steps).flip(0).cummin(0).values.flip(0)  # [T, n], T: not yet
+        over = terminal.gather(0, ends.clamp(max=steps - 1)) & (ends < steps)
+        going_on = ends.clamp(max=steps - 1) - time >= length - 1
+        return storage["mask"][order] & (going_on | over)
+
+    def _cut(self, starts: Sequence[_Starts], length: int) -> list[Excerpt]:
+        """Return the segments that begin at some starts."""
+        return [self._excerpt(*self._follow(start.step, start.row, length), start) for start in starts]
+
+    def _follow(self, step: Tensor, row: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return places [N, L] on axis 0, the lengths [N] of segments, and whether they terminate."""
         storage, offset = self.ring.storage, torch.arange(length, device=step.device)
         places = (step[:, None] + offset) % self.ring.steps
+        age = (self.ring.added - 1 - step) % self.ring.steps  # of whole segments no more counts than this
         terminal = storage["terminations"][places, row[:, None]]
         ended = terminal | storage["truncations"][places, row[:, None]]
         before = torch.cat([torch.zeros_like(ended[:, :1]), ended[:, :-1]], 1).to(torch.int32).cumsum(1)
         taken = (before == 0) & (offset <= age[:, None])
-        return places, taken, (terminal & taken).any(1)
+        return places, taken.sum(1), (terminal & taken).any(1)
 
-    def _excerpt(
-        self, places: Tensor, row: Tensor, lengths: Tensor, terminated: Tensor, real: Tensor
-    ) -> Excerpt:
-        storage, rows = self.ring.storage, row[:, None]
+    def _excerpt(self, places: Tensor, lengths: Tensor, terminated: Tensor, start: _Starts) -> Excerpt:
+        storage, rows = self.ring.storage, start.row[:, None]
         count, length = places.shape
         mask = torch.arange(length, device=places.device) < lengths[:, None]
 
@@ -126,7 +187,7 @@ class SegmentStore:
         obs = torch.where(beyond.reshape(count, length + 1, *(1,) * (obs.ndim - 2)), end, obs)
         features = along("features").to(torch.float64) if "features" in storage else None
         segments = Segments(obs, along("actions"), lengths, terminated, features)
-        return Excerpt(segments, along("rewards"), real.to(torch.float64))
+        return Excerpt(segments, along("rewards"), start.real.to(torch.float64))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the store holds."""
@@ -135,3 +196,4 @@ class SegmentStore:
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Continue from what :meth:`state_dict` returned."""
         self.ring.load_state_dict(state, device)
+        self._counted = None

@@ -392,7 +392,7 @@ class EnsembleFit:
         """Continue from what :meth:`state_dict` returned."""
         self.ensemble.load_state_dict(state["ensemble"])
         self.elite.load_state_dict(state["elite"])
-        self._update.load_optimizer(state["optimizer"])
+        self._update.optimizer.load_state_dict(state["optimizer"])
 
 
 def asked(answer: Tensor) -> bool:

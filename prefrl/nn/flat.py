@@ -1,4 +1,4 @@
-"""The parameters of a network as one vector, and Adam's step on it."""
+"""The parameters of a network as one vector, or those of many networks as one matrix."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adam import adam
+from torch.func import functional_call
 
 
 class FlatParameters:
@@ -20,6 +20,8 @@ class FlatParameters:
 
     Args:
         module: parameters of one dtype on one device.
+        learners: S, if the first axis of every parameter is that of S learners: each then has a row of the
+            vector, [S, P], and the parameters are views across the rows.
 
     Raises:
         ValueError: if there are none, or they differ in dtype or device.
@@ -28,13 +30,14 @@ class FlatParameters:
         vector: [P] the values, a parameter for an optimiser; its ``grad`` [P] is filled by ``backward()``.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, learners: int | None = None) -> None:
         parameters = list(module.parameters())
         kinds = {(parameter.dtype, parameter.device) for parameter in parameters}
         if len(kinds) != 1:
             raise ValueError(f"the parameters of {type(module).__name__} are of kinds {kinds}; they must be "
                              "of one dtype, on one device")  # fmt: skip
-        values = torch.cat([parameter.detach().flatten() for parameter in parameters])
+        rows = () if learners is None else (learners,)
+        values = torch.cat([parameter.detach().reshape(*rows, -1) for parameter in parameters], -1)
         gradient = torch.zeros_like(values)
         self.vector = nn.Parameter(values)
         self.vector.grad = gradient
@@ -46,9 +49,17 @@ class FlatParameters:
 
     def named(self, vector: Tensor) -> dict[str, Tensor]:
         """Return what a vector [P] holds for each parameter, as views, under the module's names for them."""
-        pieces = torch.split(vector, [shape.numel() for shape in self._shapes.values()])
+        learners = vector.shape[0] if vector.ndim == 2 else 1
+        pieces = torch.split(vector, [shape.numel() // learners for shape in self._shapes.values()], -1)
         return {
             name: piece.view(shape) for piece, (name, shape) in zip(pieces, self._shapes.items(), strict=True)
+        }
+
+    def stacked(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return values and gradients of a single learner's parameters by name, [1, ...], as views."""
+        values, slopes = self.named(self.vector.detach()), self.named(self.gradient)
+        return {name: value[None] for name, value in values.items()}, {
+            name: value[None] for name, value in slopes.items()
         }
 
     def spans(self, values: Mapping[str, float]) -> list[tuple[slice, float]]:
@@ -79,6 +90,74 @@ class FlatParameters:
             self.vector.lerp_(other.vector, tau)
 
 
+class Learners:
+    """S modules of one shape.
+
+    Args:
+        modules: with parameters on one device, which become views of one matrix; see
+            :class:`prefrl.nn.flat.FlatParameters`.
+
+    Attributes:
+        modules: the modules; their parameters are views of rows of :attr:`vectors`.
+        vectors: [S, P] the parameters, with ``grad``.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self.modules = list(modules)
+        rows = [torch.cat([p.detach().flatten() for p in module.parameters()]) for module in self.modules]
+        self.vectors = nn.Parameter(torch.stack(rows))
+        self.vectors.grad = torch.zeros_like(self.vectors)
+        self._shapes = {name: p.shape for name, p in self.modules[0].named_parameters()}
+        values, slopes = self.views()
+        for learner, module in enumerate(self.modules):
+            for name, parameter in module.named_parameters():
+                parameter.data, parameter.grad = values[name][learner], slopes[name][learner]
+
+    def named(self, vectors: Tensor) -> dict[str, Tensor]:
+        """Return what vectors [S, P] hold for each parameter, as views [S, ...], under its name."""
+        pieces = torch.split(vectors, [shape.numel() for shape in self._shapes.values()], 1)
+        return {
+            name: piece.view(len(vectors), *shape)
+            for piece, (name, shape) in zip(pieces, self._shapes.items(), strict=True)
+        }
+
+    def views(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return values and gradients of the parameters by name, [S, ...], as views."""
+        assert self.vectors.grad is not None
+        return self.named(self.vectors.detach()), self.named(self.vectors.grad)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Map inputs [S, N, ...] to outputs [S, N, ...], each learner's by its own module; by autograd."""
+        module = self.modules[0]
+
+        def of_one(parameters: dict[str, Tensor], *rows: Tensor) -> Tensor:
+            return functional_call(module, parameters, rows)  # type: ignore[no-any-return]
+
+        outputs: Tensor = torch.vmap(of_one)(self.named(self.vectors), *inputs)
+        return outputs
+
+    def follow(self, other: Learners, tau: float) -> None:
+        """Move the parameters by a share ``tau`` towards those of others."""
+        with torch.no_grad():
+            self.vectors.lerp_(other.vectors, tau)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the parameters [S, ...] by name."""
+        return self.named(self.vectors.detach())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: for other names or shapes.
+        """
+        own = self.state_dict()
+        for name, value in own.items():
+            if name not in state or state[name].shape != value.shape:
+                raise ValueError(f"there is no {name} of shape {tuple(value.shape)} for these learners")
+            value.copy_(state[name])
+
+
 def clip_factor(gradient: Tensor, max_norm: float) -> Tensor:
     """Return what a gradient [P] is multiplied with to cut its Euclidean norm to ``max_norm``, at most 1.
 
@@ -86,62 +165,3 @@ def clip_factor(gradient: Tensor, max_norm: float) -> Tensor:
     """
     norm: Tensor = torch.linalg.vector_norm(gradient)
     return (max_norm / (norm + 1e-6)).clamp(max=1.0)
-
-
-def adam_state(optimizer: torch.optim.Adam, vector: Tensor) -> dict[str, Tensor]:
-    """Return Adam's state of a parameter [P], the one it starts with before its first step.
-
-    The optimiser itself makes it in the first step only, which is too late for a compiled function of it.
-    """
-    state: dict[str, Tensor] = optimizer.state[vector]
-    if not state:
-        state["step"] = torch.zeros((), device=vector.device)
-        state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(vector.detach()) for _ in range(2))
-    return state
-
-
-@torch.no_grad()
-def fused_adam_step_(
-    optimizer: torch.optim.Adam, vector: Tensor, decays: Sequence[tuple[Any, float]] = ((..., 0.0),)
-) -> None:
-    """Take the step that ``optimizer.step()`` would for its only parameter [P], without what is around it.
-
-    (Hooks, and a search of the parameters for kinds of devices and numbers: a third of the time of a step.)
-
-    Args:
-        optimizer: Adam.
-        vector: [P], or [], with a gradient.
-        decays: L2 weights of parts of the vector, which cover it.
-    """
-    assert vector.grad is not None
-    state, group = adam_state(optimizer, vector), optimizer.param_groups[0]
-    state["step"] += 1.0
-    means, squares, (beta1, beta2) = state["exp_avg"], state["exp_avg_sq"], group["betas"]
-    for place, decay in decays:
-        torch._fused_adam_(
-            [vector[place]], [vector.grad[place]], [means[place]], [squares[place]], [], [state["step"]],
-            lr=group["lr"], beta1=beta1, beta2=beta2, weight_decay=decay, eps=group["eps"], amsgrad=False,
-            maximize=False,
-        )  # fmt: skip
-
-
-def adam_step_(
-    vector: Tensor, gradient: Tensor, state: dict[str, Tensor], *, lr: Tensor, betas: tuple[float, float],
-    eps: float,
-) -> None:  # fmt: skip
-    """Take in place the step that ``torch.optim.Adam`` would, as a function that ``torch.compile`` can fuse.
-
-    Where it is not compiled it waits for the device.
-
-    Args:
-        vector: [P] values.
-        gradient: [P].
-        state: of :func:`adam_state`.
-        lr: step size, []; a tensor, so that another one needs no other function.
-        betas: decay of the averages of gradients and of their squares.
-        eps: added to the root of the latter.
-    """
-    lr = lr.clamp(min=1e-20)  # which torch divides by here
-    adam([vector], [gradient], [state["exp_avg"]], [state["exp_avg_sq"]], [], [state["step"]],
-         foreach=False, capturable=torch.compiler.is_compiling(), amsgrad=False, beta1=betas[0],
-         beta2=betas[1], lr=lr, weight_decay=0.0, eps=eps, maximize=False)  # fmt: skip

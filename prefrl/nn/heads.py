@@ -5,6 +5,9 @@ A head gives numbers for every action and reads them as values. Learning takes t
     target, outside = head.target(returns, discounts, next_outputs)
     q_taken = gather_actions(head(features), actions)
     losses = head.loss(q_taken, target)
+
+Where autograd is not wanted, :meth:`Head.slopes` is the gradient of the losses in ``q_taken``, and
+:meth:`Head.pulled` leads it back to the numbers of the last layer.
 """
 
 from __future__ import annotations
@@ -22,51 +25,12 @@ from prefrl.functional.value_based.value_distributions import (
     cross_entropy,
     entropy,
     expected_value,
+    flattest_log_probs as flattest_log_probs,
     hl_gauss_probs,
     quantile_huber_loss,
+    quantile_huber_slopes,
     two_hot_probs,
 )
-
-BISECTIONS = 60
-"""Halvings of the bracket in :func:`flattest_log_probs`: past float64's last digit."""
-
-STEEPEST = 20.0
-"""Bound on the slope of log-probabilities per spacing there."""
-
-
-def flattest_log_probs(support: Tensor, value: float = 0.0) -> Tensor:
-    """Return log p [m] of the flattest distribution on the support that decodes to ``value``.
-
-    Equal logits decode to the middle of the support, which for a one-sided support is wildly optimistic. A
-    narrow label at the value would be the wrong cure: its log-probabilities fall with the square of the
-    distance, to -2,000 some fifty bins away, and a network would take ages to climb back. The distribution
-    of largest entropy with the given mean is p_i proportional to exp(t z_i): with the value in the middle it
-    is uniform, and else its logarithm falls no faster than a straight line.
-
-    Args:
-        support: [m] atoms or centres of bins, rising.
-        value: in units of value. One outside the support, or nearer to its end than half the average spacing,
-            is moved there: at the end itself all other places would have probability 0.
-
-    Returns:
-        [m], normalised; on the device and in the type of the support.
-
-    Raises:
-        ValueError: if the support is not one axis of at least 2 places.
-    """
-    if support.ndim != 1 or support.shape[0] < 2:
-        raise ValueError(f"support has shape {tuple(support.shape)}; it must have one axis of at least 2")
-    last = support.shape[0] - 1
-    place = (support - support[0]) * (last / (support[-1] - support[0]))  # 0 .. m - 1
-    wanted = ((value - support[0]) * (last / (support[-1] - support[0]))).clamp(0.5, last - 0.5)
-    # For a long even support t is log 3 at half a spacing from the end, and smaller elsewhere.
-    # The mean rises with t, so that halving finds it, and nothing has to be read on the host.
-    low, high = torch.full_like(wanted, -STEEPEST), torch.full_like(wanted, STEEPEST)
-    for _ in range(BISECTIONS):
-        middle = 0.5 * (low + high)
-        below = expected_value(middle * place, place) < wanted
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return torch.log_softmax(0.5 * (low + high) * place, -1)
 
 
 class Head(nn.Module, ABC):
@@ -98,11 +62,22 @@ class Head(nn.Module, ABC):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features [N, F] to outputs [N, A, m], or [N, A] of a scalar head."""
-        rows: Tensor = self.output(features).view(-1, self.actions + self.dueling, self.places)
+        return self.read(self.output(features))
+
+    def read(self, numbers: Tensor) -> Tensor:
+        """Map the last layer's numbers [..., (A + 1 if dueling) m] to outputs [..., A, m]."""
+        rows = numbers.view(*numbers.shape[:-1], self.actions + self.dueling, self.places)
         if not self.dueling:
             return rows
-        advantages = rows[:, 1:]
-        return rows[:, :1] + advantages - advantages.mean(1, keepdim=True)
+        advantages = rows[..., 1:, :]
+        return rows[..., :1, :] + advantages - advantages.mean(-2, keepdim=True)
+
+    def pulled(self, of_outputs: Tensor) -> Tensor:
+        """Return a loss's gradient in the last layer's numbers, given that in outputs [..., A, m]."""
+        if self.dueling:
+            of_state = of_outputs.sum(-2, keepdim=True)
+            of_outputs = torch.cat([of_state, of_outputs - of_state / self.actions], -2)
+        return of_outputs.flatten(-2)
 
     def _start_at(self, start: Tensor | None = None) -> None:
         """Let every action's numbers be ``start`` [m], or 0, whatever the features."""
@@ -117,6 +92,10 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def values(self, outputs: Tensor) -> Tensor:
         """Decode outputs to values: [..., A, m] to [..., A], or scalars to themselves."""
+
+    @abstractmethod
+    def values_pulled(self, outputs: Tensor, of_values: Tensor) -> Tensor:
+        """Return a loss's gradient in outputs [..., A, m], given that in values [..., A]."""
 
     def target(
         self, returns: Tensor, discounts: Tensor, next_outputs: Tensor
@@ -135,11 +114,24 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, q_taken: Tensor, target: Tensor) -> Tensor:
-        """Return the losses [B] of outputs for the actions taken, [B] or [B, m]."""
+        """Return the losses [...] of outputs for the actions taken, [...] or [..., m]."""
 
-    def metrics(self, losses: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return what to log of losses [B] and their targets."""
-        return {"train/target": target.mean()}
+    @abstractmethod
+    def slopes(self, q_taken: Tensor, target: Tensor) -> Tensor:
+        """Return the gradient of :meth:`loss` in the outputs for the actions taken, of their shape."""
+
+    def decoded(self, target: Tensor) -> Tensor:
+        """Return the values [B] that targets, as :meth:`target` returns them, stand for."""
+        return target
+
+    def metrics(self, losses: Tensor, q_taken: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Return what to log of losses [..., B], of outputs for the actions taken, and of their targets.
+
+        All are means over the last axis.
+        """
+        q, y = self.values(q_taken), self.decoded(target)
+        means = torch.stack([q, y, (y - q).abs()]).mean(-1).unbind()
+        return dict(zip(("train/q", "train/target", "train/td_error"), means, strict=True))
 
 
 class ScalarHead(Head):
@@ -158,19 +150,31 @@ class ScalarHead(Head):
         super().__init__(inputs, actions, 1, dueling=dueling)
         self.kind = loss
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Map features [N, F] to values [N, A]."""
-        outputs: Tensor = super().forward(features)[..., 0] if self.dueling else self.output(features)
-        return outputs
+    def read(self, numbers: Tensor) -> Tensor:
+        """See :class:`Head`: values [..., A]."""
+        return super().read(numbers)[..., 0] if self.dueling else numbers
+
+    def pulled(self, of_outputs: Tensor) -> Tensor:
+        """See :class:`Head`: given that in values [..., A]."""
+        return super().pulled(of_outputs[..., None]) if self.dueling else of_outputs
 
     def values(self, outputs: Tensor) -> Tensor:
         """Return the outputs: they are the values."""
         return outputs
 
+    def values_pulled(self, outputs: Tensor, of_values: Tensor) -> Tensor:
+        """See :class:`Head`."""
+        return of_values
+
     def loss(self, q_taken: Tensor, target: Tensor) -> Tensor:
         """Return (q - y)^2 [B], or Huber's loss."""
         of = F.smooth_l1_loss if self.kind == "huber" else F.mse_loss
         return of(q_taken, target, reduction="none")
+
+    def slopes(self, q_taken: Tensor, target: Tensor) -> Tensor:
+        """See :class:`Head`: 2 (q - y), or q - y cut at 1."""
+        errors = q_taken - target
+        return errors.clamp_(-1.0, 1.0) if self.kind == "huber" else errors.mul_(2.0)
 
 
 class CategoricalHead(Head):
@@ -216,11 +220,17 @@ class CategoricalHead(Head):
         """Return the means [...] of the distributions with logits [..., m]."""
         return expected_value(outputs, self.support)
 
+    def values_pulled(self, outputs: Tensor, of_values: Tensor) -> Tensor:
+        """See :class:`Head`: dq/dlogits is p (z - q)."""
+        probs = torch.softmax(outputs, -1)
+        q = (probs * self.support).sum(-1, keepdim=True)
+        return probs.mul_(self.support - q).mul_(of_values[..., None])
+
     def target(
         self, returns: Tensor, discounts: Tensor, next_outputs: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """See :class:`Head`: the next state's distribution, moved and projected to the support [B, m]."""
-        locations = returns[:, None] + discounts[:, None] * self.support
+        locations = returns[..., None] + discounts[..., None] * self.support
         probs = torch.softmax(next_outputs, -1)
         # Of the mean: a distribution that is still wide, as all are at first, loses mass beyond any support.
         outside = self.outside((probs * locations).sum(-1))
@@ -235,13 +245,21 @@ class CategoricalHead(Head):
         return beyond.to(torch.float32)
 
     def loss(self, q_taken: Tensor, target: Tensor) -> Tensor:
-        """Return the cross-entropies [B] of logits to distributions, both [B, m]."""
+        """Return the cross-entropies [...] of logits to distributions, both [..., m]."""
         return cross_entropy(q_taken, target)
 
-    def metrics(self, losses: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return the targets' mean, and the divergence: their entropy cannot be learned away."""
+    def slopes(self, q_taken: Tensor, target: Tensor) -> Tensor:
+        """See :class:`Head`: softmax(logits) - p."""
+        return torch.softmax(q_taken, -1).sub_(target)
+
+    def decoded(self, target: Tensor) -> Tensor:
+        """Return the means [B] of distributions [B, m]."""
+        return target @ self.support
+
+    def metrics(self, losses: Tensor, q_taken: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """See :class:`Head`; also the divergence, since the targets' entropy cannot be learned away."""
         divergence = losses - entropy(target)
-        return {"train/target": (target @ self.support).mean(), "train/kl": divergence.mean()}
+        return {**super().metrics(losses, q_taken, target), "train/kl": divergence.mean(-1)}
 
 
 class TwoHotHead(CategoricalHead):
@@ -299,12 +317,20 @@ class SoftmaxMeanHead(CategoricalHead):
         return y, self.outside(y)
 
     def loss(self, q_taken: Tensor, target: Tensor) -> Tensor:
-        """Return (q - y)^2 [B]."""
+        """Return (q - y)^2 [...]."""
         return F.mse_loss(self.values(q_taken), target, reduction="none")
 
-    def metrics(self, losses: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return the targets' mean."""
-        return {"train/target": target.mean()}
+    def slopes(self, q_taken: Tensor, target: Tensor) -> Tensor:
+        """See :class:`Head`: 2 (q - y) p (z - q), with q the mean of p."""
+        return self.values_pulled(q_taken, 2.0 * (self.values(q_taken) - target))
+
+    def decoded(self, target: Tensor) -> Tensor:
+        """Return the targets [B]: they are values."""
+        return target
+
+    def metrics(self, losses: Tensor, q_taken: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """See :class:`Head`: there is no divergence."""
+        return Head.metrics(self, losses, q_taken, target)
 
 
 class QuantileHead(Head):
@@ -331,18 +357,41 @@ class QuantileHead(Head):
         """Return the means [...] of the quantiles [..., m]."""
         return outputs.mean(-1, dtype=torch.promote_types(outputs.dtype, torch.float32))
 
+    def values_pulled(self, outputs: Tensor, of_values: Tensor) -> Tensor:
+        """See :class:`Head`."""
+        return (of_values / self.places)[..., None].expand_as(outputs)
+
     def target(
         self, returns: Tensor, discounts: Tensor, next_outputs: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """See :class:`Head`: samples [B, m]."""
-        return returns[:, None] + discounts[:, None] * next_outputs, None
+        return returns[..., None] + discounts[..., None] * next_outputs, None
+
+    def decoded(self, target: Tensor) -> Tensor:
+        """Return the means [B] of samples [B, m]."""
+        return self.values(target)
 
     def loss(self, q_taken: Tensor, target: Tensor) -> Tensor:
-        """Return the quantile Huber losses [B] of quantiles to samples, both [B, m]."""
+        """Return the quantile Huber losses [...] of quantiles to samples, both [..., m]."""
         return quantile_huber_loss(q_taken, target, kappa=self.kappa)
+
+    def slopes(self, q_taken: Tensor, target: Tensor) -> Tensor:
+        """See :class:`Head`."""
+        return quantile_huber_slopes(q_taken, target, kappa=self.kappa)
 
 
 def gather_actions(outputs: Tensor, actions: Tensor) -> Tensor:
-    """Return what outputs [B, A] or [B, A, m] hold for actions [B]: [B] or [B, m]."""
-    index = actions.view(-1, *[1] * (outputs.ndim - 1)).expand(-1, 1, *outputs.shape[2:])
-    return outputs.gather(1, index).squeeze(1)
+    """Return what outputs [..., A] or [..., A, m] hold for actions [...]: [...] or [..., m]."""
+    if outputs.ndim == actions.ndim + 1:
+        return outputs.gather(-1, actions[..., None])[..., 0]
+    index = actions[..., None, None].expand(*actions.shape, 1, outputs.shape[-1])
+    return outputs.gather(-2, index)[..., 0, :]
+
+
+def scatter_actions(taken: Tensor, actions: Tensor, num_actions: int) -> Tensor:
+    """Return [..., A] or [..., A, m] with ``taken``, [...] or [..., m], at actions [...], and 0 elsewhere."""
+    if taken.ndim == actions.ndim:
+        return taken.new_zeros(*taken.shape, num_actions).scatter_(-1, actions[..., None], taken[..., None])
+    index = actions[..., None, None].expand(*actions.shape, 1, taken.shape[-1])
+    spread = taken.new_zeros(*actions.shape, num_actions, taken.shape[-1])
+    return spread.scatter_(-2, index, taken[..., None, :])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,7 +40,13 @@ class StackedMLP(nn.Module):
 
     Raises:
         ValueError: for a size below 1.
+
+    Attributes:
+        low: type of what flows in steps by hand (see ``prefrl.data.devices.Precision``);
+            None: that of the inputs.
     """
+
+    low: torch.dtype | None = None
 
     def __init__(
         self,
@@ -46,14 +54,15 @@ class StackedMLP(nn.Module):
         inputs: int,
         hidden: Sequence[int],
         outputs: int | None = None,
-        activation: Literal["relu", "silu"] = "relu",
+        activation: Literal["relu", "tanh", "silu"] = "relu",
     ) -> None:
         super().__init__()
         last = 1 if outputs is None else outputs
         if min(members, inputs, *hidden, last) < 1:
             raise ValueError(f"members {members}, inputs {inputs}, hidden {list(hidden)} and outputs {last} "
                              "must be at least 1")  # fmt: skip
-        self.members, self.scalar, self.activation = members, outputs is None, activation
+        self.members, self.scalar = members, outputs is None
+        self.activation: Literal["relu", "tanh", "silu"] = activation
         sizes = [inputs, *hidden, last]
         self.layers = nn.ModuleList(StackedLinear(members, a, b) for a, b in pairwise(sizes))
 
@@ -69,9 +78,7 @@ class StackedMLP(nn.Module):
         """Map inputs [B, N, in] to outputs [B, N], or [B, N, out]."""
         *hidden, (weight, bias) = zip(self.weights(), self.biases(), strict=True)
         for inner_weight, inner_bias in hidden:
-            x = torch.baddbmm(inner_bias, x, inner_weight)
-            # ReLU in place: what the layer returned is needed by nobody else (SiLU's gradient needs it)
-            x = torch.relu_(x) if self.activation == "relu" else F.silu(x)
+            x = ACTIVATIONS[self.activation](torch.baddbmm(inner_bias, x, inner_weight))
         return self._head(x, weight, bias)
 
     def _head(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -83,23 +90,20 @@ class StackedMLP(nn.Module):
         summed: Tensor = (x * weight.transpose(1, 2)).sum(-1)
         return summed + bias[..., 0]
 
-    # The same by hand, for updates that are short of time: autograd's record costs a sixth of SAC's --------
+    # The same by hand, for updates that are short of time --------------------------------------------------
 
     @torch.no_grad()
     def record(self, x: Tensor) -> Record:
         """Run :meth:`forward` on [B, N, in], and keep what :meth:`backward` needs.
 
         Raises:
-            ValueError: if the activation is not ReLU.
+            ValueError: if the activation is SiLU.
         """
-        if self.activation != "relu":
-            raise ValueError(f"activation is {self.activation!r}; record and backward are for relu")
-        weights, biases = self.weights(), self.biases()
-        flows = [x]
-        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            flows.append(torch.relu_(torch.baddbmm(bias, flows[-1], weight)))
-        outputs = product(flows[-1], weights[-1]) + biases[-1]
-        return Record(flows, weights, outputs[..., 0] if self.scalar else outputs)
+        weights, low = self.weights(), None
+        if self.low is not None:
+            low = [weight.to(self.low) for weight in weights]
+        record = record_layers(x, weights, self.biases(), self.activation, low)
+        return record._replace(outputs=record.outputs[..., 0]) if self.scalar else record
 
     @torch.no_grad()
     def backward(
@@ -125,19 +129,10 @@ class StackedMLP(nn.Module):
         Returns:
             [B, N, entries] the gradients in the inputs, if wanted.
         """
-        layers: list[Any] = list(self.layers)
-        flows, weights, last = record.flows, record.weights, len(self.layers) - 1
+        layers: list[Any] = list(self.layers) if parameters else []
+        gradients = [(layer.weight.grad, layer.bias.grad) for layer in layers]
         back = slopes[..., None] if self.scalar else slopes
-        for place in range(last, -1, -1):
-            if parameters:
-                _gather(layers[place], flows[place], back, add=add)
-            if place:
-                if place == last and self.scalar:
-                    back = back * weights[place].transpose(1, 2)
-                else:
-                    back = torch.bmm(back, weights[place].transpose(1, 2))
-                torch.ops.aten.threshold_backward.grad_input(back, flows[place], 0.0, grad_input=back)
-        return None if inputs is None else product(back, weights[0][:, inputs].transpose(1, 2))
+        return pull_layers(record, back, gradients, self.activation, add=add, inputs=inputs)
 
     def input_gradient(self, x: Tensor, inputs: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """Return the outputs [B, N] of a scalar stack, and their gradients [B, N, entries] in the inputs."""
@@ -145,6 +140,100 @@ class StackedMLP(nn.Module):
         slopes = self.backward(record, torch.ones_like(record.outputs), parameters=False, inputs=inputs)
         assert slopes is not None
         return record.outputs, slopes
+
+
+def joined(stacks: Sequence[StackedMLP]) -> StackedMLP:
+    """Return stacks of one shape as a single one; of one stack itself."""
+    first, members = stacks[0], sum(stack.members for stack in stacks)
+    if len(stacks) == 1:
+        return first
+    weights = first.weights()
+    inputs, *hidden = [weight.shape[1] for weight in weights]
+    outputs = None if first.scalar else weights[-1].shape[2]
+    with torch.device(weights[0].device):
+        whole = StackedMLP(members, inputs, hidden, outputs, first.activation)
+    states = [stack.state_dict() for stack in stacks]
+    whole.load_state_dict({name: torch.cat([state[name] for state in states]) for name in states[0]})
+    return whole
+
+
+def tanh_(x: Tensor) -> Tensor:
+    """Replace numbers by their tanh; on the CPU by NumPy's, which takes a tenth of the time of torch's."""
+    if x.device.type != "cpu" or x.dtype is torch.bfloat16:
+        return x.tanh_()
+    np.tanh(x.numpy(), out=x.numpy())
+    return x
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu_,  # in place: what the layer returned is needed by nobody else
+    "tanh": torch.tanh,
+    "silu": F.silu,
+}
+"""What comes after a hidden layer, for autograd."""
+
+
+class Chain:
+    """Tensors of a stack of networks, looked up once, for steps that are short of time.
+
+    Args:
+        weights: [B, in, out] of each layer.
+        biases: [B, 1, out].
+        gradients: where those of both are put, by layer; empty: nowhere.
+        activation: relu or tanh.
+        low: type of what flows through the layers, see
+            :data:`prefrl.data.devices.Precision`; None: that of the inputs.
+    """
+
+    def __init__(
+        self, weights: list[Tensor], biases: list[Tensor], gradients: Sequence[tuple[Tensor, Tensor]],
+        activation: str = "relu", low: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
+        self.weights, self.biases, self.gradients = weights, biases, gradients
+        self.activation, self.low = activation, low
+        self._low_weights: list[Tensor] | None = None
+
+    @classmethod
+    def of(cls, stack: StackedMLP, low: torch.dtype | None = None) -> Chain:
+        """Return that of a stack, whose parameters and gradients must keep the memory that they have now."""
+        layers: list[Any] = list(stack.layers)
+        return cls(
+            [layer.weight.detach() for layer in layers], [layer.bias.detach() for layer in layers],
+            [(layer.weight.grad, layer.bias.grad) for layer in layers], stack.activation, low,
+        )  # fmt: skip
+
+    @classmethod
+    def named(cls, values: Mapping[str, Tensor], slopes: Mapping[str, Tensor] | None = None) -> Chain:
+        """Return that of parameters, and their gradients, under the names that :class:`StackedMLP` has."""
+
+        def paired(named: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+            tensors = list(named.values())  # weight, bias, weight, ...
+            return list(zip(tensors[::2], tensors[1::2], strict=True))
+
+        weights, biases = zip(*paired(values), strict=True)
+        return cls(list(weights), list(biases), [] if slopes is None else paired(slopes))
+
+    def cast(self) -> Chain:
+        """Return the same with weights of low precision worked out, for as long as the weights stay."""
+        if self.low is None or self._low_weights is not None:
+            return self
+        chain = copy(self)
+        chain._low_weights = [weight.to(self.low) for weight in self.weights]
+        return chain
+
+    def record(self, x: Tensor) -> Record:
+        """Map [B, N, in] to [B, N, out], also where that is 1, and keep what :meth:`pull` needs."""
+        return record_layers(x, self.weights, self.biases, self.activation, self.cast()._low_weights)
+
+    def pull(self, record: Record, slopes: Tensor, *, add: bool = False) -> None:
+        """Put the gradients of sum(slopes [B, N, out] * outputs) where the stack's gradients are."""
+        pull_layers(record, slopes, self.gradients, self.activation, add=add)
+
+    def pull_inputs(self, record: Record, slopes: Tensor, inputs: slice) -> Tensor:
+        """Return those in entries of the inputs, [B, N, entries]."""
+        back = pull_layers(record, slopes, (), self.activation, inputs=inputs)
+        assert back is not None
+        return back
 
 
 class Record(NamedTuple):
@@ -158,28 +247,118 @@ class Record(NamedTuple):
     """[B, N], or [B, N, out]."""
 
 
+def record_layers(
+    x: Tensor, weights: list[Tensor], biases: list[Tensor], activation: str,
+    low: list[Tensor] | None = None,
+) -> Record:  # fmt: skip
+    """Run affine maps on [B, N, in], with an activation between them, and keep what flowed.
+
+    Args:
+        x: inputs.
+        weights: [B, in, out] of each layer.
+        biases: [B, 1, out].
+        activation: relu or tanh.
+        low: the weights in the type of what flows, see ``prefrl.data.devices.Precision``; None:
+            that of the inputs, which the outputs have all the same.
+
+    Raises:
+        ValueError: for another activation.
+    """
+    if activation not in ("relu", "tanh"):
+        raise ValueError(f"activation is {activation!r}; record and backward are for relu and tanh")
+    activate, used = torch.relu_ if activation == "relu" else tanh_, weights if low is None else low
+    inner = biases[:-1] if low is None else [bias.to(used[0].dtype) for bias in biases[:-1]]
+    flows = [of_type(x, used[0].dtype)]
+    for weight, bias in zip(used[:-1], inner, strict=True):
+        flows.append(activate(torch.baddbmm(bias, flows[-1], weight)))
+    return Record(flows, used, product(of_type(flows[-1], x.dtype), weights[-1], biases[-1]))
+
+
+def of_type(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return values in a type; a call of ``to`` that changes nothing is not free."""
+    return values if values.dtype is dtype else values.to(dtype)
+
+
+def pull_layers(
+    record: Record, back: Tensor, gradients: Sequence[tuple[Tensor, Tensor]], activation: str, *,
+    add: bool = False, inputs: slice | None = None,
+) -> Tensor | None:  # fmt: skip
+    """Lead a loss's gradient in the outputs of :func:`record_layers` back through the layers.
+
+    Args:
+        record: of the pass.
+        back: [B, N, out].
+        gradients: where those of weights [B, in, out] and biases [B, 1, out] are put; empty: not wanted.
+        activation: as there.
+        add: add them to what is there.
+        inputs: entries of the inputs whose gradients are wanted.
+
+    Returns:
+        [B, N, entries] the gradients in the inputs, if wanted.
+    """
+    flows, weights, back = record.flows, record.weights, of_type(back, record.flows[0].dtype)
+    for place in range(len(weights) - 1, -1, -1):
+        if gradients:
+            _gather(*gradients[place], flows[place], back, add=add)
+        if place:
+            transposed = weights[place].transpose(1, 2)
+            back = back * transposed if back.shape[2] == 1 else torch.bmm(back, transposed)
+            if activation == "relu":
+                torch.ops.aten.threshold_backward.grad_input(back, flows[place], 0.0, grad_input=back)
+            else:
+                torch.ops.aten.tanh_backward.grad_input(back, flows[place], grad_input=back)
+    if inputs is None:
+        return None
+    return of_type(product(back, weights[0][:, inputs].transpose(1, 2)), record.outputs.dtype)
+
+
 NARROW = 16
-"""Columns below which a product is several times as fast if it is computed as its transpose."""
+"""Columns below which products have forms of their own."""
+
+MANY_ROWS = 1024
+"""Rows from which a product with few columns is made wider: that costs nothing where few columns are fast
+(Intel), and where they are several times slower (AMD Zen 4, 4,096 rows) it is back at the usual rate."""
+
+IN_CACHE = 1 << 18
+"""Numbers up to which a batched product with one column is faster as multiply and sum."""
 
 
-def product(x: Tensor, weight: Tensor) -> Tensor:
-    """Return x [B, N, in] times weight [B, in, out]."""
-    if weight.shape[2] < NARROW:
-        return torch.bmm(weight.transpose(1, 2), x.transpose(1, 2)).transpose(1, 2)
-    return torch.bmm(x, weight)
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x [B, N, in] times weight [B, in, out], and bias [B, 1, out] added."""
+    columns = weight.shape[2]
+    if columns == 1 and x.shape[0] > 1 and x.numel() <= IN_CACHE:
+        summed = (x * weight.transpose(1, 2)).sum(2, keepdim=True)
+        return summed if bias is None else summed.add_(bias)
+    if columns < NARROW and x.shape[1] >= MANY_ROWS:
+        missing = (0, NARROW - columns)
+        wide = None if bias is None else F.pad(bias, missing)
+        return product(x, F.pad(weight, missing), wide)[..., :columns]
+    return torch.bmm(x, weight) if bias is None else torch.baddbmm(bias, x, weight)
 
 
-def _gather(layer: Any, flow: Tensor, back: Tensor, *, add: bool) -> None:
-    """Put a layer's gradients for inputs [B, N, in] and slopes [B, N, out] into its ``grad``, or add them."""
-    weight, bias = layer.weight.grad, layer.bias.grad
+def gathered(x: Tensor, back: Tensor) -> Tensor:
+    """Return x [B, in, N] times back [B, N, out], N the longest, by its transpose where out is small.
+
+    (Which is 3 to 7 times as fast then.)
+    """
     if back.shape[2] < NARROW:
-        found = product(flow.transpose(1, 2), back)
-        weight.add_(found) if add else weight.copy_(found)
-    elif add:
-        weight.baddbmm_(flow.transpose(1, 2), back)
-    else:
-        torch.bmm(flow.transpose(1, 2), back, out=weight)
+        return torch.bmm(back.transpose(1, 2), x.transpose(1, 2)).transpose(1, 2)
+    return torch.bmm(x, back)
+
+
+def _gather(weight: Tensor, bias: Tensor, flow: Tensor, back: Tensor, *, add: bool) -> None:
+    """Put a layer's gradients, for inputs [B, N, in] and slopes [B, N, out], into tensors, or add them."""
     if add:
+        weight.add_(gathered(flow.transpose(1, 2), back))
         bias.add_(back.sum(1, keepdim=True))
+        return
+    same = flow.dtype is weight.dtype
+    if same and back.shape[2] >= NARROW and weight.stride(2) == 1:  # rows may be those of a larger matrix
+        torch.bmm(flow.transpose(1, 2), back, out=weight)
+    elif weight.mT.is_contiguous():  # as torch.nn.Linear has it, which suits narrow ones too
+        transposed = torch.bmm(back.transpose(1, 2), flow, out=weight.mT if same else None)
+        if not same:
+            weight.mT.copy_(transposed)
     else:
-        torch.sum(back, 1, keepdim=True, out=bias)
+        weight.copy_(gathered(flow.transpose(1, 2), back))
+    torch.sum(back, 1, keepdim=True, dtype=bias.dtype, out=bias)

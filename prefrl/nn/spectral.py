@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .mlp import StackedMLP, product
+from .mlp import StackedMLP, gathered
 
 CappedLayers = Literal["hidden", "all"]
 """Which layers are capped: those below the output layer, or every one."""
@@ -82,8 +82,8 @@ class SpectralMLP(StackedMLP):
         """Bring singular vectors and scales up to date by steps of the block power iteration."""
         weights, spans = self.weights_as_learned()[: self.capped], self._kept("span")
         for _ in range(steps):
-            lefts = [torch.linalg.qr(product(*both)).Q for both in zip(weights, spans, strict=True)]
-            rights = [product(w.transpose(1, 2), left) for w, left in zip(weights, lefts, strict=True)]
+            lefts = [torch.linalg.qr(gathered(*both)).Q for both in zip(weights, spans, strict=True)]
+            rights = [gathered(w.transpose(1, 2), left) for w, left in zip(weights, lefts, strict=True)]
             for span, right in zip(spans, rights, strict=True):
                 span.copy_(F.normalize(right, dim=1))
         grams = [torch.bmm(right.transpose(1, 2), right) for right in rights]

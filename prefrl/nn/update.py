@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from .compiling import CompiledMethod
-from .flat import FlatParameters, adam_state, adam_step_, clip_factor, fused_adam_step_
+from .adam import Adam, adam_step_
+from .flat import FlatParameters, clip_factor
 
 Network = Callable[..., Tensor]
 """A network, or a function that stands for it with other parameters."""
@@ -54,34 +54,34 @@ class AdamUpdate:
             raise ValueError("weight_decays are for steps that are not compiled")
         self.network, self.loss, self.max_grad_norm, self.compile = network, loss, max_grad_norm, compile
         self.weights = FlatParameters(network)
-        self.optimizer = torch.optim.Adam([self.weights.vector], lr=lr, eps=eps, fused=True)
-        self._decayed = self.weights.spans(weight_decays or {})
+        decays = self.weights.spans(weight_decays or {})
+        self.optimizer = Adam([self.weights.vector], lr=lr, eps=eps, decays=decays)
         self._compiled: CompiledMethod | None = None
 
     def step(self, *inputs: Any) -> dict[str, Tensor]:
         """Take one step; return the loss's metrics."""
         if self.compile:
             return self._compiled_step(*inputs)
-        gradient = self.weights.gradient.zero_()
+        self.weights.gradient.zero_()
         loss, metrics = self.loss(self.network, *inputs)
         loss.backward()  # type: ignore[no-untyped-call]
-        if self.max_grad_norm < math.inf:
-            gradient.mul_(clip_factor(gradient, self.max_grad_norm))
-        fused_adam_step_(self.optimizer, self.weights.vector, self._decayed)
+        self.descend()
         return metrics
+
+    @torch.no_grad()
+    def descend(self) -> None:
+        """Take Adam's step down the gradient that is there, cut."""
+        if self.max_grad_norm < math.inf:
+            gradient = self.weights.gradient
+            gradient.mul_(clip_factor(gradient, self.max_grad_norm))
+        self.optimizer.step()
 
     def _compiled_step(self, *inputs: Any) -> dict[str, Tensor]:
         self._compiled = self._compiled or CompiledMethod(self._functional)
         vector = self.weights.vector
-        lr = torch.full((), self.optimizer.param_groups[0]["lr"], device=vector.device)
-        metrics: dict[str, Tensor] = self._compiled(
-            vector.detach(), adam_state(self.optimizer, vector), lr, *inputs
-        )
+        lr = torch.full((), self.optimizer.lr, device=vector.device)
+        metrics: dict[str, Tensor] = self._compiled(vector.detach(), self.optimizer.states[0], lr, *inputs)
         return metrics
-
-    def load_optimizer(self, state: Mapping[str, Any]) -> None:
-        """Go on with Adam's state of another update, as a copy: each then moves its own moments."""
-        self.optimizer.load_state_dict(copy.deepcopy(dict(state)))
 
     def forget_compiled(self) -> None:
         """Compile anew at the next step: what the loss reads is another object from now on."""
@@ -99,6 +99,38 @@ class AdamUpdate:
         gradient, metrics = grad(loss, has_aux=True)(vector)
         if self.max_grad_norm < math.inf:
             gradient = gradient * clip_factor(gradient, self.max_grad_norm)
-        group = self.optimizer.param_groups[0]
-        adam_step_(vector, gradient, adam, lr=lr, betas=group["betas"], eps=group["eps"])
+        adam_step_(vector, gradient, adam, lr=lr, betas=self.optimizer.betas, eps=self.optimizer.eps)
         return dict(metrics)
+
+
+class CompiledMethod:
+    """A method of one object as one compiled function.
+
+    ``torch.compile`` keeps what it compiled with the function's code, which all objects of a class share:
+    eight forms at most, and every call looks for the one that is meant. So this compiles a copy. And before
+    every call torch checks whether everything that the function reads is as it was, which takes a tenth of a
+    small update. Here it does so in the first call only.
+
+    Args:
+        method: a bound method of tensors, or dicts of tensors, that are alike in shape and kind in every
+            call. Of the object it reads only settings and modules, which must stay as they are; make another
+            one of these when they do not.
+    """
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        assert isinstance(method, MethodType)
+        function = method.__func__
+        assert isinstance(function, FunctionType)
+        copy = FunctionType(
+            function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__,
+            function.__closure__,
+        )  # fmt: skip
+        self._compiled = torch.compile(MethodType(copy, method.__self__), fullgraph=True, dynamic=False)
+        self._fits = False
+
+    def __call__(self, *args: Any) -> Any:
+        """Call it, with tensors like those of the first call."""
+        with torch.compiler.set_stance(skip_guard_eval_unsafe=self._fits):
+            result = self._compiled(*args)
+        self._fits = True
+        return result

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
-from pathlib import Path
 
 import torch
 
 from prefrl.data import Preferences, Segments
+from prefrl.reading.errors import reading
+from prefrl.reading.text import read_table
 
 COLUMNS = ("first", "second", "label")
 """Header of a table of labels."""
@@ -25,10 +25,13 @@ def read_label_table(path: str | os.PathLike[str], segments: Segments) -> Prefer
         FileNotFoundError: if there is no such file.
         ValueError: naming the line that is wrong: a label of a segment that there is not, or no number.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no table of labels {path}")
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        lines = list(csv.reader(file))
+    lines = read_table(path, "table of labels")
+    with reading(path, "table of labels"):
+        return _label(path, lines, segments)
+
+
+def _label(path: str | os.PathLike[str], lines: list[list[str]], segments: Segments) -> Preferences:
+    """Return what the lines of a table say."""
     if not lines or tuple(name.strip() for name in lines[0]) != COLUMNS:
         begin = ",".join(lines[0]) if lines else ""
         raise ValueError(f"{path} begins with {begin!r}; it must begin with the header {','.join(COLUMNS)}")

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from prefrl.config import Bounds, Count, Length, NonNegative, Positive, Settings
 from prefrl.data import Preferences, seeded_generator
+from prefrl.data.devices import building
 from prefrl.functional.preferences.logistic import logistic_regression
 from prefrl.functional.preferences.preferences import preference_cross_entropy, weighted_mean
 from prefrl.functional.value_based.policy_improvement import soft_policy_improvement
 from prefrl.nn import StackedMLP
+from prefrl.nn.adam import Adam
 from prefrl.preferences.pairs import check_comparisons, collate_features, collate_pairs
 from prefrl.tabular import (
     PolicySet,
@@ -153,7 +155,7 @@ class RewardFit:
         with torch.device(mdps.device):
             self._parameters = self._initial(preferences, seed)
         rate = config.neural_learning_rate if config.reward == "neural" else config.learning_rate
-        self._optimizer = torch.optim.Adam(list(self._parameters.values()), lr=rate)
+        self._optimizer = Adam(list(self._parameters.values()), lr=rate)
         self._best = {name: value.detach().clone() for name, value in self._parameters.items()}
         self.best_loss = torch.full((self.num_fits,), torch.inf, dtype=torch.float64, device=mdps.device)
         self.loss = self.best_loss
@@ -167,9 +169,7 @@ class RewardFit:
         parameters: dict[str, Tensor] = {}
         self._network: StackedMLP | None = None
         if self.config.reward == "neural":
-            cuda = [self.mdps.device] if self.mdps.device.type == "cuda" else []
-            with torch.random.fork_rng(devices=cuda):
-                torch.manual_seed(seeded_generator(seed, "neural reward").initial_seed())
+            with building(self.mdps.device, seeded_generator(seed, "neural reward").initial_seed()):
                 self._network = StackedMLP(self.num_fits, num_features, self.config.hidden)
             parameters.update(self._network.named_parameters())
             features, self._segment_mask = collate_features(preferences)  # [B, 2, n, L, F], [B, 2, n, L]
@@ -239,9 +239,10 @@ class RewardFit:
         if self._newton:
             return self.best_loss
         for _ in range(steps):
-            self._optimizer.zero_grad()
             losses = self.losses(self._parameters)
-            losses.sum().backward()  # type: ignore[no-untyped-call]
+            parameters = self._optimizer.parameters
+            for value, slope in zip(parameters, torch.autograd.grad(losses.sum(), parameters), strict=True):
+                value.grad = slope
             self.loss = losses.detach()
             self._keep_best(self.loss)
             self._optimizer.step()

@@ -19,14 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prefrl.config import Count, Positive, Settings, Sizes
+from prefrl.config import Count, Natural, Positive, Settings, Sizes, checked, from_json
 from prefrl.data import Preferences, Segments, concatenate_segments, map_obs, seeded_generator
+from prefrl.data.devices import building, tensor_on
+from prefrl.data.files.bounded import BoundedTensors
 from prefrl.data.files.spaces import space_from_json, space_to_json
 from prefrl.data.files.tensor_file import read_tensor_file, write_tensor_file
 from prefrl.data.observations import ObservationLayout
 from prefrl.functional.preferences.preferences import partial_return, preference_cross_entropy, weighted_mean
 from prefrl.nn.reward_nets import RewardNetwork
 from prefrl.nn.update import AdamUpdate
+from prefrl.reading.errors import reading
+from prefrl.reading.text import parse_json
 
 FILE_FORMAT = 1
 """Version of the files that :meth:`RewardModel.save` writes."""
@@ -122,7 +126,8 @@ class RewardModel:
     ) -> None:
         self.config = config = config or RewardModelConfig()
         self.observation_space, self.action_space = observation_space, action_space
-        self.device, self.seed, self.num_features = torch.device(device), seed, num_features
+        self.device, self.num_features = torch.device(device), num_features
+        self.seed: int = checked(Natural, seed, "seed")
         self.layout, self._actions = ObservationLayout(observation_space), ObservationLayout(action_space)
         if config.use_features != (num_features > 0):
             raise ValueError(f"use_features is {config.use_features}, and num_features {num_features}; the "
@@ -136,9 +141,7 @@ class RewardModel:
         kinds += [self._actions.numeric] * config.use_actions + number
         self._numeric = torch.cat([*kinds, torch.zeros(0, dtype=torch.bool)])
         picture = self.layout.picture if config.use_obs or config.use_next_obs else None
-        cuda = [self.device] if self.device.type == "cuda" else []
-        with torch.device(self.device), torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(seeded_generator(seed, "reward network").initial_seed())
+        with building(self.device, seeded_generator(seed, "reward network").initial_seed()):
             self.network = RewardNetwork(config.members, len(self._numeric), config.hidden, picture,
                                          config.conv_filters)  # fmt: skip
             self._shift = torch.zeros(len(self._numeric))
@@ -154,19 +157,29 @@ class RewardModel:
     def rewards(
         self, obs: Any, actions: Tensor, next_obs: Any = None, features: Tensor | None = None
     ) -> Tensor:
-        """Return the ensemble's mean reward [n] of transitions, normalised as the settings say.
+        """Return the ensemble's mean reward [...] of transitions, normalised as the settings say.
 
         Args:
-            obs: [n, ...] observations before the steps, or a dict of them.
-            actions: [n, ...] actions.
-            next_obs: [n, ...] observations after the steps; needed with ``use_next_obs``.
-            features: [n, F]; needed with ``use_features``.
+            obs: [..., *O] observations before the steps, or a dict of them; any leading axes, as [n] of
+                transitions or [n, T] of trajectories.
+            actions: [..., *A] actions.
+            next_obs: [..., *O] observations after the steps; needed with ``use_next_obs``.
+            features: [..., F]; needed with ``use_features``.
 
         Raises:
             ValueError: if something is missing that the model looks at.
         """
-        following = None if next_obs is None else self.layout.keep(next_obs)
-        return self.kept_rewards(self.layout.keep(obs), actions, following, features)
+        leading = actions.shape[: actions.ndim - len(self.action_space.shape or ())]
+
+        def rows(values: Tensor) -> Tensor:
+            return values.reshape(-1, *values.shape[len(leading) :])
+
+        kept, following = (
+            None if given is None else self.layout.keep(map_obs(rows, given)) for given in (obs, next_obs)
+        )
+        features = None if features is None else rows(features)
+        assert kept is not None
+        return self.kept_rewards(kept, rows(actions), following, features).reshape(leading)
 
     @torch.no_grad()
     def kept_rewards(
@@ -195,7 +208,7 @@ class RewardModel:
         def tensor(values: Any) -> Any:
             if isinstance(values, Mapping):
                 return {name: tensor(part) for name, part in values.items()}
-            return torch.as_tensor(values, device=self.device)
+            return tensor_on(self.device, values)
 
         return self.rewards(tensor(obs), tensor(actions), tensor(next_obs)).cpu().numpy()
 
@@ -217,11 +230,15 @@ class RewardModel:
 
     @torch.no_grad()
     def accuracy(self, preferences: Preferences) -> Tensor:
-        """Return the share [] of comparisons without tie in which the ensemble prefers what was preferred."""
+        """Return the share [] of comparisons without tie in which the ensemble prefers what was preferred.
+
+        NaN where there is none.
+        """
         scores = [self.scores(side).mean(0) for side in (preferences.first, preferences.second)]
         wanted = (preferences.labels - 0.5).sign()
         right = ((scores[1] - scores[0]).sign() == wanted).to(torch.float64)
-        return weighted_mean(right, (wanted != 0) * preferences.weights)
+        weights = (wanted != 0) * preferences.weights
+        return (right * weights).sum() / weights.sum()
 
     # Fitting ----------------------------------------------------------------------------------------------
 
@@ -234,7 +251,8 @@ class RewardModel:
 
         Returns:
             ``loss``, the mean over all gradient steps, and ``accuracy``, the share of comparisons without tie
-            that the ensemble was right about in the last pass, each before the step that it was used for.
+            that the ensemble was right about in the last pass, each before the step that it was used for (NaN
+            where there is none).
 
         Raises:
             ValueError: if there are none, or they are not of this environment's spaces.
@@ -277,7 +295,7 @@ class RewardModel:
                     right.append(metrics["right"])
         self.take_scale(both[:: max(1, 2 * count * both.max_length // SCALE_SAMPLE)])
         totals = torch.stack(right).sum(0)
-        return {"loss": torch.stack(losses).mean(), "accuracy": totals[0] / totals[1].clamp(min=1e-9)}
+        return {"loss": torch.stack(losses).mean(), "accuracy": totals[0] / totals[1]}
 
     def fit_pairs(self, segments: Segments, first: Tensor, second: Tensor, labels: Tensor,
                   weights: Tensor) -> dict[str, Tensor]:  # fmt: skip
@@ -376,7 +394,8 @@ class RewardModel:
         weights = segments.mask.flatten().to(rewards.dtype)
         mean = weighted_mean(rewards, weights)
         self._mean.copy_(mean)
-        self._std.copy_(weighted_mean((rewards - mean).square(), weights).sqrt().clamp(min=1e-6))
+        std = weighted_mean((rewards - mean).square(), weights).sqrt()
+        self._std.copy_(torch.where(std > 1e-6, std, 1.0))  # of what does not vary there is no scale
 
     # Inputs -----------------------------------------------------------------------------------------------
 
@@ -469,17 +488,15 @@ class RewardModel:
             ValueError: if it is damaged, no reward model, or one of other spaces.
         """
         content = read_tensor_file(path, "reward model")
-        try:
-            header = json.loads(content["reward_model"])
+        with reading(path, "reward model"), BoundedTensors(path):
+            header = parse_json(content["reward_model"])
             if header["format"] != FILE_FORMAT:
                 raise ValueError(f"it has format {header['format']}; this version reads {FILE_FORMAT}")
             spaces = [space_from_json(header[f"{kind}_space"]) for kind in ("observation", "action")]
-            config = RewardModelConfig(**header["config"])
+            config = from_json(RewardModelConfig, header["config"])
             model = cls(spaces[0], spaces[1], config, num_features=header["num_features"], device=device,
                         seed=header["seed"])  # fmt: skip
             model.load_state_dict(content["state"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{path} holds no reward model: {error}") from error
         wanted = {
             "observation_space": (observation_space, spaces[0]),
             "action_space": (action_space, spaces[1]),

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from prefrl.data.files.tensor_file import read_tensor_file, write_tensor_file
+from prefrl.reading.errors import reading
 
 FORMAT = 1
 """Version of the files that :func:`save_checkpoint` writes."""
 
 
-def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
-    """Write tensors, numpy arrays and plain values; the previous file stays until the new one is whole."""
-    write_tensor_file(path, {"format": FORMAT, "state": dict(state)})
+def save_checkpoint(
+    path: str | os.PathLike[str], state: Mapping[str, Any], *, previous: Path | None = None
+) -> None:
+    """Write tensors, numpy arrays and plain values; the previous file stays until the new one is whole.
+
+    Args:
+        path: the file.
+        state: what to write.
+        previous: where the file that was there goes (None: nowhere).
+    """
+    write_tensor_file(path, {"format": FORMAT, "state": dict(state)}, previous=previous)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -27,12 +37,13 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: if it is damaged, no checkpoint, or of another version.
     """
     content = read_tensor_file(path, "checkpoint")
-    if not isinstance(content, dict) or not isinstance(content.get("state"), dict):
-        raise ValueError(f"{path} is no checkpoint of prefrl")
-    if content.get("format") != FORMAT:
-        raise ValueError(f"{path} has format {content.get('format')}; this version reads {FORMAT}")
-    state: dict[str, Any] = content["state"]
-    return state
+    with reading(path, "checkpoint"):
+        if not isinstance(content, dict) or not isinstance(content.get("state"), dict):
+            raise ValueError(f"{path} is no checkpoint of prefrl")
+        if content.get("format") != FORMAT:
+            raise ValueError(f"{path} has format {content.get('format')}; this version reads {FORMAT}")
+        state: dict[str, Any] = content["state"]
+        return state
 
 
 def global_rng_state() -> dict[str, Any]:

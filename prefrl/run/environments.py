@@ -13,6 +13,9 @@ from gymnasium.vector import AutoresetMode
 import prefrl.envs
 from prefrl.data.devices import resolve_device
 
+UNSUITABLE = (TypeError, RuntimeError, ArithmeticError, MemoryError)
+"""What environments raise for arguments that they do not check; of numbers too large, the last two."""
+
 PYTHON_VALUES = {"True": True, "False": False, "None": None}
 """What people write who think of Python, where JSON has true, false and null."""
 
@@ -32,10 +35,10 @@ def parse_env_args(arguments: tuple[str, ...]) -> dict[str, Any]:
             raise ValueError(f"env_args has {argument!r}; each must be NAME=VALUE, as in layout_seed=3")
         try:
             parsed[name] = PYTHON_VALUES[text] if text in PYTHON_VALUES else json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             try:
                 parsed[name] = ast.literal_eval(text)
-            except (ValueError, SyntaxError):
+            except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: nested too deeply
                 parsed[name] = text
     return parsed
 
@@ -44,7 +47,7 @@ def make_scalar_env(env_id: str, env_args: tuple[str, ...]) -> gym.Env[Any, Any]
     """Return ``gym.make(env_id, **env_args)``; ValueError if the arguments are not the environment's."""
     try:
         return gym.make(env_id, **parse_env_args(env_args))
-    except (TypeError, RuntimeError) as error:
+    except UNSUITABLE as error:
         raise _unsuitable(env_id, env_args, error) from error
 
 
@@ -54,6 +57,7 @@ def make_training_env(
     num_envs: int,
     device: str,
     float_dtype: torch.dtype | None = None,
+    num_streams: int | None = None,
 ) -> Any:
     """Return ``num_envs`` environments: prefrl's own on the device, others on the host.
 
@@ -63,6 +67,8 @@ def make_training_env(
         num_envs: how many.
         device: where prefrl's own live.
         float_dtype: float type of prefrl's own; None: float32.
+        num_streams: blocks of rows of prefrl's own whose noise is theirs alone; None: that of all is drawn
+            together. (Others have a generator in every row.)
 
     Raises:
         ValueError: if the arguments are not the environment's.
@@ -73,42 +79,57 @@ def make_training_env(
             return gym.make(env_id, **args)
         if prefrl.envs.bare_id(env_id) in prefrl.envs.REGISTRY:
             return prefrl.envs.make_device(
-                env_id, num_envs, device=resolve_device(device), float_dtype=float_dtype, **args
+                env_id,
+                num_envs,
+                device=resolve_device(device),
+                float_dtype=float_dtype,
+                num_streams=num_streams,
+                **args,
             )
         return gym.make_vec(env_id, num_envs, **args)
-    except (TypeError, RuntimeError) as error:
+    except UNSUITABLE as error:
         raise _unsuitable(env_id, env_args, error) from error
 
 
-def make_rollout_env(env_id: str, env_args: tuple[str, ...], num_envs: int, device: str) -> Any:
+def make_rollout_env(
+    env_id: str, env_args: tuple[str, ...], num_envs: int, device: str, num_streams: int | None = None
+) -> Any:
     """Return ``num_envs`` environments whose rows start anew in the step that ended them.
 
-    prefrl's own are on the device, others on the host. Raises ValueError if the arguments are not the
-    environment's.
+    prefrl's own are on the device, others on the host; see :func:`make_training_env` for ``num_streams``.
+    Raises ValueError if the arguments are not the environment's.
     """
     if num_envs == 1 or prefrl.envs.bare_id(env_id) in prefrl.envs.REGISTRY:
-        return make_training_env(env_id, env_args, num_envs, device)
+        return make_training_env(env_id, env_args, num_envs, device, num_streams=num_streams)
     try:
         return gym.make_vec(env_id, num_envs, vectorization_mode="sync",
                             vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
                             **parse_env_args(env_args))  # fmt: skip
-    except (TypeError, RuntimeError) as error:
+    except UNSUITABLE as error:
         raise _unsuitable(env_id, env_args, error) from error
 
 
-def make_evaluation_env(env_id: str, env_args: tuple[str, ...], episodes: int) -> Any:
+def make_evaluation_env(
+    env_id: str, env_args: tuple[str, ...], episodes: int, num_streams: int | None = None
+) -> Any:
     """Return a vector environment on the host with a row per episode.
+
+    See :func:`make_training_env` for ``num_streams``.
 
     Raises:
         ValueError: if the arguments are not the environment's.
     """
     try:
-        return gym.make_vec(env_id, episodes, **parse_env_args(env_args))
-    except (TypeError, RuntimeError) as error:
+        own = prefrl.envs.bare_id(env_id) in prefrl.envs.REGISTRY
+        args = parse_env_args(env_args)
+        if own and num_streams is not None:
+            args["num_streams"] = num_streams
+        return gym.make_vec(env_id, episodes, **args)
+    except UNSUITABLE as error:
         raise _unsuitable(env_id, env_args, error) from error
 
 
 def _unsuitable(env_id: str, env_args: tuple[str, ...], error: Exception) -> ValueError:
-    reason = str(error).split("\n", 1)[0]
+    reason = str(error).split("\n", 1)[0] or type(error).__name__
     problem = f"env_args {list(env_args)} do not suit {env_id}" if env_args else f"{env_id} cannot be made"
     return ValueError(f"{problem}: {reason}")

@@ -7,6 +7,7 @@
 ``progress.csv``          one row per logging interval
 ``events.out.tfevents.*`` the same for tensorboard
 ``checkpoint.pt``         everything needed to go on
+``checkpoint.previous.pt`` the one before, for when that is damaged
 ``worker.pid``            the process at work on the run
 ``result.json``           written last: its presence says that the run is finished
 ========================  ===================================================================
@@ -20,6 +21,7 @@ import os
 import platform
 import shutil
 import subprocess
+import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -32,11 +34,14 @@ import torch
 from stable_baselines3.common.logger import Logger
 
 import prefrl
-from prefrl.data.files.atomic import atomic_path
+from prefrl.data.files.atomic import atomic_path, remove_stale_temporaries
+from prefrl.data.files.processes import claimed
+from prefrl.reading.errors import reading
+from prefrl.reading.text import read_json as read_json
 
 from .checkpoint import load_checkpoint, save_checkpoint
-from .logger import make_logger
-from .settings import FORMAT, as_now
+from .logger import log_outcome, make_logger, print_numbers
+from .settings import FORMAT, as_now, flatten, value_text
 
 MADE = ("versions.json", "git.diff", "config.json")
 """What a new run folder holds; the last one makes it a run."""
@@ -58,6 +63,7 @@ class RunFolder:
         self.config_path = path / "config.json"
         self.progress_path = path / "progress.csv"
         self.checkpoint_path = path / "checkpoint.pt"
+        self.previous_path = path / "checkpoint.previous.pt"
         self.result_path = path / "result.json"
 
     @classmethod
@@ -74,25 +80,32 @@ class RunFolder:
             quiet: whether the logger leaves stdout alone.
 
         Raises:
+            BlockingIOError: if another process is making a run there.
             FileExistsError: if there is something at ``path`` already.
         """
         target = Path(path)
-        if target.is_dir() and any(target.iterdir()):
-            raise FileExistsError(f"the folder {target} is not empty: choose another --out")
-        if target.exists() and not target.is_dir():
-            raise FileExistsError(f"{target} is a file: choose another --out")
+        _refuse_taken(target)
+        state = git_state()
         if target.is_dir():  # it may be the working directory or a mount, which cannot be replaced
-            try:
-                _fill(target, config)
-            except BaseException:
-                _unlink(target, MADE)
-                raise
+            _refuse_taken(target)
+            with claimed(target):
+                _refuse_taken(target)  # nobody else begins a run there from now on
+                try:
+                    _fill(target, config, state)
+                except BaseException:
+                    _unlink(target, (*MADE, "worker.pid"))
+                    raise
             return cls(target, config, quiet=quiet)
+        remove_stale_temporaries(target.parent, of=target.name)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
             temporary.mkdir(parents=True)
-            _fill(temporary, config)
-            temporary.replace(target)
+            _fill(temporary, config, state)
+            try:
+                temporary.replace(target)
+            except OSError:  # somebody else was faster
+                _refuse_taken(target)
+                raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return cls(target, config, quiet=quiet)
@@ -111,33 +124,71 @@ class RunFolder:
         if not (target / "config.json").is_file():
             raise FileNotFoundError(f"{target} is no run folder: it holds no config.json")
         config = read_json(target / "config.json")
-        if not isinstance(config.get("recipe"), str) or not isinstance(config.get("config"), dict):
-            raise ValueError(f'{target / "config.json"} must hold {{"recipe": NAME, "config": {{...}}}}')
-        try:
+        with reading(target / "config.json", "config.json"):
+            if not isinstance(config.get("recipe"), str) or not isinstance(config.get("config"), dict):
+                raise ValueError('it must hold {"recipe": NAME, "config": {...}}')
             settings = as_now(config["config"], config.get("format"))
-        except ValueError as error:
-            raise ValueError(f"{target / 'config.json'}: {error}") from error
         return cls(target, {"recipe": config["recipe"], "config": settings}, quiet=quiet)
 
     def discard_if_unused(self) -> None:
-        """Delete the folder if it holds nothing but what :meth:`create` wrote."""
+        """Delete the folder if it holds nothing but what :meth:`create` wrote, and a log without rows."""
         made = {*MADE, "worker.pid"}
+        if not self.progress_path.exists() or not self.progress_path.stat().st_size:
+            made |= {"progress.csv", *(path.name for path in self.path.glob("events.out.tfevents.*"))}
         if {path.name for path in self.path.iterdir()} <= made:
             _unlink(self.path, made)
             with suppress(OSError):  # the working directory may not be deleted everywhere
                 self.path.rmdir()
 
-    def open_logger(self, since: int | None = None) -> Logger:
+    def open_logger(self, since: int | None = None, *, table_every: int = 1) -> Logger:
         """Return the run's logger; see :func:`prefrl.run.logger.make_logger`."""
-        return make_logger(self.path, since=since, quiet=self.quiet)
+        return make_logger(
+            self.path, since=since, quiet=self.quiet, table_every=table_every, config=self.config
+        )
+
+    def log_outcome(self, result: Mapping[str, Any]) -> None:
+        """Add settings and outcome to the tensorboard events, as a table over many runs shows them."""
+        flat = {"recipe": self.config.get("recipe"), **flatten(self.config.get("config", {}))}
+        settings = {
+            name: value if isinstance(value, (bool, int, float, str)) else value_text(value)
+            for name, value in flat.items()
+        }
+        log_outcome(self.path, settings, flatten(result), int(result["num_timesteps"]))
+
+    def announce(self, path: Path, found: Mapping[str, Any]) -> None:
+        """Print what a run or an evaluation found, unless quiet, and last the path of the file with it."""
+        if not self.quiet:
+            print_numbers(flatten(found))
+        print(path)
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Replace ``checkpoint.pt``."""
-        save_checkpoint(self.checkpoint_path, state)
+        """Write ``checkpoint.pt``; the one that was there becomes ``checkpoint.previous.pt``."""
+        save_checkpoint(self.checkpoint_path, state, previous=self.previous_path)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """Return what the last checkpoint holds; None before the first."""
-        return load_checkpoint(self.checkpoint_path) if self.checkpoint_path.exists() else None
+        """Return what the last checkpoint holds, or the one before it where that is damaged.
+
+        None before the first.
+
+        Raises:
+            ValueError: if all that there are are damaged.
+        """
+        damage: ValueError | None = None
+        for path in (self.checkpoint_path, self.previous_path):
+            if not path.exists():
+                continue
+            try:
+                found = load_checkpoint(path)
+            except ValueError as error:
+                damage = damage or error
+                continue
+            if path == self.previous_path:
+                reason = damage or f"{self.checkpoint_path} is missing"
+                warnings.warn(f"{reason}; going on from the one before it, {path.name}", stacklevel=2)
+            return found
+        if damage is not None:
+            raise damage
+        return None
 
     def write_result(self, result: Mapping[str, Any]) -> Path:
         """Write ``result.json`` and return its path.
@@ -149,9 +200,20 @@ class RunFolder:
         return self.result_path
 
 
-def _fill(folder: Path, config: Mapping[str, Any]) -> None:
+def _refuse_taken(target: Path) -> None:
+    """Raise FileExistsError where no run can be made."""
+    if target.is_dir() and any(path.name != "worker.pid" for path in target.iterdir()):
+        raise FileExistsError(f"the folder {target} is not empty: choose another --out")
+    if target.exists() and not target.is_dir():
+        raise FileExistsError(f"{target} is a file: choose another --out")
+
+
+GitState = tuple[str | None, list[str], bytes | None]
+
+
+def _fill(folder: Path, config: Mapping[str, Any], state: GitState) -> None:
     """Write what a new run folder holds."""
-    commit, untracked, diff = git_state()
+    commit, untracked, diff = state
     write_json(folder / "versions.json", versions(commit, untracked))
     if diff is not None:
         (folder / "git.diff").write_bytes(diff)
@@ -186,17 +248,6 @@ def _check_finite(value: Any, where: str) -> None:
             _check_finite(entry, where)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; ValueError for anything else."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object")
-    return content
-
-
 def versions(commit: str | None, untracked: list[str]) -> dict[str, Any]:
     """Return what a reader needs to repeat the run."""
     return {
@@ -213,7 +264,7 @@ def versions(commit: str | None, untracked: list[str]) -> dict[str, Any]:
     }
 
 
-def git_state() -> tuple[str | None, list[str], bytes | None]:
+def git_state() -> GitState:
     """Return commit, untracked files and uncommitted changes of the checkout that prefrl runs from.
 
     Outside of one they are None, nothing and None: also where prefrl is installed in an environment that

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from prefrl.config import from_json, to_json
 from prefrl.data.files.atomic import remove_stale_temporaries
-from prefrl.run.lock import claimed
+from prefrl.data.files.processes import claimed
+from prefrl.reading.errors import reading
 
 from .evaluate import MAX_STEPS, evaluate
 from .folder import RunFolder, read_json, write_json
@@ -90,11 +91,9 @@ def resume(run: Path, *, progress_bar: bool = False, quiet: bool = False, patien
 
 def open_recipe(folder: RunFolder) -> Recipe:
     """Return the recipe that a run folder was made for; ValueError if its ``config.json`` is no good."""
-    try:
+    with reading(folder.config_path, "config.json"):
         recipe: Recipe = from_json(load_recipe(folder.config["recipe"]), folder.config["config"])
-    except ValueError as error:
-        raise ValueError(f"{folder.config_path}: {error}") from error
-    return recipe
+        return recipe
 
 
 def _finish(recipe: Recipe, folder: RunFolder, *, resume: bool, progress_bar: bool) -> Path:
@@ -103,8 +102,9 @@ def _finish(recipe: Recipe, folder: RunFolder, *, resume: bool, progress_bar: bo
     except KeyboardInterrupt:
         print(f"stopped; go on with `prefrl resume {folder.path}`", file=sys.stderr)
         raise
+    folder.log_outcome(result)
     path = folder.write_result(result)
-    print(path)
+    folder.announce(path, result)
     return path
 
 
@@ -113,13 +113,13 @@ def evaluate_run(run: Path, *, episodes: int = 100, seed: int = 0, max_steps: in
 
     Raises:
         FileNotFoundError: if there is no run folder ``run``, or no checkpoint in it.
-        ValueError: if its files are damaged, ``episodes`` is not positive, or an episode is not over after
-            ``max_steps`` steps.
+        ValueError: if its files are damaged, or ``episodes`` or ``max_steps`` is not positive.
     """
     folder = RunFolder.open(run)
     agent, env = open_recipe(folder).evaluation(folder)
     evaluation = evaluate(agent, env, episodes=episodes, seed=seed, max_steps=max_steps)
     path = folder.path / "evaluation.json"
-    write_json(path, {**evaluation, "seed": seed, "num_timesteps": agent.num_timesteps})
-    print(path)
+    found = {**evaluation, "seed": seed, "num_timesteps": agent.num_timesteps}
+    write_json(path, found)
+    folder.announce(path, found)
     return path

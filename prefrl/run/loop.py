@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-import torch
+import gymnasium as gym
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -33,9 +32,11 @@ from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
 from prefrl.agents.base import Agent, LearningFailedError, taking_over
+from prefrl.data.files.processes import Terminated as Terminated, deferred_signals
+from prefrl.data.metrics import Metrics
 
 from .checkpoint import global_rng_state, save_checkpoint, set_global_rng_state
-from .evaluate import Evaluation
+from .evaluate import Evaluation, columns
 from .folder import RunFolder
 from .logger import STEP
 from .stepping import Stepper
@@ -56,8 +57,9 @@ def learn(
 ) -> AgentType:
     """Train an agent in its own environment for ``total_timesteps`` more timesteps, and return it.
 
-    A timestep is one row of one environment step; for an agent with ``steps_env`` False it is what the agent
-    says. The environment is seeded from the agent's seed, so that the same seed gives the same run.
+    A timestep is one row of one environment step, of every learner; for an agent with ``steps_env`` False it
+    is what the agent says. The environment is seeded from the agent's seed, so that the same seed gives the
+    same run.
 
     Args:
         agent: any agent.
@@ -72,15 +74,28 @@ def learn(
 
     Raises:
         FloatingPointError: if a reward or a metric is NaN or infinite, or (``LearningFailedError``) the agent
-            says that going on is no use. Except for a reward on the host, which is refused before it does
-            harm, ``failed.pt`` in the folder then holds the state.
-        KeyboardInterrupt: on Ctrl-C, after the step under way is complete and a checkpoint is written.
+            says that going on is no use.
+        RunFailedError: for any other exception after the first step, with a folder; without one, and in the
+            first step, it is that exception. The folder then holds the state: as its checkpoint, where an
+            environment that cannot be restored failed, or an evaluation; else as ``failed.pt``.
+        KeyboardInterrupt: on Ctrl-C, after the step under way is complete and a checkpoint is written; with a
+            folder also (:class:`Terminated`) on SIGTERM and SIGHUP.
         ValueError: if a number of timesteps is not positive, or the agent has no environment to step.
     """
     loop = Loop(agent, total_timesteps, callback=callback, progress_bar=progress_bar, folder=folder,
                 resume=resume, log_every=log_every, checkpoint_every=checkpoint_every)  # fmt: skip
     loop.run()
     return agent
+
+
+class OneEnv(gym.Wrapper[Any, Any, Any, Any]):
+    """A scalar environment that tells callbacks of SB3 how many there are."""
+
+    num_envs = 1
+
+
+class RunFailedError(RuntimeError):
+    """An exception ended a run whose state was kept; the message says where."""
 
 
 class Loop:
@@ -112,18 +127,20 @@ class Loop:
         self.agent = agent
         self.target = agent.num_timesteps + total_timesteps
         self.log_every = log_every or max(1, total_timesteps // 100)
+        self.table_every = max(1, total_timesteps // 10)
         self.checkpoint_every = checkpoint_every
         self.folder = folder
         self.progress_bar = progress_bar
         self.seconds = 0.0
         self.evaluation = evaluation
-        self.evaluations: list[dict[str, float]] = []
+        self.evaluations: list[dict[str, Any]] = []
         self.evaluation_seconds = 0.0
         self._callback = as_callback(callback)
         self._stepper = Stepper.of_agent(agent) if agent.steps_env else None
         self._metrics = Metrics()
         checkpoint = folder.load_checkpoint() if folder is not None and resume else None
         self._since = agent.num_timesteps if resume else None
+        self._sound = True  # whether the agent's state is that after a whole step
         if folder is not None and checkpoint is not None:
             with taking_over(folder.checkpoint_path, f"state of this run's {type(agent).__name__}"):
                 self._load_state_dict(checkpoint)
@@ -135,23 +152,29 @@ class Loop:
         """Train until the target is reached or a callback returns False."""
         agent = self.agent
         if self.folder is not None:
-            agent.logger = self.folder.open_logger(self._since)
+            agent.logger = self.folder.open_logger(self._since, table_every=self.table_every)
         elif agent.logger is None:
             agent.logger = Logger(None, [])
         self._clock = self._start_time = time.perf_counter()
         self._start_timesteps = agent.num_timesteps
         try:
-            with deferred_interrupt() as interrupted, self._progress() as advance:
-                self._train(interrupted, advance)
+            with deferred_signals(all_of_them=self.folder is not None) as asked, self._progress() as advance:
+                self._train(asked, advance)
         finally:
             self._tick()
+            agent.dump_logs = None
+            vars(agent).pop("get_env", None)
             if self.folder is not None:
                 agent.logger.close()
                 agent.logger = None
 
-    def _train(self, interrupted: threading.Event, advance: Callable[[int], None]) -> None:
-        agent, callback = self.agent, self._callback
+    def _train(self, asked: list[int], advance: Callable[[int], None]) -> None:
+        agent, callback, total_timesteps = self.agent, self._callback, self.target  # under SB3's names
         if callback is not None:
+            agent.dump_logs = self._log
+            if isinstance(agent.env, gym.Env):
+                counted = OneEnv(agent.env)
+                vars(agent)["get_env"] = lambda: counted  # while there are callbacks to ask for it
             with warnings.catch_warnings():  # SB3 compares the classes of its own kind of vector environment
                 warnings.filterwarnings("ignore", message="Training and eval env are not of the same type")
                 callback.init_callback(agent)  # type: ignore[arg-type]
@@ -160,17 +183,20 @@ class Loop:
         saved = agent.num_timesteps
         while going_on and agent.num_timesteps < self.target:
             before = agent.num_timesteps
-            going_on = self._once()
-            if self.evaluation is not None and self._due(before, self.evaluation.every):
-                self._evaluate(self.evaluation)
+            try:
+                going_on = self._once()
+                if self.evaluation is not None and self._due(before, self.evaluation.every):
+                    self._evaluate(self.evaluation)
+            except Exception as error:
+                self._fail(error)
             if not going_on or self._due(before, self.log_every):
                 self._log()
             if self._due(before, self.checkpoint_every):
                 self._save()
                 saved = agent.num_timesteps
-            if interrupted.is_set():
+            if asked:
                 self._save()
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt if asked[0] == signal.SIGINT else Terminated(asked[0])
             advance(agent.num_timesteps)
         if saved < agent.num_timesteps:
             self._save()
@@ -185,17 +211,26 @@ class Loop:
             if callback is not None:
                 callback.on_rollout_start()
             happened = self._stepper.step()
-            agent.num_timesteps += self._stepper.num_envs
-        self._metrics.add(agent.update())
+            agent.num_timesteps += self._stepper.num_envs // agent.num_learners
+        self._updated()
         if agent.num_timesteps <= before:
             raise RuntimeError(f"{type(agent).__name__}.update() must advance num_timesteps")
         if callback is None:
             return True
+        for name in ("rewards", "dones"):  # of an environment on a device
+            if isinstance(happened.get(name), Tensor):
+                happened[name] = happened[name].cpu().numpy()
         callback.update_locals(happened)
         going_on = callback.on_step()
         if self._stepper is not None:
             callback.on_rollout_end()
         return going_on
+
+    def _updated(self) -> None:
+        """Update the agent; what it is in the midst of that is not a state to go on from."""
+        self._sound = False
+        self._metrics.add(self.agent.update())
+        self._sound = True
 
     def _evaluate(self, evaluation: Evaluation) -> None:
         start = time.perf_counter()
@@ -210,20 +245,22 @@ class Loop:
 
     def _log(self) -> None:
         logger, now = self.agent.logger, self.agent.num_timesteps
-        row = self._metrics.means()
+        row = {**self._metrics.means(), **self.agent.schedules()}
         if self._stepper is not None:
             returns, lengths, episodes = self._stepper.episodes.totals().tolist()
             if episodes:
                 row["rollout/ep_rew_mean"] = returns / episodes
                 row["rollout/ep_len_mean"] = lengths / episodes
         if self.evaluations and self.evaluations[-1]["timesteps"] > now - self.log_every:
-            row["eval/mean_reward"] = self.evaluations[-1]["mean_return"]
-            row["eval/mean_ep_length"] = self.evaluations[-1]["mean_length"]
+            row.update(columns(self.evaluations[-1]))
         self._refuse_non_finite(row)
         for name, value in row.items():
-            logger.record(name, value)
+            one_of_many = name[-1].isdigit()  # a column of a learner's
+            logger.record(name, value, exclude="stdout" if one_of_many else None)
         elapsed = time.perf_counter() - self._start_time
-        logger.record("time/fps", int((now - self._start_timesteps) / max(elapsed, 1e-9)))
+        logger.record(
+            "time/fps", int((now - self._start_timesteps) * self.agent.num_learners / max(elapsed, 1e-9))
+        )
         logger.record("time/time_elapsed", self._tick(), exclude="tensorboard")
         logger.record(STEP, now, exclude="tensorboard")
         logger.dump(now)
@@ -242,14 +279,45 @@ class Loop:
         advice = f"; {self.agent.advice}" if self.agent.advice else ""
         raise FloatingPointError(self._failed(f"{bad[0]} is {row[bad[0]]}") + advice)
 
-    def _failed(self, reason: str) -> str:
-        """Keep the state of a run that failed; return the reason, with when, and where the state is."""
+    def _restorable(self) -> bool:
+        """Whether a checkpoint holds the environment's state too."""
+        return self._stepper is None or self._stepper.state_dict() is not None
+
+    def _fail(self, error: Exception) -> NoReturn:
+        """Raise the error again, once the state is kept; as it is where there is nothing to lose."""
+        first = self.agent.num_timesteps == self._start_timesteps
+        if self.folder is None or (first and isinstance(error, (ValueError, FloatingPointError))):
+            raise error
+        reason = str(error).strip().split("\n", 1)[0]
+        kind: type[Exception] = RunFailedError
+        if isinstance(error, FloatingPointError):
+            kind = type(error)
+        else:
+            reason = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+        if not first:
+            reason = self._failed(reason, going_on=self._sound and not self._restorable())
+        raise kind(reason) from error
+
+    def _failed(self, reason: str, *, going_on: bool = False) -> str:
+        """Keep the state of a run that failed; return the reason, with when, and where the state is.
+
+        Args:
+            reason: what failed.
+            going_on: whether the agent's state is one to go on from. (Where the environment can be restored,
+                the last checkpoint is the better one: its continuation is that of the uninterrupted run.)
+        """
         message = f"{reason} at timestep {self.agent.num_timesteps}"
-        if self.folder is not None:
-            failed = self.folder.path / "failed.pt"
+        if self.folder is None:
+            return message
+        failed = self.folder.path / "failed.pt"
+        try:
+            if going_on:
+                self.folder.save_checkpoint(self._state_dict())
+                return f"{message}; what was learned is kept: go on with `prefrl resume {self.folder.path}`"
             save_checkpoint(failed, self._state_dict())
-            message += f"; the state at that moment is in {failed}"
-        return message
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            return f"{message}; the state could not be kept: {str(error).split(chr(10), 1)[0]}"
+        return f"{message}; the state at that moment is in {failed}"
 
     def _save(self) -> None:
         if self.folder is None:
@@ -318,43 +386,6 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.0f} timesteps/s", style="progress.data.speed")
 
 
-class Metrics:
-    """Running means of what ``update()`` returns, summed where the metrics live, without waiting for them."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
-
-    def add(self, metrics: Mapping[str, Tensor]) -> None:
-        """Take in the scalars of one update."""
-        for name, value in metrics.items():
-            if name in self._sums:
-                self._sums[name] += value
-            else:
-                self._sums[name] = value.detach().to(torch.float64, copy=True)
-            self._counts[name] = self._counts.get(name, 0) + 1
-
-    def means(self) -> dict[str, float]:
-        """Fetch the means since :meth:`clear`, in one transfer."""
-        if not self._sums:
-            return {}
-        sums = torch.stack(list(self._sums.values())).tolist()
-        return {name: value / self._counts[name] for name, value in zip(self._sums, sums, strict=True)}
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._sums, self._counts = {}, {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return sums and counts."""
-        return {"sums": self._sums, "counts": self._counts}
-
-    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Continue from what :meth:`state_dict` returned."""
-        self._sums = {name: value.to(device) for name, value in state["sums"].items()}
-        self._counts = dict(state["counts"])
-
-
 def as_callback(callback: Any) -> BaseCallback | None:
     """Return an SB3 callback for a callback, a list of them, or a function of (locals, globals)."""
     if callback is None or isinstance(callback, BaseCallback):
@@ -362,26 +393,3 @@ def as_callback(callback: Any) -> BaseCallback | None:
     if isinstance(callback, list):
         return CallbackList(callback)
     return ConvertCallback(callback)
-
-
-@contextmanager
-def deferred_interrupt() -> Iterator[threading.Event]:
-    """Yield an event that the first Ctrl-C sets instead of interrupting; the second interrupts at once.
-
-    An interrupt in the middle of an update would leave half-updated tensors behind.
-    """
-    asked = threading.Event()
-    previous = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(previous):
-        yield asked  # signals reach the main thread only, and an ignored Ctrl-C stays ignored
-        return
-
-    def ask(signum: int, frame: Any) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, previous)
-
-    signal.signal(signal.SIGINT, ask)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, previous)

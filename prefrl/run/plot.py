@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,19 @@ from numpy.typing import ArrayLike
 from prefrl.data.files.atomic import atomic_path
 from prefrl.functional.statistics import FloatArray, bootstrap_interval, interquartile_mean
 
-from .logger import STEP, read_progress
-from .settings import as_now, flatten, full_name
+from .curves import (
+    EPISODES,
+    EVALUATIONS,
+    LOSS,
+    OBJECTIVE,
+    STEP,
+    NothingLoggedError,
+    default_column,
+    find_runs,
+    group_labels,
+    read_curves,
+    read_settings,
+)
 
 MAX_POINTS = 400
 """Points of an aggregated curve; more than a figure can show."""
@@ -31,8 +43,14 @@ MAX_POINTS = 400
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINE_STYLES = ("-", "--", ":", "-.")
 
-EPISODES, LOSS = "rollout/ep_rew_mean", "train/loss"
-"""The columns drawn by default; agents that solve rather than step an environment have no episodes."""
+LABEL_WIDTH, LABEL_LINES = 42, 4
+"""Characters and lines of a group's label at most."""
+
+MOST_WITH_SEEDS = 4
+"""Groups beside which there is room for the seeds themselves."""
+
+SLACK = 0.02
+"""Share of a curve by which seeds may be of different lengths and count as equally long."""
 
 AXIS_LABELS = {
     STEP: "timesteps",
@@ -42,7 +60,8 @@ AXIS_LABELS = {
     EPISODES: "mean return of an episode",
     "rollout/ep_len_mean": "mean length of an episode [steps]",
     LOSS: "training loss",
-    "eval/mean_reward": "mean return of an evaluation episode",
+    OBJECTIVE: "objective",
+    EVALUATIONS: "mean return of an evaluation episode",
     "eval/mean_ep_length": "mean length of an evaluation episode [steps]",
 }
 
@@ -56,16 +75,18 @@ class PlotCommand:
 
     y: Annotated[
         str | None,
-        tyro.conf.arg(metavar="STR", help_behavior_hint=f"(default: {EPISODES}, else {LOSS})"),
+        tyro.conf.arg(
+            metavar="STR", help_behavior_hint=f"(default: {EPISODES}, {EVALUATIONS}, {LOSS} or {OBJECTIVE})"
+        ),
     ] = None
-    """Column of progress.csv to draw."""
+    """Column of progress.csv to draw; by default the first that most of the runs have."""
 
     x: str = STEP
     """Column of progress.csv to draw it against."""
 
     group_by: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY [KEY ...]")] = ()
-    """Settings whose values make a group (dotted for nested ones); by default all that differ between the
-    runs, except the seed."""
+    """Settings whose values make a group (dotted for nested ones); by default the recipe, the environment and
+    all that differ between runs of the same recipe, except seed, device, log_every and checkpoint_every."""
 
     out: Path | None = None
     """The PNG to write; by default curves.png, in the folder given if it is one, else in the current one."""
@@ -87,8 +108,8 @@ class PlotCommand:
         read = self._read(runs, y)
         labels = group_labels([read_settings(run) for run in read], self.group_by)
         curves: dict[str, list[tuple[FloatArray, FloatArray]]] = {}
-        for curve, label in zip(read.values(), labels, strict=True):
-            curves.setdefault(label, []).append(curve)
+        for found, label in zip(read.values(), labels, strict=True):
+            curves.setdefault(label, []).extend(found)
         figure = plot_curves(
             curves,
             x_label=AXIS_LABELS.get(self.x, self.x),
@@ -99,122 +120,21 @@ class PlotCommand:
         save_figure(figure, out)
         print(out)
 
-    def _read(self, runs: Sequence[Path], y: str) -> dict[Path, tuple[FloatArray, FloatArray]]:
-        """Read the curves of all runs but those of a sweep that have not come so far as to have one."""
-        curves = {}
+    def _read(self, runs: Sequence[Path], y: str) -> dict[Path, list[tuple[FloatArray, FloatArray]]]:
+        """Read the curves of all runs but those in folders of runs that have not come so far."""
+        curves, problems = {}, []
         for run in runs:
             try:
-                curves[run] = read_curve(run, self.x, y)
+                curves[run] = read_curves(run, self.x, y)
             except NothingLoggedError as error:
-                if run in self.runs or (run == runs[-1] and not curves):
+                if run in self.runs:
                     raise
-                print(f"left out: {error}", file=sys.stderr)
+                problems.append(error)
+        if not curves:
+            raise max(problems, key=lambda error: len(str(error)))  # the one that says what there is
+        for problem in problems:
+            print(f"left out: {problem}", file=sys.stderr)
         return curves
-
-
-# Runs ----------------------------------------------------------------------------------------------------
-
-
-def find_runs(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Return the run folders among and below ``paths``, each once, sorted within each path.
-
-    Raises:
-        FileNotFoundError: if a path is no folder, or neither is nor holds a run folder.
-        ValueError: if there are no paths.
-    """
-    if not paths:
-        raise ValueError("runs is empty; give a run folder, or a folder of them")
-    found: dict[Path, Path] = {}
-    for path in map(Path, paths):
-        if not path.is_dir():
-            raise FileNotFoundError(f"{path} is not a folder; give a run folder, or a folder of them")
-        # A name with a dot in front is that of a run folder that is being made.
-        runs = sorted(file.parent for file in path.rglob("config.json") if file.parent.name[:1] != ".")
-        if not runs:
-            raise FileNotFoundError(f"{path} holds no run: there is no config.json in it or below it")
-        found.update({run.resolve(): run for run in reversed(runs) if run.resolve() not in found})
-    return sorted(found.values())
-
-
-def default_column(runs: Sequence[Path]) -> str:
-    """Return the column that ``prefrl plot`` draws of these runs where none is asked for."""
-    columns = {name for run in runs for row in read_progress(run / "progress.csv")[:1] for name in row}
-    return LOSS if LOSS in columns and EPISODES not in columns else EPISODES
-
-
-def read_settings(run: str | os.PathLike[str]) -> dict[str, object]:
-    """Return the settings of a run: its recipe's name, and its config with dotted names.
-
-    Raises:
-        ValueError: if ``config.json`` is not the one of a run.
-    """
-    path = Path(run, "config.json")
-    try:
-        content = json.loads(path.read_text("utf-8"))
-        return {"recipe": content["recipe"], **flatten(as_now(content["config"], content.get("format")))}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not the config.json of a run: {error!r}") from error
-
-
-def group_labels(settings: Sequence[Mapping[str, object]], group_by: Sequence[str] = ()) -> list[str]:
-    """Return the name of each run's group, made of its values of ``group_by``.
-
-    Args:
-        settings: what :func:`read_settings` says of each run.
-        group_by: settings to group by; all that differ between the runs, except the seed, if empty.
-
-    Raises:
-        ValueError: if no run has one of ``group_by``.
-    """
-    known = list(dict.fromkeys(key for each in settings for key in each))
-    if group_by:
-        group_by = [full_name(name, known, "the runs") for name in group_by]
-    else:
-        group_by = [
-            key
-            for key in known
-            if key.split(".")[-1] != "seed" and len({str(each.get(key)) for each in settings}) > 1
-        ]
-    leaves = [key.split(".")[-1] for key in group_by]
-    names = [leaf if leaves.count(leaf) == 1 else key for key, leaf in zip(group_by, leaves, strict=True)]
-    labels = []
-    for each in settings:
-        parts = [
-            str(each.get(key)) if key == "recipe" else f"{name} = {each.get(key)}"
-            for key, name in zip(group_by, names, strict=True)
-        ]
-        labels.append(", ".join(parts) or str(each.get("recipe", "")))
-    return labels
-
-
-class NothingLoggedError(ValueError):
-    """A run has not logged anything yet."""
-
-
-def read_curve(run: str | os.PathLike[str], x: str, y: str) -> tuple[FloatArray, FloatArray]:
-    """Return two columns of a run's ``progress.csv`` where both have a value, x ascending [points].
-
-    Of rows with the same x the last one counts.
-
-    Raises:
-        NothingLoggedError: if there is no ``progress.csv``, or it is empty.
-        ValueError: if it lacks a column, holds no value of it, or something that is no number.
-    """
-    path = Path(run, "progress.csv")
-    rows = read_progress(path)
-    if not rows:
-        state = "is empty" if path.exists() else "does not exist"
-        raise NothingLoggedError(f"{path} {state}: the run has logged nothing yet")
-    if missing := [name for name in (x, y) if name not in rows[0]]:
-        raise ValueError(f"{path} has no column {' or '.join(missing)}; it has {', '.join(sorted(rows[0]))}")
-    try:
-        points = {float(row[x]): float(row[y]) for row in rows if row[x] and row[y]}
-    except ValueError as error:
-        raise ValueError(f"{path} holds something else than numbers: {error}") from error
-    if not points:
-        raise ValueError(f"{path} has no value of {y} yet")
-    order = sorted(points)
-    return np.array(order), np.array([points[each] for each in order])
 
 
 # Curves --------------------------------------------------------------------------------------------------
@@ -231,8 +151,9 @@ def plot_curves(
 ) -> Figure:
     """Draw one line per group: the interquartile mean over its seeds, its bootstrap interval as a band.
 
-    The seeds themselves are faint thin lines. Seeds logged at different x are interpolated linearly onto
-    one grid over the range that all of the group share.
+    The seeds themselves are faint thin lines, where there are few groups. Seeds logged at different x are
+    interpolated linearly onto one grid over the range that all of the group share; beyond it the line of
+    those that go on is dotted.
 
     Args:
         curves: by the name of the group, x and y [points] of each of its seeds, x strictly ascending.
@@ -252,10 +173,12 @@ def plot_curves(
         raise ValueError(f"smooth is {smooth}; it must be at least 1")
     if not 0 < interval < 1:
         raise ValueError(f"interval is {interval}; it must lie between 0 and 1")
-    many = len(curves) > 3  # then the legend stands beside the axes, not to hide a curve
-    figure = Figure(figsize=(9 if many else 7, 4.2), dpi=150, layout="constrained")
+    names = {label: _folded(label) for label in curves}
+    lines = sum(name.count("\n") + 1 for name in names.values())
+    many = lines > 3  # then the legend stands beside the axes, not to hide a curve
+    figure = Figure(figsize=(10 if many else 7, max(4.2, 0.9 + 0.17 * lines)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    axes, fewer = figure.add_subplot(), False
     for number, (label, group) in enumerate(curves.items()):
         seeds = [(x, moving_average(y, smooth)) for x, y in (_checked(label, *curve) for curve in group)]
         style: dict[str, Any] = {
@@ -263,10 +186,20 @@ def plot_curves(
             "linestyle": LINE_STYLES[number // len(PALETTE) % len(LINE_STYLES)],
         }
         count = f"n = {len(seeds)}"
-        _draw_group(axes, f"{label} ({count})" if label else count, seeds, style, interval)
+        name = f"{names[label]} ({count})" if label else count
+        fewer |= _draw_group(axes, name, seeds, style, interval, faint=len(curves) <= MOST_WITH_SEEDS)
     _dress(axes, x_label, y_label, title)
-    _legend(figure, axes, interval, many=many)
+    explanation = f"interquartile mean over n seeds,\n{100 * interval:g}% bootstrap interval"
+    explanation += ";\ndotted where only some of them go on" if fewer else ""
+    several = any(len(group) > 1 for group in curves.values())
+    _legend(figure, axes, explanation if several else "", many=many)
     return figure
+
+
+def _folded(label: str) -> str:
+    """Return a label in lines, none of which ends with half of NAME = VALUE."""
+    whole = label.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+    return textwrap.fill(whole, LABEL_WIDTH, max_lines=LABEL_LINES, placeholder=" ...")
 
 
 def _checked(label: str, x: ArrayLike, y: ArrayLike) -> tuple[FloatArray, FloatArray]:
@@ -290,21 +223,44 @@ def moving_average(y: ArrayLike, length: int) -> FloatArray:
     return np.array([values[i - half : i + half + 1].mean() for i, half in enumerate(halves)])
 
 
-def on_common_grid(
-    label: str, curves: Sequence[tuple[FloatArray, FloatArray]]
-) -> tuple[FloatArray, FloatArray]:
-    """Return the x that all curves share [points], and y of each interpolated there [seeds, points].
+Curve = tuple[FloatArray, FloatArray]
+
+
+def stretches(label: str, curves: Sequence[Curve]) -> list[Curve]:
+    """Return what all curves share, then, stretch after stretch, what those share that go on longer.
+
+    Each is as :func:`on_common_grid` returns it.
 
     Raises:
         ValueError: if the curves share no range of x.
     """
-    start, end = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
+    found = [on_common_grid(label, curves)]
+    slack = SLACK * (max(x[-1] for x, _ in curves) - min(x[0] for x, _ in curves))
+    end = min(x[-1] for x, _ in curves)
+    while going := [curve for curve in curves if curve[0][-1] > end + slack]:
+        found.append(on_common_grid(label, going, end))
+        end = min(x[-1] for x, _ in going)
+    return found
+
+
+def on_common_grid(label: str, curves: Sequence[Curve], start: float = -math.inf) -> Curve:
+    """Return the x that all curves share [points], and y of each interpolated there [seeds, points].
+
+    Args:
+        label: of the curves.
+        curves: x and y [points] of each.
+        start: where the grid begins at the earliest.
+
+    Raises:
+        ValueError: if the curves share no range of x.
+    """
+    start, end = max(start, *(x[0] for x, _ in curves)), min(x[-1] for x, _ in curves)
     if start > end:
         raise ValueError(
             f"the {len(curves)} seeds of {label!r} share no range of x: "
             f"one starts at {start:g}, another ends at {end:g}"
         )
-    grid = np.unique(np.concatenate([x for x, _ in curves]))
+    grid = np.unique(np.concatenate([[start], *(x for x, _ in curves)]))
     grid = grid[(grid >= start) & (grid <= end)]
     if len(grid) > MAX_POINTS:
         grid = np.linspace(start, end, MAX_POINTS)
@@ -315,25 +271,29 @@ def on_common_grid(
 
 
 def _draw_group(
-    axes: Axes,
-    label: str,
-    seeds: Sequence[tuple[FloatArray, FloatArray]],
-    style: dict[str, Any],
-    interval: float,
-) -> None:
-    """Draw the band, the seeds and the line of one group."""
-    grid, values = on_common_grid(label, seeds)
-    marker = "o" if len(grid) == 1 else ""  # a line through a single point is invisible
-    if len(seeds) > 1:
+    axes: Axes, label: str, seeds: Sequence[Curve], style: dict[str, Any], interval: float, *, faint: bool
+) -> bool:
+    """Draw bands, faint seeds and line of one group; return whether some seeds are longer than others."""
+    parts = stretches(label, seeds)
+    single: dict[str, Any] = (
+        {"marker": "o"} if len(parts[0][0]) == 1 else {}
+    )  # a line through one point is invisible
+    if len(seeds) > 1 and faint:
         for x, y in seeds:
-            axes.plot(
-                x, y, color=style["color"], linewidth=0.6, alpha=0.25, marker=marker, markersize=3, zorder=2
-            )
-        low, high = bootstrap_interval(values, interval=interval)
-        axes.fill_between(grid, low, high, color=style["color"], alpha=0.2, linewidth=0, zorder=1)
-        if len(grid) == 1:
-            axes.vlines(grid, low, high, color=style["color"], alpha=0.5, linewidth=2, zorder=1)
-    axes.plot(grid, interquartile_mean(values), **style, linewidth=1.8, marker=marker, label=label, zorder=3)
+            axes.plot(x, y, color=style["color"], linewidth=0.6, alpha=0.25, **single, markersize=3, zorder=2)
+    for place, (grid, values) in enumerate(parts):
+        if len(values) > 1:
+            low, high = bootstrap_interval(values, interval=interval)
+            alpha = (0.1 if place else 0.2) if faint else 0.08
+            axes.fill_between(grid, low, high, color=style["color"], alpha=alpha, linewidth=0, zorder=1)
+            if len(grid) == 1:
+                axes.vlines(grid, low, high, color=style["color"], alpha=0.5, linewidth=2, zorder=1)
+        mean = interquartile_mean(values)
+        if place:
+            axes.plot(grid, mean, **{**style, "linestyle": ":"}, linewidth=1.8, zorder=3)
+        else:
+            axes.plot(grid, mean, **style, linewidth=1.8, **single, label=label, zorder=3)
+    return len(parts) > 1
 
 
 def _dress(axes: Axes, x_label: str, y_label: str, title: str) -> None:
@@ -358,10 +318,10 @@ def tick_label(value: float) -> str:
     return f"{value:.10g}".replace("-", "\N{MINUS SIGN}")
 
 
-def _legend(figure: Figure, axes: Axes, interval: float, *, many: bool) -> None:
+def _legend(figure: Figure, axes: Axes, explanation: str, *, many: bool) -> None:
     """Name the groups, beside the axes where there are many, and say what line and band are."""
-    explanation = f"interquartile mean over n seeds,\n{100 * interval:g}% bootstrap interval"
-    look: dict[str, Any] = {"title": explanation, "title_fontsize": 7.5, "fontsize": 8.5, "alignment": "left"}
+    look: dict[str, Any] = {"title_fontsize": 7.5, "fontsize": 8.5, "alignment": "left"}
+    look["title"] = explanation or None
     legend = figure.legend(loc="outside right upper", **look) if many else axes.legend(loc="best", **look)
     legend.get_title().set_color("0.4")
     legend.get_frame().set(edgecolor="none", facecolor="white", alpha=0.8)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import math
 import shlex
 from collections.abc import Collection, Mapping
 from typing import Any, get_origin, get_type_hints
 
-import tyro
+from .flags import parse
 
-FORMAT = 2
+FORMAT = 3
 """Version of ``config.json`` and ``sweep.json``."""
 
+ENORMOUS, MAX_FLOAT = 1 << 31, 1e38
+"""From where on numbers of things, and numbers that the device calculates with, are called enormous."""
+
 SB3_NAMES = ("ppo", "a2c", "sac", "td3", "ddpg", "dqn")
-"""Algorithms of Stable-Baselines3; learners had these names before format 2, and are ``sb3_NAME`` now."""
+"""Algorithms of Stable-Baselines3; learners had these names before format 2 (ppo: before 3), and are
+``sb3_NAME`` now."""
 
 
 def as_now(settings: Mapping[str, Any], written_in: int | None) -> dict[str, Any]:
@@ -28,9 +33,11 @@ def as_now(settings: Mapping[str, Any], written_in: int | None) -> dict[str, Any
     Raises:
         ValueError: if the format is none that this version reads.
     """
-    if written_in not in (None, FORMAT):
-        raise ValueError(f"format is {written_in!r}; this version reads {FORMAT}, and files without one")
+    if written_in not in (None, 2, FORMAT):
+        raise ValueError(f"format is {written_in!r}; this version reads 2, {FORMAT}, and files without one")
     agent = settings.get("agent")
+    if written_in == 2 and agent == "ppo":
+        return {**settings, "agent": "sb3_ppo"}
     if written_in is None and agent in SB3_NAMES:
         return {**settings, "agent": f"sb3_{agent}"}
     if written_in is None and agent == "prefrl_dqn":
@@ -47,6 +54,17 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def enormous(settings: Mapping[str, Any]) -> list[str]:
+    """Return ``NAME = VALUE`` for settings, nested or not, that no machine holds or calculates with."""
+    found = []
+    for name, value in flatten(settings).items():
+        for number in value if isinstance(value, (list, tuple)) else (value,):
+            limit = ENORMOUS if isinstance(number, int) else MAX_FLOAT
+            if isinstance(number, (int, float)) and limit <= abs(number) < math.inf:
+                found.append(f"{name} = {number}")
+    return found
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,6 +101,11 @@ def present_name(recipe_class: type[Any], name: str) -> str:
         if leaf in getattr(each, "renamed", {}):
             return f"{head}{dot}{each.renamed[leaf]}"
     return name
+
+
+def value_text(value: Any) -> str:
+    """Return a setting's value as one would type it."""
+    return " ".join(map(value_text, value)) if isinstance(value, list) else str(value)
 
 
 def full_name(name: str, known: Collection[str], place: str) -> str:
@@ -122,7 +145,7 @@ def parse_setting(recipe_class: type[Any], name: str, text: str) -> Any:
         return text
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # tyro prints some errors whatever it is told
-            return tyro.cli(annotation, args=shlex.split(text), add_help=False, console_outputs=False)
+            return parse(annotation, shlex.split(text), add_help=False, console_outputs=False)
     except (SystemExit, ValueError) as error:  # of tyro, or of shlex for an open quote
         kind = (
             annotation if get_origin(annotation) or not isinstance(annotation, type) else annotation.__name__

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import gymnasium as gym
@@ -16,10 +16,9 @@ from torch import Tensor
 
 from prefrl.agents.base import Agent
 from prefrl.data import Transitions, map_obs, step_infos, successor_obs, transition_mask
+from prefrl.data.episodes import DeviceEpisodes, Episodes, HostEpisodes
+from prefrl.envs.core.vector import BatchedEnv
 from prefrl.envs.wrappers.stock import StockAugmentation
-
-EPISODE_WINDOW = 100
-"""Episodes that ``rollout/ep_rew_mean`` and ``rollout/ep_len_mean`` are the means of, as in SB3."""
 
 
 class Policy(Protocol):
@@ -74,9 +73,12 @@ class Stepper:
         deterministic: bool = False,
     ) -> None:
         self.env = env if isinstance(env, gym.vector.VectorEnv) else OneRow(env)
+        _refuse_unforgetful(self.env)
+        # Others may write their next step to the arrays that they returned, or to those they were given.
+        self._borrowed = not isinstance(self.env, (OneRow, BatchedEnv))
         self.policy = policy
         self.listener = listener
-        self.seed = seed
+        self.seeds = [seed]
         self.deterministic = deterministic
         self.timesteps = 0
         self.mode = AutoresetMode(self.env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
@@ -89,10 +91,11 @@ class Stepper:
         Raises:
             ValueError: if the agent has none.
         """
-        env = agent.get_env()
-        if env is None:
+        if agent.get_env() is None:
             raise ValueError("the agent has no environment to learn in; give one: load(path, env=...)")
-        return cls(env, agent, agent, seed=agent.seed)
+        stepper = cls(agent.env, agent, agent, seed=agent.seed)
+        stepper.seeds = agent.seeds
+        return stepper
 
     def reset(self, timesteps: int = 0) -> None:
         """Start episodes in all rows, seeded by the seed and the timesteps so far: same seed, same run."""
@@ -102,10 +105,16 @@ class Stepper:
 
     def _start(self, timesteps: int) -> None:
         self.timesteps = timesteps
-        sequence = np.random.SeedSequence([self.seed, timesteps])
-        self.obs, _ = self.env.reset(seed=int(sequence.generate_state(1)[0]))
+        obs, _ = self._reset_seeded(self._seeds(timesteps))
+        self.obs = self._kept(obs)
+        self._told: dict[str, Tensor] = {}
+        self._shown: tuple[Any, Any] = (None, None)
+        """Observations that the listener was shown last, as the environment gave them and as tensors."""
         part = next(iter(self.obs.values())) if isinstance(self.obs, dict) else self.obs
         self.on_device = isinstance(part, Tensor)
+        self._all_on_cpu = not self.on_device and self.policy.device.type == "cpu"
+        # To look at what ended would wait for the device; what a learner draws must not hang on the others.
+        self._resets_always = self.on_device or getattr(self.env, "num_streams", None) is not None
         self._refuse_non_finite("observation", self.obs)
         self.episodes: Episodes
         if self.on_device:
@@ -114,35 +123,69 @@ class Stepper:
         else:
             self.ended = np.zeros(self.num_envs, dtype=np.bool_)
             self.episodes = HostEpisodes(self.num_envs)
+        self._mask_rows(self.ended)
+
+    def _mask_rows(self, previous_done: Any) -> None:
+        """Say which rows of the step to come are transitions; only with NEXT_STEP it is not always all."""
+        self._mask = transition_mask(self.mode, previous_done)
+        self._mask_shown = self._tensor(self._mask)
+
+    def _reset_seeded(self, seeds: int | list[int]) -> Any:
+        try:
+            return self.env.reset(seed=seeds)  # type: ignore[arg-type]
+        except (gym.error.Error, TypeError, ValueError) as error:
+            if len(self.seeds) == 1:
+                raise
+            raise ValueError(
+                f"env takes no list of seeds ({error}); {len(self.seeds)} learners have one for each row: "
+                "make it with vectorization_mode='sync'"
+            ) from error
+
+    def _seeds(self, timesteps: int) -> int | list[int]:
+        """Return what seeds the rows: one number, or for several learners a number for each row."""
+        rows = self.num_envs // len(self.seeds)
+        firsts = [int(np.random.SeedSequence([seed, timesteps]).generate_state(1)[0]) for seed in self.seeds]
+        return firsts[0] if len(firsts) == 1 else [first + row for first in firsts for row in range(rows)]
 
     def step(self) -> dict[str, Any]:
         """Step every row once; return what callbacks may look at, under SB3's names."""
-        if self.mode is AutoresetMode.DISABLED and (self.on_device or self.ended.any()):
-            self.obs, _ = self.env.reset(options={"reset_mask": self.ended})
+        if self.mode is AutoresetMode.DISABLED and (self._resets_always or self.ended.any()):
+            self.obs = self._kept(self.env.reset(options={"reset_mask": self.ended})[0])
             self._refuse_non_finite("observation", self.obs)
-        obs = map_obs(self._tensor, self.obs)
+        # Four times a step it is felt if what is on the CPU is asked to move there.
+        brought: Callable[[Any], Tensor] = torch.from_numpy if self._all_on_cpu else self._tensor
+        # What was shown as a successor need not be brought again.
+        obs = self._shown[1] if self._shown[0] is self.obs else map_obs(brought, self.obs)
         with torch.no_grad():
             actions = self.policy.act(obs, deterministic=self.deterministic)
-        taken = actions if self.on_device else actions.cpu().numpy()
+        taken = actions if self.on_device else actions.cpu().numpy().copy()
+        if self._borrowed and self.on_device:
+            taken = actions.clone()  # environments clip actions where they stand
         next_obs, rewards, terminations, truncations, infos = self.env.step(taken)
-        successors = successor_obs(self.mode, next_obs, infos)
+        if self._borrowed:
+            next_obs, rewards = self._kept(next_obs), _copied(rewards)
+            terminations, truncations = _copied(terminations), _copied(truncations)
+        successors = successor_obs(self.mode, next_obs, infos) if "final_obs" in infos else next_obs
         self._refuse_non_finite("reward", rewards)
         self._refuse_non_finite("observation", successors)
         if successors is not next_obs:
             self._refuse_non_finite("observation", next_obs)
-        mask = transition_mask(self.mode, self.ended)
+        if self.mode is AutoresetMode.NEXT_STEP:
+            self._mask_rows(self.ended)
+        mask = self._mask
         transitions = Transitions(
             obs=obs,
             actions=actions,
-            rewards=self._tensor(rewards),
-            next_obs=map_obs(self._tensor, successors),
-            terminations=self._tensor(terminations),
-            truncations=self._tensor(truncations),
-            mask=self._tensor(mask),
-            infos=self._infos(infos),
+            rewards=brought(rewards),
+            next_obs=map_obs(brought, successors),
+            terminations=brought(terminations),
+            truncations=brought(truncations),
+            mask=self._mask_shown,
+            infos=self._infos(infos, mask),
         )
         if self.listener is not None:
             self.listener.observe(transitions)
+        self._shown = (successors, transitions.next_obs)
         self.obs, self.ended = next_obs, terminations | truncations
         self.episodes.add(rewards, mask, self.ended)
         self.timesteps += self.num_envs
@@ -160,22 +203,31 @@ class Stepper:
         if self.on_device:
             return
         for part in values.values() if isinstance(values, dict) else (values,):
-            if part.dtype.kind == "f" and not np.isfinite(part).all():
+            if part.dtype.kind == "f" and not _all_finite(part):
                 wrong = part[~np.isfinite(part)][0]
                 raise FloatingPointError(f"the environment's {what} is {wrong} after timestep "
                                          f"{self.timesteps}; {what}s must be finite")  # fmt: skip
 
-    def _infos(self, infos: Mapping[str, Any]) -> dict[str, Tensor]:
+    def _kept(self, obs: Any) -> Any:
+        """Return observations that stay as they are when the environment goes on."""
+        return map_obs(_copied, obs) if self._borrowed else obs
+
+    def _infos(self, infos: Mapping[str, Any], mask: Any) -> dict[str, Tensor]:
         keys = () if self.listener is None else self.listener.info_keys
         if not keys:
             return {}
+        if self._told and not self.on_device and not mask.any():
+            # All rows restart, and tell of their resets; what stands in these rows does not count.
+            return self._told
         if isinstance(self.env, OneRow):
             found = step_infos(keys, infos.get("final_info", infos))
-            return {key: self._tensor(np.array([value])) for key, value in found.items()}
-        return {key: self._tensor(value) for key, value in step_infos(keys, infos).items()}
+            rows = {key: np.array([value]) for key, value in found.items()}
+        else:
+            rows = step_infos(keys, infos)
+        self._told = {key: self._tensor(_copied(_numbers(key, value))) for key, value in rows.items()}
+        return self._told
 
     def _tensor(self, values: Any) -> Tensor:
-        # from_numpy: six times a step, as_tensor's search for what it was given is felt
         tensor: Tensor = values if isinstance(values, Tensor) else torch.from_numpy(values)
         return tensor.to(self.policy.device)
 
@@ -215,6 +267,45 @@ class Stepper:
         return values.to(self.ended.device) if self.on_device else values.numpy()
 
 
+def _all_finite(values: Any) -> bool:
+    """Say whether all numbers of an array are finite; of few as plain numbers, without NumPy's arithmetic."""
+    if values.size <= 16:
+        return all(map(math.isfinite, values.ravel().tolist()))
+    return bool(np.isfinite(values).all())
+
+
+def _copied(values: Any) -> Any:
+    return values.clone() if isinstance(values, Tensor) else np.array(values)
+
+
+def _numbers(key: str, values: Any) -> Any:
+    """Return what an info says of each row as an array of numbers, also where rows said it as lists."""
+    if isinstance(values, Tensor) or values.dtype != np.object_:
+        return values
+    said = [value for value in values if value is not None]
+    try:
+        blank = np.zeros_like(np.asarray(said[0], dtype=np.float64))
+        return np.stack([blank if value is None else np.asarray(value, dtype=np.float64) for value in values])
+    except (IndexError, TypeError, ValueError):
+        raise ValueError(f"the environment's info[{key!r}] is {values.tolist()}; it must be numbers, as many "
+                         "for every row") from None  # fmt: skip
+
+
+def _refuse_unforgetful(env: Any) -> None:
+    """Raise ValueError for workers that reset once more in the step after a reset.
+
+    With NEXT_STEP and without shared memory, those of Gymnasium's AsyncVectorEnv (1.4.0) do not forget at
+    ``reset()`` that their episode had ended: their next step ignores the action and is no transition.
+    """
+    inner = env.unwrapped
+    if not isinstance(inner, gym.vector.AsyncVectorEnv) or inner.shared_memory:
+        return
+    if inner.autoreset_mode is AutoresetMode.NEXT_STEP:
+        raise ValueError("env is an AsyncVectorEnv with shared_memory=False and AutoresetMode.NEXT_STEP: it "
+                         "ignores the first action after a reset; make it with SAME_STEP, or with shared "
+                         "memory")  # fmt: skip
+
+
 class OneRow(gym.vector.VectorEnv[Any, Any, Any]):
     """A scalar environment as a vector environment of one row, with the state of prefrl's own ones.
 
@@ -250,8 +341,9 @@ class OneRow(gym.vector.VectorEnv[Any, Any, Any]):
         if terminated or truncated:
             infos = {"final_obs": self._row(obs), "_final_obs": np.array([True]), "final_info": info}
             obs, _ = self.env.reset()
-        flags = np.array([[terminated], [truncated]], dtype=np.bool_)
-        return self._row(obs), np.array([reward], dtype=np.float64), flags[0], flags[1], infos
+        rows = [_one("reward", reward, np.float64), _one("terminated", terminated, np.bool_),
+                _one("truncated", truncated, np.bool_)]  # fmt: skip
+        return self._row(obs), *rows, infos
 
     def _row(self, obs: Any) -> Any:
         if isinstance(obs, dict):
@@ -281,92 +373,9 @@ class OneRow(gym.vector.VectorEnv[Any, Any, Any]):
             self._stock.load_stock_state(state["stock"])
 
 
-class Episodes(Protocol):
-    """Account of the episodes' returns and lengths."""
-
-    def add(self, rewards: Any, mask: Any, ended: Any) -> None:
-        """Take in rewards, which rows are transitions, and which episodes ended, all [n]."""
-
-    def totals(self) -> Tensor:
-        """Return [3]: sum of returns, sum of lengths and number of the episodes to report."""
-
-    def reported(self) -> None:
-        """Take note that the totals were logged."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything a bit-equal continuation needs."""
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what :meth:`state_dict` returned."""
-
-
-class HostEpisodes:
-    """:class:`Episodes` in host memory: reports the last :data:`EPISODE_WINDOW` episodes."""
-
-    def __init__(self, num_envs: int) -> None:
-        self._returns, self._lengths = np.zeros(num_envs), np.zeros(num_envs)
-        self._recent: deque[tuple[float, float]] = deque(maxlen=EPISODE_WINDOW)
-
-    def add(self, rewards: Any, mask: Any, ended: Any) -> None:
-        """See :class:`Episodes`."""
-        self._returns += rewards * mask
-        self._lengths += mask
-        for row in np.flatnonzero(ended):
-            self._recent.append((float(self._returns[row]), float(self._lengths[row])))
-            self._returns[row] = self._lengths[row] = 0.0
-
-    def totals(self) -> Tensor:
-        """See :class:`Episodes`."""
-        sums = np.array(self._recent).sum(0) if self._recent else np.zeros(2)
-        return torch.tensor([*sums, len(self._recent)], dtype=torch.float64)
-
-    def reported(self) -> None:
-        """See :class:`Episodes`; the window slides on."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """See :class:`Episodes`."""
-        return {"returns": self._returns, "lengths": self._lengths, "recent": list(self._recent)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See :class:`Episodes`."""
-        self._returns, self._lengths = state["returns"].numpy(), state["lengths"].numpy()
-        self._recent.extend((episode[0], episode[1]) for episode in state["recent"])
-
-
-class DeviceEpisodes:
-    """:class:`Episodes` on a device: reports the episodes that ended since the last report.
-
-    (With thousands of rows, the last hundred episodes would be the shortest ones.)
-    """
-
-    def __init__(self, num_envs: int, device: torch.device) -> None:
-        # Rows: returns, lengths, and ones, so that one product with `ended` gives all three totals.
-        self._running = torch.zeros(3, num_envs, dtype=torch.float64, device=device)
-        self._running[2] = 1.0
-        self._totals = torch.zeros(3, dtype=torch.float64, device=device)
-
-    def add(self, rewards: Any, mask: Any, ended: Any) -> None:
-        """See :class:`Episodes`."""
-        running = self._running
-        running[0].addcmul_(rewards, mask)
-        running[1].add_(mask)
-        over = ended.to(running.dtype)
-        self._totals.addmv_(running, over)
-        running[:2].mul_(1.0 - over)
-
-    def totals(self) -> Tensor:
-        """See :class:`Episodes`."""
-        return self._totals
-
-    def reported(self) -> None:
-        """See :class:`Episodes`."""
-        self._totals.zero_()
-
-    def state_dict(self) -> dict[str, Any]:
-        """See :class:`Episodes`."""
-        return {"running": self._running, "totals": self._totals}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See :class:`Episodes`."""
-        self._running.copy_(state["running"])
-        self._totals.copy_(state["totals"])
+def _one(name: str, value: Any, dtype: Any) -> Any:
+    """Return a number, or an array of one number, as an array [1]."""
+    found = np.array([value], dtype=dtype)
+    if found.size != 1:
+        raise ValueError(f"the environment's {name} has shape {found.shape[1:]}; it must be one number")
+    return found if found.ndim == 1 else found.reshape(1)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from prefrl.envs.grids.grid import TabularModel
@@ -81,6 +82,29 @@ class TabularMDP:
                 f"{inner} offers no tabular_model(); exact solvers need an environment that does"
             )
         return cls.stack([inner.tabular_model()], device)
+
+    @classmethod
+    def from_arrays(
+        cls, transitions: ArrayLike, rewards: ArrayLike, start: ArrayLike | None = None,
+        terminal: ArrayLike | None = None, *, device: torch.device | str = "cpu",
+    ) -> TabularMDP:  # fmt: skip
+        """Make one MDP of dense tables; see :meth:`prefrl.envs.grids.grid.TabularModel.from_arrays`.
+
+        Args:
+            transitions: [S, A, S] probabilities of the next states.
+            rewards: [S, A] expected rewards, or [S, A, S] one for each next state.
+            start: [S] start distribution (None: even over all states that are not terminal).
+            terminal: [S] states that end an episode (None: none does); what their rows say does not count.
+            device: torch device.
+
+        Raises:
+            ValueError: naming the table that does not fit, or is no distribution, or not finite.
+        """
+        return cls.stack([TabularModel.from_arrays(transitions, rewards, start, terminal)], device)
+
+    def to(self, device: torch.device | str) -> TabularMDP:
+        """Return the MDPs on a device."""
+        return TabularMDP(**{name: getattr(self, name).to(device) for name in self.__dataclass_fields__})
 
     @property
     def device(self) -> torch.device:

@@ -156,7 +156,7 @@ def refused(session_path: Path) -> Callable[[bytes], str]:
         with pytest.raises(ValueError, match=r"\A[^\n]*\Z") as caught:
             load_preferences(session_path)
         text = str(caught.value)
-        assert text.startswith(f"{session_path}: ")
-        return text.removeprefix(f"{session_path}: ")
+        assert text.startswith(str(session_path))
+        return text.removeprefix(str(session_path)).removeprefix(": ")
 
     return refuse

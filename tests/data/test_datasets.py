@@ -12,9 +12,9 @@ from hypothesis import given, settings, strategies as st
 
 from prefrl.data import TransitionDataset, load_transitions, save_transitions
 from prefrl.data.datasets import space_dtype
-from prefrl.data.files import array_file
 from prefrl.data.files.spaces import space_from_json, space_to_json
 from prefrl.data.files.transition_files import FORMAT
+from prefrl.reading import archives
 
 # Three episodes: one that terminates, one that is cut, one that the data leave in the midst.
 OBS = [0, 1, 2, 5, 6, 3, 4]
@@ -414,7 +414,7 @@ def test_a_small_file_may_not_expand_without_limit(spoil, monkeypatch):
     assert len(load_transitions(path)) == count
     with np.load(path) as arrays:
         np.savez_compressed(path.with_name("bomb.npz"), **arrays)
-    monkeypatch.setattr(array_file, "MAX_EXPANDED_BYTES", 1 << 20)
+    monkeypatch.setattr(archives, "MAX_EXPANDED_BYTES", 1 << 20)
     assert path.with_name("bomb.npz").stat().st_size < 1 << 16
     with pytest.raises(ValueError, match=r"expand to \d+ bytes"):
         load_transitions(path.with_name("bomb.npz"))
@@ -435,6 +435,9 @@ def test_a_small_file_may_not_expand_without_limit(spoil, monkeypatch):
         Box(0, 1, (2,), np.bool_),
         Box(np.array([-1, -np.inf], np.float32), np.array([0.1, 2], np.float32)),
         Box(-3.0, 3.0, ()),
+        gym.spaces.MultiBinary([2, 3]),
+        gym.spaces.MultiDiscrete([3, 2]),
+        gym.spaces.MultiDiscrete([[3], [2]], dtype=np.int32, start=[[-1], [5]]),
     ],
 )
 def test_spaces_through_json(space):
@@ -447,8 +450,8 @@ def test_spaces_through_json(space):
 
 
 def test_other_spaces_are_refused():
-    with pytest.raises(ValueError, match="allowed are Discrete, Box, MultiBinary and Dict"):
-        space_to_json(gym.spaces.MultiDiscrete([2, 3]))
+    with pytest.raises(ValueError, match="allowed are Discrete, MultiDiscrete, MultiBinary, Box and Dict"):
+        space_to_json(gym.spaces.Tuple([gym.spaces.Discrete(2)]))
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,9 @@ def test_times_due_are_multiples_passed(every: int, before: int, now: int, times
         ({"learning_starts": 33}, 16, 0),
         ({"batch_size": 33}, 16, 4),  # learning_starts are enough
         ({"batch_size": 33, "learning_starts": 32}, 15, 0),
-        ({}, 3, 0),  # not a batch yet, as after loading
-        ({}, 4, 4),
+        ({}, 9, 0),  # fewer than learning_starts, as after loading
+        ({}, 10, 4),
+        ({"learning_starts": 100}, 40, 0),  # full, and too early
     ],
 )
 def test_gradient_steps_due(settings: dict[str, Any], steps: int, due: int) -> None:

@@ -1,5 +1,7 @@
 """Replay: what is kept, how it is drawn, n-step returns against a slow twin, a state that goes on."""
 
+import os
+import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -309,14 +311,31 @@ def test_what_else_is_kept_of_a_step_comes_back_with_it() -> None:
     assert torch.equal(batch.extras["stock"], (step * (1 - 2 * row)).to(torch.float64))
 
 
-def test_a_state_holds_what_is_filled_and_is_a_copy() -> None:
+def test_a_state_holds_what_is_filled_and_takes_no_memory() -> None:
     replay = filled(20, 2, 4)
     state = replay.state_dict()
     assert state["added"] == 4
     assert {tuple(value.shape[:2]) for value in state["storage"].values()} == {(4, 2)}
-    for time in range(4, 40):
+    for name, value in state["storage"].items():
+        assert value.data_ptr() == replay.storage[name].data_ptr()
+
+
+def test_a_replay_beyond_the_machine_warns(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = {"SC_PHYS_PAGES": 3, "SC_PAGE_SIZE": 100}
+    monkeypatch.setattr(os, "sysconf", pages.__getitem__)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ReplayBuffer(9, 1, gamma=0.5).add(simple_step(0, 1))  # of 31 bytes each
+    with pytest.warns(UserWarning, match=r"a replay of 1000 transitions takes .* this machine has 0\.0 GiB"):
+        ReplayBuffer(1000, 1, gamma=0.5).add(simple_step(0, 1))
+
+
+def test_a_restored_replay_is_its_own() -> None:
+    replay, restored = filled(20, 2, 10), ReplayBuffer(20, 2, gamma=0.5)
+    restored.load_state_dict(replay.state_dict(), torch.device("cpu"))
+    for time in range(10, 20):
         replay.add(simple_step(time, 2))
-    assert state["storage"]["obs"].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert restored.storage["obs"].tolist() == [[2 * time, 2 * time + 1] for time in range(10)]
 
 
 @pytest.mark.parametrize(("capacity", "num_envs"), [(18, 2), (10, 1), (22, 2)])

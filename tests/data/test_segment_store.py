@@ -1,5 +1,7 @@
 """Segments cut from a store, against a slow search of the same steps."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -36,7 +38,12 @@ def test_segments_are_stretches_of_episodes(steps, capacity, pauses):
     cut = store.sample(40, 6, torch.Generator().manual_seed(1))
     segments = cut.segments.validate()
     assert len(segments) == 40
-    assert bool(cut.weights.any())
+    whole = [(t, row) for t, row in product(range(max(0, steps - capacity // 3), steps), range(3))
+             if whole_at(said, t, row, 6)]  # fmt: skip
+    assert torch.equal(cut.weights, torch.full((40,), float(bool(whole)), dtype=torch.float64))
+    assert store.starts(6).nonzero().add(torch.tensor([max(0, steps - capacity // 3), 0])).tolist() == [
+        [t, row] for t, row in whole
+    ]
     for i in range(40):
         if cut.weights[i] == 0.0:
             continue
@@ -55,14 +62,57 @@ def test_segments_are_stretches_of_episodes(steps, capacity, pauses):
         last = said[first + n - 1]
         assert segments.obs[i, n].tolist() == last.next_obs[row].tolist()
         assert bool(segments.terminated[i]) == bool(last.terminations[row])
-        assert n == 6 or bool(last.terminations[row] | last.truncations[row]) or first + n == steps
+        assert n == 6 or bool(last.terminations[row])
         assert cut.rewards[i, n:].abs().sum() == 0.0
 
 
-def test_segments_that_were_cut_short_come_last():
+def whole_at(said, first, row, length):
+    """Whether a whole segment starts at a step, by going through the steps one by one."""
+    if not said[first].mask[row]:
+        return False
+    for t in range(first, min(first + length, len(said))):
+        if said[t].terminations[row]:
+            return True
+        if said[t].truncations[row]:
+            return t == first + length - 1
+    return first + length <= len(said)
+
+
+def test_starts_are_drawn_evenly_among_all_whole_segments():
     store, _ = filled(37)
-    segments = store.sample(10, 4, torch.Generator().manual_seed(0)).segments
-    assert bool(((segments.lengths == 4) | segments.terminated).all())
+    starts = store.starts(4)
+    number = int(starts.sum())
+    drawn = store.sample(400 * number, 4, torch.Generator().manual_seed(0)).segments.obs[:, 0]
+    counts = torch.zeros_like(starts, dtype=torch.int64)
+    counts.index_put_((drawn[:, 0].long() - 17, drawn[:, 1].long()), torch.tensor(1), accumulate=True)
+    assert bool((counts[~starts] == 0).all())
+    assert abs(counts[starts] - 400).max() < 5 * 20
+
+
+def test_pairs_are_of_different_segments():
+    store, _ = filled(37)
+    starts = store.starts(4)
+    first, second = store.sample_pairs(3000, 4, torch.Generator().manual_seed(0))
+    a, b = first.segments.obs[:, 0], second.segments.obs[:, 0]
+    assert bool((a != b).any(1).all())
+    assert len(torch.cat([a, b], 1).unique(dim=0)) > 0.8 * int(starts.sum()) * (int(starts.sum()) - 1) * 0.9
+    assert bool((first.weights * second.weights == 1.0).all())
+
+
+def test_of_one_whole_segment_there_is_no_pair():
+    store, obs = SegmentStore(8, 1), torch.zeros(1, 2)
+    for time in range(4):
+        over = torch.tensor([time == 2])
+        nothing = torch.zeros(1, dtype=torch.bool)
+        step = Transitions(obs + time, obs[:, :1], obs[:, 0], obs + time, nothing, over, mask=~nothing)
+        store.add(step, step.obs, step.next_obs)
+    assert store.starts(3).flatten().tolist() == [True, False, False, False]
+    assert store.sample(2, 3, torch.Generator()).weights.tolist() == [1.0, 1.0]
+    first, second = store.sample_pairs(2, 3, torch.Generator())
+    assert (first.weights * second.weights).tolist() == [0.0, 0.0]
+    assert bool(store.starts(1).all())
+    store.cut()
+    assert store.sample(50, 2, torch.Generator()).segments.obs[:, 0, 0].unique().tolist() == [0.0, 1.0]
 
 
 def test_recent_segments_start_in_the_latest_steps():

@@ -294,7 +294,7 @@ except ImportError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert 'pip install "prefrl[minatar]"' in done.stdout, done.stderr
+    assert 'pip install ".[minatar]"' in done.stdout, done.stderr
 
 
 def test_importing_the_environments_does_not_import_the_package(tmp_path):

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from prefrl.nn import ensemble as module
 from prefrl.nn.ensemble import DECAYS, DynamicsEnsemble, EnsembleFit, FitSettings
-from prefrl.nn.flat import fused_adam_step_
 
 SMALL = FitSettings(batch_size=32, max_epochs=4)
 
@@ -237,7 +236,7 @@ def test_only_the_weights_of_layers_decay() -> None:
         for bias in ensemble.network.biases():
             bias.fill_(1.0)
     fit._update.weights.gradient.zero_()
-    fused_adam_step_(fit._update.optimizer, fit._update.weights.vector, fit._update._decayed)
+    fit._update.optimizer.step()
     for name, value in ensemble.named_parameters():
         if name.endswith("weight"):
             assert (value.abs() < before[name].abs() + 0.1).all()

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from prefrl.nn import StackedLinear, StackedMLP
+from prefrl.nn.flat import FlatParameters
+from prefrl.nn.mlp import MANY_ROWS, NARROW, Chain, gathered, joined, product
 
 
 def member(stack: StackedMLP, b: int) -> nn.Sequential:
@@ -103,22 +105,25 @@ def test_sizes_below_one_are_refused(sizes: tuple) -> None:
         StackedMLP(*sizes)
 
 
-@pytest.mark.parametrize("activation", ["relu", "silu"])
+@pytest.mark.parametrize("activation", ["relu", "silu", "tanh"])
 def test_the_activation(activation: Any) -> None:
     stack = StackedMLP(2, 3, (4,), 2, activation=activation)
     x = torch.randn(2, 5, 3)
     weights, biases = stack.weights(), stack.biases()
-    hidden = {"relu": torch.relu, "silu": torch.nn.functional.silu}[activation](x @ weights[0] + biases[0])
+    functions = {"relu": torch.relu, "silu": torch.nn.functional.silu, "tanh": torch.tanh}
+    hidden = functions[activation](x @ weights[0] + biases[0])
     close(stack(x), hidden @ weights[1] + biases[1])
 
 
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
 @pytest.mark.parametrize(("members", "hidden", "outputs"), [
     (2, (7, 5), None), (1, (7, 5), 6), (2, (), None), (3, (4,), 20), (1, (9,), None), (2, (), 3),
 ])  # fmt: skip
 def test_gradients_by_hand_are_those_of_autograd(
-    members: int, hidden: tuple[int, ...], outputs: int | None
+    members: int, hidden: tuple[int, ...], outputs: int | None, activation: Any, flat: bool
 ) -> None:
-    stack = StackedMLP(members, 4, hidden, outputs).double()
+    stack = StackedMLP(members, 4, hidden, outputs, activation).double()
     x = torch.randn(members, 6, 4, dtype=torch.float64, requires_grad=True)
     record = stack.record(x.detach())
     close(record.outputs, stack(x))
@@ -127,6 +132,8 @@ def test_gradients_by_hand_are_those_of_autograd(
     expected = [parameter.grad for parameter in stack.parameters()]
     for parameter in stack.parameters():
         parameter.grad = torch.full_like(parameter, torch.nan)
+    if flat:  # a row of one matrix for each member, so that weights are not contiguous
+        FlatParameters(stack, members).gradient.fill_(torch.nan)
     found = stack.backward(record, slopes, inputs=slice(1, 3))
     assert x.grad is not None
     assert found is not None
@@ -150,6 +157,47 @@ def test_gradients_in_the_inputs_alone() -> None:
     assert all(parameter.grad is None for parameter in stack.parameters())
 
 
-def test_records_are_for_relu() -> None:
+def test_there_are_no_records_for_silu() -> None:
     with pytest.raises(ValueError, match="activation is 'silu'"):
         StackedMLP(1, 2, (3,), activation="silu").record(torch.zeros(1, 1, 2))
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("rows", [5, MANY_ROWS + 1, 30_000])
+@pytest.mark.parametrize("columns", [1, 3, NARROW, NARROW + 1])
+def test_products_are_the_same_in_every_form(members: int, rows: int, columns: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(members, rows, 4, generator=generator, dtype=torch.float64)
+    weight = torch.randn(members, 4, columns, generator=generator, dtype=torch.float64)
+    bias = torch.randn(members, 1, columns, generator=generator, dtype=torch.float64)
+    expected = torch.einsum("bni,bio->bno", x, weight)
+    close(product(x, weight), expected)
+    close(product(x, weight, bias), expected + bias)
+    close(gathered(x.transpose(1, 2), expected), torch.einsum("bni,bno->bio", x, expected))
+
+
+def test_stacks_are_joined() -> None:
+    parts = [StackedMLP(members, 3, (4, 5), 2, "tanh") for members in (1, 2)]
+    x = torch.randn(3, 6, 3)
+    close(joined(parts)(x), torch.cat([parts[0](x[:1]), parts[1](x[1:])]))
+    assert joined(parts[:1]) is parts[0]
+    scalar = joined([StackedMLP(1, 3, (4,)) for _ in range(2)])
+    assert scalar(x[:2]).shape == (2, 6)
+
+
+def test_gradients_go_into_rows_of_a_matrix() -> None:
+    """Members whose parameters are rows of one matrix have the gradients of those that lie together."""
+    stack, twin = StackedMLP(2, 3, (20, 5)), StackedMLP(2, 3, (20, 5))
+    twin.load_state_dict(stack.state_dict())
+    flat, _ = FlatParameters(stack, 2), FlatParameters(twin)
+    x, slopes = torch.randn(2, 7, 3), torch.randn(2, 7)
+    found, expected = (Chain.of(network) for network in (stack, twin))
+    found.pull(found.record(x), slopes[..., None])
+    twin.backward(twin.record(x), slopes)
+    for one, other in zip(stack.parameters(), twin.parameters(), strict=True):
+        close(one.grad, other.grad)
+    named = Chain.named(flat.named(flat.vector.detach()), flat.named(flat.gradient))
+    close(named.record(x).outputs, expected.record(x).outputs)
+    inputs = slice(1, 3)
+    pulled = twin.backward(twin.record(x), slopes, parameters=False, inputs=inputs)
+    close(named.pull_inputs(named.record(x), slopes[..., None], inputs), pulled)

@@ -59,7 +59,7 @@ def test_adams_state_is_taken_over_as_a_copy():
     first.step(*data())
     state = first.optimizer.state_dict()
     before = state["state"][0]["exp_avg"].clone()
-    second.load_optimizer(state)
+    second.optimizer.load_state_dict(state)
     second.step(*data(1))
     assert torch.equal(state["state"][0]["exp_avg"], before)
     assert not torch.equal(second.optimizer.state_dict()["state"][0]["exp_avg"], before)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from prefrl.data import Preferences, Segments, concatenate_preferences
+from prefrl.data import Preferences, Segments, concatenate_preferences, map_obs
 from prefrl.functional.preferences.hierarchy import all_pairs, hierarchy_verdicts
 from prefrl.preferences import RewardModel, RewardModelConfig
 
@@ -286,3 +286,41 @@ def test_wrong_arguments():
         RewardModel(BOX, TWO).fit(actions)
     with pytest.raises(ValueError, match="looks at next_obs, which was not given"):
         RewardModel(BOX, TWO, RewardModelConfig(use_next_obs=True)).rewards(torch.zeros(1, 3), torch.zeros(1))
+
+
+def test_rewards_have_the_leading_axes_of_what_is_given():
+    """Trajectories and grids of them as well as rows; also where an observation is a number, or a dict."""
+    pairs = gym.spaces.Dict(a=gym.spaces.Discrete(3), b=gym.spaces.Box(-1, 1, (2, 2)))
+    cases = {
+        "box": (gym.spaces.Box(-1, 1, (3,)), lambda n: torch.rand(n, 3)),
+        "discrete": (gym.spaces.Discrete(4), lambda n: torch.arange(n) % 4),
+        "dict": (pairs, lambda n: {"a": torch.arange(n) % 3, "b": torch.rand(n, 2, 2)}),
+    }
+    for space, draw in cases.values():
+        model = RewardModel(space, gym.spaces.Box(-1, 1, (2,)), RewardModelConfig(members=2, hidden=(8,)))
+        obs, actions = draw(12), torch.rand(12, 2)
+        flat = model.rewards(obs, actions)
+        assert flat.shape == (12,)
+        for leading in ((12,), (3, 4), (2, 3, 2)):
+            shaped = map_obs(lambda values, to=leading: values.reshape(*to, *values.shape[1:]), obs)
+            assert torch.equal(model.rewards(shaped, actions.reshape(*leading, 2)), flat.reshape(leading))
+        one = map_obs(lambda values: values[0], obs)
+        torch.testing.assert_close(model.rewards(one, actions[0]), flat[0])
+
+
+def test_the_accuracy_of_ties_is_no_number():
+    model = RewardModel(gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2))
+    side = Segments(torch.rand(4, 3, 3), torch.zeros(4, 2, dtype=torch.int64), torch.full((4,), 2),
+                    torch.zeros(4, dtype=torch.bool))  # fmt: skip
+    ties = Preferences.from_labels(side, side, torch.full((4,), 0.5))
+    assert model.accuracy(ties).isnan()
+    assert model.fit(ties)["accuracy"].isnan()
+
+
+def test_a_reward_that_does_not_vary_is_not_divided_by_nothing():
+    model = RewardModel(gym.spaces.Box(-1, 1, (1,)), gym.spaces.Discrete(2))
+    same = Segments(torch.zeros(4, 3, 1), torch.zeros(4, 2, dtype=torch.int64), torch.full((4,), 2),
+                    torch.zeros(4, dtype=torch.bool))  # fmt: skip
+    model.take_scale(same)
+    assert float(model._std) == 1.0
+    assert float(model.rewards(torch.rand(9, 1), torch.ones(9, dtype=torch.int64)).abs().max()) < 10.0

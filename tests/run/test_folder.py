@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 import prefrl
+from prefrl.data.files.processes import claimed
 from prefrl.run import folder as folder_module
 from prefrl.run.folder import RunFolder, write_json
 from prefrl.run.study.study import run_study
@@ -19,7 +21,7 @@ CONFIG = {"recipe": "q_learning", "config": {"seed": 3}}
 
 def test_create_and_open(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "deep" / "run", CONFIG)
-    assert json.loads((folder.path / "config.json").read_text()) == {**CONFIG, "format": 2}
+    assert json.loads((folder.path / "config.json").read_text()) == {**CONFIG, "format": 3}
     assert RunFolder.open(folder.path).config == CONFIG
     assert list(folder.path.parent.iterdir()) == [folder.path]  # nothing half made beside it
     versions = json.loads((folder.path / "versions.json").read_text())
@@ -165,3 +167,75 @@ def test_a_study_that_fails_leaves_what_it_made(
         run_study(Study(tmp_path / "run", works, error))
     assert (tmp_path / "run").exists() == works
     assert (tmp_path / "run" / "figure.png").exists() == works
+
+
+# Two processes, and files that are damaged ---------------------------------------------------------------
+
+
+def test_the_faster_of_two_processes_has_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one asks git, another begins a run in the same empty folder."""
+    other, real = {"recipe": "dqn", "config": {"seed": 2}}, folder_module.git_state
+
+    def slow() -> Any:
+        monkeypatch.setattr(folder_module, "git_state", real)
+        RunFolder.create(tmp_path, other)
+        return real()
+
+    monkeypatch.setattr(folder_module, "git_state", slow)
+    with pytest.raises(FileExistsError, match="is not empty"):
+        RunFolder.create(tmp_path, CONFIG)
+    assert RunFolder.open(tmp_path).config == other
+    assert {path.name for path in tmp_path.iterdir()} >= {"config.json", "versions.json"}
+
+
+def test_a_folder_in_which_somebody_begins_a_run_is_taken(tmp_path: Path) -> None:
+    with claimed(tmp_path), pytest.raises(BlockingIOError, match=f"process {os.getpid()} works on"):
+        RunFolder.create(tmp_path, CONFIG)
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_a_folder_that_a_kill_left_half_made_is_removed(tmp_path: Path) -> None:
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
+    )
+    stale, alive, other = (
+        tmp_path / name
+        for name in (f".run.{dead.stdout.strip()}.tmp", f".run.{os.getppid()}.tmp", ".run2.1.tmp")
+    )
+    for path in (stale, alive, other):
+        path.mkdir()
+        (path / "versions.json").write_text("{}")
+    RunFolder.create(tmp_path / "run", CONFIG)
+    assert [path.exists() for path in (stale, alive, other)] == [False, True, True]
+
+
+def test_a_damaged_checkpoint_costs_one_interval(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", CONFIG)
+    assert folder.load_checkpoint() is None
+    for number in range(3):
+        folder.save_checkpoint({"number": number})
+    assert folder.load_checkpoint() == {"number": 2}
+    folder.checkpoint_path.write_bytes(folder.checkpoint_path.read_bytes()[:-30])
+    with pytest.warns(UserWarning, match=r"checkpoint\.pt is damaged.*going on from the one before it"):
+        assert folder.load_checkpoint() == {"number": 1}
+    folder.checkpoint_path.unlink()
+    with pytest.warns(UserWarning, match=r"checkpoint\.pt is missing; going on from the one before it"):
+        assert folder.load_checkpoint() == {"number": 1}
+    for path in (folder.checkpoint_path, folder.previous_path):
+        path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged"):
+        folder.load_checkpoint()
+
+
+def test_a_run_that_failed_before_its_first_row_does_not_block_its_folder(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", CONFIG, quiet=True)
+    folder.open_logger().close()
+    folder.discard_if_unused()
+    assert not folder.path.exists()
+    folder = RunFolder.create(tmp_path / "run", CONFIG, quiet=True)
+    logger = folder.open_logger()
+    logger.record("time/total_timesteps", 3)
+    logger.dump(3)
+    logger.close()
+    folder.discard_if_unused()
+    assert folder.progress_path.exists()

@@ -8,18 +8,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from prefrl.agents import QLearning, QLearningConfig
+from prefrl.data.files.processes import claimed
 from prefrl.run.checkpoint import load_checkpoint, save_checkpoint
 from prefrl.run.environments import make_training_env
 from prefrl.run.folder import write_json
 from prefrl.run.launch import evaluate_run, resume, train
-from prefrl.run.lock import claimed
 from prefrl.run.logger import STEP, read_progress
 from prefrl.run.recipes.preferences.regret import TrainRegret
 from prefrl.run.recipes.value_based.q_learning import TrainQLearning
@@ -59,8 +62,30 @@ def test_train_writes_everything_and_prints_the_result_last(
 def test_train_prints_tables_unless_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = train("q_learning", QUICK, tmp_path / "run")
     printed = capsys.readouterr().out
-    assert "ep_rew_mean" in printed
+    assert printed.count("total_timesteps") == 10  # of 100 rows in progress.csv
+    outcome = printed[printed.rindex("ep_rew_mean") :]
+    assert f"{json.loads(path.read_text())['final_return']:.4g}" in outcome
+    assert "final_return" in outcome
     assert printed.endswith(f"\n{path}\n")
+
+
+def test_tensorboard_has_the_settings_and_the_outcome(tmp_path: Path) -> None:
+    recipe = replace(QUICK, env_args=("layout_seed=3",), env_id="prefrl/RandomGrid-v0", total_timesteps=640)
+    result = json.loads(train("q_learning", recipe, tmp_path / "run", quiet=True).read_text())
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    (text,) = events.Tensors("config/text_summary")
+    assert b'"layout_seed=3"' in text.tensor_proto.string_val[0]
+    (scalar,) = events.Scalars("result/final_return")
+    assert (scalar.step, scalar.value) == (640, pytest.approx(result["final_return"]))
+    start = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    settings = HParamsPluginData.FromString(start).session_start_info.hparams
+    assert settings["agent.gamma"].number_value == recipe.agent.gamma
+    assert settings["env_args"].string_value == "layout_seed=3"
+    assert settings["log_every"].string_value == "None"
+    shown = events.SummaryMetadata("_hparams_/experiment").plugin_data.content
+    metrics = {info.name.tag for info in HParamsPluginData.FromString(shown).experiment.metric_infos}
+    assert {"result/final_return", "result/num_timesteps"} <= metrics
+    assert metrics <= set(events.Tags()["scalars"])
 
 
 def test_the_default_folder_is_named_after_recipe_and_seed(
@@ -132,8 +157,8 @@ def test_resume_of_a_finished_run_says_so(tmp_path: Path, capsys: pytest.Capture
 def test_resume_refuses_a_damaged_run(tmp_path: Path) -> None:
     path = train("q_learning", QUICK, tmp_path / "run", quiet=True)
     path.unlink()
-    checkpoint = tmp_path / "run" / "checkpoint.pt"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:-500])
+    for checkpoint in (tmp_path / "run").glob("checkpoint*.pt"):
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-500])
     with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged"):
         resume(tmp_path / "run", quiet=True)
     config = tmp_path / "run" / "config.json"
@@ -196,10 +221,11 @@ def test_a_checkpoint_of_something_else_is_named(unfinished: Path, change: Any) 
 
 
 @pytest.mark.parametrize("text", ["a,b\n1,2\n", f"{STEP}\nabc\n", f"a,{STEP}\n1\n", "\udcff\n"])
-def test_a_damaged_progress_file_is_named(unfinished: Path, text: str) -> None:
+def test_a_damaged_progress_file_is_set_aside(unfinished: Path, text: str) -> None:
     (unfinished / "progress.csv").write_text(text, "utf-8", errors="surrogateescape")
-    with pytest.raises(ValueError, match=r"progress\.csv is damaged: "):
-        resume(unfinished, quiet=True)
+    with pytest.warns(UserWarning, match=r"progress\.csv.*set aside as progress\.damaged\.csv"):
+        assert resume(unfinished, quiet=True).exists()
+    assert (unfinished / "progress.damaged.csv").read_bytes() == text.encode("utf-8", "surrogateescape")
 
 
 def test_two_processes_never_work_on_one_run(unfinished: Path) -> None:
@@ -249,7 +275,8 @@ def test_evaluate_run(tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoint.pt").unlink()
     again = json.loads(evaluate_run(tmp_path / "run", episodes=5, seed=3).read_text())
     assert again == evaluation  # by agent.pt
-    (tmp_path / "run" / "agent.pt").unlink()
+    for path in (tmp_path / "run").glob("*.pt"):
+        path.unlink()
     with pytest.raises(FileNotFoundError, match="holds no checkpoint yet"):
         evaluate_run(tmp_path / "run")
 
@@ -327,6 +354,7 @@ def kill_and_resume(run: Path, recipe: TrainQLearning, kills: int, seed: int) ->
     return hits
 
 
+@pytest.mark.slow
 def test_a_run_killed_twice_equals_the_uninterrupted_one(uninterrupted: Path, tmp_path: Path) -> None:
     assert kill_and_resume(tmp_path / "run", LONG, 2, seed=0) == 2
     assert_same_run(tmp_path / "run", uninterrupted)

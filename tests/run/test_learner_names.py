@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from prefrl import cli
-from prefrl.agents import DQNConfig, SACConfig, SB3Config
+from prefrl.agents import DQNConfig, PPOConfig, SACConfig, SB3Config
 from prefrl.config import to_json
 from prefrl.run.folder import RunFolder
 from prefrl.run.launch import open_recipe
@@ -36,18 +36,40 @@ def test_names_of_learners(recipe: str) -> None:
     kind = RECIPES[recipe]
     assert kind(agent="sac", agent_args=("hidden=[8]",)).learner_config() == SACConfig(hidden=(8,))
     assert kind(agent="dqn", agent_args=("gamma=0.5",)).learner_config() == DQNConfig(gamma=0.5)
+    made = kind(agent="ppo", agent_args=("gamma=0.5",), total_timesteps=70)
+    assert made.learner_config() == PPOConfig(gamma=0.5, schedule_timesteps=70)
+    assert made.rows == 8
     assert kind(agent="prefrl_dqn") == kind(agent="dqn")
     for name in ("ppo", "a2c", "sac", "td3", "ddpg", "dqn"):
         made = kind(agent=f"sb3_{name}", total_timesteps=70, warmup_hold=3)
         assert made.learner_config() == SB3Config(name, {}, 70, 3)
         assert made.rows == (8 if name in ("ppo", "a2c") else 1)
-        if name not in ("sac", "dqn"):
+        if name not in ("sac", "dqn", "ppo"):
             assert kind(agent=name) == kind(agent=f"sb3_{name}")
     assert kind(agent="sac").rows == 1
 
 
-def test_our_sac_is_the_default_for_a_box_of_actions() -> None:
-    assert (TrainPreferenceRL().agent, TrainHeron().agent, TrainSelfPlay().agent) == ("sac", "sac", "sb3_ppo")
+@pytest.mark.parametrize(
+    ("env_id", "learner", "rows"),
+    [
+        ("Pendulum-v1", "sac", 1),
+        ("CartPole-v1", "ppo", 8),
+        ("prefrl/Pendulum-v0", "ppo", 8),
+        ("prefrl.envs:prefrl/CartPole-v0", "ppo", 8),
+        ("prefrl/TrafficGrid-v0", "ppo", 8),
+    ],
+)
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_the_environment_chooses_the_learner(recipe: str, env_id: str, learner: str, rows: int) -> None:
+    made = RECIPES[recipe](env_id=env_id)
+    assert (made.agent, made.learner, made.rows) == ("auto", learner, rows)
+    assert type(made.learner_config()) is {"sac": SACConfig, "ppo": PPOConfig}[learner]
+
+
+def test_settings_of_a_learner_that_the_environment_chose_are_checked_before_it_is_trained() -> None:
+    made = TrainPreferenceRL(env_id="CartPole-v1", agent_args=("buffer_size=9",))
+    with pytest.raises(ValueError, match=r"do not suit ppo \(SB3's is sb3_ppo\): buffer_size is unknown"):
+        made.learner_config()
 
 
 @pytest.mark.parametrize(
@@ -75,12 +97,24 @@ def test_old_runs_with_bare_names_are_those_of_sb3(recipe: str, name: str, tmp_p
 
 
 @pytest.mark.parametrize("recipe", list(RECIPES))
+def test_runs_of_format_2_with_ppo_are_those_of_sb3_and_others_as_they_say(
+    recipe: str, tmp_path: Path
+) -> None:
+    for name, meant in (("ppo", "sb3_ppo"), ("sac", "sac"), ("dqn", "dqn"), ("sb3_ppo", "sb3_ppo")):
+        run = write_old(tmp_path / name, recipe, name)
+        content = json.loads((run / "config.json").read_text())
+        (run / "config.json").write_text(json.dumps({**content, "format": 2}))
+        assert open_recipe(RunFolder.open(run)) == RECIPES[recipe](agent=meant)
+        assert read_settings(run)["agent"] == meant
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES))
 def test_old_runs_with_prefrl_dqn_are_those_of_our_dqn(recipe: str, tmp_path: Path) -> None:
     run = write_old(tmp_path / "run", recipe, "prefrl_dqn", warmup_hold=3)
     assert open_recipe(RunFolder.open(run)) == RECIPES[recipe](agent="dqn")
 
 
-@pytest.mark.parametrize("name", ["sac", "dqn", "sb3_sac"])
+@pytest.mark.parametrize("name", ["auto", "sac", "dqn", "ppo", "sb3_sac"])
 def test_new_runs_mean_what_they_say(name: str, tmp_path: Path) -> None:
     recipe = TrainPreferenceRL(agent=name)
     folder = RunFolder.create(tmp_path / "run", {"recipe": "preference_rl", "config": to_json(recipe)})
@@ -93,7 +127,7 @@ def test_files_of_a_later_format_are_refused(tmp_path: Path) -> None:
     content = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps({**content, "format": FORMAT + 1}))
     for read in (RunFolder.open, read_settings):
-        with pytest.raises(ValueError, match=r"config\.json.*format is 3; this version reads 2"):
+        with pytest.raises(ValueError, match=r"config\.json.*format is 4; this version reads 2, 3, and"):
             read(run)
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as MatplotlibFigure
 from stable_baselines3.common.logger import Figure, FormatUnsupportedError, Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from prefrl.run.logger import STEP, ProgressWriter, make_logger, read_progress
+from prefrl.run.logger import STEP, ProgressWriter, make_logger, print_numbers, read_progress
 
 
 def log(logger: Logger, step: int, **values: float) -> None:
@@ -126,3 +126,38 @@ def test_quiet(quiet: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     logger.close()
     assert ("123" in capsys.readouterr().out) is not quiet
     assert not sys.stdout.closed
+
+
+def test_a_damaged_file_is_set_aside(path: Path) -> None:
+    content = b"time/total_timesteps,x\n10,1\n20,\xff\n30,3\n"
+    path.write_bytes(content)
+    with pytest.warns(
+        UserWarning, match=r"progress\.csv is damaged.*; it is set aside as progress\.damaged\.csv"
+    ):
+        writer = ProgressWriter(path, 30)
+    writer.write({"x": 4.0}, {}, 40)
+    assert [row["x"] for row in read_progress(path)] == ["4.0"]
+    assert path.with_name("progress.damaged.csv").read_bytes() == content
+
+
+def test_tables_are_printed_now_and_then(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logger = make_logger(tmp_path, since=None, quiet=False, table_every=100)
+    for step in range(30, 301, 30):
+        log(logger, step, value=step)
+    logger.close()
+    printed = capsys.readouterr().out
+    shown = [step for step in range(30, 301, 30) if f" {step} " in printed]
+    assert shown == [120, 210, 300]
+    resumed = make_logger(tmp_path, since=270, quiet=False, table_every=100)
+    log(resumed, 290, value=290)
+    resumed.close()
+    assert "290" not in capsys.readouterr().out
+
+
+def test_numbers_are_printed_as_a_small_table(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {"a": 1234567.0, "b.c": 0.123456, "b.d": True, "e": [1.0, 2.0], "f": None, "g": "[x]"}
+    print_numbers(found)
+    cells = [[cell.strip() for cell in line.split("│")[1:3]] for line in capsys.readouterr().out.splitlines()]
+    assert [row for row in cells if row] == [
+        ["a", "1,234,567"], ["b.c", "0.1235"], ["b.d", "True"], ["f", "unknown"], ["g", "[x]"],
+    ]  # fmt: skip

@@ -1,5 +1,6 @@
 """The training loop: schedule, metrics, callbacks, solvers, failures, interrupts, going on after a crash."""
 
+import math
 import os
 import signal
 import threading
@@ -20,12 +21,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import prefrl
 import prefrl.envs
+from prefrl import DQN, DQNConfig
 from prefrl.agents import Agent, QLearning, QLearningConfig
 from prefrl.data import Transitions
 from prefrl.run.checkpoint import load_checkpoint
 from prefrl.run.folder import RunFolder
 from prefrl.run.logger import read_progress
-from prefrl.run.loop import Loop, deferred_interrupt, learn
+from prefrl.run.loop import Loop, RunFailedError, Terminated, deferred_signals, learn
 
 ENV = "prefrl/Delivery-v0"
 TIMING = {"time/fps", "time/time_elapsed"}
@@ -116,6 +118,18 @@ def test_rows_are_logged_when_a_multiple_is_passed_and_at_the_end() -> None:
     assert [row["time/total_timesteps"] for _, row in rows.rows] == [32, 64, 96, 104]
     agent.learn(8)  # adds to what was done
     assert agent.num_timesteps == 112
+
+
+def test_rates_are_logged_as_they_are_then() -> None:
+    agent, rows = device_agent(), Rows()
+    agent.logger = Logger(None, [rows])
+    learn(agent, 100, log_every=50)
+    logged = [row["rollout/exploration_rate"] for _, row in rows.rows]
+    expected = []
+    for agent.num_timesteps in (56, 104):
+        expected.append(agent.epsilon)
+    assert logged == expected
+    assert logged[0] > logged[1]
 
 
 def test_metrics_are_means_since_the_last_row() -> None:
@@ -348,9 +362,9 @@ def test_an_interrupt_waits_for_the_step_and_a_checkpoint(tmp_path: Path) -> Non
 
 def test_the_second_interrupt_does_not_wait() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), deferred_interrupt() as asked:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), deferred_signals(all_of_them=True) as asked:  # noqa: PT012
         os.kill(os.getpid(), signal.SIGINT)
-        assert asked.is_set()
+        assert asked == [signal.SIGINT]
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("the second interrupt was lost")
     assert signal.getsignal(signal.SIGINT) is before
@@ -452,3 +466,113 @@ def test_other_environments_go_on_with_new_episodes(tmp_path: Path) -> None:
     assert agent.num_timesteps == 800
     assert agent.visits.sum() > 0
     assert len(read_progress(folder.progress_path)) == 100
+
+
+# What an exception leaves behind -----------------------------------------------------------------------
+
+
+class Simulator(gym.Wrapper[Any, Any, Any, Any]):
+    """Fails at a step, and cannot be restored."""
+
+    def __init__(self, at: int, error: Exception) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self.at, self.error, self.steps = at, error, 0
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        if self.steps == self.at:
+            raise self.error
+        return super().step(action)
+
+
+def simulated(at: int, error: Exception | None = None) -> DQN:
+    env = Simulator(at, error or RuntimeError("simulator lost:\nand more"))
+    return DQN(env, DQNConfig(hidden=(8,), learning_starts=10), device="cpu")
+
+
+def test_what_was_learned_before_the_environment_failed_is_kept(tmp_path: Path) -> None:
+    folder, agent = new_folder(tmp_path / "run"), simulated(50)
+    message = (
+        r"^RuntimeError: simulator lost: at timestep 49; what was learned is kept: go on with `prefrl resume"
+    )
+    with pytest.raises(RunFailedError, match=message) as failed:
+        learn(agent, 100, folder=folder, checkpoint_every=20)
+    assert isinstance(failed.value.__cause__, RuntimeError)
+    assert load_checkpoint(folder.checkpoint_path)["num_timesteps"] == 49
+    again = simulated(1000)
+    learn(again, 100, folder=RunFolder.open(folder.path, quiet=True), resume=True)
+    assert again.num_timesteps == 100
+
+
+def test_an_error_in_the_first_step_is_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^no such thing$"):
+        learn(simulated(1, ValueError("no such thing")), 100, folder=new_folder(tmp_path / "run"))
+    with pytest.raises(RunFailedError, match=r"^RuntimeError: simulator lost:$"):
+        learn(simulated(1), 100, folder=new_folder(tmp_path / "other"))
+    assert not list(tmp_path.glob("*/*.pt"))
+    with pytest.raises(RuntimeError, match=r"^simulator lost:\nand more$"):
+        learn(simulated(50), 100)  # without a folder there is nowhere to keep it
+
+
+def test_a_reward_that_is_no_number_leaves_what_was_learned(tmp_path: Path) -> None:
+    class Nan(Simulator):
+        def step(self, action: Any) -> Any:
+            obs, reward, *rest = super().step(action)
+            return obs, reward if self.steps < 50 else math.nan, *rest
+
+    agent = DQN(Nan(10_000, ValueError()), DQNConfig(hidden=(8,), learning_starts=10), device="cpu")
+    folder = new_folder(tmp_path / "run")
+    with pytest.raises(
+        FloatingPointError, match=r"reward is nan after timestep 49; .*what was learned is kept"
+    ):
+        learn(agent, 100, folder=folder)
+    assert load_checkpoint(folder.checkpoint_path)["num_timesteps"] == 49
+
+
+def test_an_update_that_fails_leaves_the_last_checkpoint_and_its_own_state(tmp_path: Path) -> None:
+    class Failing(Solver):
+        def update(self) -> dict[str, torch.Tensor]:
+            if self.num_timesteps == 25:
+                raise KeyError("weights")
+            return super().update()
+
+    folder = new_folder(tmp_path / "run")
+    with pytest.raises(RunFailedError, match=r"^KeyError: 'weights' at timestep 25; .* is in .*failed\.pt$"):
+        learn(Failing(1), 100, folder=folder, checkpoint_every=10)
+    assert load_checkpoint(folder.checkpoint_path)["num_timesteps"] == 20
+    assert load_checkpoint(folder.path / "failed.pt")["num_timesteps"] == 25
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_that_ends_the_process_waits_for_a_checkpoint(name: str, tmp_path: Path) -> None:
+    number, folder = getattr(signal, name), new_folder(tmp_path / "run")
+    agent, here = device_agent(), signal.signal(getattr(signal, name), signal.SIG_DFL)  # nohup ignores one
+
+    def end(local: Any, _: Any) -> bool:
+        if agent.num_timesteps == 48:
+            os.kill(os.getpid(), number)
+        return True
+
+    try:
+        with pytest.raises(Terminated, match=name) as stopped:
+            learn(agent, 8000, callback=end, folder=folder)
+        assert stopped.value.signum == number
+        assert load_checkpoint(folder.checkpoint_path)["num_timesteps"] == 48
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, here)
+
+
+def test_learning_logs_to_a_folder_where_it_is_told_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agent, logs = device_agent(), tmp_path / "new" / "logs"
+    prefrl.learn(agent, 80, log_every=40)
+    assert not list(tmp_path.iterdir())
+    prefrl.learn(agent, 80, log_every=40, log_dir=logs)
+    prefrl.learn(agent, 80, log_every=40, log_dir=logs)
+    steps = [row["time/total_timesteps"] for row in read_progress(logs / "progress.csv")]
+    assert steps == ["120", "160", "200", "240"]
+    assert list(logs.glob("events.out.tfevents.*"))
+    assert agent.logger is None or not agent.logger.output_formats
+    assert capsys.readouterr().out == ""

@@ -10,14 +10,15 @@ from matplotlib.image import imread
 
 from prefrl.functional.statistics import bootstrap_interval, interquartile_mean
 from prefrl.run import plot
+from prefrl.run.curves import read_curves
 from prefrl.run.plot import (
     MAX_POINTS,
     PlotCommand,
+    default_column,
     find_runs,
     group_labels,
     moving_average,
     plot_curves,
-    read_curve,
     save_figure,
     tick_label,
 )
@@ -158,7 +159,7 @@ def test_runs_are_found_in_folders_of_runs_and_once(tmp_path: Path) -> None:
 
 def test_curve_of_a_run(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", f"{X},{Y},other\n100,1.5,\n200,,7\n300,2.5,\n300,3.5,\n400,9")
-    x, y = read_curve(run, X, Y)  # the line without its end is being written
+    ((x, y),) = read_curves(run, X, Y)  # the line without its end is being written
     assert (x.tolist(), y.tolist()) == ([100, 300], [1.5, 3.5])
 
 
@@ -172,11 +173,67 @@ def test_groups_are_what_differs_except_the_seed() -> None:
     assert group_labels(settings[:2]) == ["q", "q"]
     assert group_labels(settings[:2], ["seed", "env-id"]) == ["seed = 0, env_id = E", "seed = 1, env_id = E"]
     assert group_labels(settings[:1], ["agent.gamma", "env.gamma"]) == ["agent.gamma = 0.9, env.gamma = 1"]
-    assert group_labels([{"recipe": "q"}, {"recipe": "r", "n": 2}]) == ["q, n = None", "r, n = 2"]
+    dull = [
+        {"recipe": "q", "device": "cpu", "log_every": 1},
+        {"recipe": "q", "device": "auto", "log_every": 2},
+    ]
+    assert group_labels(dull) == ["q", "q"]
     with pytest.raises(ValueError, match=r"'gamma' of the runs may mean agent\.gamma or env\.gamma"):
         group_labels(settings, ["gamma"])
     with pytest.raises(ValueError, match=r"'lr' of the runs is unknown; it has agent\.gamma, env"):
         group_labels(settings, ["lr"])
+
+
+def test_recipes_are_told_apart_by_their_names_and_what_differs_within_each() -> None:
+    settings = [
+        {"recipe": "q", "env_id": "E", "a": 1, "b": 1},
+        {"recipe": "r", "env_id": "E", "a": 2, "c": [2]},
+        {"recipe": "r", "env_id": "E", "a": 2, "c": []},
+    ]
+    assert group_labels(settings) == ["q", "r, c = 2", "r, c = none"]
+    settings[0]["env_id"] = "F"
+    assert group_labels(settings)[:2] == ["q, env_id = F", "r, env_id = E, c = 2"]
+
+
+def test_legends_stay_on_the_canvas() -> None:
+    """Of many groups with long names."""
+    words = ", ".join(f"a_setting_{i} = {i}" for i in range(30))
+    figure = plot_curves({f"{number}, {words}": [([0, 1], [0, 1])] for number in range(20)})
+    figure.draw_without_rendering()
+    canvas, legend = figure.bbox, figure.legends[0].get_window_extent()
+    assert canvas.x0 <= legend.x0 < legend.x1 <= canvas.x1
+    assert canvas.y0 <= legend.y0 < legend.y1 <= canvas.y1
+    assert figure.axes[0].get_window_extent().width > 0.4 * canvas.width
+    assert "=\n" not in figure.legends[0].get_texts()[0].get_text()
+
+
+def test_seeds_of_unequal_lengths() -> None:
+    curves = [([0, 10, 20], [0, 1, 2]), ([0, 10], [1, 2]), ([0, 10, 20, 30], [2, 3, 4, 5])]
+    figure = plot_curves({"a": curves})
+    all_of_them, two, one = [line for line in figure.axes[0].lines if not line.get_alpha()]
+    assert (all_of_them.get_xdata().tolist(), all_of_them.get_linestyle()) == ([0, 10], "-")
+    assert (two.get_xdata().tolist(), two.get_ydata().tolist()) == ([10, 20], [2, 3])
+    assert (one.get_xdata().tolist(), one.get_ydata().tolist()) == ([20, 30], [4, 5])
+    assert two.get_linestyle() == one.get_linestyle() == ":"
+    assert "dotted" in figure.axes[0].get_legend().get_title().get_text()
+
+
+def test_lengths_that_hardly_differ_are_equal() -> None:
+    figure = plot_curves({"a": [([0, 10, 1000], [0, 1, 2]), ([0, 10, 1001], [1, 2, 3])]})
+    (line,) = [line for line in figure.axes[0].lines if not line.get_alpha()]
+    assert line.get_xdata()[-1] == 1000
+
+
+def test_seeds_are_not_drawn_where_there_are_many_groups() -> None:
+    curves = {str(i): [([0, 1], [i, i]), ([0, 1], [i, i + 1])] for i in range(5)}
+    assert len(plot_curves(curves).axes[0].lines) == 5
+    del curves["4"]
+    assert len(plot_curves(curves).axes[0].lines) == 12
+
+
+def test_of_one_seed_nothing_is_said_about_intervals() -> None:
+    figure = plot_curves({"a": [([0, 1], [0, 1])], "b": [([0, 1], [0, 2])]})
+    assert figure.axes[0].get_legend().get_title().get_text() in ("", "None")
 
 
 def test_command_draws_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,6 +250,28 @@ def test_command_draws_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str
         "the run has logged nothing yet\n"
     )
     assert imread(tmp_path / "sweep" / "curves.png").std() > 0.05  # something is drawn
+
+
+def test_a_trial_that_failed_early_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whether it has no such column, or has it without a value."""
+    make_run(tmp_path / "sweep" / "0", f"{X},train/loss\n100,1.0\n", seed=0)
+    make_run(tmp_path / "sweep" / "1", f"{X},{Y}\n100,\n", seed=1)
+    for seed in (2, 3):
+        make_run(tmp_path / "sweep" / str(seed), rows(1, 2, seed), seed=seed)
+    PlotCommand((tmp_path / "sweep",), y=Y).run()
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2
+    assert f"0/progress.csv has no column {Y}" in errors[0]
+    assert f"1/progress.csv has no value of {Y} yet" in errors[1]
+    with pytest.raises(ValueError, match=f"no column nonsense; it has {Y}"):
+        PlotCommand((tmp_path / "sweep",), y="nonsense").run()
+
+
+def test_the_default_is_what_most_runs_have(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / str(n), f"{X},train/loss,eval/mean_reward\n100,1,2\n") for n in range(2)]
+    assert default_column(runs) == "eval/mean_reward"
+    assert default_column([*runs, make_run(tmp_path / "2", rows(1))]) == "train/loss"
+    assert default_column([make_run(tmp_path / "3", f"{X},train/objective\n1,1\n")]) == "train/objective"
 
 
 @pytest.mark.parametrize(
@@ -226,7 +305,7 @@ def test_command_refuses_what_is_no_run(tmp_path: Path) -> None:
         PlotCommand((tmp_path,)).run()
     (tmp_path / "config.json").write_text('{"recipe": "q"}')
     (tmp_path / "progress.csv").write_text(rows(1))
-    with pytest.raises(ValueError, match=r"config\.json is not the config\.json of a run: KeyError"):
+    with pytest.raises(ValueError, match=r"no config\.json of a run \('config' is missing"):
         PlotCommand((tmp_path,)).run()
 
 

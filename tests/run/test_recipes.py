@@ -35,7 +35,7 @@ def test_every_recipe_is_a_frozen_dataclass_with_its_face() -> None:
 def test_names() -> None:
     assert load_recipe("q_learning") is TrainQLearning
     assert recipe_name(TrainQLearning()) == "q_learning"
-    with pytest.raises(ValueError, match=r"there is no recipe 'sarsa'; there are \[.*'q_learning'"):
+    with pytest.raises(ValueError, match=r"there is no recipe 'sarsa'; there are .*q_learning"):
         load_recipe("sarsa")
     with pytest.raises(ValueError, match="is no recipe"):
         recipe_name(QLearningConfig())
@@ -135,7 +135,7 @@ def test_q_learning_refuses_wrong_settings(settings: dict[str, Any], message: st
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        *(({name: 0}, f"{name} is 0; it must be at least 1") for name in
+        *(({name: 0}, rf"{name} is 0; it must (be at least 1|lie in \[1, 16777216\])") for name in
           ("num_envs", "total_timesteps", "eval_every", "eval_episodes", "final_episodes", "log_every",
            "checkpoint_every")),
         ({"seed": -1}, "seed is -1; it must not be negative"),

@@ -1,5 +1,6 @@
 """Rollouts by any policy, and episodes that never end."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.vector import SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from prefrl.agents import QLearning
 from prefrl.envs.factors import factors_of
@@ -76,25 +77,45 @@ ENDLESS: dict[str, Callable[[int, int], Any]] = {
 
 
 @pytest.mark.parametrize("kind", ENDLESS)
-def test_an_episode_that_never_ends_is_an_error(kind: str) -> None:
-    with pytest.raises(ValueError, match=r"the environment is not over after 1,000 steps.*time limit"):
-        ENDLESS[kind](0, 1000)
-    ENDLESS[kind](1, LENGTH)  # over in time
-    with pytest.raises(ValueError, match=f"is not over after {LENGTH - 1} steps"):
+def test_an_episode_that_never_ends_is_cut_and_warned_of(kind: str) -> None:
+    with pytest.warns(
+        UserWarning, match=r"in the environment was cut after 1,000 steps \(max_steps\).*limit"
+    ):
+        found = ENDLESS[kind](0, 1000)
+    length = found[1][0] if isinstance(found, tuple) else found["mean_length"]
+    assert length == 1000
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ENDLESS[kind](1, LENGTH)  # over in time
+    with pytest.warns(UserWarning, match=f"was cut after {LENGTH - 1} steps"):
         ENDLESS[kind](1, LENGTH - 1)
+    with pytest.raises(ValueError, match="max_steps is 0; it must be at least 1"):
+        ENDLESS[kind](1, 0)
 
 
-def test_the_error_names_the_environment_and_what_to_do() -> None:
+def test_episodes_one_after_the_other_start_anew_where_one_was_cut() -> None:
+    with pytest.warns(UserWarning, match="was cut after 5 steps"):
+        found = evaluate(agent(1), Corridor(), episodes=3, seed=0, max_steps=5)
+    assert (found["mean_return"], found["std_return"], found["mean_length"]) == (15.0, 0.0, 5.0)
+
+
+def test_the_warning_names_the_environment_and_what_to_do() -> None:
     """The greedy policy of a fresh agent goes up for ever."""
     up = QLearning(gym.make("CliffWalking-v1"), device="cpu")
     env = gym.make_vec("CliffWalking-v1", 2)
-    message = (
-        r"in CliffWalking-v1 is not over after 300 steps.*--env\.max_episode_steps 500.*larger max_steps"
-    )
-    with pytest.raises(ValueError, match=message):
+    with pytest.warns(UserWarning, match=r"in CliffWalking-v1 was cut after 300 steps.*--env\.max_episode"):
         evaluate_rows(up, env, seed=0, max_steps=300)
     limited = gym.make_vec("CliffWalking-v1", 2, max_episode_steps=200)
     assert evaluate_rows(up, limited, seed=0, max_steps=300)["mean_length"] == 200
+
+
+def test_rows_that_wait_for_a_reset_are_reset() -> None:
+    """Their first episodes are of different lengths; with DISABLED somebody must restart them."""
+    modes = (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED)
+    found = [rollout(None, SyncVectorEnv([Corridor] * 3, autoreset_mode=mode), seed=0) for mode in modes]
+    for values in zip(*found, strict=True):
+        np.testing.assert_array_equal(*values)
+    assert len(set(found[0][1])) > 1
 
 
 def test_factors_of_an_endless_episode() -> None:
@@ -107,5 +128,6 @@ def test_factors_of_an_endless_episode() -> None:
     means = factor_means(Zero(0), env, factors_of(env), seed=0)
     assert means["torque_squared"] == 0.0
     assert means["angle_squared"] != 0.0
-    with pytest.raises(ValueError, match="in Pendulum-v1 is not over after 40 steps"):
-        factor_means(Zero(0), env, factors_of(env), seed=0, max_steps=40)
+    with pytest.warns(UserWarning, match="in Pendulum-v1 was cut after 40 steps"):
+        cut = factor_means(Zero(0), env, factors_of(env), seed=0, max_steps=40)
+    assert cut["angle_squared"] != means["angle_squared"]

@@ -1,5 +1,6 @@
 """What an agent is shown, whatever the face of its environment, against the environment's exact model."""
 
+from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
@@ -12,10 +13,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import prefrl.envs
 from prefrl.agents import QLearning
 from prefrl.data import Transitions
+from prefrl.data.episodes import DeviceEpisodes, HostEpisodes
+from prefrl.data.metrics import Metrics
 from prefrl.envs.core.vector import BatchedEnv
 from prefrl.envs.grids.delivery import DeliveryDynamics
-from prefrl.run.loop import Metrics, learn
-from prefrl.run.stepping import DeviceEpisodes, HostEpisodes, Listener, OneRow, Stepper
+from prefrl.run.loop import learn
+from prefrl.run.stepping import Listener, OneRow, Stepper
 
 ENV = "prefrl/Delivery-v0"
 LIMIT = 6
@@ -202,6 +205,10 @@ def test_masked_rows_do_not_count(kind: Any) -> None:
     ):
         episodes.add(convert([1.0, 10.0]), convert(mask), convert(ended))
     assert episodes.totals().tolist() == [2.0 + 20.0, 2.0 + 2.0, 2.0]
+    alone = kind(1)
+    for mask, ended in ((True, False), (False, False), (True, True), (True, True)):
+        alone.add(convert([3.0]), convert([mask]), convert([ended]))
+    assert alone.totals().tolist() == [6.0 + 3.0, 2.0 + 1.0, 2.0]
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
@@ -365,3 +372,201 @@ def test_closing_one_row_closes_the_environment() -> None:
     env.unwrapped.close = lambda: closed.append(True)
     OneRow(env).close()
     assert closed == [True]
+
+
+# Environments that go on writing to what they returned ---------------------------------------------------
+
+
+class Count(gym.Env[Any, Any]):
+    """Observes how many steps there were; truncates after five. Reports it, as a list, and clips actions."""
+
+    observation_space = gym.spaces.Box(-1.0, 99.0, (1,), np.float32)
+    action_space = gym.spaces.Box(-9.0, 9.0, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.seen = np.zeros(1, np.float32)
+        return self.seen, {}
+
+    def step(self, action: Any) -> Any:
+        np.clip(action, -1.0, 1.0, out=action)
+        self.seen += 1.0
+        told = {"steps": [float(self.seen[0]), 0.5]}
+        return self.seen, 2.0, False, bool(self.seen[0] >= 5.0), told
+
+
+class CountInArrays(Count):
+    """Pays arrays of one number, and flags that are such."""
+
+    def step(self, action: Any) -> Any:
+        obs, *step, told = super().step(action)
+        return obs, *(np.array([value]) for value in step), told
+
+
+class OneBuffer(gym.vector.VectorWrapper):
+    """Hands out the same tensors at every step, as simulators do that never allocate."""
+
+    def reset(self, **kwargs: Any) -> Any:
+        obs, info = self.env.reset(**kwargs)
+        self.kept = obs.clone()
+        return self.kept, info
+
+    def step(self, actions: Any) -> Any:
+        obs, self.rewards, *rest = self.env.step(actions)
+        actions.zero_()
+        return self.kept.copy_(obs), self.rewards, *rest
+
+
+class Nines:
+    """A policy that always gives 9."""
+
+    device = torch.device("cpu")
+
+    def act(self, obs: torch.Tensor, *, deterministic: bool = False) -> torch.Tensor:
+        return torch.full((len(obs), 1), 9.0)
+
+
+class All(Listener):
+    """Keeps every step as it was shown."""
+
+    def __init__(self, *info_keys: str) -> None:
+        self.info_keys, self.steps = info_keys, list[Transitions]()
+
+    def observe(self, transitions: Transitions) -> None:
+        self.steps.append(transitions)
+
+
+def shared(mode: AutoresetMode) -> Any:
+    return SyncVectorEnv([Count] * 3, copy=False, autoreset_mode=mode)
+
+
+@pytest.mark.parametrize("make", [
+    Count, CountInArrays, lambda: shared(AutoresetMode.SAME_STEP), lambda: shared(AutoresetMode.NEXT_STEP),
+    lambda: gym.wrappers.vector.RecordEpisodeStatistics(shared(AutoresetMode.SAME_STEP)),
+])  # fmt: skip
+def test_what_is_shown_stays_as_it_was_seen(make: Any) -> None:
+    listener = All("steps")
+    stepper = Stepper(make(), Nines(), listener)
+    stepper.reset()
+    for _ in range(13):
+        stepper.step()
+    counted = 0
+    for step in listener.steps:
+        real = step.mask
+        assert torch.equal(step.next_obs[real], step.obs[real] + 1.0)
+        assert (step.rewards[real] == 2.0).all()
+        assert (step.actions == 9.0).all(), "not what the environment made of them"
+        assert torch.equal(step.truncations[real], step.next_obs[real][:, 0] == 5.0)
+        assert torch.equal(
+            step.infos["steps"][real], torch.cat([step.next_obs, step.next_obs * 0 + 0.5], 1)[real]
+        )
+        counted += int(real.sum())
+    assert counted >= 11 * stepper.num_envs
+
+
+class Broken(gym.Env[Any, Any]):
+    """Its last number becomes infinite after two steps."""
+
+    action_space = Count.action_space
+
+    def __init__(self, size: int) -> None:
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (size,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.count = 0
+        return np.ones(self.observation_space.shape or (), np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        obs = np.ones(self.observation_space.shape or (), np.float32)
+        self.count += 1
+        obs[-1] = np.inf if self.count == 2 else 1.0
+        return obs, 1.0, False, False, {}
+
+
+@pytest.mark.parametrize("size", [1, 16, 17])
+def test_observations_of_any_size_are_looked_at(size: int) -> None:
+    stepper = Stepper(Broken(size), Nines())
+    stepper.reset()
+    stepper.step()
+    with pytest.raises(FloatingPointError, match="observation is inf after timestep 1"):
+        stepper.step()
+
+
+def test_a_successor_is_brought_to_the_device_once() -> None:
+    listener = All("steps")
+    stepper = Stepper(Count(), Nines(), listener)
+    stepper.reset()
+    for _ in range(13):
+        stepper.step()
+    again = [after.obs is before.next_obs for before, after in pairwise(listener.steps)]
+    ended = [bool(step.truncations) for step in listener.steps[:-1]]
+    assert again == [not end for end in ended]
+    assert any(ended)
+
+
+def test_what_a_device_shows_stays_as_it_was_seen() -> None:
+    env = prefrl.envs.make_device("prefrl/Pendulum-v0", 4, max_episode_steps=5)
+    seen = []
+    for wrap in (lambda inner: inner, OneBuffer):
+        listener = All()
+        stepper = Stepper(wrap(env), Nines(), listener)
+        stepper.reset()
+        for _ in range(7):
+            stepper.step()
+        seen.append(listener.steps)
+    for plain, wrapped in zip(*seen, strict=True):
+        assert torch.equal(plain.obs, wrapped.obs)
+        assert torch.equal(plain.next_obs, wrapped.next_obs)
+        assert torch.equal(plain.actions, wrapped.actions)
+
+
+def test_a_step_in_which_all_rows_restart_tells_nothing() -> None:
+    """Gymnasium's infos are those of the resets then, and have no steps."""
+    listener = All("steps")
+    stepper = Stepper(shared(AutoresetMode.NEXT_STEP), Nines(), listener)
+    stepper.reset()
+    for _ in range(7):
+        stepper.step()
+    masks = [bool(step.mask.any()) for step in listener.steps]
+    assert masks == [True] * 5 + [False, True]
+    assert listener.steps[5].infos["steps"].shape == (3, 2)
+
+
+def test_infos_that_are_no_numbers_are_refused() -> None:
+    class Words(Count):
+        def step(self, action: Any) -> Any:
+            *step, _ = super().step(action)
+            return *step, {"steps": ["many"]}
+
+    stepper = Stepper(SyncVectorEnv([Words] * 2), Nines(), All("steps"))
+    stepper.reset()
+    with pytest.raises(ValueError, match=r"info\['steps'\] is .*many.*it must be numbers"):
+        stepper.step()
+
+
+def test_a_reward_of_two_numbers_is_refused() -> None:
+    class Pair(Count):
+        def step(self, action: Any) -> Any:
+            obs, _, *rest = super().step(action)
+            return obs, np.ones(2), *rest
+
+    stepper = Stepper(Pair(), Nines())
+    stepper.reset()
+    with pytest.raises(ValueError, match=r"reward has shape \(2,\); it must be one number"):
+        stepper.step()
+
+
+@pytest.mark.parametrize(("shared_memory", "mode", "right"), [
+    (False, AutoresetMode.NEXT_STEP, False), (False, AutoresetMode.SAME_STEP, True),
+    (True, AutoresetMode.NEXT_STEP, True),
+])  # fmt: skip
+def test_workers_that_reset_twice_are_refused(shared_memory: bool, mode: AutoresetMode, right: bool) -> None:
+    env = gym.vector.AsyncVectorEnv([Count], shared_memory=shared_memory, autoreset_mode=mode)
+    try:
+        if right:
+            Stepper(env, Nines())
+        else:
+            with pytest.raises(ValueError, match="ignores the first action after a reset; make it with SAME"):
+                Stepper(env, Nines())
+    finally:
+        env.close()

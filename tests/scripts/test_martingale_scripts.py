@@ -23,6 +23,7 @@ def result_of(out, done):
     return json.loads((out / "result.json").read_text())
 
 
+@pytest.mark.slow
 def test_train_martingale(tmp_path):
     out = tmp_path / "run"
     flags = ("--env-id", "prefrl/BrownianSquare-v0", "--objective", "ctd", "--lam", 0.5, "--dt", 0.1,
@@ -33,6 +34,7 @@ def test_train_martingale(tmp_path):
     assert json.loads((out / "config.json").read_text())["config"]["env_args"] == ["x0=0.5"]
 
 
+@pytest.mark.slow
 def test_train_continuous_control(tmp_path):
     out = tmp_path / "run"
     flags = ("--agent", "actor_critic", "--env-id", "prefrl/MeanVariance-v0", "--env.mu", 0.1, "--dt", 0.25,
@@ -76,6 +78,7 @@ def test_reproduce_sac(tmp_path):
     assert (out / "sac.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_bench_martingale_on_little_work(tmp_path):
     out = tmp_path / "run"
     flags = ("--repeats", 2, "--chains", 4, "--steps", 20, "--paths", 8, "--path-steps", 400,

@@ -46,6 +46,7 @@ def load(name: str) -> Any:
     return module
 
 
+@pytest.mark.slow
 def test_train_sac(tmp_path: Path) -> None:
     out = tmp_path / "run"
     done = run("train_sac.py", "--env-id", "Pendulum-v1", "--total-timesteps", 150, *SMALL, "--out", out)
@@ -56,6 +57,7 @@ def test_train_sac(tmp_path: Path) -> None:
     assert (out / "agent.pt").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [
     ("--ensemble-size", 2, "--probabilistic", "True", "--critic-regularizer", "none", "--model-loss", "nll"),
     pytest.param(("--ensemble-size", 1, "--probabilistic", "False", "--critic-regularizer", "spectral",
@@ -187,8 +189,8 @@ def test_bench_mbpo(tmp_path: Path) -> None:
              "--parts", "sac", "regularizers", "fit", "parts")  # fmt: skip
     result = result_of(out, run("bench_mbpo.py", *flags, "--out", out))["threads_1"]
     ratios = [result["fit"]["ensemble_over_single"], result["parts"]["without_over_with"]]
-    for env_id in ("Pendulum-v1", "Hopper-v5"):
-        ratios += [result["sac"][env_id][name] for name in ("sb3_over_ours", "share_of_products")]
+    for case in ("Pendulum-v1", "Hopper-v5", "Pendulum-v1, 64 x 64"):
+        ratios += [result["sac"][case][name] for name in ("sb3_over_ours", "share_of_products")]
     for name in ("spectral_over_none", "robust_over_none"):
         ratios.append(result["regularizers"]["hidden_256"][name])
     for ratio in ratios:

@@ -26,6 +26,7 @@ def result_of(out, done):
     return json.loads((out / "result.json").read_text())
 
 
+@pytest.mark.slow
 def test_train_heron(tmp_path):
     out = tmp_path / "run"
     flags = ("--env-id", "prefrl/Pendulum-v0", "--ranking", "angle_squared,velocity_squared",
@@ -125,9 +126,16 @@ def test_the_benchmark_reports_ratios(tmp_path):
         1000,
         "--ppo-timesteps",
         2048,
+        "--learner-timesteps",
+        60,
         "--out",
         out,
     )
     result = result_of(out, run("bench_preferences.py", *flags))
     assert result["fit_64"]["ours_over_plain"]["median"] > 0.0
-    assert set(result) >= {"fit_256", "labels_seconds", "wrapper_over_plain_seconds"}
+    assert set(result) >= {
+        "fit_256",
+        "labels_seconds",
+        "wrapper_over_plain_seconds",
+        "learner_sb3_over_ours_64",
+    }

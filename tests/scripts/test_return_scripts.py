@@ -23,6 +23,7 @@ def result_of(out, done):
     return json.loads((out / "result.json").read_text())
 
 
+@pytest.mark.slow
 def test_train_distributional_dp(tmp_path):
     out = tmp_path / "run"
     flags = ("--env-id", "prefrl/RiskyCliff-v0", "--objective", "cvar", "--tau", 0.1, "--horizon", 9,
@@ -36,6 +37,7 @@ def test_train_distributional_dp(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_train_stock_dqn(tmp_path):
     out = tmp_path / "run"
     flags = ("--env-id", "prefrl/StochasticApples-v0", "--objective", "target_return", "--target", 2,

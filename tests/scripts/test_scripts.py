@@ -56,6 +56,7 @@ def published_files(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_human_preferences(tmp_path, published_files):
     out = tmp_path / "run"
     flags = ("--partitions", 4, 8, "--shuffles", 2, "--fit-steps", 100, "--repeats", 2, "--out", out)
@@ -98,6 +99,7 @@ def test_random_grids(tmp_path, stochastic):
     assert (out / "near_optimal.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_train_regret(tmp_path):
     out = tmp_path / "run"
     flags = ("--preference-model", "regret", "--teacher", "logistic", "--num-pairs", 200, "--fit-steps", 1000)
@@ -145,6 +147,34 @@ def test_bench_dqn_on_little_work(tmp_path):
 
 
 @pytest.mark.slow
+def test_bench_host_loop_on_little_work(tmp_path):
+    out = tmp_path / "run"
+    flags = ("--repeats", 1, "--timesteps", 20, "--widths", 8, "--out", out)
+    result = result_of(out, run("bench_host_loop.py", *flags))
+    assert set(result) == {"dqn_8", "sac_8"}
+    for parts in result.values():
+        assert set(parts) == {"ours", "sb3", "env", "act", "observe", "step"}
+        assert all(0.0 < numbers["min"] <= numbers["median"] <= numbers["max"] for numbers in parts.values())
+
+
+def test_bench_host_loop_takes_no_gradient_step_and_no_uniform_warm_up():
+    spec = importlib.util.spec_from_file_location("bench_host_loop", SCRIPTS / "bench_host_loop.py")
+    bench = importlib.util.module_from_spec(spec)
+    sys.modules["bench_host_loop"] = bench
+    spec.loader.exec_module(bench)
+    dqn, sac = (bench.ours(kind, 8).learn(300) for kind in ("dqn", "sac"))
+    assert dqn.epsilon == 0.05
+    assert len(dqn.replay) == len(sac.replay) == 300
+    assert sac.networks.updates == 0
+    fresh = bench.ours("dqn", 8).network.state_dict()
+    assert all(np.array_equal(value, fresh[name]) for name, value in dqn.network.state_dict().items())
+    # The first action is the policy's: of a policy that always says 1 it is the highest torque.
+    policy = bench.ours("sac", 8)
+    policy.networks.actor.layers[-1].bias.data[..., 0] = 99.0
+    assert policy.act(policy.networks.noise(1, 3)).item() == 2.0
+
+
+@pytest.mark.slow
 def test_bench_allocation_on_little_work(tmp_path):
     out = tmp_path / "run"
     flags = ("--repeats", 2, "--streams", 8, "--horizon", 20, "--single-requests", 30, "--resources", 1, 3,
@@ -161,6 +191,7 @@ def test_bench_allocation_on_little_work(tmp_path):
     assert set(result["growth_by_resources"]) == {"3/1"}
 
 
+@pytest.mark.slow
 def test_train_dual_mirror_descent(tmp_path):
     out = tmp_path / "run"
     flags = ("--env-id", "prefrl/NetworkRevenue-v0", "--horizon", 100, "--replications", 3, "--reference",
@@ -176,6 +207,7 @@ def test_train_dual_mirror_descent(tmp_path):
     assert config["env_args"] == ["m=2", "d=3"]
 
 
+@pytest.mark.slow
 def test_a_file_of_requests_is_served(tmp_path):
     rng = np.random.default_rng(0)
     rows = [f"{reward:.3f},{use:.3f}" for reward, use in rng.random((40, 2)) * [300.0, 5.0]]
@@ -191,6 +223,7 @@ def test_a_file_of_requests_is_served(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_regret(tmp_path):
     out = tmp_path / "run"
     flags = ("--env-id", "prefrl/MultiSecretary-v0", "--horizons", "30,60,120,240", "--replications", 6,
@@ -334,6 +367,7 @@ def test_noisy_cartpole(tmp_path):
         ("reproduce_regret.py", ("--instances", 2), "instances"),
         ("reproduce_regret.py", ("--replications", 5, "--instances", 2), "replications"),
         ("bench_allocation.py", ("--streams", 0), "streams"),
+        ("bench_host_loop.py", ("--timesteps", 0), "timesteps"),
     ],
 )
 def test_a_wrong_number_is_refused_before_anything_is_made(tmp_path, script, flags, name):

@@ -165,6 +165,7 @@ def test_the_family_is_the_described_one():
     assert max(counts) <= 128
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tau", "naive", "neutral", "mean_gap", "max_gap"), [
     (0.1, 11, 23, 0.063, 1.69), (0.25, 14, 26, 0.123, 2.5), (0.5, 18, 18, 0.044, 1.5),
 ])  # fmt: skip
@@ -512,6 +513,7 @@ def test_constraints_beside_plain_recursion():
     assert float(strict.probs[left < 0].sum()) == 0.0
 
 
+@pytest.mark.slow
 def test_the_stock_pays_where_it_should():
     for env_id, name, stock in (("prefrl/Homeostasis-v0", "homeostasis", (0.0, 0.0)),
                                 ("prefrl/BudgetedCollection-v0", "constraint", (0.0, 12.0))):  # fmt: skip

@@ -7,35 +7,27 @@ shape) and those of the format. Every other array has ``count`` as the length of
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
 import reprlib
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from prefrl.data.datasets import DTYPES
+from prefrl.reading.archives import arrays_of, member_header, member_numbers, opened
+from prefrl.reading.errors import reading
+from prefrl.reading.npy import DTYPES, MAX_AXES, ArrayHeader
 
 from .atomic import atomic_path
-from .npy import MAX_AXES, ArrayHeader, check_size, read_header, read_numbers
-
-MAX_EXPANDED_BYTES = 1 << 30
-"""A compressed file's arrays may take this much memory, 1 GiB; uncompressed ones as much as the file."""
 
 MAX_EMPTY_AXIS = 1 << 20
 """Longest axis of an array without numbers, whose size nothing else bounds."""
-
-# What zipfile raises, from Python 3.10 to 3.13, for bytes that are not what they should be; see _zip as well.
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -115,87 +107,28 @@ def read_arrays(path: str | os.PathLike[str], form: ArrayFormat) -> tuple[dict[s
         IsADirectoryError: if ``path`` is a folder.
         PermissionError: if the file may not be read.
     """
-    file = Path(path)
-    if file.is_dir():
-        raise IsADirectoryError(f"{file} is a folder; give the path of a {form.kind}")
-    if not file.exists():
-        raise FileNotFoundError(f"there is no {form.kind} {file}")
-    if not file.is_file():  # a pipe would never end
-        raise ValueError(f"{file} is no regular file; give the path of a {form.kind}")
-    with file.open("rb") as stream:
-        try:
-            return _read(stream, form)
-        except OSError as error:
-            if error.errno not in (None, errno.EINVAL):  # EINVAL: an offset in the file points nowhere
-                raise
-            reason = one_line(error)
-        except _DAMAGED as error:
-            reason = one_line(error)
-        except ValueError as error:
-            raise ValueError(f"{file}: {one_line(error)}") from error
-    raise ValueError(f"{file}: damaged, or no {form.kind} ({reason})")
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's text in one line of moderate length."""
-    return " ".join(str(error).split())[:500] or type(error).__name__
-
-
-def _read(stream: IO[bytes], form: ArrayFormat) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    file_bytes = os.fstat(stream.fileno()).st_size
-    if file_bytes == 0:
-        raise ValueError("the file is empty; it must be a zip of .npy arrays")
-    with _zip(zipfile.ZipFile, stream) as archive:
-        members = _list_members(archive, form)
-        schema = _read_schema(archive, members, form)
+    with reading(path, form.kind), opened(path) as archive:
+        members = arrays_of(archive)
+        if "schema" not in members:
+            raise ValueError(f"there is no array 'schema', so this is no {form.kind}")
+        schema = _read_schema(archive, members["schema"], form)
         headers = _read_headers(archive, members, schema, form)
-        expanded = sum(header.nbytes for header in headers.values())
-        if expanded > max(MAX_EXPANDED_BYTES, file_bytes):
-            raise ValueError(
-                f"the arrays expand to {expanded} bytes from a file of {file_bytes}; a compressed file may "
-                f"expand to {MAX_EXPANDED_BYTES} (write larger ones uncompressed)"
-            )
-        tensors = {}
-        for name, header in headers.items():
-            with _zip(archive.open, members[name]) as member:
-                tensors[name] = torch.from_numpy(_named(name, read_numbers, member, header))
+        tensors = {
+            name: torch.from_numpy(member_numbers(archive, members[name], name, header))
+            for name, header in headers.items()
+        }
     return tensors, schema
 
 
-def _list_members(archive: zipfile.ZipFile, form: ArrayFormat) -> dict[str, zipfile.ZipInfo]:
-    """Return the arrays' places in the archive, by name."""
-    members: dict[str, zipfile.ZipInfo] = {}
-    for info in archive.infolist():
-        name = info.filename.removesuffix(".npy")
-        if name in members:
-            raise ValueError(f"{reprlib.repr(name)} is there twice; every array must be there once")
-        if info.flag_bits & 1:
-            raise ValueError(f"{reprlib.repr(name)} is encrypted; it must not be")
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError(
-                f"{reprlib.repr(name)} has compression method {info.compress_type}; "
-                f"allowed are {zipfile.ZIP_STORED} (none) and {zipfile.ZIP_DEFLATED} (deflate)"
-            )
-        members[name] = info
-    if "schema" not in members:
-        raise ValueError(f"there is no array 'schema', so this is no {form.kind}")
-    return members
-
-
-def _read_schema(
-    archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], form: ArrayFormat
-) -> dict[str, Any]:
+def _read_schema(archive: zipfile.ZipFile, member: zipfile.ZipInfo, form: ArrayFormat) -> dict[str, Any]:
     """Return the JSON document once its own fields are what they must be."""
-    with _zip(archive.open, members["schema"]) as member:
-        header = _named("schema", read_header, member)
-    _named("schema", check_size, header, members["schema"].file_size)
+    header = member_header(archive, member, "schema", DTYPES)
     if header.dtype != np.uint8 or len(header.shape) != 1 or header.nbytes > form.max_schema_bytes:
         raise ValueError(
             f"schema is {header.dtype.name} {list(header.shape)}; it must be the uint8 bytes of a JSON "
             f"document, at most {form.max_schema_bytes}"
         )
-    with _zip(archive.open, members["schema"]) as member:
-        document = _named("schema", read_numbers, member, header).tobytes()
+    document = member_numbers(archive, member, "schema", header).tobytes()
     try:
         schema = json.loads(
             document.decode(),
@@ -204,7 +137,7 @@ def _read_schema(
             parse_float=_finite,
         )
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"schema is no JSON document ({one_line(error)})") from error
+        raise ValueError(f"schema is no JSON document ({error})") from error
     if not isinstance(schema, dict) or schema.get("format") != form.name:
         found = schema.get("format") if isinstance(schema, dict) else schema
         raise ValueError(f"schema.format is {reprlib.repr(found)}; it must be {form.name!r}")
@@ -250,9 +183,7 @@ def _read_headers(
         )
     headers = {}
     for name in sorted(present):
-        with _zip(archive.open, members[name]) as member:
-            header = _named(name, read_header, member)
-        _named(name, check_size, header, members[name].file_size)
+        header = member_header(archive, members[name], name, DTYPES)
         said, found = schema["arrays"][name], _describe(header.dtype, header.shape)
         if said != found:
             raise ValueError(f"{name} is {found}; schema.arrays says {reprlib.repr(said)}")
@@ -292,22 +223,6 @@ def _check_axes(form: ArrayFormat, name: str, shape: tuple[int, ...]) -> None:
 
 def _describe(dtype: np.dtype[Any], shape: tuple[int, ...]) -> dict[str, Any]:
     return {"dtype": dtype.name, "shape": list(shape)}
-
-
-def _zip(function: Any, argument: Any) -> Any:
-    """Call into zipfile, whose ValueErrors (names, offsets) are damage to the file like its other errors."""
-    try:
-        return function(argument)
-    except ValueError as error:
-        raise zipfile.BadZipFile(str(error)) from error
-
-
-def _named(name: str, function: Any, *arguments: Any) -> Any:
-    """Call a reader; its ValueErrors say what is wrong, and this says with which array."""
-    try:
-        return function(*arguments)
-    except ValueError as error:
-        raise ValueError(f"the array {name!r} cannot be read: {error}") from error
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +14,15 @@ TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\..+)?", re.DOTALL)
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str], *, previous: Path | None = None) -> Iterator[Path]:
     """Yield a temporary sibling of ``path`` to write to; it takes the place of ``path`` only when whole.
 
     An exception, or a kill at any moment, leaves the previous file (or none) untouched. The sibling has the
     same suffix, since ``numpy.savez`` and Matplotlib look at it.
+
+    Args:
+        path: the file.
+        previous: where the file that was there goes (None: nowhere).
 
     Raises:
         FileNotFoundError: if the folder does not exist.
@@ -36,20 +41,30 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:  # on disk before the name points to it
             os.fsync(file.fileno())
+        if previous is not None and target.exists():
+            target.replace(previous)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def remove_stale_temporaries(folder: str | os.PathLike[str]) -> None:
-    """Delete what :func:`atomic_path` left in a folder when its process was killed.
+def remove_stale_temporaries(folder: str | os.PathLike[str], *, of: str | None = None) -> None:
+    """Delete what :func:`atomic_path`, or the making of a folder, left when its process was killed.
 
     Only for a folder that no other machine writes to: its processes are not seen from here.
+
+    Args:
+        folder: where to look; it need not exist.
+        of: only what was to become this name (None: any file).
     """
-    for path in Path(folder).iterdir():
+    for path in Path(folder).iterdir() if Path(folder).is_dir() else ():
         match = TEMPORARY.fullmatch(path.name)
-        if match and path.is_file() and not _alive(int(match[1])):
+        if not match or _alive(int(match[1])) or not (of is None or path.name.startswith(f".{of}.")):
+            continue
+        if path.is_file():
             path.unlink(missing_ok=True)
+        elif of is not None:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _alive(process: int) -> bool:

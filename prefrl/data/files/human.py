@@ -15,6 +15,7 @@ Source: Knox et al. 2022 (arXiv 2206.02231) and "Influencing Humans to Conform t
 from __future__ import annotations
 
 import os
+import reprlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,14 @@ from prefrl.data.comparisons import Preferences
 from prefrl.data.segments import Segments
 from prefrl.envs.grids.delivery import DeliveryDynamics
 from prefrl.envs.grids.grid import MOVES
-
-from .npy import check_size, read_header, read_numbers
+from prefrl.reading.errors import reading
+from prefrl.reading.npy import check_size, read_header, read_numbers
 
 ENVIRONMENT = "prefrl/Delivery-v0"
 """The environment the comparisons were made in."""
+
+MAX_STEPS = 10_000
+"""Longest segments; those that were published have 3 steps."""
 
 _PAIRS, _STATISTICS, _LABELS = "segment_pairs", "X", "Y"
 
@@ -64,6 +68,10 @@ def load_human_preferences(
     if pairs.dtype.kind != "i" or pairs.ndim != 4 or pairs.shape[1::2] != (2, 2) or pairs.shape[2] < 2:
         raise ValueError(
             f"{path} holds {pairs.dtype.name} {list(pairs.shape)}; it must be signed integers [N, 2, L+1, 2]"
+        )
+    if pairs.shape[2] > MAX_STEPS:  # which need not take a byte, where there are no rows
+        raise ValueError(
+            f"{path} holds segments of {pairs.shape[2] - 1} steps; they must have fewer than {MAX_STEPS}"
         )
     labels = _read_statistic(_path(directory, condition, _LABELS), (len(pairs),))
     pairs = pairs.astype(np.int64)
@@ -109,18 +117,11 @@ def _path(directory: str | os.PathLike[str], condition: str, kind: str) -> Path:
 
 def _read(path: Path) -> NDArray[Any]:
     """Read a .npy file once its size is what its header says."""
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
-    if not path.is_file():
-        raise ValueError(f"{path} is no regular file; it must be a .npy array")
-    with path.open("rb") as stream:
-        try:
-            header = read_header(stream)
-            check_size(header, os.fstat(stream.fileno()).st_size)
-            stream.seek(0)
-            return read_numbers(stream, header)
-        except ValueError as error:
-            raise ValueError(f"{path} cannot be read: {error}") from error
+    with reading(path, "file"), path.open("rb") as stream:
+        header = read_header(stream)
+        check_size(header, os.fstat(stream.fileno()).st_size)
+        stream.seek(0)
+        return read_numbers(stream, header)
 
 
 def _read_statistic(path: Path, shape: tuple[int | None, ...]) -> NDArray[np.float64]:
@@ -142,7 +143,8 @@ def _read_statistic(path: Path, shape: tuple[int | None, ...]) -> NDArray[np.flo
 def _refuse(path: Path, side: str, segments: NDArray[np.int64], bad: NDArray[np.bool_], reason: str) -> None:
     """Raise ValueError for the first bad [N] row."""
     for row in np.flatnonzero(bad)[:1]:
-        raise ValueError(f"{path}: row {row}, {side} segment is {segments[row].tolist()}: {reason}")
+        problem = f"row {row}, {side} segment is {reprlib.repr(segments[row].tolist())}: {reason}"
+        raise ValueError(f"{path}: {problem}")
 
 
 def _replay(path: Path, side: str, segments: NDArray[np.int64]) -> Segments:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -11,6 +12,11 @@ import torch
 from torch import Tensor
 
 from prefrl.data.datasets import TransitionDataset, space_dtype
+from prefrl.reading.archives import MAX_EXPANDED_BYTES
+from prefrl.reading.errors import one_line, refusal
+
+MOST_COMPRESSED = 16
+"""Bytes of arrays for each byte of a large file."""
 
 
 def load_minari(dataset: Any) -> TransitionDataset:
@@ -31,13 +37,26 @@ def load_minari(dataset: Any) -> TransitionDataset:
         ImportError: if Minari is not installed; it says how to install it.
         FileNotFoundError: if there is no such dataset on this machine; it says how to download one.
         TypeError: if ``dataset`` is neither an id nor a dataset.
-        ValueError: if a space is neither Discrete nor Box, or an episode is damaged; it names which.
+        ValueError: if a space is neither Discrete nor Box, an episode is damaged (it names which), or the
+            file promises much more than it holds.
     """
     minari = _import_minari()
-    if isinstance(dataset, str):
-        dataset = _local(minari, dataset)
-    elif not isinstance(dataset, minari.MinariDataset):
+    if not isinstance(dataset, (str, minari.MinariDataset)):
         raise TypeError(f"dataset is a {type(dataset).__name__}; give the id of a Minari dataset, or one")
+    name = dataset if isinstance(dataset, str) else str(dataset.id)
+    try:
+        return _transitions(_local(minari, dataset) if isinstance(dataset, str) else dataset)
+    except (FileNotFoundError, ImportError):
+        raise
+    except ValueError as error:
+        raise refusal(name, one_line(error)) from error
+    except Exception as error:  # Minari and HDF5 have a dozen kinds for files that are not theirs
+        raise refusal(name, f"{name} is damaged or no Minari dataset ({one_line(error)})") from error
+
+
+def _transitions(dataset: Any) -> TransitionDataset:
+    """Return the transitions of a ``minari.MinariDataset``."""
+    _check_promises(Path(dataset.storage.data_path, "main_data.hdf5"))
     for name in ("observation_space", "action_space"):
         space = getattr(dataset, name)
         if not isinstance(space, (gym.spaces.Discrete, gym.spaces.Box)):
@@ -60,7 +79,7 @@ def _import_minari() -> Any:
     try:
         import minari
     except ImportError as error:
-        raise ImportError('Minari is not installed: pip install "prefrl[minari]"') from error
+        raise ImportError('Minari is not installed: pip install ".[minari]"') from error
     return minari
 
 
@@ -73,6 +92,26 @@ def _local(minari: Any, dataset_id: str) -> Any:
             f"are there; MINARI_DATASETS_PATH says where they lie); to download it: "
             f"minari download {dataset_id}"
         ) from error
+
+
+def _check_promises(path: Path) -> None:
+    """Raise ValueError where an HDF5 file promises much more than it has: arrays may stay unwritten."""
+    if not path.is_file():  # Minari keeps data in other ways too
+        return
+    import h5py
+
+    promised = 0
+
+    def add(_: str, entry: Any) -> None:
+        nonlocal promised
+        if isinstance(entry, h5py.Dataset):
+            promised += entry.size * entry.dtype.itemsize
+
+    with h5py.File(path, "r") as file:
+        file.visititems(add)
+    file_bytes = path.stat().st_size
+    if promised > max(MAX_EXPANDED_BYTES, MOST_COMPRESSED * file_bytes):
+        raise ValueError(f"{path} promises arrays of {promised} bytes and has {file_bytes}")
 
 
 def _episodes(dataset: Any) -> Iterator[dict[str, Tensor]]:

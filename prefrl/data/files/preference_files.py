@@ -17,8 +17,9 @@ from torch import Tensor
 
 from prefrl.data.comparisons import Preferences
 from prefrl.data.segments import Segments
+from prefrl.reading.errors import reading
 
-from .array_file import ArrayFormat, check_storable, one_line, read_arrays, write_arrays
+from .array_file import ArrayFormat, check_storable, read_arrays, write_arrays
 
 _SEGMENT_FIELDS = ("obs", "actions", "lengths", "terminated", "features")
 _PAIR_FIELDS = ("labels", "weights", "annotators")
@@ -65,7 +66,7 @@ def load_preferences(path: str | os.PathLike[str]) -> Preferences:
     """Read comparisons that :func:`save_preferences`, or another program, wrote.
 
     Everything is checked before use, and nothing in the file is ever executed. Compressed files
-    (``numpy.savez_compressed``) are read too, up to :data:`prefrl.data.files.array_file.MAX_EXPANDED_BYTES`.
+    (``numpy.savez_compressed``) are read too, up to :data:`prefrl.reading.archives.MAX_EXPANDED_BYTES`.
 
     Args:
         path: the file.
@@ -80,10 +81,8 @@ def load_preferences(path: str | os.PathLike[str]) -> Preferences:
         PermissionError: if the file may not be read.
     """
     tensors, schema = read_arrays(path, FORMAT)
-    try:
+    with reading(path, FORMAT.kind):
         return _assemble(tensors, schema)
-    except ValueError as error:
-        raise ValueError(f"{path}: {one_line(error)}") from error
 
 
 def _assemble(tensors: Mapping[str, Tensor], schema: Mapping[str, Any]) -> Preferences:

@@ -6,8 +6,9 @@ import os
 import reprlib
 
 from prefrl.data.datasets import STORED, TransitionDataset, check_flags, shifted_actions
+from prefrl.reading.errors import reading
 
-from .array_file import ArrayFormat, one_line, read_arrays, write_arrays
+from .array_file import ArrayFormat, read_arrays, write_arrays
 from .spaces import space_from_json, space_to_json
 
 FORMAT = ArrayFormat(
@@ -56,7 +57,7 @@ def load_transitions(path: str | os.PathLike[str]) -> TransitionDataset:
         PermissionError: if the file may not be read.
     """
     tensors, schema = read_arrays(path, FORMAT)
-    try:
+    with reading(path, FORMAT.kind):
         if schema["env_id"] is not None and not isinstance(schema["env_id"], str):
             raise ValueError(
                 f"schema.env_id is {reprlib.repr(schema['env_id'])}; it must be a string or null"
@@ -69,5 +70,3 @@ def load_transitions(path: str | os.PathLike[str]) -> TransitionDataset:
             action_space=space_from_json(schema["action_space"]),
             env_id=schema["env_id"],
         )
-    except ValueError as error:
-        raise ValueError(f"{path}: {one_line(error)}") from error

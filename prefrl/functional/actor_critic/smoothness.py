@@ -101,17 +101,18 @@ def local_lipschitz(
         steps: steps of each ascent, of half a radius.
     """
     clean, _ = function(states)
+    draws = uniform(generator, ascents, *states.shape, device=states.device)
+    moved = 2.0 * draws.flatten(0, 1) - 1.0  # all ascents at once, [ascents N, D]
+    middles, clean = states.repeat(ascents, 1), clean.repeat(ascents)
     best = torch.zeros_like(clean)
-    for _ in range(ascents):
-        moved = 2.0 * uniform(generator, *states.shape, device=states.device) - 1.0
-        for step in range(steps + 1):
-            values, slopes = function(states + radius * moved)
-            gap = values - clean
-            distance = radius * torch.linalg.vector_norm(moved, dim=-1)
-            best = torch.maximum(best, gap.abs() / distance.clamp(min=1e-12))
-            if step < steps:
-                moved = (moved + 0.5 * slopes.sign() * gap.sign()[:, None]).clamp(-1.0, 1.0)
-    return best
+    for step in range(steps + 1):
+        values, slopes = function(middles + radius * moved)
+        gap = values - clean
+        distance = radius * torch.linalg.vector_norm(moved, dim=-1)
+        best = torch.maximum(best, gap.abs() / distance.clamp(min=1e-12))
+        if step < steps:
+            moved = (moved + 0.5 * slopes.sign() * gap.sign()[:, None]).clamp(-1.0, 1.0)
+    return best.view(ascents, -1).amax(0)
 
 
 def segment_lipschitz(function: ValueAndGradient, start: Tensor, end: Tensor, points: int = 16) -> Tensor:
@@ -120,11 +121,10 @@ def segment_lipschitz(function: ValueAndGradient, start: Tensor, end: Tensor, po
     Looks at some points, evenly spread.
     By the mean value theorem |V(end) - V(start)| is at most the supremum of the slope times the distance.
     """
-    best = torch.zeros_like(start[:, 0])
-    for place in range(points):
-        _, slopes = function(torch.lerp(start, end, (place + 0.5) / points))
-        best = torch.maximum(best, torch.linalg.vector_norm(slopes, dim=-1))
-    return best
+    places = (torch.arange(points, dtype=start.dtype, device=start.device) + 0.5) / points
+    _, slopes = function(torch.lerp(start, end, places[:, None, None]).flatten(0, 1))
+    norms: Tensor = torch.linalg.vector_norm(slopes, dim=-1)
+    return norms.view(points, -1).amax(0)
 
 
 def global_bounds(weights: Sequence[Tensor]) -> Tensor:

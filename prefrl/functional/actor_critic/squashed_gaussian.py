@@ -5,11 +5,19 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 LOG_STD_RANGE = (-20.0, 2.0)
 """What log standard deviations are cut to (Haarnoja et al. 2018, arXiv 1801.01290)."""
+
+
+CONSTANT = 0.5 * math.log(2.0 * math.pi) + 2.0 * math.log(2.0)
+"""What minus the log-density of an entry holds whatever the action is."""
+
+
+def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:
+    """Return the actions [..., A] of :func:`squashed_gaussian` alone."""
+    return torch.tanh(torch.addcmul(mean, log_std.clamp(*LOG_STD_RANGE).exp(), noise))
 
 
 def squashed_gaussian(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -17,8 +25,8 @@ def squashed_gaussian(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Ten
 
         log pi(a) = log N(u; mean, std^2) - sum_i log(1 - tanh(u_i)^2)
 
-    (Haarnoja et al. 2018, arXiv 1801.01290, appendix C), the last part as 2 (log 2 - u - softplus(-2 u)),
-    which is exact where tanh is 1 to all digits. ``log_std`` is cut to :data:`LOG_STD_RANGE`.
+    (Haarnoja et al. 2018, arXiv 1801.01290, appendix C), the last part as 2 log 2 - 2 log(e^u + e^-u) for
+    each entry, which is exact where tanh is 1 to all digits. ``log_std`` is cut to :data:`LOG_STD_RANGE`.
 
     Args:
         mean: [..., A].
@@ -29,10 +37,10 @@ def squashed_gaussian(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Ten
         [..., A] actions within (-1, 1), and [...] log-densities.
     """
     log_std = log_std.clamp(*LOG_STD_RANGE)
-    u = mean + log_std.exp() * noise
-    of_normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2.0 * math.pi)
-    of_squashing = 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))
-    return torch.tanh(u), (of_normal - of_squashing).sum(-1)
+    u = torch.addcmul(mean, log_std.exp(), noise)
+    # -log pi(a) less a constant, in few calls: log_std + noise^2 / 2 - 2 log(e^u + e^-u)
+    surprise = torch.addcmul(log_std, noise, noise, value=0.5).sub(torch.logaddexp(u, -u), alpha=2.0)
+    return torch.tanh(u), -u.shape[-1] * CONSTANT - surprise.sum(-1)
 
 
 def squashed_gaussian_gradient(
@@ -55,7 +63,10 @@ def squashed_gaussian_gradient(
     """
     _, raw = output.chunk(2, -1)
     density = of_log_density[..., None]
-    of_mean = of_actions * (1.0 - actions.square()) + 2.0 * density * actions
-    low, high = LOG_STD_RANGE
-    of_log_std = (of_mean * raw.clamp(low, high).exp() * noise - density) * ((raw >= low) & (raw <= high))
-    return torch.cat([of_mean, of_log_std], -1)
+    # g (1 - a^2) + 2 a d = g - a (a g - 2 d)
+    inner = (actions * of_actions).sub_(density, alpha=2.0)
+    of_mean = torch.addcmul(of_actions, actions, inner, value=-1.0)
+    log_std = raw.clamp(*LOG_STD_RANGE)
+    within = raw == log_std
+    of_log_std = torch.addcmul(-density, of_mean, log_std.exp_().mul_(noise))
+    return torch.cat([of_mean, of_log_std.mul_(within)], -1)

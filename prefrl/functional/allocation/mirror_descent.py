@@ -21,6 +21,32 @@ from torch import Tensor
 Array = TypeVar("Array", Tensor, NDArray[np.float64])
 
 
+def unit_free_steps(squares: Array, reference: str) -> Array:
+    """Return step sizes for prices in units of reward per budget, y = rho mu / f, as AdaGrad has them.
+
+    With S_j the sum of (g_j / rho_j)^2 so far: 1 / (5 sqrt(m (1 + S_j))), ``scaled_euclidean`` one for all of
+    1 / (5 sqrt(1 + sum_j S_j)); ``entropy`` 1 / (2 sqrt(1 + S_j)), ``projected_entropy`` 1 / (2 sqrt(1 +
+    max_j S_j)). Nothing here has a unit (McMahan, Streeter 2010; Duchi, Hazan, Singer 2011). At the optimum y
+    sums to at most 1, with f the mean of the most that requests could pay: rho . mu* <= D(mu*) <= D(0) = f
+    for the dual D of one request. The 1 beside S_j stands for a gradient of the size of rho before the first;
+    1 / 5 and 1 / 2 are ours, tuned on the environments of ``prefrl.envs.allocation``.
+
+    Args:
+        squares: sums S_j [..., m].
+        reference: name of the reference function.
+
+    Returns:
+        [..., m], or [..., 1].
+    """
+    if reference == "euclidean":
+        steps: Array = 0.2 / (squares.shape[-1] * (1.0 + squares)) ** 0.5
+    elif reference == "scaled_euclidean":
+        steps = 0.2 / (1.0 + _total(squares)) ** 0.5
+    else:
+        steps = 0.5 / (1.0 + (squares if reference == "entropy" else _maximum(squares))) ** 0.5
+    return steps
+
+
 def euclidean_step(mu: Array, gradient: Array, step_size: float) -> Array:
     """Return max(mu - eta g, 0), for h = sum_j mu_j^2 / 2: projected subgradient descent.
 
@@ -87,7 +113,7 @@ def fairness_projection(mu: Tensor, weight: float, rho: Tensor) -> Tensor:
     Args:
         mu: points [..., m].
         weight: bound, not negative.
-        rho: positive weights [m].
+        rho: positive weights [..., m].
     """
     negative = (-mu).clamp(min=0.0)
     order = (negative / rho).argsort(-1, descending=True)

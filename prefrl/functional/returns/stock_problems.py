@@ -144,7 +144,7 @@ class ObjectiveSettings(Settings):
     """A :class:`StockProblem` as settings: a word and its numbers."""
 
     objective: Name = "cvar"
-    """What is wanted of the return distribution; see ``prefrl/functional/returns/stock_problems.py``."""
+    """What is wanted of the return distribution; the texts of the numbers below say which word takes them."""
 
     tau: PositiveShare = 0.25
     """Fraction of worst (optimistic_cvar: best) returns, in (0, 1] (cvar, mean_cvar, optimistic_cvar)."""

@@ -251,6 +251,48 @@ def categorical_projection(probs: Tensor, locations: Tensor, atoms: Tensor) -> T
     return projected.scatter_add_(-1, index + 1, above_mass)
 
 
+BISECTIONS = 60
+"""Halvings of the bracket in :func:`flattest_log_probs`: past float64's last digit."""
+
+STEEPEST = 20.0
+"""Bound on the slope of log-probabilities per spacing there."""
+
+
+def flattest_log_probs(support: Tensor, value: float = 0.0) -> Tensor:
+    """Return log p [m] of the flattest distribution on the support that decodes to ``value``.
+
+    Equal logits decode to the middle of the support, which for a one-sided support is wildly optimistic. A
+    narrow label at the value would be the wrong cure: its log-probabilities fall with the square of the
+    distance, to -2,000 some fifty bins away, and a network would take ages to climb back. The distribution
+    of largest entropy with the given mean is p_i proportional to exp(t z_i): with the value in the middle it
+    is uniform, and else its logarithm falls no faster than a straight line.
+
+    Args:
+        support: [m] atoms or centres of bins, rising.
+        value: in units of value. One outside the support, or nearer to its end than half the average spacing,
+            is moved there: at the end itself all other places would have probability 0.
+
+    Returns:
+        [m], normalised; on the device and in the type of the support.
+
+    Raises:
+        ValueError: if the support is not one axis of at least 2 places.
+    """
+    if support.ndim != 1 or support.shape[0] < 2:
+        raise ValueError(f"support has shape {tuple(support.shape)}; it must have one axis of at least 2")
+    last = support.shape[0] - 1
+    place = (support - support[0]) * (last / (support[-1] - support[0]))  # 0 .. m - 1
+    wanted = ((value - support[0]) * (last / (support[-1] - support[0]))).clamp(0.5, last - 0.5)
+    # For a long even support t is log 3 at half a spacing from the end, and smaller elsewhere.
+    # The mean rises with t, so that halving finds it, and nothing has to be read on the host.
+    low, high = torch.full_like(wanted, -STEEPEST), torch.full_like(wanted, STEEPEST)
+    for _ in range(BISECTIONS):
+        middle = 0.5 * (low + high)
+        below = expected_value(middle * place, place) < wanted
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return torch.log_softmax(0.5 * (low + high) * place, -1)
+
+
 # Losses and decoders -----------------------------------------------------------------------------------
 
 
@@ -274,17 +316,30 @@ def quantile_huber_loss(quantiles: Tensor, targets: Tensor, *, kappa: float = 1.
     """
     if not (math.isfinite(kappa) and kappa >= 0.0):
         raise ValueError(f"kappa is {kappa}; it must be finite and not negative")
-    quantiles, targets = _wide(quantiles), _wide(targets)
-    count, samples = quantiles.shape[-1], targets.shape[-1]
-    estimate = quantiles[..., None].expand(*quantiles.shape, samples)
-    target = targets[..., None, :].expand_as(estimate)
+    estimate, target, weights = _all_pairs(quantiles, targets, kappa)
     if kappa > 0.0:
         size = huber_loss(estimate, target, reduction="none", delta=kappa)
     else:
         size = (target - estimate).abs()
-    taus = (torch.arange(count, dtype=quantiles.dtype, device=quantiles.device)[:, None] + 0.5) / count
-    weights = torch.where(target < estimate, 1.0 - taus, taus) / (samples * (kappa or 1.0))
     return (weights * size).sum((-2, -1))
+
+
+def quantile_huber_slopes(quantiles: Tensor, targets: Tensor, *, kappa: float = 1.0) -> Tensor:
+    """Return the gradient [..., N] of :func:`quantile_huber_loss` in the quantiles."""
+    estimate, target, weights = _all_pairs(quantiles, targets, kappa)
+    off = estimate - target
+    slopes = weights * (off.clamp(-kappa, kappa) if kappa > 0.0 else off.sign())
+    return slopes.sum(-1)
+
+
+def _all_pairs(quantiles: Tensor, targets: Tensor, kappa: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return quantile i, target j and the weight of their loss, each [..., N, M]."""
+    quantiles, targets = _wide(quantiles), _wide(targets)
+    count, samples = quantiles.shape[-1], targets.shape[-1]
+    estimate = quantiles[..., None].expand(*quantiles.shape, samples)
+    target = targets[..., None, :].expand_as(estimate)
+    taus = (torch.arange(count, dtype=quantiles.dtype, device=quantiles.device)[:, None] + 0.5) / count
+    return estimate, target, torch.where(target < estimate, 1.0 - taus, taus) / (samples * (kappa or 1.0))
 
 
 def expected_value(logits: Tensor, support: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from prefrl.data import Transitions
 from prefrl.envs.factors import Factors
-from prefrl.run.evaluate import MAX_STEPS, refuse_endless
+from prefrl.run.evaluate import MAX_STEPS, check_limit, warn_of_cut
 from prefrl.run.stepping import Listener, Policy, Stepper
 
 
@@ -40,16 +40,20 @@ def factor_means(
         env: a scalar, vector or on-device environment; it is seeded.
         factors: what to measure.
         seed: seeds the environment.
-        max_steps: longest episode.
+        max_steps: longest episode; one that is cut there counts up to then, and is warned of.
 
     Raises:
-        ValueError: if an episode is not over after ``max_steps`` steps.
+        ValueError: if ``max_steps`` is not positive.
     """
+    check_limit(max_steps)
     totals = _Totals(factors, int(getattr(env, "num_envs", 1)), policy.device)
     stepper = Stepper(env, policy, totals, seed=seed, deterministic=True)
     stepper.reset()
-    while bool(totals.going.any()):
-        refuse_endless(env, stepper.timesteps // stepper.num_envs, max_steps)
+    for _ in range(max_steps):
         stepper.step()
+        if not totals.going.any():
+            break
+    else:
+        warn_of_cut(env, max_steps)
     means = torch.as_tensor(totals.total) / totals.steps
     return dict(zip(factors.names, means.tolist(), strict=True))

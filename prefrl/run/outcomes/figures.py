@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ def draw_policy(
     *,
     title: str,
     tile: int = 48,
+    paint: Callable[..., NDArray[np.uint8]] = draw_board,
 ) -> None:
     """Draw a grid world with an arrow for each action its policy takes.
 
@@ -28,11 +31,10 @@ def draw_policy(
         live: [S] bool, states that need an action.
         title: printed above.
         tile: pixels per cell.
+        paint: draws the cells, as :func:`draw_board` does.
     """
     height, width = cells.shape
-    axes.imshow(
-        draw_board(cells, tile=tile), extent=(0, width, height, 0), interpolation="lanczos", alpha=0.75
-    )
+    axes.imshow(paint(cells, tile=tile), extent=(0, width, height, 0), interpolation="lanczos", alpha=0.75)
     cell = np.flatnonzero(live[: height * width])
     origin = np.stack([cell % width + 0.5, cell // width + 0.5], 1)
     for action, (row, column) in enumerate(MOVES):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from prefrl.agents.returns.distributional_dp import DistributionalDP
 from prefrl.envs.grids.grid import MOVES
+from prefrl.envs.rendering.fields import draw_field
 from prefrl.run.plot import PALETTE, save_figure, tidy
 from prefrl.tabular.return_distributions import StockPolicy, nearest_action
 
@@ -157,7 +158,8 @@ def save_policy_figure(path: Path, agent: DistributionalDP) -> bool:
     for axes, total in zip(figure.subplots(1, len(totals), squeeze=False)[0], totals, strict=True):
         stock = total / policy.problem.gamma**time
         shown = ", ".join(f"{value:.3g}" for value in stock.reshape(-1).tolist())
-        draw_policy(axes, cells, policy_by_stock(policy, time, total), live, title=f"c = {shown}")
+        draw_policy(axes, cells, policy_by_stock(policy, time, total), live, title=f"c = {shown}",
+                    paint=draw_field)  # fmt: skip
     figure.suptitle(f"best actions at time {time}, by stock c", fontsize=10)
     save_figure(figure, path)
     return True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from prefrl.agents.base import Agent
 from prefrl.agents.returns.stock_dqn import FROZEN, StockDQN
 from prefrl.envs.wrappers.stock import VectorStockAugmentation
-from prefrl.run.evaluate import rollout
+from prefrl.run.evaluate import Evaluation, rollout
 from prefrl.tabular.return_distributions import StockPolicy, solve
 from prefrl.tabular.stock_lattice import FiniteHorizon, StockLattice, TooManyTotalsError
 
@@ -41,6 +43,32 @@ def stock_outcome(agent: StockDQN, env: Any, rows: VectorStockAugmentation, *, s
         sampled = torch.as_tensor(sample_returns(agent, rows, stock, seed=seed))
         found |= {"objective_value": float(criterion.value(sampled)), "mean_return": float(sampled.mean())}
     return found
+
+
+@dataclass(frozen=True)
+class StockEvaluation(Evaluation):
+    """Evaluates an agent with stocks during a run, from the initial stock that it thinks best by then."""
+
+    env: VectorStockAugmentation
+
+    def run(self, agent: Any, index: int) -> dict[str, float]:
+        """Return the objective of the returns of fresh episodes, their mean, and the mean length.
+
+        Returns are discounted with the stock's gamma, as in the objective.
+        """
+        seed = self.seed_of(index)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that stocks are too small is said at the end
+            stock = agent.search_initial_stock(start_observations(self.env, seed))
+        returns, lengths = rollout(
+            agent, self.env, seed=seed, options={"stock": stock}, gamma=self.env.rule.gamma
+        )
+        value = agent.problem.criterion((stock,)).value(torch.as_tensor(returns))
+        return {
+            "objective": float(value),
+            "mean_return": float(returns.mean()),
+            "mean_length": float(lengths.mean()),
+        }
 
 
 def start_observations(env: VectorStockAugmentation, seed: int) -> torch.Tensor:

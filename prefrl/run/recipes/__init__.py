@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -13,14 +15,27 @@ RECIPES = {
     "heron": "prefrl.run.recipes.preferences.heron:TrainHeron",
     "martingale": "prefrl.run.recipes.continuous_time.martingale:TrainMartingale",
     "mbpo": "prefrl.run.recipes.actor_critic.mbpo:TrainMBPO",
+    "ppo": "prefrl.run.recipes.actor_critic.ppo:TrainPPO",
     "preference_rl": "prefrl.run.recipes.preferences.preference_rl:TrainPreferenceRL",
     "q_learning": "prefrl.run.recipes.value_based.q_learning:TrainQLearning",
     "regret": "prefrl.run.recipes.preferences.regret:TrainRegret",
     "sac": "prefrl.run.recipes.actor_critic.sac:TrainSAC",
     "self_play": "prefrl.run.recipes.preferences.self_play:TrainSelfPlay",
     "stock_dqn": "prefrl.run.recipes.returns.stock_dqn:TrainStockDQN",
+    "value_iteration": "prefrl.run.recipes.value_based.value_iteration:TrainValueIteration",
 }
 """Names and where they live; loaded when asked for, since each imports its agent."""
+
+STACKED = ("dqn", "ppo", "sac")
+"""Recipes that can train many learners as one."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """Return the message for a name that is none of the known ones, with the one that may be meant."""
+    names, close = ", ".join(sorted(known)), get_close_matches(name, known, 1)
+    return f"there is no {kind} {name!r}; " + (
+        f"did you mean {close[0]}? ({names})" if close else f"there are {names}"
+    )
 
 
 def load_recipe(name: str) -> type[Any]:
@@ -30,7 +45,7 @@ def load_recipe(name: str) -> type[Any]:
         ValueError: if there is none.
     """
     if name not in RECIPES:
-        raise ValueError(f"there is no recipe {name!r}; there are {sorted(RECIPES)}")
+        raise ValueError(unknown("recipe", name, RECIPES))
     module, _, attribute = RECIPES[name].partition(":")
     recipe: type[Any] = getattr(import_module(module), attribute)
     return recipe

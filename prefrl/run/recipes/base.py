@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -28,7 +28,7 @@ import torch
 from tyro.conf import arg
 
 from prefrl.agents.base import Agent, read_agent_file, taking_over
-from prefrl.config import Count, Natural, Settings
+from prefrl.config import Count, Natural, Rows, Settings
 from prefrl.data.devices import resolve_device
 from prefrl.run.environments import make_evaluation_env, make_scalar_env, make_training_env, parse_env_args
 from prefrl.run.evaluate import Evaluation, evaluate_rows
@@ -52,11 +52,19 @@ class Recipe(Settings, ABC):
     checkpoints: ClassVar[int] = 10
     """How many there are in a run, where ``log_every`` and ``checkpoint_every`` do not say."""
 
+    groups: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("env_id", "env_args", "num_envs", "horizon"), "environment"),
+        **dict.fromkeys(("seed", "device", "total_timesteps", "log_every", "checkpoint_every"), "run"),
+        **dict.fromkeys(("eval_every", "eval_episodes", "final_episodes"), "run"),
+        "reward": "reward_model",
+    }
+    """Under which heading ``--help`` shows settings, and those of nested dataclasses; others: agent."""
+
     env_id: str = "prefrl/Delivery-v0"
     """Environment; prefrl's own are stepped on the device."""
 
     env_args: Pairs = ()
-    """Arguments of the environment, as in: layout_seed=3 stochastic=true."""
+    """Arguments of the environment, as in: layout_seed=3 stochastic=true (or --env.layout_seed 3)."""
 
     log_every: Annotated[Count | None, default("1 % of the run")] = None
     """Timesteps between two rows of progress.csv."""
@@ -176,9 +184,11 @@ class Recipe(Settings, ABC):
             ValueError: if it is damaged, or another agent's.
         """
         agent, path = self.make_agent(env), folder.checkpoint_path
-        checkpoint = folder.load_checkpoint()
+        finished = folder.path / "agent.pt"
+        deleted = finished.exists() and not path.exists()
+        checkpoint = None if deleted else folder.load_checkpoint()
         if checkpoint is None:
-            path = folder.path / "agent.pt"
+            path = finished
             if not path.exists():
                 raise FileNotFoundError(
                     f"{folder.path} holds no checkpoint yet; run `prefrl resume {folder.path}`"
@@ -195,7 +205,7 @@ class Recipe(Settings, ABC):
 class SteppingRecipe(Recipe):
     """A recipe whose agent steps environments for a number of timesteps."""
 
-    num_envs: Count | None = None
+    num_envs: Rows | None = None
     """Environments stepped together."""
 
     total_timesteps: Count = 10_000
@@ -232,10 +242,10 @@ class EvaluatedRecipe(SteppingRecipe):
     eval_every: Annotated[Count | None, default("10 % of the run")] = None
     """Timesteps between two evaluations of the deterministic policy."""
 
-    eval_episodes: Count = 20
+    eval_episodes: Rows = 20
     """Episodes of an evaluation."""
 
-    final_episodes: Annotated[Count | None, default("--eval-episodes")] = None
+    final_episodes: Annotated[Rows | None, default("--eval-episodes")] = None
     """Episodes of the evaluation after training."""
 
     def evaluation_env(self, episodes: int) -> Any:
@@ -247,10 +257,14 @@ class EvaluatedRecipe(SteppingRecipe):
         every = self.eval_every or max(1, self.total_timesteps // self.evaluated)
         return Evaluation(self.evaluation_env(self.eval_episodes), every=every, seed=self.seed)
 
+    def final_evaluation(self, agent: Agent) -> dict[str, Any]:
+        """Return what fresh episodes say after training; see :func:`prefrl.run.evaluate.evaluate_rows`."""
+        rows = self.evaluation_env(self.final_episodes or self.eval_episodes)
+        return evaluate_rows(agent, rows, seed=self.seed)
+
     def final_return(self, agent: Agent) -> float:
         """Return the mean return of fresh episodes."""
-        rows = self.evaluation_env(self.final_episodes or self.eval_episodes)
-        return evaluate_rows(agent, rows, seed=self.seed)["mean_return"]
+        return float(self.final_evaluation(agent)["mean_return"])
 
     def outcome(self, agent: Any, loop: Loop, folder: RunFolder) -> dict[str, Any]:
         """Return the return after training and those before."""

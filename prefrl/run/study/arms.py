@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from prefrl.run.plot import PALETTE, save_figure, tidy
+from prefrl.run.plot import plot_curves, save_figure
 
 from .study import finish_run
 
@@ -36,17 +33,8 @@ def finish_arms(arms: Mapping[str, Any], seeds: int, folder: Path) -> Results:
 
 
 def save_evaluations(results: Results, path: Path, label: str) -> None:
-    """Draw the evaluations of every seed, and their medians, as a PNG, with ``label`` at their axis."""
-    figure = Figure(figsize=(7.4, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for place, (arm, runs) in enumerate(results.items()):
-        color, timesteps = PALETTE[place % len(PALETTE)], runs[0]["eval_timesteps"]
-        for run in runs:
-            axes.plot(run["eval_timesteps"], run["eval_returns"], color=color, linewidth=0.8, alpha=0.4)
-        medians = [median(values) for values in zip(*(run["eval_returns"] for run in runs), strict=False)]
-        axes.plot(timesteps[: len(medians)], medians, color=color, linewidth=1.8, label=arm)
-    axes.set_xlabel("timesteps")
-    axes.set_ylabel(label)
-    figure.legend(frameon=False, fontsize=8.5, loc="outside right upper")
-    tidy(axes)
-    save_figure(figure, path)
+    """Draw the evaluations of every arm over its seeds as a PNG, with ``label`` at their axis."""
+    curves = {
+        arm: [(run["eval_timesteps"], run["eval_returns"]) for run in runs] for arm, runs in results.items()
+    }
+    save_figure(plot_curves(curves, y_label=label), path)

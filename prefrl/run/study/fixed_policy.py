@@ -12,6 +12,7 @@ from torch import Tensor
 from prefrl.agents.actor_critic.mbpo import MBPO
 from prefrl.data import seeded_generator
 from prefrl.data.replay import ReplayBuffer
+from prefrl.reading.errors import taking_over
 from prefrl.run.folder import RunFolder
 
 
@@ -37,8 +38,9 @@ def take_over(
     checkpoint = RunFolder.open(source, quiet=True).load_checkpoint()
     if checkpoint is None:
         raise ValueError(f"{source} holds no checkpoint")
-    state: Mapping[str, Any] = checkpoint["agent"]
-    stored = {name: values.flatten(0, 1) for name, values in state["replay"]["storage"].items()}
+    with taking_over(source, "run of SAC with a replay"):
+        state: Mapping[str, Any] = checkpoint["agent"]
+        stored = {name: values.flatten(0, 1) for name, values in state["replay"]["storage"].items()}
     order = torch.randperm(len(stored["rewards"]), generator=seeded_generator(seed, "split"))
     if len(order) < transitions + held_out:
         raise ValueError(f"{source} holds {len(order)} transitions; {transitions + held_out} are needed")

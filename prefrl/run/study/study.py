@@ -12,9 +12,9 @@ import torch
 
 from prefrl.config import to_json
 from prefrl.data.files.atomic import remove_stale_temporaries
+from prefrl.data.files.processes import claimed
 from prefrl.run.folder import RunFolder, read_json
 from prefrl.run.launch import resume, train
-from prefrl.run.lock import claimed
 from prefrl.run.recipes import recipe_name
 from prefrl.run.settings import flatten
 

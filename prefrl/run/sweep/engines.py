@@ -178,7 +178,7 @@ def import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ImportError('the engine ray needs Ray: pip install "prefrl[ray]"') from error
+        raise ImportError('the engine ray needs Ray: pip install ".[ray]"') from error
     return ray
 
 

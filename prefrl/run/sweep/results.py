@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from rich.text import Text
 
 from prefrl.data.files.atomic import atomic_path
 from prefrl.functional.statistics import bootstrap_interval, interquartile_mean
+from prefrl.reading.errors import reading
 from prefrl.run.folder import read_json, write_json
-from prefrl.run.settings import flatten
+from prefrl.run.logger import short_text
+from prefrl.run.settings import flatten, value_text
 
-from .trials import Trial, value_text
+from .trials import Trial
 
 INTERVAL = 0.95
 """Share of the bootstrap distribution that the intervals cover."""
@@ -40,13 +43,23 @@ def write_results(folder: Path, recipe: str, trials: Sequence[Trial], failures: 
     results: dict[str, dict[str, Any]] = {}
     for trial in trials:
         path = folder / trial.name / "result.json"
-        results[trial.name] = flatten(read_json(path)) if path.exists() else {}
+        results[trial.name] = read_result(path) if path.exists() else {}
     write_rows(folder / "results.csv", trials, results)
     groups = aggregate(trials, results)
     summary = {"recipe": recipe, "trials": len(trials), "failed": dict(failures), "interval": INTERVAL}
     write_json(folder / "result.json", {**summary, "settings": groups})
     console = Console()
     console.print(result_table(recipe, groups, console.width))
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Return a trial's ``result.json`` with dotted keys; ValueError unless its numbers are finite."""
+    result = flatten(read_json(path))
+    with reading(path, "result.json"):
+        for key, value in result.items():
+            if isinstance(value, (int, float)) and not math.isfinite(value):
+                raise ValueError(f"{key} is {value}; it must be finite")
+    return result
 
 
 def write_rows(path: Path, trials: Sequence[Trial], results: Results) -> None:
@@ -141,11 +154,7 @@ def _width(columns: Mapping[str, Sequence[str]]) -> int:
 def _entry_text(entry: Mapping[str, float] | None) -> str:
     if entry is None:
         return ""
-    centre = _number_text(entry["share"] if "share" in entry else entry["iqm"])
+    centre = short_text(entry["share"] if "share" in entry else entry["iqm"])
     if entry["low"] == entry["high"]:
         return centre
-    return f"{centre}\n[{_number_text(entry['low'])}, {_number_text(entry['high'])}]"
-
-
-def _number_text(value: float) -> str:
-    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
+    return f"{centre}\n[{short_text(entry['low'])}, {short_text(entry['high'])}]"

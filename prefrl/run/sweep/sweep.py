@@ -19,7 +19,8 @@ from prefrl.run.recipes import RECIPES
 
 from .engines import import_ray, run_in_ray, run_locally
 from .results import write_results
-from .trials import Trial, make_trials, open_sweep
+from .stacks import make_stacks, open_stack
+from .trials import make_trials, open_sweep
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class SweepCommand:
         tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FIELD=V1,V2,...")
     ] = ()
     """Settings and their values, as in: gamma=0.9,0.99 num_envs=64"""
+
+    stack: bool = False
+    """Train trials that differ in seeds, or in what each learner may have for itself (as learning_rate and
+    gamma), side by side as one run: dqn, ppo, sac. Each is as random as by itself, but not the same run."""
 
     jobs: int = 2
     """Runs at once on this machine, one thread each; a cluster runs as many as it has CPUs."""
@@ -66,6 +71,7 @@ class SweepCommand:
             self.out,
             seeds=self.seeds,
             settings=settings,
+            stack=self.stack,
             jobs=self.jobs,
             engine=self.engine,
             address=self.address,
@@ -94,6 +100,7 @@ def sweep(
     *,
     seeds: Sequence[int],
     settings: Mapping[str, Sequence[str]],
+    stack: bool = False,
     jobs: int = 2,
     engine: Literal["local", "ray"] = "local",
     address: str | None = None,
@@ -105,6 +112,7 @@ def sweep(
         out: folder of the sweep.
         seeds: seeds of each combination of settings.
         settings: the texts of each setting's values, as on a command line.
+        stack: train trials side by side, as far as they can be learners of one run.
         jobs: runs at once on this machine.
         engine: processes of this machine, or Ray.
         address: a Ray cluster, as HOST:PORT or "auto"; None starts Ray on this machine.
@@ -122,30 +130,44 @@ def sweep(
     trials = make_trials(recipe, seeds, settings)
     if engine == "ray":
         import_ray()  # or say that it is missing, before anything is made
+    stacks = make_stacks(recipe, trials) if stack else []
     open_sweep(folder, recipe, trials)
-    runs = {folder / trial.name: trial for trial in trials}
-    unfinished = [run for run in runs if not (run / "result.json").exists()]
+    # Where each trial is trained: in its own folder, or in that of its stack.
+    places = {folder / trial.name: folder / trial.name for trial in trials}
+    for each in stacks:
+        members = [folder / trial.name for trial in each.trials]
+        if (folder / each.name).exists() or not any(map(_finished, members)):
+            places.update(dict.fromkeys(members, open_stack(folder, recipe, each)))
+    unfinished = list(dict.fromkeys(place for run, place in places.items() if not _finished(run)))
     failed: dict[Path, str] = {}
     if unfinished:
-        with Display(runs) as display:
+        timesteps = {folder / trial.name: trial.config.get("total_timesteps") for trial in trials}
+        with Display(timesteps, places) as display:
             if engine == "ray":
                 failed = run_in_ray(unfinished, jobs, address, tell=display.tell, tick=display.tick)
             else:
                 failed = run_locally(unfinished, jobs, tell=display.tell, tick=display.tick)
-    failures = {run.name: problem for run, problem in failed.items()}
+    failures = {
+        run.name: failed[place] for run, place in places.items() if place in failed and not _finished(run)
+    }
     write_results(folder, recipe, trials, failures)
     return folder / "result.json", failures
+
+
+def _finished(run: Path) -> bool:
+    return (run / "result.json").exists()
 
 
 class Display:
     """A progress bar over all trials of a sweep, and lines above it.
 
     Args:
-        runs: the run folders and their trials.
+        timesteps: the run folders of the trials, and how many timesteps each takes, if that is known.
+        places: the run folder in which each of them is trained.
     """
 
-    def __init__(self, runs: Mapping[Path, Trial]) -> None:
-        self._timesteps = {run: trial.config.get("total_timesteps") for run, trial in runs.items()}
+    def __init__(self, timesteps: Mapping[Path, int | None], places: Mapping[Path, Path]) -> None:
+        self._timesteps, self._places = timesteps, places
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -154,7 +176,7 @@ class Display:
             TimeRemainingColumn(),
             console=Console(stderr=True),
         )
-        self._task = self._progress.add_task("sweep", total=len(runs), finished=0)
+        self._task = self._progress.add_task("sweep", total=len(timesteps), finished=0)
         self._shown = -math.inf
 
     def __enter__(self) -> Display:
@@ -179,10 +201,10 @@ class Display:
 
     def _fraction(self, run: Path) -> float:
         """Return how much of a run is done, as far as its files tell; 1 only once it is finished."""
-        if (run / "result.json").exists():
+        if _finished(run):
             return 1.0
         total = self._timesteps[run]
-        path = run / "progress.csv"
+        path = self._places[run] / "progress.csv"
         try:
             rows = read_progress(path) if total else []
             return min(logged_step(path, rows[-1]) / total, 0.99) if rows and total else 0.0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrl.config import from_json, to_json
+from prefrl.reading.errors import reading
 from prefrl.run.folder import RunFolder, read_json, write_json
 from prefrl.run.recipes import load_recipe
 from prefrl.run.settings import (
@@ -23,6 +24,7 @@ from prefrl.run.settings import (
     parse_setting,
     present_name,
     setting_types,
+    value_text,
 )
 
 MAX_NAME = 150
@@ -104,11 +106,6 @@ def trial_name(settings: Mapping[str, Any]) -> str:
     return f"{name[:MAX_NAME]}-{hashlib.sha256(exact.encode()).hexdigest()[:6]}"
 
 
-def value_text(value: Any) -> str:
-    """Return a setting's value as one would type it."""
-    return " ".join(map(value_text, value)) if isinstance(value, list) else str(value)
-
-
 def open_sweep(folder: Path, recipe: str, trials: Sequence[Trial]) -> None:
     """Make the folder of a sweep and the run folders in it, or go on with those that are there.
 
@@ -121,7 +118,9 @@ def open_sweep(folder: Path, recipe: str, trials: Sequence[Trial]) -> None:
     path = folder / "sweep.json"
     trial_configs = {trial.name: trial.config for trial in trials}
     if path.exists():
-        _refuse_other_trials(folder, read_json(path), recipe, trial_configs)
+        there = read_json(path)
+        with reading(path, "sweep.json"):
+            _refuse_other_trials(folder, there, recipe, trial_configs)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} is no sweep and not empty: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,21 +10,25 @@ import traceback
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
-if sys.platform != "win32":
-    pass
-
 PATIENCE = 60.0
 """Seconds to wait for another process that works on the run, and may be writing its last checkpoint."""
 
 
 def work(run: Path) -> None:
-    """Train in a run folder, from its last checkpoint if it has one; one thread, one process at a time."""
+    """Train in a run folder, from its last checkpoint if it has one; one thread, one process at a time.
+
+    A stack is unpacked then.
+    """
     import torch
 
     from prefrl.run.launch import resume
 
+    from .stacks import is_stack, unpack
+
     torch.set_num_threads(1)
     resume(run, patience=PATIENCE)
+    if is_stack(run):
+        unpack(run)
 
 
 def work_in_ray(run: str) -> None:
@@ -54,8 +58,12 @@ def main() -> int:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored below nohup
         threading.Thread(target=interrupt_when_orphaned, daemon=True).start()
         work(Path(sys.argv[1]))
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        signum = getattr(stop, "signum", None)
+        if signum is None:
+            return 130
+        signal.signal(signum, signal.SIG_DFL)  # not the sweep ended this process; it resumes what dies
+        os.kill(os.getpid(), signum)
     return 0
 
 

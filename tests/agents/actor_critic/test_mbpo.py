@@ -204,7 +204,7 @@ def test_settings_reach_the_fit() -> None:
     agent = make(model_weight_decay=0.5, model_max_grad_norm=3.0, retain_epochs=3)
     update = agent.model._update
     assert update.max_grad_norm == 3.0
-    assert {decay for _, decay in update._decayed} == {0.0, 0.5}
+    assert {decay for _, decay in update.optimizer._decays} == {0.0, 0.5}
     learn(agent, 20)
     assert agent.imagined is not None
     assert agent.imagined.capacity == 3 * 6 * 20
@@ -404,7 +404,8 @@ def test_a_simulator_that_breaks_stops_the_run_and_leaves_its_checkpoint(tmp_pat
     agent = MBPO(env, MBPOConfig(**SMALL), termination=lambda obs: obs[:, 0] > 9.0, device="cpu")
     with pytest.raises(FloatingPointError, match="observation is nan after timestep 44; observations must"):
         learn(agent, 100, folder=folder, checkpoint_every=20)
-    assert load_checkpoint(folder.checkpoint_path)["num_timesteps"] == 40
+    assert load_checkpoint(folder.checkpoint_path)["num_timesteps"] == 44  # what was learned until then
+    assert load_checkpoint(folder.previous_path)["num_timesteps"] == 40
 
 
 # What is refused ---------------------------------------------------------------------------------------

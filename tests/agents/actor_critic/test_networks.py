@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from prefrl.agents.actor_critic import networks as module
+from prefrl.agents.actor_critic.by_hand import draw
 from prefrl.agents.actor_critic.config import ActorCriticConfig
 from prefrl.agents.actor_critic.networks import SoftActorCritic, pairs
 from prefrl.agents.actor_critic.sac import autograd_step
 from prefrl.config import from_json, to_json
 from prefrl.data.replay import Batch
 from prefrl.functional.actor_critic.squashed_gaussian import squashed_gaussian
+from prefrl.nn.adam import Adam
 from prefrl.nn.spectral import SpectralMLP
 
 CPU = torch.device("cpu")
@@ -48,11 +50,12 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """Gradients of the steps that the optimisers would take: critics, actor, temperature."""
     seen: list[Tensor] = []
 
-    def record(optimizer: Any, vector: Tensor) -> None:
+    def record(optimizer: Adam) -> None:
+        (vector,) = optimizer.parameters
         assert vector.grad is not None
         seen.append(vector.grad.clone())
 
-    monkeypatch.setattr(module, "fused_adam_step_", record)
+    monkeypatch.setattr(Adam, "step", record)
     return seen
 
 
@@ -211,6 +214,20 @@ def test_targets_follow_the_critics() -> None:
         start, policy.target.parameters(), policy.critic.parameters(), strict=True
     ):
         torch.testing.assert_close(target, 0.9 * before + 0.1 * critic.detach())
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_actions_are_drawn_from_the_actor_as_it_is(rows: int) -> None:
+    policy, other = make(), make()
+    for _ in range(3):
+        other.step(batch())
+    policy.load_state_dict(other.state_dict())
+    obs = torch.randn(rows, D, generator=generator())
+    found = policy.act(obs)
+    assert not found.requires_grad
+    noise = other.noise(rows, A)
+    torch.testing.assert_close(found, draw(other.actor(obs[None])[0], noise)[0].detach())
+    assert torch.equal(policy.act(obs, deterministic=True), other.mode(obs))
 
 
 def test_a_fixed_temperature_stays() -> None:

@@ -1,5 +1,6 @@
 """Soft actor-critic as an agent: that it learns, in every kind of environment, and goes on after a crash."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from resuming import assert_same, crash_at, new_folder
 import prefrl
 import prefrl.envs
 from prefrl.agents import SAC, SACConfig
-from prefrl.agents.base import Spaces, mean_of
+from prefrl.agents.base import Spaces
 from prefrl.data import Transitions
+from prefrl.data.metrics import mean_of
 from prefrl.run.checkpoint import load_checkpoint
 from prefrl.run.loop import Loop, learn
 
@@ -136,8 +138,8 @@ def test_metrics_are_means_over_the_steps_that_report_them() -> None:
 def test_actions_in_the_replay_are_those_that_the_critics_see() -> None:
     agent = SAC(Aim(), SACConfig(buffer_size=10), device="cpu", seed=0)
     actions = torch.tensor([[-3.0], [1.0], [5.0]])
-    torch.testing.assert_close(agent.from_env(actions), torch.tensor([[-1.0], [0.0], [1.0]]))
-    torch.testing.assert_close(agent.to_env(agent.from_env(actions)), actions)
+    torch.testing.assert_close(agent.boxes.from_env(actions), torch.tensor([[-1.0], [0.0], [1.0]]))
+    torch.testing.assert_close(agent.to_env(agent.boxes.from_env(actions)), actions)
     flags = torch.zeros(3, dtype=torch.bool)
     agent.observe(Transitions(torch.zeros(3, 1, dtype=torch.float64), actions, torch.zeros(3),
                               torch.zeros(3, 1), flags, flags, ~flags))  # fmt: skip
@@ -188,7 +190,7 @@ def test_refuses_spaces(observations: Any, actions: Any, message: str) -> None:
 def test_every_part_has_a_step_size_of_its_own() -> None:
     names = ("actor_learning_rate", "temperature_learning_rate")
     agents = [scalar_agent(learning_rate=1e-3, **dict.fromkeys(names, rate)) for rate in (None, 1e-2)]
-    rates = [[part.param_groups[0]["lr"] for part in agent.networks._optimizers.values()] for agent in agents]
+    rates = [[part.lr for part in agent.networks.optimizers.values()] for agent in agents]
     assert rates == [[1e-3, 1e-3, 1e-3], [1e-2, 1e-3, 1e-2]]
 
 
@@ -199,3 +201,68 @@ def test_every_part_has_a_step_size_of_its_own() -> None:
 def test_refuses_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SACConfig(**settings)
+
+
+def test_a_loaded_agent_learns_once_it_has_as_much_as_before_its_first_step(tmp_path: Path) -> None:
+    agent = scalar_agent(learning_starts=20, batch_size=8)
+    agent.learn(40).save(tmp_path / "agent.pt")
+    loaded = SAC.load(tmp_path / "agent.pt", agent.env, device="cpu")
+    updates = loaded.networks.updates
+    loaded.learn(19)
+    assert loaded.networks.updates == updates
+    loaded.learn(1)
+    assert loaded.networks.updates == updates + 1
+
+
+def compiled_and_eager(**settings: Any) -> tuple[SAC, SAC]:
+    """The same run with compiled steps and without."""
+    kinds = {"max_grad_norm": 0.5, "learning_rate": 1e-3, **settings}
+    compiled, eager = (device_agent(**kinds, compile=compile) for compile in (True, False))
+    for agent in (compiled, eager):
+        learn(agent, 120)
+    return compiled, eager
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "settings", [{}, {"target_update_gradient_steps": 3, "learn_temperature": False, "tau": 0.1}]
+)
+def test_compiled_steps_are_the_eager_ones(
+    settings: dict[str, Any], backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    compiled, eager = compiled_and_eager(**settings)
+    for part in ("actor", "critic", "target"):
+        start = getattr(device_agent(**settings).networks, part).parameters()
+        both = (getattr(agent.networks, part).parameters() for agent in (compiled, eager))
+        for one, other, before in zip(*both, start, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+            assert part == "target" or float((other - before).detach().abs().max()) > 1e-2
+    found, expected = compiled.networks, eager.networks
+    torch.testing.assert_close(found.log_temperature, expected.log_temperature, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(found.largest, expected.largest, rtol=1e-3, atol=1e-4)
+    assert found.updates == expected.updates > 50
+
+
+def test_a_compiled_run_goes_on_after_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    run: dict[str, Any] = {"total_timesteps": 120, "checkpoint_every": 32}
+    whole, folder = device_agent(compile=True), new_folder(tmp_path / "crashed")
+    learn(whole, **run)
+    with pytest.raises(RuntimeError, match="crash"):
+        Loop(device_agent(compile=True), **run, folder=folder, callback=crash_at(85)).run()
+    resumed = device_agent(compile=True)
+    Loop(resumed, **run, folder=folder, resume=True).run()
+    assert_same(resumed.state_dict(), whole.state_dict())
+
+
+def test_compiled_steps_see_what_was_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    first, second = learn(device_agent(compile=True), 60), learn(device_agent(compile=True), 80)
+    second.load_state_dict(first.state_dict())
+    assert_same(second._gradient_step(), first._gradient_step())
+
+
+def test_steps_with_a_regularizer_are_not_compiled() -> None:
+    with pytest.raises(ValueError, match="compile is True and critic_regularizer 'robust'"):
+        SACConfig(compile=True, critic_regularizer="robust")

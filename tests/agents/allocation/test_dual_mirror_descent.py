@@ -1,6 +1,7 @@
 """Dual mirror descent: a plain-Python twin, bounds on every path, and the numbers of analytic instances."""
 
 import math
+import warnings
 
 import gymnasium as gym
 import numpy as np
@@ -10,6 +11,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 import prefrl
 import prefrl.envs
+from prefrl.agents.allocation.baselines import AllocationBaseline
 from prefrl.agents.allocation.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig
 from prefrl.agents.base import read_agent_file
 from prefrl.functional.allocation.mirror_descent import euclidean_step
@@ -72,7 +74,7 @@ def twin(requests, rho, reference, reward_bound):
 @pytest.mark.parametrize(("env_id", "settings"), [(SECRETARY, {"rho": 0.3}), (REVENUE, {"m": 3, "d": 4})])
 def test_a_plain_python_twin_does_the_same(reference, env_id, settings):
     horizon, n = 120, 3
-    outcome, agent = run(env_id, horizon, n, agent={"reference": reference}, **settings)
+    outcome, agent = run(env_id, horizon, n, agent={"reference": reference, "step_scale": 1.0}, **settings)
     env = agent.get_env()
     requests, allocation = env.requests(), env.allocation
     for row in range(n):
@@ -210,6 +212,204 @@ def test_sb3_evaluates_it():
     assert 60.0 < mean < 75.0, "0.375 per request, less a regret"
 
 
+# Units -----------------------------------------------------------------------
+
+
+def unit_twin(requests, rho, reference, reward_bound, relative_step=1.0):
+    """The default steps, for single choices, request by request, in plain Python; [T, d + m d]."""
+    m = len(rho)
+    d = requests.shape[1] // (m + 1)
+    mu = [0.0 if "euclidean" in reference else reward_bound / (m + 1) / r for r in rho]
+    squares, logs, paid, prices = [1.0] * m, [0.0] * m, 0.0, []
+    for t, request in enumerate(requests.tolist(), 1):
+        prices.append(list(mu))
+        f, b = request[:d], [request[d + i * d : d + (i + 1) * d] for i in range(m)]
+        best, gain = 0, 0.0
+        for j in range(d):
+            value = f[j] - sum(mu[i] * b[i][j] for i in range(m))
+            if value > gain:
+                best, gain = j + 1, value
+        slope = [(rho[i] - (b[i][best - 1] if best else 0.0)) / rho[i] for i in range(m)]
+        squares = [squares[i] + slope[i] ** 2 for i in range(m)]
+        paid += max(f)
+        root = {
+            "euclidean": [5.0 * math.sqrt(m * each) for each in squares],
+            "scaled_euclidean": [5.0 * math.sqrt(1.0 + sum(squares) - m)] * m,
+            "entropy": [2.0 * math.sqrt(each) for each in squares],
+            "projected_entropy": [2.0 * math.sqrt(max(squares))] * m,
+        }
+        eta = [relative_step / each for each in root[reference]]
+        y = [rho[i] * mu[i] for i in range(m)]
+        if "euclidean" in reference:
+            y = [max(y[i] - eta[i] * slope[i] * paid / t, 0.0) for i in range(m)]
+        else:
+            logs = [logs[i] - eta[i] * slope[i] for i in range(m)]
+            y = [paid / t / (m + 1) * math.exp(logs[i]) for i in range(m)]
+            if reference == "projected_entropy" and sum(y) > reward_bound:
+                logs = [each + math.log(reward_bound / sum(y)) for each in logs]
+                y = [each * reward_bound / sum(y) for each in y]
+        mu = [y[i] / rho[i] for i in range(m)]
+    return prices
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_a_plain_python_twin_takes_the_same_default_steps(reference):
+    outcome, agent = run(REVENUE, 120, 3, m=3, d=4, agent={"reference": reference, "relative_step": 1.5})
+    requests, allocation = agent.get_env().requests(), agent.pricing.allocation
+    for row in range(3):
+        prices = unit_twin(requests[:, row], allocation.rho, reference, allocation.problem.reward_bound, 1.5)
+        np.testing.assert_allclose(outcome.price[row], np.mean(prices[60:], axis=0), rtol=1e-9, atol=1e-12)
+    assert outcome.price.any()
+
+
+TABLE = np.random.default_rng(0).random((80, 3 + 2 * 3))
+"""Requests of three products and two resources."""
+
+
+def served(money, units, *, policy=DualMirrorDescent, settings=None, rates=None, by_hand=False):
+    """Rewards, what was spent and prices where rewards, and two resources, have other units."""
+    table = TABLE * np.repeat([money, *units], 3)
+    rho = (np.array([0.2, 0.3]) * units).tolist()
+    given = {"requests": table, "rho": rho, "m": 2, "d": 3}
+    extra = {} if rates is None else {"target_rates": rates * np.array(units)}
+    config = policy.config_class(**(settings or {}))
+    if by_hand:
+        env = gym.make(REVENUE, **given)
+        agent, (obs, _) = policy(env, config, device="cpu", **extra), env.reset(seed=0)
+        answers = []
+        for _ in range(80):
+            answers.append(int(agent.predict(obs)[0]))
+            obs, *_ = env.step(answers[-1])
+        return np.array(answers), agent.pricing.server.streams.state["mu"]
+    env = prefrl.envs.make_device(REVENUE, 1, float_dtype=torch.float64, **given)
+    state = policy(env, config, device="cpu", **extra).learn(80).streams.state
+    earned = np.append(state["rewards"].numpy(), state["spent"][0].numpy())
+    return earned / [money, *units], state["mu"][0].numpy() / money * units
+
+
+PID_GAINS = {"kind": "pid", "proportional_gain": 2.0, "derivative_gain": 0.5}
+UNIT_CASES = [
+    *((DualMirrorDescent, {"reference": reference}) for reference in REFERENCES),
+    (DualMirrorDescent, {"earliest_horizon": 20}),
+    (AllocationBaseline, PID_GAINS),
+]
+
+
+@pytest.mark.parametrize(("policy", "settings"), UNIT_CASES)
+@pytest.mark.parametrize(
+    ("money", "units"),
+    [(2.0**-7, (1.0, 1.0)), (2.0**7, (1.0, 1.0)), (1.0, (2.0**10, 1.0)), (4.0, (0.5, 16.0))],
+)
+def test_units_of_reward_and_resources_change_prices_and_nothing_else(policy, settings, money, units):
+    """Powers of two, so that nothing is rounded: the same answers, the same prices but for their unit."""
+    plain, scaled = (
+        served(*each, policy=policy, settings=settings) for each in ((1.0, (1.0, 1.0)), (money, units))
+    )
+    for one, other in zip(plain, scaled, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-12)
+    assert plain[0][0] > 10.0
+    assert plain[1].any()
+
+
+@pytest.mark.parametrize(("policy", "settings"), UNIT_CASES)
+def test_any_other_factor_changes_no_more_than_rounding(policy, settings):
+    plain = served(1.0, (1.0, 1.0), policy=policy, settings=settings)
+    for factors in ((0.05, (1.0, 1.0)), (1e6, (1.0, 1.0)), (1.0, (100.0, 1.0)), (3e-4, (7.0, 1e5))):
+        scaled = served(*factors, policy=policy, settings=settings)
+        for one, other in zip(plain, scaled, strict=True):
+            np.testing.assert_allclose(other, one, rtol=1e-6)
+
+
+def test_units_make_no_difference_to_fairness_target_rates_and_service():
+    waves = np.random.default_rng(1).random((80, 2)) * 0.5
+    for settings, rates, by_hand in (
+        ({"fairness": 0.1}, None, False),
+        ({"fairness": 0.1, "reference": "scaled_euclidean"}, None, False),
+        ({}, waves, False),
+        ({}, None, True),
+        ({"reference": "entropy"}, None, True),
+    ):
+        scaled = {**settings, "fairness": 4.0 * settings["fairness"]} if "fairness" in settings else settings
+        one, mu = served(1.0, (1.0, 1.0), settings=settings, rates=rates, by_hand=by_hand)
+        other, priced = served(4.0, (0.5, 16.0), settings=scaled, rates=rates, by_hand=by_hand)
+        np.testing.assert_allclose(other, one, rtol=1e-12)
+        factor = 4.0 / np.array([0.5, 16.0]) if by_hand else 1.0
+        np.testing.assert_allclose(priced, mu * factor, rtol=1e-12)
+        assert mu.any()
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_default_steps_start_from_first_prices_that_are_given(reference):
+    config = DualMirrorDescentConfig(reference=reference, initial_price=(0.25, 0.75))
+    env = gym.make(REVENUE, horizon=10, m=2, d=1, rho=[0.5, 0.5])
+    rule = DualMirrorDescent(env, config, device="cpu").pricing.streams.rule
+    mu = np.array([0.25, 0.75])
+    np.testing.assert_array_equal(rule.initial_price(), mu)
+    memory = np.zeros((rule.memory_rows, 2))
+    for _ in range(3):  # used as much as there is: nothing moves, whatever requests pay
+        mu, memory = rule.next_price(mu, np.array([0.5, 0.5]), 1, None, memory, 7.0)
+    np.testing.assert_allclose(mu, [0.25, 0.75])
+    mu, _ = rule.next_price(mu, np.array([1.0, 0.5]), 1, None, memory, 7.0)
+    assert mu[0] > 0.25
+    assert mu[1] == pytest.approx(0.75)
+
+
+def test_a_first_request_that_pays_nothing_does_no_harm():
+    table = TABLE.copy()
+    table[:3, :3] = 0.0
+    for reference in REFERENCES:
+        env = gym.make(REVENUE, requests=table, rho=[0.2, 0.3], m=2, d=3)
+        config = DualMirrorDescentConfig(reference=reference)
+        agent = DualMirrorDescent(env, config, device="cpu").learn(80)
+        assert float(agent.streams.state["rewards"][0]) > 10.0
+
+
+LOGNORMAL = np.column_stack(
+    [np.random.default_rng(0).lognormal(3.0, 1.0, 500), np.random.default_rng(1).uniform(1.0, 4.0, 500)]
+)
+"""Requests that pay 33 on average, sometimes 400, and use 2.5 of a budget of 0.8."""
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_money_is_spent_well(reference):
+    """Steps of 1 / sqrt(T) collected 65 % of what was there: prices rose too slowly."""
+    outcome, _ = run(SECRETARY, 500, 1, requests=LOGNORMAL, rho=0.8, agent={"reference": reference})
+    assert outcome.rewards[0] > 0.95 * outcome.hindsight[0]
+
+
+def test_prices_that_still_rise_at_half_the_horizon_are_told():
+    slow = {"requests": LOGNORMAL, "rho": 0.8, "agent": {"step_scale": 1.0}}
+    with pytest.warns(UserWarning, match=r"prices still rise at half the horizon: .* to use 1\.\d+ times"):
+        run(SECRETARY, 500, 1, **slow)
+    env = gym.make(SECRETARY, requests=LOGNORMAL, rho=0.8)
+    for rows in (False, True):
+        agent = DualMirrorDescent(env, DualMirrorDescentConfig(step_scale=1.0), device="cpu")
+        obs, _ = env.reset(seed=0)
+        flags = {"episode_start": np.array([False])} if rows else {}
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            for _ in range(500):
+                obs, *_ = env.step(np.asarray(agent.predict(obs, **flags)[0]).item())
+        assert [str(each.message)[:17] for each in told] == ["prices still rise"]
+
+
+def test_prices_that_have_settled_are_not_talked_about():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(SECRETARY, 200, 1, requests=LOGNORMAL[:200], rho=0.8)
+        run(SECRETARY, 100, 3)
+        run(SECRETARY, 3, 1)
+        run(SECRETARY, 200, 2, agent_args={"target_rates": np.repeat([0.2, 0.8, 0.4, 0.4], 50)})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("env_id", FAMILIES)
+def test_default_steps_lose_nothing_against_the_authors(env_id):
+    """Regrets of the default and of eta = 1 / sqrt(T), whose unit happens to suit these environments."""
+    (ours, _), (theirs, _) = (run(env_id, 500, 4, agent=each) for each in ({}, {"step_scale": 1.0}))
+    assert ours.rewards.mean() > 0.97 * theirs.rewards.mean()
+
+
 # Settings --------------------------------------------------------------------
 
 
@@ -219,6 +419,8 @@ def test_sb3_evaluates_it():
         ({"reference": "manhattan"}, "reference is 'manhattan'; it must be one of .*'euclidean'"),
         ({"step_scale": 0.0}, "step_scale is 0.0"),
         ({"step_size": -1.0}, "step_size is -1.0"),
+        ({"relative_step": 0.0}, "relative_step is 0.0"),
+        ({"relative_step": 2.0, "step_size": 1.0}, "relative_step is 2.0, but step_scale or step_size"),
         ({"fairness": -1.0}, "fairness is -1.0"),
         ({"fairness": 1.0, "reference": "entropy"}, "fairness needs prices below 0"),
         ({"initial_price": (-1.0,)}, r"initial_price\[0\] is -1.0; it must not be negative"),
@@ -261,7 +463,7 @@ def test_a_reference_of_ones_own(tmp_path):
 
     own, _ = run(SECRETARY, 200, 4, agent_args={"reference": half})
     same, _ = run(SECRETARY, 200, 4, agent={"step_scale": 0.5})
-    other, _ = run(SECRETARY, 200, 4)
+    other, _ = run(SECRETARY, 200, 4, agent={"step_scale": 1.0})
     np.testing.assert_allclose(own.price, same.price)
     assert (own.price != other.price).all()
 
@@ -278,6 +480,7 @@ def test_a_reference_of_ones_own(tmp_path):
     assert again.predict(obs)[0] == agent.predict(obs)[0]
 
 
+@pytest.mark.slow
 def test_target_rates_are_followed(tmp_path):
     """Twice rho in the first half and nothing in the second: the budget is spent by half-time."""
     rates = np.repeat([1.0, 0.0], 1000)
@@ -390,6 +593,7 @@ def secretary_regrets(horizons, n, **agent):
     return [run(SECRETARY, t, n, agent=agent)[0].regret for t in horizons]
 
 
+@pytest.mark.slow
 def test_regret_grows_as_the_root_of_the_horizon():
     """The multi-secretary to T = 1000; to 31,623 in the slow test below."""
     horizons = (100, 316, 1000)
@@ -399,9 +603,9 @@ def test_regret_grows_as_the_root_of_the_horizon():
         "entropy": (1.59, 3.0, 5.74),
     }
     settings = {
-        "cold": {},
-        "warm": {"initial_price": (0.5,)},
-        "entropy": {"reference": "entropy", "initial_price": (0.3,)},
+        "cold": {"step_scale": 1.0},
+        "warm": {"step_scale": 1.0, "initial_price": (0.5,)},
+        "entropy": {"step_scale": 1.0, "reference": "entropy", "initial_price": (0.3,)},
     }
     for name, numbers in expected.items():
         regrets = secretary_regrets(horizons, 100, **settings[name])
@@ -411,11 +615,20 @@ def test_regret_grows_as_the_root_of_the_horizon():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("agent", [{}, {"reference": "entropy", "initial_price": (0.3,)}])
+@pytest.mark.parametrize(
+    "agent",
+    [
+        {},
+        {"reference": "entropy"},
+        {"step_scale": 1.0},
+        {"step_scale": 1.0, "reference": "entropy", "initial_price": (0.3,)},
+    ],
+)
 def test_regret_grows_as_the_root_of_a_long_horizon(agent):
     horizons = (100, 316, 1000, 3162, 10_000, 31_623)
     slope = regret_slope(horizons, secretary_regrets(horizons, 100, **agent))
-    assert 0.40 <= slope.value <= 0.55
+    # The default steps, which hang on the first requests, lose less at these horizons than the root says.
+    assert (0.40 if agent else 0.30) <= slope.value <= 0.55
 
 
 @pytest.mark.slow
@@ -450,6 +663,7 @@ def test_random_adversaries_stay_within_alpha_and_a_root():
         assert outcome.hindsight[0] - alpha * outcome.rewards[0] <= 3.0 * math.sqrt(horizon)
 
 
+@pytest.mark.slow
 def test_auctions():
     """rho = .1: the price tends to .291, and the value per auction to .1582."""
     outcome, _ = run("prefrl/SecondPriceBudget-v0", 3000, 20)

@@ -270,6 +270,7 @@ def test_what_was_drawn_is_what_is_scored():
 # Truth -----------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
@@ -301,6 +302,7 @@ def test_q_learning_learns_from_another_policys_actions():
     assert found["phi2"] == pytest.approx(-0.7085, abs=0.06)
 
 
+@pytest.mark.slow
 def test_the_mean_variance_policy_invests_more_where_it_is_poorer():
     agent = make(
         "actor_critic", "MeanVariance", 512, env={"mu": 0.16, "dt": 0.05}, multiplier_rate=0.05, decay="power"
@@ -463,6 +465,7 @@ def test_traces_end_with_paths():
             assert bool(agent._trace.any()) == bool(agent._policy_trace.any()) == (k < 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_envs", [1, 8])
 @pytest.mark.parametrize("kind", KINDS)
 def test_few_chains_do_not_blow_up(kind, num_envs):

@@ -15,8 +15,13 @@ from prefrl.agents.continuous_time.ascent import Ascent, Pace, Scale, step_facto
 from prefrl.agents.continuous_time.evaluation import MartingaleConfig, MartingaleEvaluation
 from prefrl.agents.continuous_time.task import task_of
 from prefrl.data import Transitions
+from prefrl.envs.core.device import TorchBackend
+from prefrl.envs.core.scalar import ScalarEnv
+from prefrl.envs.core.vector import BatchedEnv
+from prefrl.envs.diffusions.dynamics import DiffusionDynamics
 from prefrl.envs.diffusions.riccati import LinearPolicy
 from prefrl.functional.continuous_time import martingale
+from prefrl.nn.value_families import LinearFamily
 from prefrl.run.stepping import Stepper
 
 F64 = torch.float64
@@ -606,3 +611,66 @@ def test_pace():
     assert online.tick()
     assert online.interval == 0.25
     assert task_of(agent, None, None) == agent.task
+
+
+# Diffusions and values of one's own ----------------------------------------------------------------------
+
+
+class MyProcess(DiffusionDynamics):
+    """The Ornstein-Uhlenbeck process of the library, by Euler's scheme."""
+
+    value_families = ("quadratic", "neural")
+
+    def __init__(self, dt=0.1, *, T=None, backend=None):
+        super().__init__(1, 0, 1, dt=dt, T=T, beta=1.0, x0=0.0, x0_spread=1.0, backend=backend)
+
+    def drift(self, t, x, actions):
+        return -x
+
+    def diffuse(self, t, x, actions, z):
+        return z
+
+    def reward_rate(self, t, x, actions):
+        return -(x[:, 0] ** 2)
+
+
+class MyValues(LinearFamily):
+    def __init__(self):
+        self.theta = torch.zeros(3, dtype=F64)
+
+    def features(self, t, x):
+        return torch.cat([torch.ones_like(x), x, x * x], 1)
+
+    def named(self, theta):
+        return {"level": theta[0], "slope": theta[1], "bend": theta[2]}
+
+
+@pytest.mark.parametrize("face", ["scalar", "vector", "device"])
+def test_a_diffusion_and_values_of_ones_own(face):
+    envs = {
+        "scalar": lambda: ScalarEnv(MyProcess()),
+        "vector": lambda: BatchedEnv(MyProcess(), 4, autoreset_mode="SameStep"),
+        "device": lambda: BatchedEnv(MyProcess, 4, backend=TorchBackend("cpu"), autoreset_mode="SameStep"),
+    }
+    config = MartingaleConfig(objective="clstd")
+    given, own = (
+        MartingaleEvaluation(envs[face](), config, value=value, device="cpu").learn(400)
+        for value in (None, MyValues())
+    )
+    assert own.value.theta.abs().min() > 0.0
+    torch.testing.assert_close(own.value.theta, given.value.theta)
+    again = MartingaleEvaluation(envs[face](), config, value=MyValues(), device="cpu")
+    again.load_state_dict(own.state_dict())
+    assert torch.equal(again.value.theta, own.value.theta)
+
+
+def test_a_family_that_does_not_suit_says_which_do():
+    with pytest.raises(
+        ValueError, match="value is 'tau_x'; this environment's families are quadratic, neural"
+    ):
+        MartingaleEvaluation(ScalarEnv(MyProcess()), MartingaleConfig(value="tau_x"), device="cpu")
+    env = ScalarEnv(MyProcess(T=1.0))
+    with pytest.raises(
+        ValueError, match="'quadratic', which meets no end condition; with a horizon give 'neu"
+    ):
+        MartingaleEvaluation(env, MartingaleConfig(value="quadratic"), device="cpu")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import prefrl.envs
-from prefrl.agents import DQNConfig, Heron, HeronConfig, SACConfig, SB3Config
+from prefrl.agents import DQNConfig, Heron, HeronConfig, PPOConfig, SACConfig, SB3Config
 from prefrl.agents.base import LearningFailedError
 from prefrl.envs import AgentsAsRows
 from prefrl.envs.factors import FACTORS, Factors
@@ -17,6 +17,7 @@ from prefrl.run.loop import learn
 
 OFF_POLICY = {"learning_starts": 10, "batch_size": 8, "buffer_size": 200}
 SAC = SACConfig(hidden=(8,), **OFF_POLICY)
+PPO = PPOConfig(hidden=(8,), n_steps=8, batch_size=8, n_epochs=2)
 SB3_SAC = SB3Config("sac", {"policy_kwargs": {"net_arch": [8]}, **OFF_POLICY})
 REWARD = RewardModelConfig(members=1, hidden=(16,), use_actions=False, use_features=True, bootstrap=False)
 FITS = {"first_fit": 20, "fit_every": 10, "batches": 2}
@@ -33,6 +34,9 @@ def kept(agent):
     if agent.config.learner == SB3_SAC:
         buffer = agent.learner.model.replay_buffer
         return store, torch.as_tensor(buffer.rewards[: buffer.pos])
+    if agent.config.learner == PPO:
+        rollout = agent.learner.rollout
+        return agent.store.latest(rollout.size), rollout.storage["rewards"][: rollout.size]
     replay = agent.learner.replay
     return store, replay.storage["rewards"][: replay.added]
 
@@ -46,7 +50,7 @@ def test_factors_are_kept_in_their_order_and_turned():
     torch.testing.assert_close(store["features"][..., 1], -(angle**2), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("learner", [SAC, SB3_SAC])
+@pytest.mark.parametrize("learner", [SAC, PPO, SB3_SAC])
 def test_the_learner_is_paid_by_the_model_and_never_by_the_environment(learner):
     agent = agent_of(learner=learner)
     learn(agent, 60)
@@ -159,7 +163,7 @@ def test_what_is_compared_are_sums_over_segments(length):
                 break
 
 
-@pytest.mark.parametrize("learner", [SAC, SB3_SAC])
+@pytest.mark.parametrize("learner", [SAC, PPO, SB3_SAC])
 def test_resumes_bit_equal_and_loads(learner, tmp_path):
     settings = {"learner": learner, "level_scale": 2.0, "spread_of": "batch"}
     whole = agent_of(**settings)
@@ -257,3 +261,37 @@ def test_predicts_like_sb3():
     action, state = agent.predict(np.zeros(3, dtype=np.float32), deterministic=True)
     assert action.shape == (1,)
     assert state is None
+
+
+def test_a_loaded_agent_fits_once_it_has_seen_as_much_again(tmp_path):
+    agent = agent_of()
+    learn(agent, 40)
+    agent.save(tmp_path / "agent.pt")
+    assert agent.result()["reward_model_accuracy"] is not None
+    env = prefrl.envs.make_device("prefrl/Pendulum-v0", 2, max_episode_steps=9)
+    loaded = Heron.load(tmp_path / "agent.pt", env, device="cpu")
+    assert loaded.result() == {
+        "decided_fraction": None,
+        "decided_by_level": None,
+        "reward_model_accuracy": None,
+    }
+    fits, spread = loaded.fits, loaded.spread.clone()
+    learn(loaded, 18)
+    assert (loaded.fits, loaded.spread.tolist()) == (fits, spread.tolist())
+    learn(loaded, 2)
+    assert loaded.fits == fits + 1
+    assert float(kept(loaded)[1].abs().max()) < 100.0
+
+
+def test_no_fit_is_made_of_segments_that_were_cut():
+    agent = agent_of(segment_length=12)  # episodes have 9 steps
+    learn(agent, 60)
+    assert agent.fits == 0
+    assert not kept(agent)[1].any()
+
+
+def test_the_accuracy_of_nothing_is_none():
+    agent = agent_of(margins=(1e9,) * 3)
+    learn(agent, 60)
+    found = agent.result()
+    assert (found["decided_fraction"], found["reward_model_accuracy"]) == (0.0, None)

@@ -5,13 +5,16 @@ import numpy as np
 import pytest
 import torch
 
+import prefrl.envs
 from prefrl.agents import (
     DQN,
+    PPO,
     SAC,
     DQNConfig,
     Heron,
     HeronConfig,
     LearnerConfig,
+    PPOConfig,
     PreferenceRL,
     PreferenceRLConfig,
     SACConfig,
@@ -21,8 +24,9 @@ from prefrl.agents import (
     SelfPlayConfig,
 )
 from prefrl.agents.base import Spaces
-from prefrl.agents.preferences.learners import make_learner
+from prefrl.agents.preferences.learners import default_learner, make_learner, on_device
 from prefrl.config import from_json, to_json
+from prefrl.envs import AgentsAsRows
 from prefrl.envs.factors import Factors
 from prefrl.preferences import RewardModelConfig
 
@@ -31,6 +35,7 @@ PICTURE = gym.spaces.Box(0, 255, (36, 36, 3), np.uint8)
 BOX, TWO = gym.spaces.Box(-1.0, 1.0, (1,)), gym.spaces.Discrete(2)
 ALGORITHMS = ("ppo", "a2c", "sac", "td3", "ddpg", "dqn")
 CONFIGS = (PreferenceRLConfig, HeronConfig, SelfPlayConfig)
+LEARNERS = [SACConfig(), DQNConfig(hidden=(8,)), PPOConfig(n_steps=8), SB3Config("dqn", {"gamma": 0.5})]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -53,7 +58,7 @@ def test_prefrl_dqn_of_older_files_is_ours(kind):
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-@pytest.mark.parametrize("learner", [SACConfig(), DQNConfig(hidden=(8,)), SB3Config("dqn", {"gamma": 0.5})])
+@pytest.mark.parametrize("learner", LEARNERS)
 def test_a_file_tells_which_learner_it_was(kind, learner):
     config = kind(learner=learner)
     read = from_json(kind, to_json(config))
@@ -66,6 +71,8 @@ def test_a_file_tells_which_learner_it_was(kind, learner):
     [
         (SACConfig(), BOX, SAC),
         (DQNConfig(), TWO, DQN),
+        (PPOConfig(), TWO, PPO),
+        (PPOConfig(), BOX, PPO),
         (SB3Config("sac"), BOX, SB3Agent),
         (LearnerConfig("dqn"), TWO, SB3Agent),
         (LearnerConfig("prefrl_dqn"), TWO, DQN),
@@ -79,12 +86,14 @@ def test_which_agent_a_config_is_of(config, actions, kind):
 @pytest.mark.parametrize(
     ("config", "obs", "actions", "message"),
     [
-        (SACConfig(), FLAT, TWO, r"takes a Box .*; learners that take these spaces: DQNConfig, SB3"),
-        (DQNConfig(), FLAT, BOX, r"DQN takes .*: SACConfig, SB3Config\('sac'\), SB3Config\('ppo'\)$"),
+        (SACConfig(), FLAT, TWO, r"takes a Box .*; learners that take these spaces: PPOConfig, DQN"),
+        (DQNConfig(), FLAT, BOX, r"DQN takes .*: SACConfig, PPOConfig, SB3Config\('sac'\), SB3Conf"),
         (SACConfig(), PICTURE, BOX, r"spaces: SB3Config\('sac'\), SB3Config\('ppo'\)$"),
-        (SB3Config("sac"), FLAT, TWO, "SB3's sac does not take .* spaces: DQNConfig"),
+        (SB3Config("sac"), FLAT, TWO, "SB3's sac does not take .* spaces: PPOConfig, DQN"),
         (DQNConfig(), FLAT, gym.spaces.MultiBinary(2), r"spaces: SB3Config\('ppo'\)$"),
-        (SB3Config("dqn"), FLAT, gym.spaces.Discrete(2, start=1), "spaces: DQNConfig$"),
+        (SB3Config("dqn"), FLAT, gym.spaces.Discrete(2, start=1), "spaces: PPOConfig, DQNConfig$"),
+        (PPOConfig(), PICTURE, TWO, r"PPO reads no pictures; .* spaces: DQNConfig, SB3Config"),
+        (DQNConfig(), FLAT, gym.spaces.MultiDiscrete([2, 3]), r"spaces: PPOConfig, SB3Config\('ppo'\)$"),
     ],
 )  # fmt: skip
 def test_a_learner_that_does_not_take_the_spaces_is_refused_with_those_that_do(config, obs, actions, message):
@@ -116,6 +125,49 @@ def test_wrong_learners(make, kind, message):
         make()
 
 
+@pytest.mark.parametrize(
+    ("obs", "actions", "wanted"),
+    [
+        (FLAT, BOX, SACConfig()),
+        (FLAT, TWO, PPOConfig()),
+        (FLAT, gym.spaces.Discrete(2, start=1), PPOConfig()),
+        (FLAT, gym.spaces.MultiDiscrete([2, 3]), PPOConfig()),
+        (gym.spaces.Discrete(3), BOX, PPOConfig()),
+        (PICTURE, TWO, DQNConfig()),
+        (PICTURE, BOX, SB3Config("ppo")),
+        (FLAT, gym.spaces.MultiBinary(2), SB3Config("ppo")),
+    ],
+)
+def test_which_learner_is_taken_where_none_is_given(obs, actions, wanted):
+    chosen = default_learner(Spaces(obs, actions))
+    assert (type(chosen), chosen) == (type(wanted), wanted)
+
+
+def test_on_the_device_it_is_ppo_whatever_the_actions():
+    made = prefrl.envs.make_device
+    grid = AgentsAsRows(made("prefrl/TrafficGrid-v0", 2, rows=1, columns=2))
+    for env in (made("prefrl/Pendulum-v0", 2), made("prefrl/CartPole-v0", 2), grid):
+        assert on_device(env)
+        assert type(default_learner(env)) is PPOConfig
+    for env in (
+        gym.make("prefrl/Pendulum-v0"),
+        gym.make_vec("prefrl/Pendulum-v0", 2),
+        gym.make("Pendulum-v1"),
+    ):
+        assert not on_device(env)
+        assert type(default_learner(env)) is SACConfig
+
+
+@pytest.mark.parametrize("kind", [PreferenceRL, Heron, SelfPlay])
+def test_agents_keep_which_learner_was_taken(kind, tmp_path):
+    """What is read without an environment does not know that there was one on the device."""
+    env = prefrl.envs.make_device("prefrl/Pendulum-v0", 2, max_episode_steps=60)
+    agent = kind(env, device="cpu")
+    assert agent.config.learner == PPOConfig()
+    agent.save(tmp_path / "agent.pt")
+    assert type(kind.load(tmp_path / "agent.pt", device="cpu").learner) is PPO
+
+
 class Target(gym.Env):
     """Choose the number that is shown: four steps an episode, paid by how near the action is."""
 
@@ -138,28 +190,30 @@ class Target(gym.Env):
 
 
 LEARNER = SACConfig(hidden=(32, 32), learning_rate=3e-3, batch_size=64, gamma=0.8, initial_temperature=0.3)
+OUR_PPO = PPOConfig(hidden=(32, 32), learning_rate=3e-3, n_steps=128, gamma=0.8)
 REWARD = RewardModelConfig(members=1, hidden=(32, 32), bootstrap=False, epochs=100)
 NEAR = Factors(("distance",), (-1,), lambda step: (step.actions - step.obs).abs())
 
 
-def learned(kind):
-    """Return an agent with our SAC that has learned in :class:`Target`."""
+def learned(kind, learner, timesteps):
+    """Return an agent that has learned in :class:`Target`."""
     if kind is PreferenceRL:
         schedule = {"segment_length": 1, "first_session": 200, "session_every": 200, "query": "uniform"}
         labels = {"num_labels": 300, "first_labels": 100, "session_labels": 100}
-        agent = kind(Target(), PreferenceRLConfig(LEARNER, REWARD, **schedule, **labels), device="cpu")
+        agent = kind(Target(), PreferenceRLConfig(learner, REWARD, **schedule, **labels), device="cpu")
     elif kind is Heron:
         reads = RewardModelConfig(members=1, hidden=(32, 32), bootstrap=False, use_features=True)
-        config = HeronConfig(LEARNER, reads, first_fit=200, fit_every=200, batches=50)
+        config = HeronConfig(learner, reads, first_fit=200, fit_every=200, batches=50)
         agent = kind(Target(), config, factors=NEAR, device="cpu")
     else:
-        agent = kind(Target(), SelfPlayConfig(LEARNER, REWARD), device="cpu")
-    return agent.learn(800)
+        agent = kind(Target(), SelfPlayConfig(learner, REWARD), device="cpu")
+    return agent.learn(timesteps)
 
 
+@pytest.mark.parametrize(("learner", "timesteps"), [(LEARNER, 800), (OUR_PPO, 4_000)])
 @pytest.mark.parametrize("kind", [PreferenceRL, Heron, SelfPlay])
-def test_our_sac_learns_from_a_learned_reward(kind):
+def test_our_learners_learn_from_a_learned_reward(kind, learner, timesteps):
     """Uniform actions are 2/3 away from the target on average, those of 0 one half."""
     obs = torch.linspace(-0.9, 0.9, 19)[:, None]
-    distance = (learned(kind).act(obs, deterministic=True) - obs).abs().mean()
+    distance = (learned(kind, learner, timesteps).act(obs, deterministic=True) - obs).abs().mean()
     assert float(distance) < 0.25

@@ -1,5 +1,6 @@
 """Preference RL: what is asked and fitted when, relabelling, budgets, teachers, files, and resuming."""
 
+import copy
 from dataclasses import replace
 
 import gymnasium as gym
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 import prefrl.envs
-from prefrl.agents import DQNConfig, PreferenceRL, PreferenceRLConfig, SACConfig, SB3Config
+from prefrl.agents import DQNConfig, PPOConfig, PreferenceRL, PreferenceRLConfig, SACConfig, SB3Config
 from prefrl.agents.base import Spaces
 from prefrl.data import Preferences
 from prefrl.preferences import RewardModelConfig
@@ -21,6 +22,7 @@ SMALL = {"policy_kwargs": {"net_arch": [8]}}
 LEARNERS = {
     "sac": SACConfig(hidden=(8,), **OFF_POLICY),
     "dqn": DQNConfig(hidden=(8,), **OFF_POLICY),
+    "ppo": PPOConfig(hidden=(8,), n_steps=8, batch_size=8, n_epochs=2),
     "sb3_ppo": SB3Config("ppo", {"n_steps": 8, "batch_size": 8, "n_epochs": 1, **SMALL}),
     "sb3_sac": SB3Config("sac", {**OFF_POLICY, **SMALL}),
     "sb3_dqn": SB3Config("dqn", {**OFF_POLICY, **SMALL}),
@@ -40,6 +42,8 @@ def agent_of(learner="sac", seed=0, preferences=None, rows=2, **settings):
 
 def kept_rewards(agent):
     learner = agent.learner
+    if isinstance(agent.config.learner, PPOConfig):
+        return learner.rollout.storage["rewards"][: learner.rollout.size]
     if not isinstance(agent.config.learner, SB3Config):
         return learner.replay.storage["rewards"][: learner.replay.added]
     buffer = learner.model.replay_buffer
@@ -51,6 +55,7 @@ def kept_rewards(agent):
     [
         "sac",
         "dqn",
+        "ppo",
         "sb3_sac",
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("sb3_ppo", "sb3_dqn")),
     ],
@@ -58,6 +63,9 @@ def kept_rewards(agent):
 def test_trains_and_resumes_bit_equal(learner, tmp_path):
     whole = agent_of(learner)
     learn(whole, 60)
+    assert whole.schedules() == (
+        {"rollout/exploration_rate": whole.learner.epsilon} if learner == "dqn" else {}
+    )
     assert (whole.asked, whole.sessions, len(whole.preferences)) == (14, 3, 14)
     folder = RunFolder.create(tmp_path / "run", {"recipe": "dqn", "config": {}}, quiet=True)
     first = agent_of(learner)
@@ -77,12 +85,13 @@ def test_trains_and_resumes_bit_equal(learner, tmp_path):
     assert torch.equal(loaded.reward_model.scores(whole.preferences.first), sides[0])
 
 
-@pytest.mark.parametrize("learner", ["sac", "dqn", "sb3_sac"])
+@pytest.mark.parametrize("learner", ["sac", "dqn", "ppo", "sb3_sac"])
 def test_the_learner_sees_the_learned_reward_of_all_that_it_keeps(learner):
     """After the last session everything in the replay has the reward that the model gives it now."""
     agent = agent_of(learner)
-    learn(agent, 60)
-    kept = agent.store.latest()
+    learn(agent, 44 if learner == "ppo" else 60)  # the third session is at 40, two steps into a rollout of 8
+    kept = agent.store.latest(len(kept_rewards(agent)))
+    assert (agent.sessions, len(kept["rewards"])) == (3, 4 if learner == "ppo" else 30)
     flat = [kept[name].flatten(0, 1) for name in ("obs", "actions", "next_obs")]
     wanted = agent.reward_model.kept_rewards(*flat).reshape(-1, 2)
     torch.testing.assert_close(kept_rewards(agent), wanted, atol=1e-4, rtol=1e-4)
@@ -96,6 +105,21 @@ def test_before_the_first_fit_the_reward_is_zero_or_novelty():
     assert not kept_rewards(plain).any()
     assert bool((kept_rewards(novel) >= 0.0).all())
     assert float(kept_rewards(novel).std()) > 0.0
+
+
+def test_ppo_is_shown_nothing_before_there_is_a_reward():
+    """What it made of zeros were the errors of its values."""
+    agent = agent_of("ppo", first_session=20)
+    before = copy.deepcopy(agent.learner.network.state_dict())
+    learn(agent, 20)
+    assert agent.fitted
+    assert agent.learner.rollout is None
+    assert all(torch.equal(value, agent.learner.network.state_dict()[name]) for name, value in before.items())
+    learn(agent, 4)
+    assert agent.learner.rollout.size == 2
+    novel = agent_of("ppo", first_session=1000, pretraining=True)
+    learn(novel, 8)
+    assert novel.learner.rollout.size == 3, "all but the first, to which nothing was novel"
 
 
 def test_the_budget_is_kept_and_skipped_questions_teach_nothing():
@@ -126,18 +150,47 @@ def test_a_noisy_teacher_draws_anew_in_each_session():
     assert 5 < int((first != second).sum()) < 25
 
 
-def test_segments_that_were_cut_short_are_asked_about_in_vain():
-    """With segments as long as episodes, most of the starts that are drawn reach into the next one."""
-    short = []
-    for seed in range(8):
+def test_with_segments_as_long_as_episodes_every_label_is_used():
+    for seed in range(3):
         agent = agent_of(segment_length=9, num_labels=30, first_labels=30, first_session=60, seed=seed)
         learn(agent, 60)
-        first, second = (side.lengths == 9 for side in (agent.preferences.first, agent.preferences.second))
-        assert torch.equal(agent.preferences.weights > 0, first & second)
-        assert agent.asked == 30
-        assert agent.labels_used == int((first & second).sum()) > 0
-        short += [bool((first & ~second).any()), 2 * bool((second & ~first).any())]
-    assert {1, 2} <= set(short), "the first segment alone, and the second one alone"
+        for side in (agent.preferences.first, agent.preferences.second):
+            assert bool((side.lengths == 9).all())
+        assert (agent.asked, agent.labels_used) == (30, 30)
+        assert bool((agent.preferences.first.obs != agent.preferences.second.obs).flatten(1).any(1).all())
+
+
+def test_nothing_is_asked_before_there_are_whole_segments():
+    class Short(gym.Wrapper):  # and its limit is not known
+        def step(self, action):
+            *step, _, info = super().step(action)
+            self.steps = 0 if step[2] else self.steps + 1
+            return *step, self.steps % 4 == 0, info
+
+        def reset(self, **kwargs):
+            self.steps = 0
+            return super().reset(**kwargs)
+
+    env = Short(gym.make("Pendulum-v1"))
+    config = PreferenceRLConfig(LEARNERS["sac"], REWARD, **SCHEDULE)
+    agent = PreferenceRL(env, config, device="cpu")
+    with pytest.warns(UserWarning, match=r"no two segments of 5 steps.*\(segment_length\)"):
+        learn(agent, 60)
+    assert (agent.asked, agent.sessions, agent.preferences) == (0, 0, None)
+    assert agent.result() == {"reward_model_accuracy": None, "labels_used": 0}
+
+
+def test_a_loaded_agent_asks_once_it_has_seen_as_much_again(tmp_path):
+    agent = agent_of()
+    learn(agent, 24)
+    assert agent.sessions == 1
+    agent.save(tmp_path / "agent.pt")
+    env = prefrl.envs.make_device("prefrl/Pendulum-v0", 2, max_episode_steps=9)
+    loaded = PreferenceRL.load(tmp_path / "agent.pt", env, device="cpu")
+    learn(loaded, 16)
+    assert loaded.sessions == 1
+    learn(loaded, 4)
+    assert loaded.sessions == 2
 
 
 @pytest.mark.parametrize("query", ["disagreement", "entropy"])

@@ -186,7 +186,7 @@ def test_pictures_and_dicts():
             lambda: SB3Agent(
                 Spaces(gym.spaces.Discrete(2), gym.spaces.Discrete(2, start=5)), SB3Config("dqn")
             ),
-            "SB3 takes Discrete actions from 0",
+            "SB3 takes discrete numbers from 0",
         ),
         (lambda: SB3Agent(gym.make("CartPole-v1"), SB3Config("sac")), "SB3's sac does not take"),
         (
@@ -232,3 +232,106 @@ def test_a_state_can_be_taken_over_without_a_file():
         two.load_state_dict(one.state_dict())
         assert torch.equal(parameters(one), parameters(two))
         assert two._buffer.pos == one._buffer.pos
+
+
+# Cuts in the midst of episodes ---------------------------------------------------------------------------
+
+
+class Endless(gym.Env):
+    """Pays 1 for ever: with gamma 0.9 every state is worth 10."""
+
+    observation_space, action_space = gym.spaces.Box(-1, 1, (1,), np.float32), gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 1.0, False, False, {}
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "a2c"])
+def test_what_a_cut_takes_off_is_bootstrapped(algorithm):
+    """The rollout is cut twice, once just after a reset without steps; episodes do not end there."""
+    settings = {"n_steps": 8, "gamma": 0.9, "gae_lambda": 1.0}
+    agent = SB3Agent(Endless(), SB3Config(algorithm, settings), device="cpu")
+    with torch.no_grad():
+        agent.model.policy.value_net.weight.zero_(), agent.model.policy.value_net.bias.fill_(10.0)
+    found = []
+    agent.model.train = lambda: found.extend(agent.model.rollout_buffer.returns.ravel().tolist())
+    agent.learn(3)
+    agent.restarted()
+    agent.learn(5)
+    assert found == pytest.approx([10.0] * 8, abs=1e-3)
+
+
+def test_returns_of_several_steps_end_at_a_cut():
+    agent = SB3Agent(Endless(), SB3Config("dqn", {**SETTINGS["dqn"], "n_steps": 3}), device="cpu")
+    agent.learn(4).learn(4)
+    buffer = agent.model.replay_buffer
+    rewards = [float(buffer._get_samples(np.array([at])).rewards) for at in range(8)]
+    steps = [3, 3, 2, 1, 3, 3, 2, 1]
+    assert rewards == pytest.approx([sum(0.99**k for k in range(n)) for n in steps])
+    assert not buffer._get_samples(np.arange(8)).dones.any()
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "dqn"])
+def test_a_loaded_agent_learns_once_it_has_as_much_as_before_its_first_step(algorithm, tmp_path):
+    agent = agent_of(algorithm)
+    learn(agent, 30)
+    agent.save(tmp_path / "agent.pt")
+    loaded = SB3Agent.load(tmp_path / "agent.pt", env_of(algorithm), device="cpu")
+    before = parameters(loaded)
+    learn(loaded, 12)
+    assert torch.equal(parameters(loaded), before)
+    learn(loaded, 8)
+    assert not torch.equal(parameters(loaded), before)
+
+
+# Spaces that SB3 mistakes --------------------------------------------------------------------------------
+
+
+def test_actions_in_float64_are_served():
+    low, high = np.array([-2.0, 0.0]), np.array([1.0, 3.0])
+    spaces = Spaces(gym.spaces.Box(-1, 1, (2,), np.float64), gym.spaces.Box(low, high, dtype=np.float64))
+    agent = SB3Agent(spaces, SB3Config("sac", SETTINGS["sac"]), device="cpu")
+    for _ in range(2):
+        actions = agent.act(torch.zeros(64, 2, dtype=torch.float64)).numpy()
+        assert ((actions >= low) & (actions <= high)).all()
+        assert (np.ptp(actions, 0) > 1.0).all()
+        agent.num_timesteps = 1000
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions", "message"),
+    [
+        (gym.spaces.Discrete(4, start=2), gym.spaces.Discrete(2), "observation_space is Discrete"),
+        (
+            gym.spaces.MultiDiscrete([3, 2], start=[0, 1]),
+            gym.spaces.Discrete(2),
+            "observation_space is Multi",
+        ),
+        (
+            gym.spaces.Dict(a=gym.spaces.Discrete(4, start=2)),
+            gym.spaces.Discrete(2),
+            r"space\['a'\] is Discr",
+        ),
+        (gym.spaces.Discrete(4), gym.spaces.MultiDiscrete([2], start=[5]), "action_space is MultiDiscrete"),
+        (gym.spaces.Discrete(4), gym.spaces.Box(0, 9, (1,), np.int64), "a Box of floating-point numbers"),
+        (gym.spaces.Tuple([gym.spaces.Discrete(2)]), gym.spaces.Discrete(2), "SB3's ppo does not take Tuple"),
+    ],
+)
+def test_spaces_that_sb3_mistakes_are_refused(observations, actions, message):
+    with pytest.raises(ValueError, match=message):
+        SB3Agent(Spaces(observations, actions), SB3Config("ppo"), device="cpu")
+
+
+@pytest.mark.parametrize("validates", [True, False])  # False: as torch.compile leaves it
+def test_a_policy_that_diverges_is_said_to(validates, monkeypatch):
+    monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", validates)
+    # set by hand: what a step of 1e30 leaves, NaN or saturated, hangs on the processor
+    agent = agent_of("ppo")
+    with torch.no_grad():
+        agent.model.policy.action_net.weight.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="the policy of SB3's ppo is NaN: it has diverged"):
+        learn(agent, 64, log_every=64)

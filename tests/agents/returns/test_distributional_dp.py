@@ -173,7 +173,7 @@ def test_runs_and_their_pictures(tmp_path):
     assert result["objective_value"] > result["risk_neutral_value"]
     assert (tmp_path / "run/returns.png").stat().st_size > 5_000
     assert (tmp_path / "run/policy.png").stat().st_size > 5_000
-    assert "dp/objective_value" in (tmp_path / "run/progress.csv").read_text()
+    assert "train/objective" in (tmp_path / "run/progress.csv").read_text()
     assert evaluate_run(tmp_path / "run", episodes=20).exists()
 
 

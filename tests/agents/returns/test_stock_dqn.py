@@ -19,7 +19,12 @@ from prefrl.functional.returns.risk_measures import CVaR
 from prefrl.functional.returns.stock_problems import conditional_value_at_risk
 from prefrl.functional.value_based.value_distributions import quantile_huber_loss
 from prefrl.run.launch import evaluate_run, resume, train
-from prefrl.run.outcomes.returns import agent_policy, exact_distribution, sample_returns
+from prefrl.run.outcomes.returns import (
+    agent_policy,
+    exact_distribution,
+    sample_returns,
+    start_observations,
+)
 from prefrl.run.recipes.returns.stock_dqn import TrainStockDQN
 from prefrl.tabular import FiniteHorizon
 
@@ -99,7 +104,7 @@ def test_the_loss_by_hand(settings):
     use = agent.config.use_of_stock
     expected = by_hand(agent, step, stocks, moves=use == "stock", fed=use != "naive")
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
-    assert set(metrics) == {"train/loss", "train/target"}
+    assert set(metrics) == {"train/loss", "train/q", "train/target", "train/td_error"}
 
 
 def test_settings_of_older_files_count_gradient_steps_under_their_old_name():
@@ -208,6 +213,7 @@ def cliff_agent(num_envs=8, rule=None, **settings):
     return StockDQN(rows, config, device="cpu")
 
 
+@pytest.mark.slow
 def test_it_learns_two_coins():
     """CVaR at 1/2, where whoever forgets the coin gets 1 at most, and the best is 1.75."""
     config = StockDQNConfig(tau=0.5, stock_low=-7.0, stock_high=3.0, quantiles=32, hidden=(64, 64),
@@ -323,6 +329,23 @@ def test_runs(tmp_path):
     assert result["exact_optimum"] is None
     assert result["exact"] is False
     assert result["objective_value"] <= 0.0
+
+
+def test_the_objective_is_evaluated_while_training():
+    recipe = TrainStockDQN(num_envs=8, eval_episodes=40, device="cpu", horizon=8, env_args=("slip=0",))
+    evaluation, agent = recipe.evaluations(), recipe.make_agent(recipe.training_env())
+    found = evaluation.run(agent, 0)
+    assert found == evaluation.run(agent, 0)
+    rows, seed = evaluation.env, evaluation.seed_of(0)
+    stock = agent.search_initial_stock(start_observations(rows, seed))
+    returns = sample_returns(agent, rows, stock, seed=seed)
+    assert len(set(returns.tolist())) == 1  # nothing is random, so CVaR is the return
+    assert found["objective"] == pytest.approx(returns[0])
+    assert found["mean_return"] == pytest.approx(returns[0])
+    acted, shown = agent.act, []
+    agent.act = lambda obs, **how: shown.append(obs["stock"]) or acted(obs, **how)
+    evaluation.run(agent, 1)
+    assert (shown[0] == agent.search_initial_stock(start_observations(rows, evaluation.seed_of(1)))).all()
 
 
 def test_a_distribution_that_is_too_large_is_sampled(tmp_path):

@@ -17,7 +17,7 @@ from prefrl.agents import DQN, DQNConfig
 from prefrl.agents.base import Spaces
 from prefrl.agents.value_based.dqn import LEARNING_RATES
 from prefrl.data import Transitions
-from prefrl.nn.torsos import ConvTorso, MLPTorso
+from prefrl.nn.torsos import ConvTorso, MLPTorso, NatureTorso
 from prefrl.run.evaluate import scaled_return
 
 LOSSES = list(LEARNING_RATES)
@@ -68,6 +68,17 @@ def test_epsilon_is_one_before_learning_starts_and_then_falls_linearly() -> None
     at_once = make_agent(learning_starts=0, epsilon_start=0.8, epsilon_end=0.2, epsilon_timesteps=0)
     at_once.num_timesteps = 1
     assert at_once.epsilon == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_row_alone_acts_as_rows_do(deterministic: bool) -> None:
+    alone, rows = (make_agent(loss="mse", learning_starts=0, epsilon_start=0.5, start=3) for _ in range(2))
+    for obs in torch.rand(50, 1, 3, generator=torch.Generator().manual_seed(0)):
+        best = rows.q_values(obs).argmax(-1)
+        expected = rows.explore(best, deterministic=deterministic)
+        found = alone.act(obs, deterministic=deterministic)
+        assert found.dtype == expected.dtype
+        assert torch.equal(found, expected)
 
 
 def test_epsilon_is_the_share_of_uniform_actions() -> None:
@@ -122,9 +133,8 @@ def test_gradient_steps_are_those_due(
     for due in expected:
         metrics = step(agent, num_envs)
         assert ("train/loss" in metrics) == (due > 0)
-        assert metrics["rollout/exploration_rate"] == pytest.approx(agent.epsilon)
-        state = agent.optimizer.state_dict()["state"]
-        count = int(state[0]["step"]) if state else 0
+        assert agent.schedules() == {"rollout/exploration_rate": agent.epsilon}
+        count = int(agent.optimizer.states[0]["step"])
         taken.append(count - before)
         before = count
     assert taken == expected
@@ -155,11 +165,11 @@ def test_metrics_are_means_over_the_gradient_steps() -> None:
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_learning_rates(loss: str) -> None:
-    default = make_agent(loss=loss).optimizer.param_groups[0]
-    assert default["lr"] == LEARNING_RATES[loss]
-    assert default["eps"] == DQNConfig().adam_eps
-    given = make_agent(loss=loss, learning_rate=0.5, adam_eps=0.25).optimizer.param_groups[0]
-    assert (given["lr"], given["eps"]) == (0.5, 0.25)
+    default = make_agent(loss=loss).optimizer
+    assert default.lr == LEARNING_RATES[loss]
+    assert default.eps == DQNConfig().adam_eps
+    given = make_agent(loss=loss, learning_rate=0.5, adam_eps=0.25).optimizer
+    assert (given.lr, given.eps) == (0.5, 0.25)
 
 
 # Spaces and networks -----------------------------------------------------------------------------------
@@ -323,11 +333,23 @@ def test_sarsa_targets_are_refused_without_a_data_set() -> None:
         DQN(gym.make("CartPole-v1"), DQNConfig(target_policy="sarsa"), device="cpu").learn(10)
 
 
-def test_pictures_with_their_channels_first_are_refused() -> None:
-    spaces = Spaces(gym.spaces.Box(0, 255, (4, 84, 84), np.uint8), gym.spaces.Discrete(2))
-    with pytest.raises(ValueError, match=r"channels first as it seems.*transpose"):
-        DQN(spaces, device="cpu")
-    assert DQN(spaces, DQNConfig(network="mlp", hidden=(4,)), device="cpu").network.torso.features == 4
+def test_large_pictures_are_read_by_the_network_of_nature_wherever_their_channels_are() -> None:
+    first, last = (gym.spaces.Box(0, 255, shape, np.uint8) for shape in ((4, 84, 84), (84, 84, 4)))
+    agent, other = make_agent(first), make_agent(last)
+    assert isinstance(agent.network.torso.torso, NatureTorso)
+    assert torch.equal(weights(agent.network), weights(other.network))
+    picture = torch.randint(0, 256, (3, 4, 84, 84), dtype=torch.uint8)
+    for each in (agent, other):
+        with torch.no_grad():
+            each.network.head.output.weight.normal_(generator=torch.Generator().manual_seed(0))
+    q, theirs = agent.q_values(picture), other.q_values(picture.permute(0, 2, 3, 1))
+    assert q.std() > 1e-3
+    torch.testing.assert_close(q, theirs, rtol=1e-4, atol=1e-5)
+    small = make_agent(first, network="conv").network.torso.torso
+    assert isinstance(small, ConvTorso)
+    assert make_agent(first, network="mlp", hidden=(4,)).network.torso.features == 4
+    with pytest.raises(ValueError, match=r"observations are \(35, 84, 4\); .* at least 36 x 36"):
+        make_agent(gym.spaces.Box(0, 255, (35, 84, 4), np.uint8), network="nature")
 
 
 # Stable-Baselines3 and files ---------------------------------------------------------------------------

@@ -52,6 +52,10 @@ def learned(dataset: TransitionDataset, steps: int = 500, **settings: Any) -> DQ
     return agent.learn(steps)
 
 
+def test_no_exploration_is_reported() -> None:
+    assert learned(grid()[1], 2).schedules() == {}
+
+
 def q_of(agent: DQN) -> np.ndarray:
     return agent.q_values(torch.arange(agent.observation_space.n)).numpy()
 

@@ -110,9 +110,9 @@ def test_n_step_returns_do_not_reach_from_one_call_of_learn_into_the_next() -> N
 
 
 @pytest.mark.parametrize(("settings", "needed"), [
-    ({"batch_size": 8, "learning_starts": 40}, 8), ({"batch_size": 8, "learning_starts": 5}, 5),
+    ({"batch_size": 8, "learning_starts": 40}, 40), ({"batch_size": 8, "learning_starts": 5}, 5),
 ])  # fmt: skip
-def test_after_loading_learning_waits_until_the_replay_has_a_batch(
+def test_after_loading_learning_waits_for_as_much_as_before_its_first_step(
     settings: dict[str, Any], needed: int, tmp_path: Path
 ) -> None:
     agent = scalar(train_freq=1, **settings).learn(60)
@@ -222,6 +222,7 @@ def test_compiled_agents_of_one_process_do_not_take_each_others_steps(
     assert not torch.allclose(weights(eager[1]), weights(eager[2]), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_compiled_run_goes_on_after_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     whole = on_device(compile=True)
@@ -270,7 +271,7 @@ def test_the_compiled_step_is_the_same_for_pictures_and_from_a_data_set() -> Non
     assert (eager - start).abs().max() > 1e-2
     torch.testing.assert_close(compiled, eager, rtol=1e-3, atol=1e-4)
     for agent in agents:  # another step size is taken at once
-        agent.optimizer.param_groups[0]["lr"] = 0.0
+        agent.optimizer.lr = 0.0
         before = weights(agent)
         agent.learn(3)
         assert torch.equal(weights(agent), before)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from prefrl.data import Preferences, load_preferences, save_preferences
-from prefrl.data.files import array_file
+from prefrl.reading import archives
 
 Make = Callable[..., Preferences]
 Refused = Callable[[bytes], str]
@@ -37,13 +37,13 @@ def test_files_of_other_writers_are_read(archive: Any, compression: int, tmp_pat
 
 @pytest.mark.parametrize("content", [b"hello", b"\x80\x04\x95", b"PK\x03\x04", b"PK\x05\x06" + b"\xff" * 18])
 def test_what_is_no_zip(content: bytes, refused: Refused) -> None:
-    assert "damaged, or no preference file" in refused(content)
+    assert "damaged or no preference file" in refused(content)
 
 
 def test_what_is_no_preference_file(archive: Any, refused: Refused) -> None:
     empty, npy = archive.without(*archive.members), archive.npy
     assert "the file is empty" in refused(b"")
-    assert "damaged, or no preference file" in refused(npy(np.zeros(3)))
+    assert "damaged or no preference file" in refused(npy(np.zeros(3)))
     assert "there is no array 'schema'" in refused(empty.zip())
     assert "there is no array 'schema'" in refused(archive.without("schema").zip())
     assert "'schema' cannot be read: it does not start with a .npy" in refused(
@@ -262,13 +262,13 @@ def zip_entry(content: bytes, name: bytes) -> int:
     ("place", "value", "message"),
     [
         (8, b"\x01\x00", "'labels' is encrypted; it must not be"),
-        (8, b"\x20\x00", "damaged, or no preference file"),  # "patched data", which zipfile does not know
-        (8, b"\x40\x00", "damaged, or no preference file"),  # "strong encryption", likewise
+        (8, b"\x20\x00", "damaged or no preference file"),  # "patched data", which zipfile does not know
+        (8, b"\x40\x00", "damaged or no preference file"),  # "strong encryption", likewise
         (10, b"\x01\x00", "'labels' has compression method 1; allowed are 0"),
-        (16, b"\x00\x00\x00\x00", "damaged, or no preference file .Bad CRC-32"),
-        (20, b"\xff\xff\xff\x7f" * 2, "damaged, or no preference file"),  # goes on after the file
-        (24, b"\x01\x00\x00\x00", "damaged, or no preference file .Bad CRC-32"),
-        (42, b"\xff\xff\x00\x00", "damaged, or no preference file"),  # no member there
+        (16, b"\x00\x00\x00\x00", "damaged or no preference file .Bad CRC-32"),
+        (20, b"\xff\xff\xff\x7f" * 2, "damaged or no preference file|expand to"),  # goes on after the file
+        (24, b"\x01\x00\x00\x00", "damaged or no preference file .Bad CRC-32"),
+        (42, b"\xff\xff\x00\x00", "damaged or no preference file"),  # no member there
         (46, b"lobels", "the array 'labels' is missing"),
     ],
 )
@@ -286,7 +286,7 @@ def test_name_that_is_no_text(archive: Any, refused: Refused) -> None:
     entry = zip_entry(content, b"labels.npy")
     content[entry + 8 : entry + 10] = b"\x00\x08"  # says that names are UTF-8
     content[entry + 46] = 0xFF
-    assert "damaged, or no preference file ('utf-8' codec can't decode" in refused(bytes(content))
+    assert "damaged or no preference file ('utf-8' codec can't decode" in refused(bytes(content))
 
 
 def test_offset_beyond_all_files(archive: Any, refused: Refused) -> None:
@@ -299,18 +299,18 @@ def test_offset_beyond_all_files(archive: Any, refused: Refused) -> None:
     content = bytearray(buffer.getvalue())
     entry = zip_entry(content, b"labels.npy")
     content[entry + 42 : entry + 46] = b"\xff\xff\xff\xff"
-    assert "damaged, or no preference file" in refused(bytes(content))
+    assert "damaged or no preference file" in refused(bytes(content))
 
 
 def test_compressed_files_expand_to_a_limit(
     make_preferences: Make, archive: Any, refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert array_file.MAX_EXPANDED_BYTES == 2**30
-    monkeypatch.setattr(array_file, "MAX_EXPANDED_BYTES", 10_000)
+    assert archives.MAX_EXPANDED_BYTES == 2**30
+    monkeypatch.setattr(archives, "MAX_EXPANDED_BYTES", 10_000)
     save_preferences(tmp_path / "big.npz", make_preferences(100, obs_shape=(50,)))
     assert len(load_preferences(tmp_path / "big.npz")) == 100  # not compressed: no limit
     text = refused(type(archive).read(tmp_path / "big.npz").zip(zipfile.ZIP_DEFLATED))
-    assert re.search(r"the arrays expand to \d{6} bytes from a file of \d+; .* may expand to 10000", text)
+    assert re.search(r"the arrays expand to \d+ bytes from a file of \d+; .* may expand to 10000", text)
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

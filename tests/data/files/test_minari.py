@@ -179,7 +179,7 @@ def test_wrong_arguments():
 
 def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "minari", None)
-    with pytest.raises(ImportError, match=re.escape('pip install "prefrl[minari]"')):
+    with pytest.raises(ImportError, match=re.escape('pip install ".[minari]"')):
         load_minari("test/line-v0")
 
 
@@ -191,3 +191,25 @@ print({"minari", "h5py", "minatar"} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr
+
+
+def test_a_file_that_promises_more_than_it_has(folder, monkeypatch):
+    import h5py
+
+    monkeypatch.setattr("prefrl.data.files.minari.MAX_EXPANDED_BYTES", 1 << 16)
+    create("CartPole-v1", [10])
+    assert len(load_minari("test/line-v0")) == 10
+    path = folder / "test" / "line-v0" / "data" / "main_data.hdf5"
+    with h5py.File(path, "a") as file:
+        file["episode_0/rewards"].resize((1 << 18,))  # 2 MB, none of which is written
+    assert path.stat().st_size < 1 << 16
+    with pytest.raises(ValueError, match=r"test/line-v0/.*main_data\.hdf5 promises arrays of \d+ bytes"):
+        load_minari("test/line-v0")
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"data_format": "x"}', "[" * 100_000])
+def test_metadata_that_are_none(folder, content):
+    create("CartPole-v1", [10])
+    (folder / "test" / "line-v0" / "data" / "metadata.json").write_text(content)
+    with pytest.raises(ValueError, match=r"\Atest/line-v0[^\n]{1,480}\Z"):
+        load_minari("test/line-v0")

@@ -55,6 +55,7 @@ def test_nothing_is_overspent(env_id, dtype):
     assert (infos["depletion"] < horizon).float().mean() > 0.3
 
 
+@pytest.mark.slow
 def test_a_million_requests_are_not_overspent_by_a_rounding_error():
     """A float32 sum of a million payments would lose parts; what is spent is counted in float64."""
     n, horizon = 50, 20_000
@@ -321,3 +322,21 @@ def test_stop_when_empty_means_every_budget():
         assert terminated == ((left < 1.0 - 1e-4).all() or info["t"] == 200)
         if terminated:
             break
+
+
+@pytest.mark.parametrize("stop_when_empty", [False, True])
+def test_a_resource_in_another_unit_is_empty_at_the_same_time(stop_when_empty):
+    table = np.random.default_rng(0).uniform(0.5, 1.0, (60, 3))
+    found = []
+    for unit in (1.0, 1024.0, 1.0 / 1024.0):
+        env = gym.make("prefrl/NetworkRevenue-v0", m=2, d=1, requests=table * [1.0, 1.0, unit],
+                       rho=[0.2, 0.3 * unit], stop_when_empty=stop_when_empty)  # fmt: skip
+        env.reset(seed=0)
+        steps, terminated, depletions = 0, False, []
+        while not terminated:
+            _, _, terminated, _, info = env.step(1)
+            depletions.append(int(info["depletion"]))
+            steps += 1
+        found.append((steps, depletions))
+    assert found[0] == found[1] == found[2]
+    assert 0 < found[0][1][-1] < 60

@@ -92,6 +92,7 @@ with FakeTensorMode():
 """
 
 
+@pytest.mark.slow
 def test_device_face_never_waits_for_the_device():
     """Under torch's fake accelerator any look at a value raises, as the impatient environment shows."""
     code = FAKE_DEVICE.replace("FAMILIES", repr(FAMILIES))

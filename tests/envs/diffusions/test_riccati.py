@@ -94,6 +94,7 @@ def roots_of_the_riccati_equation(lq):
     return found
 
 
+@pytest.mark.slow
 def test_any_coefficients_have_the_root_that_is_stable_or_are_refused():
     rng, solved, refused = np.random.default_rng(1), 0, 0
     for _ in range(600):

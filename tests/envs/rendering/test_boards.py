@@ -235,7 +235,7 @@ def test_window_refuses_bad_arguments(pygame):
 
 def test_window_names_the_extra_when_pygame_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "pygame", None)
-    with pytest.raises(gymnasium.error.DependencyNotInstalled, match=r'pip install "prefrl\[render\]"'):
+    with pytest.raises(gymnasium.error.DependencyNotInstalled, match=r'pip install "\.\[render\]"'):
         Window("Delivery", fps=10)
 
 

@@ -7,7 +7,11 @@ import torch
 from torch.distributions import Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
-from prefrl.functional.actor_critic.squashed_gaussian import squashed_gaussian, squashed_gaussian_gradient
+from prefrl.functional.actor_critic.squashed_gaussian import (
+    squashed_gaussian,
+    squashed_gaussian_gradient,
+    squashed_sample,
+)
 
 
 def test_density_of_hand() -> None:
@@ -31,6 +35,12 @@ def test_far_out_the_density_is_finite() -> None:
     assert float(action) == 1.0
     # log N(u; u, 1) + log of the inverse slope, 2 u - 2 log 2
     assert float(log_density) == pytest.approx(-0.5 * math.log(2 * math.pi) + 100.0 - 2 * math.log(2.0))
+
+
+def test_samples_are_its_actions() -> None:
+    mean, log_std, noise = torch.randn(3, 50, 2, generator=torch.Generator().manual_seed(2))
+    log_std[:2] = torch.tensor([[5.0], [-25.0]])  # beyond the range of log standard deviations
+    assert torch.equal(squashed_sample(mean, log_std, noise), squashed_gaussian(mean, log_std, noise)[0])
 
 
 def test_gradient_is_that_of_autograd() -> None:

@@ -100,6 +100,47 @@ def test_bradley_terry_finds_the_utilities_that_made_the_answers():
     torch.testing.assert_close(bradley_terry(wins), utilities, atol=1e-4, rtol=0.0)
 
 
+@pytest.mark.parametrize("num_options", [2, 5, 100])
+def test_bradley_terry_converges_quickly(num_options):
+    wins = answers(torch.randn(num_options, generator=torch.Generator().manual_seed(0)), 10_000)
+    found = bradley_terry(wins, iterations=37)
+    torch.testing.assert_close(found, bradley_terry(wins, iterations=100), atol=1e-8, rtol=0.0)
+    # The fixed point is the maximum of the likelihood with the prior: the slope is 0.
+    games = wins + 2.0 / (num_options - 1)
+    games.fill_diagonal_(0.0)
+    expected = (games + games.T) * torch.sigmoid(found[:, None] - found[None])
+    torch.testing.assert_close(expected.sum(1), games.sum(1), atol=1e-5, rtol=0.0)
+
+
+def answers(utilities, count):
+    """[K, K] wins of ``count`` comparisons of random pairs."""
+    rng, k = torch.Generator().manual_seed(1), len(utilities)
+    first = torch.randint(k, (count,), generator=rng)
+    second = (first + 1 + torch.randint(k - 1, (count,), generator=rng)) % k
+    won = torch.rand(count, generator=rng) < torch.sigmoid(utilities[first] - utilities[second])
+    wins = torch.zeros(k, k, dtype=torch.float64)
+    pairs = (torch.where(won, first, second), torch.where(won, second, first))
+    return wins.index_put_(pairs, torch.ones(count, dtype=torch.float64), accumulate=True)
+
+
+def test_bradley_terry_of_many_options_is_not_drowned_by_its_prior():
+    """Of 100 options and 10,000 comparisons; half a game in both directions of every pair are 4,950 games."""
+    utilities = torch.randn(100, generator=torch.Generator().manual_seed(0))
+    utilities -= utilities.mean()
+    wins = answers(utilities, 10_000)
+    found, flattened = bradley_terry(wins), bradley_terry(wins, prior=0.5 * 99)
+    assert (found - utilities).square().mean().sqrt() < 0.2
+    assert (flattened - utilities).square().mean().sqrt() > 0.35
+
+
+def test_bradley_terry_of_nothing_is_nothing():
+    assert bradley_terry(torch.zeros(3, 3)).tolist() == [0.0, 0.0, 0.0]
+    assert bradley_terry(torch.zeros(1, 1)).tolist() == [0.0]
+    never_beaten = bradley_terry(torch.tensor([[0.0, 5.0], [0.0, 0.0]]))
+    # Seven wins to two, with the prior's two in both directions.
+    torch.testing.assert_close(never_beaten, torch.tensor([0.5, -0.5]) * math.log(7.0 / 2.0))
+
+
 def test_win_rates():
     assert win_rates(torch.tensor([[1.0, -1.0], [0.5, 0.0]])).tolist() == [0.0, 0.25]
     assert win_rates(torch.zeros(2, 0)).tolist() == [0.0, 0.0]

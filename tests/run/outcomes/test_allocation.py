@@ -134,6 +134,7 @@ def test_an_interrupted_run_ends_as_the_other(tmp_path, monkeypatch):
         assert resumed[key] == whole[key], key
 
 
+@pytest.mark.slow
 def test_the_seed_draws_the_instance_unless_it_is_given(tmp_path):
     def duals(seed, *env_args):
         recipe = TrainDualMirrorDescent(

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from prefrl.data.files.processes import claimed
 from prefrl.run.folder import RunFolder
-from prefrl.run.lock import claimed
 from prefrl.run.study.study import run_study
 
 

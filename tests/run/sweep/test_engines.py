@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from prefrl.run.lock import claimed
+from prefrl.data.files.processes import claimed
 from prefrl.run.sweep import engines, worker
 from prefrl.run.sweep.engines import MAX_RESTARTS, import_ray, last_line, run_in_ray, run_locally
 
@@ -163,7 +163,7 @@ def test_the_next_process_waits_for_the_one_that_leaves(tmp_path: Path) -> None:
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ImportError, match=r'pip install "prefrl\[ray\]"'):
+    with pytest.raises(ImportError, match=r'pip install "\.\[ray\]"'):
         import_ray()
 
 

@@ -88,7 +88,7 @@ def test_a_sweep_may_grow(tmp_path: Path) -> None:
     open_sweep(folder, "q_learning", few)
     config = folder / "gamma=0.9,seed=0" / "config.json"
     assert json.loads(config.read_text()) == {
-        "recipe": "q_learning", "config": few[0].config, "format": 2,
+        "recipe": "q_learning", "config": few[0].config, "format": 3,
     }  # fmt: skip
     written = config.stat().st_mtime_ns
     with pytest.raises(ValueError, match=r"has a trial gamma=0\.9,seed=0, which is not in this one"):

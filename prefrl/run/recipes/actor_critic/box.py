@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from prefrl.config import Count, Natural
+from prefrl.config import Natural, Rows
 from prefrl.run.environments import make_rollout_env
 from prefrl.run.recipes.base import EvaluatedRecipe, Pairs
 
@@ -17,6 +18,8 @@ DISTRACTED = "prefrl/Distracted-v0"
 class BoxRecipe(EvaluatedRecipe):
     """Settings of recipes with continuous actions."""
 
+    groups: ClassVar[Mapping[str, str]] = {**EvaluatedRecipe.groups, "distractors": "environment"}
+
     env_id: str = "Pendulum-v1"
     """Environment with a bounded Box of actions; prefrl's own are stepped on the device."""
 
@@ -26,11 +29,11 @@ class BoxRecipe(EvaluatedRecipe):
     distractors: Natural = 0
     """Numbers appended to every observation that have nothing to do with the task."""
 
-    num_envs: Count = 1
+    num_envs: Rows = 1
 
-    eval_episodes: Count = 10
+    eval_episodes: Rows = 10
 
-    final_episodes: Count = 20
+    final_episodes: Rows = 20
 
     @property
     def made(self) -> tuple[str, tuple[str, ...]]:

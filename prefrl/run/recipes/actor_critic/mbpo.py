@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tyro.conf import FlagConversionOff
-
 from prefrl.agents.actor_critic.mbpo import MBPO
 from prefrl.agents.actor_critic.mbpo_config import MBPOConfig, Preset, mbpo_preset
 
@@ -24,7 +22,7 @@ class TrainMBPO(BoxRecipe):
     preset: Preset = "cpu"
     """Where the settings of the agent come from that no flag gives: cpu, for a laptop, or paper."""
 
-    agent: FlagConversionOff[MBPOConfig] = FROM_PRESET
+    agent: MBPOConfig = FROM_PRESET
     """Settings of the agent."""
 
     def check(self) -> None:

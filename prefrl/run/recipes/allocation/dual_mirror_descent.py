@@ -9,7 +9,7 @@ import torch
 
 import prefrl.envs
 from prefrl.agents.allocation.dual_mirror_descent import DualMirrorDescent, DualMirrorDescentConfig
-from prefrl.config import Count, Natural
+from prefrl.config import Count, Natural, Rows
 from prefrl.run.environments import make_training_env, parse_env_args
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
@@ -30,7 +30,7 @@ class TrainDualMirrorDescent(Recipe):
     horizon: Annotated[Count | None, default("1000, or all requests of a file")] = None
     """Number T of requests."""
 
-    replications: Count = 100
+    replications: Rows = 100
     """Independent horizons, which are run together."""
 
     float_dtype: Literal["float32", "float64"] = "float32"

@@ -11,7 +11,7 @@ from tyro.conf import arg
 from prefrl.agents.continuous_time.actor_critic import ContinuousActorCritic, ContinuousActorCriticConfig
 from prefrl.agents.continuous_time.control import ContinuousControlConfig
 from prefrl.agents.continuous_time.q_learning import ContinuousQLearning, ContinuousQLearningConfig
-from prefrl.config import Count, PositiveShare
+from prefrl.config import Count, PositiveShare, Rows
 from prefrl.run.environments import make_scalar_env
 from prefrl.run.evaluate import evaluate
 from prefrl.run.folder import RunFolder
@@ -39,7 +39,7 @@ class TrainContinuousControl(SteppingRecipe):
     kind: Annotated[Literal["actor_critic", "q_learning"], arg(name="agent")] = "actor_critic"
     """Which agent."""
 
-    num_envs: Count = 256
+    num_envs: Rows = 256
     """Paths that run together."""
 
     total_timesteps: Count = 5_120_000
@@ -56,9 +56,7 @@ class TrainContinuousControl(SteppingRecipe):
     normalizer: Literal["known", "unknown"] | None = None
     """q_learning only: whether q is normalised by its form; None: known."""
 
-    settings: Annotated[ContinuousControlConfig, arg(name="")] = field(
-        default_factory=ContinuousControlConfig
-    )
+    settings: ContinuousControlConfig = field(default_factory=ContinuousControlConfig)
     """Settings of the agent."""
 
     def check(self) -> None:

@@ -10,7 +10,7 @@ from tyro.conf import arg
 
 from prefrl.agents.continuous_time.evaluation import MartingaleConfig, MartingaleEvaluation
 from prefrl.agents.continuous_time.task import default_value
-from prefrl.config import Count, Positive
+from prefrl.config import Count, Rows, Time
 from prefrl.envs.diffusions.dynamics import Policy
 from prefrl.envs.diffusions.riccati import LinearPolicy
 from prefrl.run.environments import make_scalar_env
@@ -41,10 +41,10 @@ class TrainMartingale(Recipe):
     env_args: Pairs = ()
     """Arguments of the environment, as in: k=2 q=0.5 (or --env.k 2)."""
 
-    num_envs: Count = 256
+    num_envs: Rows = 256
     """Paths that run together."""
 
-    total_time: Positive | None = None
+    total_time: Time | None = None
     """Time that each path runs for, in the environment's units; None: 1000, or 200 episodes."""
 
     f1: Annotated[tuple[float, ...], arg(help_behavior_hint="(default: -0.5)")] = ()
@@ -59,7 +59,7 @@ class TrainMartingale(Recipe):
 
     checkpoint_every: Annotated[Count | None, default("20 % of the run")] = None
 
-    agent: Annotated[MartingaleConfig, arg(name="")] = field(default_factory=MartingaleConfig)
+    agent: MartingaleConfig = field(default_factory=MartingaleConfig)
     """Settings of the agent."""
 
     def scalar_env(self) -> Any:

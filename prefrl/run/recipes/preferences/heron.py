@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from tyro.conf import OmitArgPrefixes, arg
+from tyro.conf import arg
 
 from prefrl.agents.preferences.heron import Heron, HeronConfig
+from prefrl.agents.preferences.learners import Learner
 from prefrl.config import Bounds, Count, PositiveShare
 from prefrl.envs.factors import factors_of
 from prefrl.preferences.reward_model import RewardModelConfig
@@ -26,7 +27,7 @@ class TrainHeron(WithLearnerRecipe):
     ranking: Annotated[
         str, arg(metavar="F1,F2,...", help_behavior_hint="(default: the environment's order)")
     ] = ""
-    """Factors, the most important one first; see docs/preferences/heron.md for those of each environment."""
+    """Factors, the most important one first; a wrong name is refused with a list of the environment's."""
 
     margins: Annotated[str, arg(metavar="C1,C2,...", help_behavior_hint="(default: 1 for each)")] = ""
     """Margin of each level, in standard deviations of the factor."""
@@ -56,7 +57,7 @@ class TrainHeron(WithLearnerRecipe):
     fit_every: Count = 400
     """Timesteps between two fits."""
 
-    reward: OmitArgPrefixes[RewardModelConfig] = field(default_factory=lambda: HeronConfig().reward)
+    reward: RewardModelConfig = field(default_factory=lambda: HeronConfig().reward)
     """Settings of the reward model."""
 
     def check(self) -> None:
@@ -65,7 +66,7 @@ class TrainHeron(WithLearnerRecipe):
         self.agent_config()
         self._units()
 
-    def agent_config(self) -> HeronConfig:
+    def agent_config(self, learner: Learner | None = None) -> HeronConfig:
         """Return the settings of the agent."""
         try:
             margins = tuple(float(entry) for entry in self.margins.split(",") if entry.strip())
@@ -74,7 +75,7 @@ class TrainHeron(WithLearnerRecipe):
                 f"margins is {self.margins!r}; it must be numbers with commas between them"
             ) from None
         return HeronConfig(
-            learner=self.learner_config(),
+            learner=learner,
             reward=self.reward,
             ranking=tuple(name.strip() for name in self.ranking.split(",") if name.strip()),
             margins=margins,
@@ -91,8 +92,8 @@ class TrainHeron(WithLearnerRecipe):
     def make_agent(self, env: Any) -> Heron:
         """See :meth:`Recipe.make_agent`."""
         factors = factors_of(env).measured_in(self._units())
-        return Heron(env, self.agent_config(), factors=factors, rows=self.rows_of(env), device=self.device,
-                     seed=self.seed)  # fmt: skip
+        config = self.agent_config(self.learner_config())
+        return Heron(env, config, factors=factors, rows=self.rows_of(env), device=self.device, seed=self.seed)
 
     def outcome(self, agent: Heron, loop: Loop, folder: RunFolder) -> dict[str, Any]:
         """Return what became of the factors; save ``reward_model.pt``."""

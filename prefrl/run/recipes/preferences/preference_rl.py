@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from tyro.conf import OmitArgPrefixes, arg
+from tyro.conf import arg
 
+from prefrl.agents.preferences.learners import Learner
 from prefrl.agents.preferences.preference_rl import PreferenceRL, PreferenceRLConfig
 from prefrl.config import Count, Natural, Positive
 from prefrl.data import Preferences, load_preferences, save_preferences
@@ -26,6 +28,12 @@ AnyTeacher = Literal["oracle", "logistic", "mistakes", "skips", "ties", "myopia"
 @dataclass(frozen=True)
 class TrainPreferenceRL(WithLearnerRecipe):
     """Learn the reward from preferences between segments while an ordinary agent learns from it."""
+
+    groups: ClassVar[Mapping[str, str]] = {
+        **WithLearnerRecipe.groups,
+        **dict.fromkeys(("teacher", "preferences", "num_labels", "first_labels", "sessions"), "preferences"),
+        **dict.fromkeys(("first_session", "query", "segment_length", "teacher_temperature"), "preferences"),
+    }
 
     teacher: AnyTeacher = "oracle"
     """Who answers: a simulated teacher who knows the true return (oracle: without fault), or a file."""
@@ -60,7 +68,7 @@ class TrainPreferenceRL(WithLearnerRecipe):
     baseline: bool = False
     """Also train the same learner on the true reward, for as long."""
 
-    reward: OmitArgPrefixes[RewardModelConfig] = field(default_factory=RewardModelConfig)
+    reward: RewardModelConfig = field(default_factory=RewardModelConfig)
     """Settings of the reward model."""
 
     def check(self) -> None:
@@ -76,7 +84,7 @@ class TrainPreferenceRL(WithLearnerRecipe):
             raise ValueError(f"first_session is {self.first_session}; the run ends after {total} timesteps")
         self.agent_config()
 
-    def agent_config(self) -> PreferenceRLConfig:
+    def agent_config(self, learner: Learner | None = None) -> PreferenceRLConfig:
         """Return the settings of the agent: when which questions are asked."""
         share = self.num_labels if self.sessions == 1 else self.num_labels // 7
         first = self.first_labels or max(1, share)
@@ -85,7 +93,7 @@ class TrainPreferenceRL(WithLearnerRecipe):
         kinds: dict[str, TeacherKind] = {"oracle": "noiseless", "file": "noiseless"}
         teacher: Any = kinds.get(self.teacher, self.teacher)
         return PreferenceRLConfig(
-            learner=self.learner_config(),
+            learner=learner,
             reward=self.reward,
             teacher=teacher,
             teacher_temperature=self.teacher_temperature,
@@ -114,7 +122,8 @@ class TrainPreferenceRL(WithLearnerRecipe):
 
     def make_agent(self, env: Any, preferences: Preferences | None = None) -> PreferenceRL:
         """See :meth:`Recipe.make_agent`."""
-        return PreferenceRL(env, self.agent_config(), preferences=preferences, rows=self.rows_of(env),
+        config = self.agent_config(self.learner_config())
+        return PreferenceRL(env, config, preferences=preferences, rows=self.rows_of(env),
                             device=self.device, seed=self.seed)  # fmt: skip
 
     def begin(self, agent: PreferenceRL, folder: RunFolder, given: dict[str, Any]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from tyro.conf import arg
-
 from prefrl.agents.preferences.regret import RegretAgent
-from prefrl.config import Count, Natural, NonNegative
+from prefrl.config import Count, Natural, NonNegative, Rows
 from prefrl.data import Preferences, load_preferences, save_preferences
 from prefrl.preferences import (
     DeterministicRegret,
@@ -40,6 +39,12 @@ class TrainRegret(Recipe):
     logs: ClassVar[int] = 20
     checkpoints: ClassVar[int] = 3
 
+    groups: ClassVar[Mapping[str, str]] = {
+        **Recipe.groups,
+        **dict.fromkeys(("preferences", "teacher", "teacher_model", "teacher_temperature"), "preferences"),
+        **dict.fromkeys(("num_pairs", "segment_length"), "preferences"),
+    }
+
     env_id: str = "prefrl/Delivery-v0"
     """Environment with a tabular model and reward features."""
 
@@ -64,7 +69,7 @@ class TrainRegret(Recipe):
     fit_steps: Count = 3_000
     """Optimiser steps of the fit; linear partial return is convex and solved exactly in one update."""
 
-    eval_episodes: Count = 100
+    eval_episodes: Rows = 100
     """Episodes of the learned policy, under the true reward, whose mean return is the final return."""
 
     log_every: Annotated[Count | None, default("5 % of the fit")] = None
@@ -76,7 +81,7 @@ class TrainRegret(Recipe):
     seed: Natural = 0
     """Seeds the pairs, the answers, the policy set and the agent."""
 
-    agent: Annotated[RegretConfig, arg(name="")] = field(default_factory=RegretConfig)
+    agent: RegretConfig = field(default_factory=RegretConfig)
     """Settings of the agent."""
 
     def check(self) -> None:

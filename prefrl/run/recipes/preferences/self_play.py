@@ -8,12 +8,14 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from tyro.conf import OmitArgPrefixes, arg
+from tyro.conf import arg
 
 from prefrl.agents.base import Agent
+from prefrl.agents.preferences.learners import Learner
 from prefrl.agents.preferences.matrix_self_play import MatrixSelfPlay, MatrixSelfPlayConfig
 from prefrl.agents.preferences.self_play import SelfPlay, SelfPlayConfig
 from prefrl.config import Bounds, Count, Share
+from prefrl.data.files.atomic import atomic_path
 from prefrl.functional.preferences.games import check_preference_matrix, cycle_of_three
 from prefrl.preferences.reward_model import RewardModelConfig
 from prefrl.preferences.trajectories import (
@@ -24,11 +26,13 @@ from prefrl.preferences.trajectories import (
     WithinBudget,
     majority_matrix,
 )
+from prefrl.reading.errors import reading
+from prefrl.reading.text import read_table
 from prefrl.run.evaluate import Evaluation
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
 
-from .with_learner import LearnerName, WithLearnerRecipe
+from .with_learner import WithLearnerRecipe
 
 PreferenceKind = Literal["max_return", "noisy", "cyclic", "three_populations", "budget"]
 
@@ -48,8 +52,6 @@ class TrainSelfPlay(WithLearnerRecipe):
 
     env_id: str = "prefrl/ThreeGoals-v0"
     """Environment with episodes that end."""
-
-    agent: LearnerName = "sb3_ppo"
 
     total_timesteps: Count = 60_000
     """Timesteps to train for; with --matrix, rounds."""
@@ -82,7 +84,7 @@ class TrainSelfPlay(WithLearnerRecipe):
     credit: Literal["spread", "last"] = "spread"
     """Whether a trajectory's reward is paid in equal parts at every step, or with the last one."""
 
-    reward: OmitArgPrefixes[RewardModelConfig] = field(default_factory=lambda: SelfPlayConfig().reward)
+    reward: RewardModelConfig = field(default_factory=lambda: SelfPlayConfig().reward)
     """Settings of the baseline's reward model."""
 
     def check(self) -> None:
@@ -92,9 +94,9 @@ class TrainSelfPlay(WithLearnerRecipe):
             self.agent_config()
             self.trajectory_preference()
 
-    def agent_config(self) -> SelfPlayConfig:
+    def agent_config(self, learner: Learner | None = None) -> SelfPlayConfig:
         """Return the settings of the agent in an environment."""
-        return SelfPlayConfig(learner=self.learner_config(), reward=self.reward, queue=self.queue,
+        return SelfPlayConfig(learner=learner, reward=self.reward, queue=self.queue,
                               reward_source=self.reward_source, credit=self.credit)  # fmt: skip
 
     def trajectory_preference(self) -> TrajectoryPreference:
@@ -125,13 +127,15 @@ class TrainSelfPlay(WithLearnerRecipe):
         if matrix is not None:
             rounds = MatrixSelfPlayConfig(mode=self.mode, rounds=self.total_timesteps)
             return MatrixSelfPlay(None, rounds, matrix=matrix, device=self.device, seed=self.seed)
-        return SelfPlay(env, self.agent_config(), preference=self.trajectory_preference(), device=self.device,
+        config = self.agent_config(self.learner_config())
+        return SelfPlay(env, config, preference=self.trajectory_preference(), device=self.device,
                         seed=self.seed)  # fmt: skip
 
     def begin(self, agent: Agent, folder: RunFolder, given: dict[str, Any]) -> None:
         """Keep the matrix as ``matrix.csv``."""
         if given:
-            np.savetxt(folder.path / "matrix.csv", given["matrix"].numpy(), delimiter=",", fmt="%.17g")
+            with atomic_path(folder.path / "matrix.csv") as path:
+                np.savetxt(path, given["matrix"].numpy(), delimiter=",", fmt="%.17g")
 
     def evaluations(self) -> Evaluation | None:
         """See :meth:`Recipe.evaluations`: there are no episodes on a matrix."""
@@ -173,9 +177,10 @@ def read_matrix(path: Path) -> torch.Tensor:
         FileNotFoundError: if there is no such file.
         ValueError: if it holds no preference matrix.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no matrix file {path}")
-    try:
-        return check_preference_matrix(torch.as_tensor(np.loadtxt(path, delimiter=",", ndmin=2)))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    rows = [row for row in read_table(path, "matrix file") if not row[0].startswith("#")]
+    with reading(path, "matrix file"):
+        if len({len(row) for row in rows}) > 1 or len(rows) != len(rows[0] if rows else ()):
+            raise ValueError(f"it has {len(rows)} rows of {sorted({len(row) for row in rows})} numbers; a "
+                             "preference matrix is square")  # fmt: skip
+        return check_preference_matrix(torch.tensor([[float(entry) for entry in row] for row in rows],
+                                                    dtype=torch.float64))  # fmt: skip

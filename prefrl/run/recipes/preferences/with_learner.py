@@ -4,35 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
+from prefrl.agents.actor_critic.ppo import PPOConfig
 from prefrl.agents.actor_critic.sac import SACConfig
-from prefrl.agents.preferences.learners import Learner, make_learner
+from prefrl.agents.preferences.learners import Learner, default_learner, make_learner
 from prefrl.agents.preferences.sb3 import SB3Config
 from prefrl.agents.value_based.dqn import DQNConfig
-from prefrl.config import Count, from_json
+from prefrl.config import Count, Rows, from_json
 from prefrl.data.devices import resolve_device
 from prefrl.envs.wrappers import AgentsAsRows
 from prefrl.run.environments import make_rollout_env, parse_env_args
 from prefrl.run.evaluate import rollout
+from prefrl.run.folder import RunFolder
+from prefrl.run.loop import Loop
 from prefrl.run.recipes.base import EvaluatedRecipe, Pairs, default
 
 ON_POLICY_ENVS = 8
 """Environments stepped together by default where the learner is on-policy; one for the others."""
 
 LearnerName = Literal[
-    "sac", "dqn", "sb3_ppo", "sb3_a2c", "sb3_sac", "sb3_td3", "sb3_ddpg", "sb3_dqn",
-    "ppo", "a2c", "td3", "ddpg", "prefrl_dqn",
+    "auto", "sac", "dqn", "ppo", "sb3_ppo", "sb3_a2c", "sb3_sac", "sb3_td3", "sb3_ddpg", "sb3_dqn",
+    "a2c", "td3", "ddpg", "prefrl_dqn",
 ]  # fmt: skip
-"""Learners: ours, Stable-Baselines3's, and other names of these."""
+"""Learners: the one that suits the environment, ours, Stable-Baselines3's, and other names of these."""
 
 ALIASES: Mapping[str, str] = {
-    **{name: f"sb3_{name}" for name in ("ppo", "a2c", "td3", "ddpg")},
+    **{name: f"sb3_{name}" for name in ("a2c", "td3", "ddpg")},
     "prefrl_dqn": "dqn",
 }
 """What the other names mean."""
 
-OWN = {"sac": SACConfig, "dqn": DQNConfig}
+OWN: Mapping[str, type[Any]] = {"sac": SACConfig, "dqn": DQNConfig, "ppo": PPOConfig}
 """Configs of our learners."""
 
 
@@ -42,14 +46,20 @@ class WithLearnerRecipe(EvaluatedRecipe):
 
     result_name: ClassVar[str] = "true_return"
 
+    groups: ClassVar[Mapping[str, str]] = {
+        **EvaluatedRecipe.groups,
+        **dict.fromkeys(("agent", "agent_args", "warmup_hold"), "learner"),
+    }
+
     env_id: str = "Pendulum-v1"
     """Any Gymnasium environment; prefrl's own are stepped on the device."""
 
     env_args: Pairs = ()
     """Arguments of the environment, as in: rows=3 (or --env.rows 3)."""
 
-    agent: LearnerName = "sac"
-    """What learns the policy: our sac or dqn, or sb3_NAME of Stable-Baselines3."""
+    agent: LearnerName = "auto"
+    """What learns the policy: our sac, dqn or ppo, or sb3_NAME of Stable-Baselines3; auto: ppo on the device
+    and for discrete actions, else sac."""
 
     agent_args: Pairs = ()
     """Its settings, under its own names, as in: learning_rate=1e-3 hidden=[64,64], or for SB3's
@@ -58,7 +68,7 @@ class WithLearnerRecipe(EvaluatedRecipe):
     warmup_hold: Count = 1
     """Steps that each uniform action of an off-policy warm-up of SB3's is held for."""
 
-    num_envs: Annotated[Count | None, default("8 with PPO and A2C, else 1")] = None
+    num_envs: Annotated[Rows | None, default("8 with PPO and A2C, else 1")] = None
 
     eval_every: Annotated[Count | None, default("10 % of the run")] = None
     """Timesteps between two evaluations of the deterministic policy under the true reward."""
@@ -67,7 +77,18 @@ class WithLearnerRecipe(EvaluatedRecipe):
         """Raise ValueError for settings that the learner does not take; keep its name, not another."""
         super().check()
         object.__setattr__(self, "agent", ALIASES.get(self.agent, self.agent))
-        self.learner_config()
+        if self.agent != "auto":
+            self.learner_config()
+
+    @cached_property
+    def learner(self) -> str:
+        """Name of the learner, the one that suits the environment where none is given."""
+        if self.agent != "auto":
+            return self.agent
+        chosen = default_learner(self.rollout_env(1))
+        if isinstance(chosen, SB3Config):
+            return f"sb3_{chosen.algorithm}"
+        return next(name for name, kind in OWN.items() if isinstance(chosen, kind))
 
     def learner_config(self) -> Learner:
         """Return the settings of the policy learner."""
@@ -77,18 +98,20 @@ class WithLearnerRecipe(EvaluatedRecipe):
             raise ValueError(
                 str(error).replace("env_args", "agent_args").replace("layout_seed=3", "gamma=0.9")
             ) from error
-        if self.agent not in OWN:
-            algorithm: Any = self.agent.removeprefix("sb3_")
+        name = self.learner
+        if name not in OWN:
+            algorithm: Any = name.removeprefix("sb3_")
             return SB3Config(algorithm, settings, self.total_timesteps, self.warmup_hold)
         if self.warmup_hold > 1:
-            raise ValueError(
-                f"warmup_hold is {self.warmup_hold}; {self.agent} has none, as SB3's learners do"
-            )
+            raise ValueError(f"warmup_hold is {self.warmup_hold}; {name} has none, as SB3's learners do")
+        if name == "ppo":
+            settings = {"schedule_timesteps": self.total_timesteps, **settings}
         try:
-            return from_json(OWN[self.agent], settings)
+            config: Learner = from_json(OWN[name], settings)
         except ValueError as error:
-            raise ValueError(f"agent_args {list(self.agent_args)} do not suit {self.agent} (SB3's is "
-                             f"sb3_{self.agent}): {error}") from error  # fmt: skip
+            raise ValueError(f"agent_args {list(self.agent_args)} do not suit {name} (SB3's is "
+                             f"sb3_{name}): {error}") from error  # fmt: skip
+        return config
 
     @property
     def rows(self) -> int:
@@ -118,6 +141,10 @@ class WithLearnerRecipe(EvaluatedRecipe):
             raise ValueError(f"{self.env_id} has several agents, whose policy is shared: result.json has "
                              "what they achieve")  # fmt: skip
         return self.restored(env, folder), env
+
+    def outcome(self, agent: Any, loop: Loop, folder: RunFolder) -> dict[str, Any]:
+        """Return which learner it was, beside its returns."""
+        return {"learner": self.learner, **super().outcome(agent, loop, folder)}
 
     def true_reward_return(self) -> float:
         """Return the true return of the same learner, trained for as long on the true reward."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
-from tyro.conf import OmitArgPrefixes
-
 from prefrl.agents.returns.distributional_dp import DistributionalDP, DistributionalDPConfig
 from prefrl.config import Count, Natural
 from prefrl.envs.wrappers.stock import StockAugmentation
@@ -45,7 +43,7 @@ class TrainDistributionalDP(Recipe):
     seed: Natural = 0
     """Not used: nothing is random."""
 
-    agent: OmitArgPrefixes[DistributionalDPConfig] = field(default_factory=DistributionalDPConfig)
+    agent: DistributionalDPConfig = field(default_factory=DistributionalDPConfig)
     """What is wanted, and how it is found."""
 
     def scalar_env(self, **settings: Any) -> StockAugmentation:

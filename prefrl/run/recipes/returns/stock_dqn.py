@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from tyro.conf import OmitArgPrefixes
-
 from prefrl.agents.returns.stock_dqn import FROZEN, StockDQN, StockDQNConfig
-from prefrl.config import Count
+from prefrl.config import Count, Rows
 from prefrl.envs.wrappers.stock import StockAugmentation, augment
 from prefrl.run.environments import make_evaluation_env, make_scalar_env
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
-from prefrl.run.outcomes.returns import start_observations, stock_outcome
+from prefrl.run.outcomes.returns import StockEvaluation, start_observations, stock_outcome
 from prefrl.run.recipes.base import Pairs, SteppingRecipe, default
 
 from .distributional_dp import with_horizon
+
+MOST_EPISODES = 100
+"""Episodes of an evaluation while training, of which there are ten."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,14 @@ class TrainStockDQN(SteppingRecipe):
     horizon: Annotated[Count | None, default("the environment's")] = None
     """Steps of an episode, for environments with such an argument."""
 
-    num_envs: Count = 16
+    num_envs: Rows = 16
 
     total_timesteps: Count = 240_000
 
-    eval_episodes: Count = 1000
+    eval_episodes: Rows = 1000
     """Episodes, after training, from which the return distribution is estimated where no model is known."""
 
-    agent: OmitArgPrefixes[StockDQNConfig] = field(default_factory=StockDQNConfig)
+    agent: StockDQNConfig = field(default_factory=StockDQNConfig)
     """What is wanted, and the settings of the agent."""
 
     @property
@@ -58,6 +59,11 @@ class TrainStockDQN(SteppingRecipe):
     def make_agent(self, env: Any) -> StockDQN:
         """See :meth:`Recipe.make_agent`."""
         return StockDQN(env, self.agent, device=self.device, seed=self.seed)
+
+    def evaluations(self) -> StockEvaluation:
+        """See :meth:`Recipe.evaluations`: a tenth of the run lies between two."""
+        rows = self._rows(min(self.eval_episodes, MOST_EPISODES))
+        return StockEvaluation(rows, every=max(1, self.total_timesteps // 10), seed=self.seed)
 
     def outcome(self, agent: StockDQN, loop: Loop, folder: RunFolder) -> dict[str, Any]:
         """Return the objective's value for the agent's returns, and the best one where it is known."""

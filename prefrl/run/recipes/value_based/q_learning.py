@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prefrl.agents.value_based.q_learning import QLearning, QLearningConfig
-from prefrl.config import Count
+from prefrl.config import Count, Rows
 from prefrl.run.evaluate import evaluate, scaled_return
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
@@ -20,11 +20,11 @@ class TrainQLearning(SteppingRecipe):
     env_id: str = "prefrl/Delivery-v0"
     """Environment with Discrete observations and actions; prefrl's own are stepped on the device."""
 
-    num_envs: Count = 4096
+    num_envs: Rows = 4096
 
     total_timesteps: Count = 4_000_000
 
-    eval_episodes: Count = 100
+    eval_episodes: Rows = 100
     """Episodes of the greedy policy, after training, whose mean return is the final return."""
 
     agent: QLearningConfig = field(default_factory=QLearningConfig)

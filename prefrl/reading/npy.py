@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrl.data.datasets import DTYPES
+DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+"""Names of the number types that are kept, read and written."""
+
+NUMBERS = (*DTYPES[1:], "uint16", "uint32", "uint64")
+"""Names of all types of real numbers, for arrays that become float64."""
 
 MAX_HEADER_BYTES = 4096
 """Longest header that is read; numpy's have 128 bytes."""
@@ -28,7 +33,7 @@ _HEADER = re.compile(
 )
 _DESCR = {
     repr(order + np.dtype(name).str[1:]): np.dtype(order + np.dtype(name).str[1:])
-    for name in DTYPES
+    for name in (*DTYPES, *NUMBERS)
     for order in ("|" if np.dtype(name).itemsize == 1 else "<>")
 }
 """What headers call the number types, quotes included."""
@@ -55,8 +60,12 @@ class ArrayHeader:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_header(stream: IO[bytes]) -> ArrayHeader:
+def read_header(stream: IO[bytes], dtypes: Collection[str] = DTYPES) -> ArrayHeader:
     """Read the header at a stream's position, which is left anywhere.
+
+    Args:
+        stream: a file, or an archive's entry.
+        dtypes: names of the number types that are allowed.
 
     Raises:
         ValueError: if there is none, or it describes something else than an array of plain numbers.
@@ -72,8 +81,8 @@ def read_header(stream: IO[bytes]) -> ArrayHeader:
     if match is None:
         raise ValueError("its .npy header is not of the form that numpy writes")
     dtype = _DESCR.get(match["descr"])
-    if dtype is None:
-        raise ValueError(f"its dtype is {match['descr'][:80]}; allowed are {', '.join(DTYPES)}")
+    if dtype is None or dtype.name not in dtypes:
+        raise ValueError(f"its dtype is {match['descr'][:80]}; allowed are {', '.join(dtypes)}")
     shape = tuple(int(size) for size in re.findall(r"\d+", match["shape"]))
     if len(shape) > MAX_AXES:
         raise ValueError(f"it has {len(shape)} axes; at most {MAX_AXES} are allowed")

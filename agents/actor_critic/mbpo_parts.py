@@ -1,8 +1,8 @@
-"""What a model-based agent is told of its environment: where episodes end, and perhaps the reward."""
+"""What a model-based agent is told of its environment, and how its model's errors are weighted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from prefrl.agents.base import Spaces
+from prefrl.data.moments import RunningMoments
 from prefrl.envs.known_parts import KnownParts, known_parts_of
+from prefrl.functional.actor_critic.model_learning import value_gradient_weights
+
+from .mbpo_config import MBPOConfig
+from .networks import SoftActorCritic
 
 
 def known_parts(
@@ -66,3 +71,40 @@ def _check(name: str, function: Callable[..., Any], inputs: tuple[Tensor, ...], 
         what = f"{found.dtype} {list(found.shape)}" if isinstance(found, Tensor) else type(found)
         raise ValueError(f"{name} returned {what} for observations {list(inputs[0].shape)}; it must return a "
                          f"tensor of {kind} [2]")  # fmt: skip
+
+
+GRADIENT_ROWS = 4096
+"""Rows whose value gradients are taken at once."""
+
+
+def entry_weights(
+    networks: SoftActorCritic, config: MBPOConfig, rows: Mapping[str, Tensor], change: Tensor
+) -> Tensor:
+    """Return the weights [n, D] of squared errors of changes [n, D] of the observation.
+
+    They say how much the value depends on a prediction (VaGraM, arXiv 2204.01464).
+
+    Where changes are fitted in standard deviations, the value's gradient is in them too.
+
+    Args:
+        networks: whose values.
+        config: settings.
+        rows: real transitions [n, ...] by name.
+        change: of their observations, in their units.
+    """
+    parts = []
+    for some in torch.split(rows["next_obs"], GRADIENT_ROWS):
+        total = config.value_gradient_total
+        parts.append(networks.total_gradients(some) if total else networks.partial_gradients(some)[1])
+    gradients = torch.cat(parts, 1)
+    if config.standardize_targets:
+        moments = RunningMoments(change.shape[1], change.device)
+        moments.add(change, rows["mask"])
+        gradients = gradients * moments.std(0.0)
+    return value_gradient_weights(
+        gradients,
+        clip_quantile=config.value_gradient_quantile,
+        normalize=config.value_gradient_normalize,
+        floor=config.value_gradient_floor,
+        rows=rows["mask"],
+    )

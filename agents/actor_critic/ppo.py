@@ -1,0 +1,360 @@
+"""Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347), for one learner or for many.
+
+T steps of all environments are a rollout. Its rows have advantages A by generalised advantage estimation
+(:func:`~prefrl.functional.actor_critic.policy_gradient.generalized_advantages`) and returns R = A + V(s).
+For some epochs the policy climbs, batch by batch,
+
+    L = E[ min(rho A, clip(rho, 1 - eps, 1 + eps) A) + c_H H(pi(.|s)) - c_V (V(s) - R)^2 ],
+    rho = pi(a|s) / pi_old(a|s),
+
+with A normalised in each batch; then the rollout is thrown away. Policy and value have networks of their own.
+
+A time limit is not an end: the value of the true successor stands for what would have followed, whatever
+the environment does with the row afterwards, and also where a rollout or a call of ``learn`` stops.
+
+**Many learners.** With ``num_learners`` S, all of this has an axis of learners: S policies of S seeds act in
+S times as many environments, and learn by the same number of operations as one. Learner i has seed
+``seed + i``, and is the same whoever its neighbours are. Step size, entropy's weight and discount may be
+given for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from prefrl.agents.base import Spaces
+from prefrl.agents.shared import ManyLearners
+from prefrl.data import Transitions
+from prefrl.data.devices import low_dtype
+from prefrl.data.moments import StackedMoments
+from prefrl.data.observations import ObservationLayout
+from prefrl.data.rollouts import Rollout, by_learner, each, in_time, one_of
+from prefrl.functional.actor_critic.policy_gradient import (
+    clipped_surrogate,
+    discounted_sums,
+    explained_variance,
+    generalized_advantages,
+    squared_errors,
+    standardized,
+)
+from prefrl.functional.streams import Ahead, Streams
+from prefrl.nn.adam import Descent
+from prefrl.nn.flat import FlatParameters
+
+from .policy_value import Actions, PolicyValue
+from .ppo_config import PPOConfig as PPOConfig, Schedule
+
+ROLLOUT, SHORTEST = 2_048, 16
+"""Transitions of a learner's rollout, and least steps of each environment, where n_steps does not say."""
+
+LARGEST = 10.0
+"""Size at which normalised numbers are cut."""
+
+TOO_FAR = 1.5
+"""Multiple of target_kl beyond which there are no more gradient steps, as in SB3."""
+
+TERMS = ("policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction")
+"""Metrics of a gradient step, under SB3's names."""
+
+
+class PPO(ManyLearners):
+    """Proximal policy optimisation; see the module's text.
+
+    Args:
+        env: an environment, with as many rows for each learner, or :class:`prefrl.agents.base.Spaces`.
+            Discrete, MultiDiscrete or Box actions; observations as reward models take them, but no pictures.
+        config: settings.
+        num_learners: S.
+        device: torch device, or "auto".
+        seed: of the first learner, the others having the next ones; or one of each.
+
+    Raises:
+        ValueError: if a space is of another kind, or settings are for another number of learners.
+
+    Attributes:
+        network: policy and value; every parameter is [S, ...].
+        rollout: what was seen since the last update; None before the first step.
+        acted: [n, ...] what must be told again with an action: what was drawn before it was cut to the
+            space, and its log-probability; who observes an action later than the next step puts it into the
+            ``infos`` of its transitions.
+    """
+
+    config_class: ClassVar[type[PPOConfig]] = PPOConfig
+    config: PPOConfig
+    keeps_rewards = True
+    advice = "a lower learning_rate may help"
+
+    def __init__(
+        self,
+        env: Any,
+        config: PPOConfig | None = None,
+        *,
+        num_learners: int = 1,
+        device: torch.device | str = "auto",
+        seed: int | Sequence[int] = 0,
+    ) -> None:
+        super().__init__(env, config or PPOConfig(), num_learners=num_learners, device=device, seed=seed)
+        config, device, learners, seeds = self.config, self.device, self.num_learners, self.seeds
+        if "linear" in (config.schedule, config.clip_schedule) and config.schedule_timesteps is None:
+            raise ValueError("schedule_timesteps is None; a linear schedule needs a number of timesteps")
+        self.layout = ObservationLayout(self.observation_space)
+        if self.layout.picture is not None:
+            raise ValueError(f"observation_space is {self.observation_space}; PPO reads no pictures")
+        self.actions = Actions(self.action_space, device)
+        distribution = self.actions.distribution
+        self.network = PolicyValue(self.layout.vector_size, distribution, config.hidden, config.activation,
+                                   config.log_std_init, seeds, device)  # fmt: skip
+        low = low_dtype(config.precision, device, config.hidden)
+        self.network.policy.low = self.network.value.low = low
+        self.weights = FlatParameters(self.network, learners)
+        self.descent = Descent(self.weights.vector, rates=config.learning_rate, eps=config.adam_eps,
+                               max_grad_norm=config.max_grad_norm)  # fmt: skip
+        self._noise = Ahead(Streams(seeds, "actions", device), distribution.noise)
+        self._orders = Streams(seeds, "batches", device)
+        self._gamma, self._ent_coef = (
+            each(value, learners, device) for value in (config.gamma, config.ent_coef)
+        )
+        self._seen = StackedMoments(learners, self.layout.vector_size, device, self.layout.numeric)
+        self._sums = StackedMoments(learners, 1, device)
+        self.rollout: Rollout | None = None
+        self._since_start: Tensor | None = None  # discounted rewards [S * n] of the episodes under way
+        self.acted: dict[str, Tensor] = {}
+
+    # Acting ----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def act(self, obs: Any, *, deterministic: bool = False) -> Tensor:
+        """Return actions [S * n, ...] for observations [S * n, ...]: drawn, or the most likely ones."""
+        inputs = self._normalized(self._read(self._by_learner(self.layout.keep(obs)[None])))
+        outputs, distribution = self.network.policy.record(inputs).outputs, self.actions.distribution
+        if deterministic:
+            return self.actions.to_env(distribution.mode(outputs).flatten(0, 1))
+        free = self.network.free.detach()
+        raw = distribution.draw(outputs, free, self._noise.next(inputs.shape[1]))
+        log_probs = distribution.evaluate(outputs, free, raw).log_probs
+        self.acted = {"raw_actions": raw.flatten(0, 1), "log_probs": log_probs.flatten()}
+        return self.actions.to_env(self.acted["raw_actions"])
+
+    def _read(self, kept: Tensor) -> Tensor:
+        """Return observations as they are kept [S, M, ...] as numbers [S, M, D]."""
+        return self.layout.read(kept.flatten(0, 1)).vectors.view(*kept.shape[:2], -1)
+
+    def _normalized(self, rows: Tensor) -> Tensor:
+        """Return what the networks read [S, M, D] of numbers [S, M, D]."""
+        return self._seen.normalized(rows, LARGEST) if self.config.normalize_observations else rows
+
+    def _by_learner(self, steps: Tensor) -> Tensor:
+        return by_learner(steps, self.num_learners)
+
+    # Observing -------------------------------------------------------------------------------------------
+
+    def observe(self, transitions: Transitions) -> None:
+        """Keep one step of the environments."""
+        rows = len(transitions.rewards) // self.num_learners
+        if self.rollout is None:
+            self.rollout = Rollout(self.config.n_steps or max(SHORTEST, ROLLOUT // rows))
+        if self._since_start is None:
+            self._since_start = torch.zeros(len(transitions.rewards), device=self.device)
+        acted = {name: transitions.infos.get(name, known) for name, known in self.acted.items()}
+        self.rollout.add(
+            {
+                "obs": self.layout.keep(transitions.obs),
+                "next_obs": self.layout.keep(transitions.next_obs),
+                "rewards": transitions.rewards.to(torch.float32),
+                "terminations": transitions.terminations,
+                "truncations": transitions.truncations,
+                "mask": transitions.mask,
+                **acted,
+            }
+        )
+
+    def restarted(self) -> None:
+        """See :meth:`Agent.restarted`: what was cut off is worth what would have followed."""
+        if self.rollout is None:
+            return
+        self.rollout.cut()
+        if not self.rollout.size and self._since_start is not None:
+            self._since_start.zero_()  # the row before the first is another episode's
+
+    def kept_steps(self) -> int:
+        """See :meth:`Agent.kept_steps`: those of the rollout under way."""
+        return 0 if self.rollout is None else self.rollout.size
+
+    def relabel(self, rewards: Tensor) -> None:
+        """See :meth:`Agent.relabel`: all steps of a rollout are then paid by the same reward."""
+        if self.rollout is not None:
+            self.rollout.relabel(rewards)
+
+    # Learning --------------------------------------------------------------------------------------------
+
+    def update(self) -> dict[str, Tensor]:
+        """Learn from a rollout that is full; see :meth:`Agent.update`."""
+        if self.rollout is None or not self.rollout.full:
+            return {}
+        with torch.no_grad():
+            metrics = self._learn(self.rollout.storage)
+        self.rollout.clear()
+        return metrics
+
+    def advantages(self, steps: Mapping[str, Tensor], values: Tensor, next_values: Tensor) -> Tensor:
+        """Return advantages [T, S * n]; another kind of them, such as that of groups, goes here.
+
+        Args:
+            steps: the rollout, [T, S * n, ...] by name.
+            values: [T, S * n] of the observations.
+            next_values: [T, S * n] of the true successors.
+        """
+        return generalized_advantages(
+            steps["rewards"], values, next_values, steps["terminations"], steps["truncations"],
+            self._gamma_of_rows(values.shape[1]), self.config.gae_lambda,
+        )  # fmt: skip
+
+    def _gamma_of_rows(self, rows: int) -> Tensor:
+        return self._gamma.expand(-1, rows // self.num_learners).flatten()
+
+    def _learn(self, steps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Take the gradient steps of a rollout, [T, S * n, ...] by name; return metrics."""
+        config, learners = self.config, self.num_learners
+        if config.normalize_rewards:
+            steps = {**steps, "rewards": self._scaled(steps)}
+        seen, successors = (self._read(self._by_learner(steps[name])) for name in ("obs", "next_obs"))
+        inputs = self._normalized(seen)
+        values = self.network.value.record(inputs).outputs
+        next_values = self.network.value.record(self._normalized(successors)).outputs
+        length = len(steps["rewards"])
+        advantages = self.advantages(steps, in_time(values, length), in_time(next_values, length))
+        advantages = self._by_learner(advantages)
+        raw, log_probs, mask = (
+            self._by_learner(steps[name]) for name in ("raw_actions", "log_probs", "mask")
+        )
+        returns, weights = advantages + values, mask.to(torch.float32)
+        columns = torch.stack([advantages, returns, log_probs, weights, values])
+
+        clip_range = config.clip_range * self._share(config.clip_schedule)
+        rate, going, terms = self._share(config.schedule), self.descent.going, []
+        size = inputs.shape[1]
+        firsts = size * torch.arange(learners, device=self.device)[:, None]
+        for _ in range(config.n_epochs):
+            order = (self._orders.permutations(size) + firsts).flatten()
+            x, acted = (rows.flatten(0, 1).index_select(0, order).view(rows.shape) for rows in (inputs, raw))
+            shuffled = columns.flatten(1).index_select(1, order).view(columns.shape)
+            for start in range(0, size, config.batch_size):
+                part = slice(start, start + config.batch_size)
+                going, found = self._step(
+                    x[:, part], acted[:, part], shuffled[:, :, part], clip_range, going, rate
+                )
+                terms.append(found)
+        if config.normalize_observations:
+            self._seen.add(seen, weights)
+        metrics = dict(zip(TERMS, torch.stack(terms).mean(0), strict=True))
+        metrics["explained_variance"] = explained_variance(values, returns, weights)
+        metrics["loss"] = (metrics["policy_gradient_loss"] + config.vf_coef * metrics["value_loss"]
+                           + self._ent_coef[:, 0] * metrics["entropy_loss"])  # fmt: skip
+        metrics["learning_rate"] = rate * self.descent.optimizer.rates.expand(learners, 1)[:, 0]
+        metrics["clip_range"] = torch.full_like(metrics["loss"], clip_range)
+        if self.actions.distribution.width:
+            metrics["std"] = self.network.free.exp().mean((1, 2))
+        return {f"train/{name}": self.descent.mean(value) for name, value in metrics.items()}
+
+    @torch.inference_mode()
+    def _step(
+        self, inputs: Tensor, raw: Tensor, columns: Tensor, clip_range: float, going: Tensor, rate: float
+    ) -> tuple[Tensor, Tensor]:
+        """Take a gradient step of the learners that are going; return who still is, and :data:`TERMS` [5, S].
+
+        The gradients of the module's L are written by hand; tests hold them equal to autograd's.
+        """
+        config, network, distribution = self.config, self.network, self.actions.distribution
+        advantages, returns, old_log_probs, mask, old_values = columns
+        weights = mask / mask.sum(1, keepdim=True).clamp(min=1.0)
+        if config.normalize_advantage:
+            advantages = standardized(advantages, weights)
+        policy, value = network.policy.record(inputs), network.value.record(inputs)
+        said = distribution.evaluate(policy.outputs, network.free, raw)
+        log_ratio = said.log_probs - old_log_probs
+        ratio = log_ratio.exp()
+        objective, moves = clipped_surrogate(ratio, advantages, clip_range)
+        errors, slopes = squared_errors(value.outputs, returns, old_values, config.clip_range_vf)
+
+        of_log_probs = -(weights * moves * ratio * advantages)
+        of_outputs, of_free = distribution.slopes(said.kept, of_log_probs, -self._ent_coef * weights)
+        network.policy.backward(policy, of_outputs)
+        network.value.backward(value, config.vf_coef * weights * slopes)
+        network.free.grad.copy_(of_free)  # type: ignore[union-attr]
+        clipped = ((ratio - 1.0).abs() > clip_range).to(ratio.dtype)
+        terms = torch.stack([-objective, errors, -said.entropies, ratio - 1.0 - log_ratio, clipped])
+        terms = (terms * weights).sum(-1)
+        if config.target_kl is not None:
+            going = going & (terms[3] <= TOO_FAR * config.target_kl)[:, None]
+        self.descent.step(going, rate)
+        return going, terms
+
+    def _share(self, schedule: Schedule) -> float:
+        """Return what a schedule leaves of a setting at this timestep."""
+        total = self.config.schedule_timesteps
+        if schedule == "constant" or total is None:
+            return 1.0
+        return 1.0 - min(1.0, self.num_timesteps / total)
+
+    def _scaled(self, steps: Mapping[str, Tensor]) -> Tensor:
+        """Return rewards [T, S * n] in units of the standard deviation of their discounted sums."""
+        rewards, ended = steps["rewards"], steps["terminations"] | steps["truncations"]
+        assert self._since_start is not None
+        sums = discounted_sums(rewards, ended, self._since_start, self._gamma_of_rows(rewards.shape[1]))
+        self._since_start = sums[-1] * ~ended[-1]
+        self._sums.add(self._by_learner(sums)[..., None], self._by_learner(steps["mask"]).to(torch.float32))
+        scales = self._sums.scale.expand(-1, rewards.shape[1] // self.num_learners, 1).flatten()
+        return (rewards * scales).clamp(-LARGEST, LARGEST)
+
+    # What came of it, and what a continuation needs -------------------------------------------------------
+
+    def learner(self, index: int) -> PPO:
+        """See :class:`ManyLearners`."""
+        self._check_index(index)
+        agent = type(self)(Spaces(self.observation_space, self.action_space), self.config.of_learner(index),
+                           device=self.device, seed=self.seeds[index])  # fmt: skip
+        agent.num_timesteps = self.num_timesteps
+        agent.load_state_dict(one_of(self.saved_state(), index))
+        return agent
+
+    def saved_state(self) -> dict[str, Any]:
+        """See :meth:`Agent.saved_state`; the rollout under way stays behind."""
+        return {
+            "seeds": torch.tensor(self.seeds),
+            "network": self.network.state_dict(),
+            "descent": self.descent.state_dict(),
+            "noise": self._noise.state_dict(),
+            "orders": self._orders.state_dict(),
+            "seen": self._seen.state_dict(),
+            "sums": self._sums.state_dict(),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :meth:`Agent.state_dict`."""
+        return {
+            **self.saved_state(),
+            "rollout": None if self.rollout is None else self.rollout.state_dict(),
+            "since_start": self._since_start,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`Agent.load_state_dict`; without a rollout, a new one begins."""
+        self.network.load_state_dict(state["network"])
+        self.descent.load_state_dict(state["descent"])
+        self._noise.load_state_dict(state["noise"])
+        self._orders.load_state_dict(state["orders"])
+        self._seen.load_state_dict(state["seen"])
+        self._sums.load_state_dict(state["sums"])
+        self.rollout = self._since_start = None
+        if state.get("rollout") is not None:
+            self.rollout = Rollout.restored(state["rollout"], self.device)
+            self._since_start = state["since_start"].to(self.device)
+
+    @classmethod
+    def _rebuilt(cls, env: Any, config: Any, state: Mapping[str, Any], **settings: Any) -> PPO:
+        seeds = state["seeds"].tolist()
+        return cls(env, config, **{**settings, "num_learners": len(seeds), "seed": seeds})

@@ -1,0 +1,91 @@
+"""Settings of proximal policy optimisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from prefrl.config import Bounds, Count, NonNegative, Positive, Settings, Share, Sizes
+from prefrl.data.devices import Precision
+
+Schedule = Literal["constant", "linear"]
+"""What becomes of a setting over the timesteps: it stays, or falls linearly to 0."""
+
+
+@dataclass(frozen=True)
+class PPOConfig(Settings):
+    """Settings of :class:`PPO`; names are SB3's where it has them."""
+
+    on_policy: ClassVar[bool] = True
+
+    of_each: ClassVar[tuple[str, ...]] = ("learning_rate", "gamma", "ent_coef")
+
+    hidden: Sizes = (64, 64)
+    """Sizes of the hidden layers of policy and value."""
+
+    activation: Literal["relu", "tanh"] = "tanh"
+    """What comes after a hidden layer."""
+
+    precision: Precision = "float32"
+    """Of the products of networks: bf16 is several times as fast where the processor has it (AMX or
+    avx512_bf16), layers are 256 wide or more and batches large; weights, Adam and losses stay float32."""
+
+    n_steps: Count | None = None
+    """Steps of each environment in a rollout; None: 16 or more, until a learner has 2,048 transitions."""
+
+    batch_size: Count = 64
+    """Transitions of a gradient step; the last batch of an epoch may be smaller."""
+
+    n_epochs: Count = 10
+    """Passes over a rollout."""
+
+    learning_rate: Positive | tuple[Positive, ...] = 3e-4
+    """Adam's step size; one for all learners, or one for each."""
+
+    gamma: Share | tuple[Share, ...] = 0.99
+    """Discount per step, likewise."""
+
+    ent_coef: NonNegative | tuple[NonNegative, ...] = 0.0
+    """Weight of the entropy, likewise."""
+
+    gae_lambda: Share = 0.95
+    """Decay of the sum in an advantage: 1 is the whole return, 0 a single step."""
+
+    clip_range: Positive = 0.2
+    """How far the probability ratio counts."""
+
+    clip_range_vf: Positive | None = None
+    """How far the value may move in a rollout (it hangs on the scale of the returns); None: as it will."""
+
+    vf_coef: NonNegative = 0.5
+    """Weight of the value's squared error."""
+
+    max_grad_norm: Positive | None = 0.5
+    """Gradients are cut to this norm; None: they are not."""
+
+    adam_eps: Positive = 1e-5
+    """Adam's epsilon."""
+
+    normalize_advantage: bool = True
+    """Give the advantages of a batch mean 0 and standard deviation 1."""
+
+    normalize_observations: bool = False
+    """Give the numbers in observations mean 0 and standard deviation 1, by the rollouts before; cut at 10."""
+
+    normalize_rewards: bool = True
+    """Divide rewards by the standard deviation of their discounted sums so far; cut at 10."""
+
+    target_kl: Positive | None = None
+    """No more gradient steps in a rollout once a batch is 1.5 times as far (in nats) from the old policy."""
+
+    schedule: Schedule = "constant"
+    """What becomes of the step size: it stays, or falls linearly to 0."""
+
+    clip_schedule: Schedule = "constant"
+    """What becomes of the clip range, likewise."""
+
+    schedule_timesteps: Count | None = None
+    """Timesteps in which linear schedules reach 0; None: those of the run, for ``prefrl train`` only."""
+
+    log_std_init: Annotated[float, Bounds(low=-20, high=2)] = 0.0
+    """Logarithm of the standard deviations at the start (Box actions; 0: half the width of a bounded Box)."""

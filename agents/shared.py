@@ -1,0 +1,228 @@
+"""Bases of agents in several families: deep Q-learning whatever its loss, and many learners as one."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prefrl.config import Count, Natural, Settings, checked
+from prefrl.data import seeded_generator
+from prefrl.data.devices import building, make_generator, restore_generator
+from prefrl.data.off_policy import OffPolicySettings
+from prefrl.data.replay import ReplayBuffer, replay_state, restored_replay
+from prefrl.functional.draws import uniform
+from prefrl.functional.value_based.exploration import epsilon_greedy
+from prefrl.nn.adam import Descent
+from prefrl.nn.flat import FlatParameters
+from prefrl.nn.update import AdamUpdate
+
+from .base import Agent, Spaces
+
+DeepQType = TypeVar("DeepQType", bound="DeepQ")
+
+
+class DeepQ(Agent):
+    """Base of agents with a Q-network, its target network and a replay.
+
+    A torso may be given in place of the settings' network for observations; :meth:`load` takes it again.
+
+    They give the loss of transitions at places of the replay (``_loss``), make their networks with
+    :meth:`make_networks`, and say what an empty replay is (``_empty_replay``).
+
+    Raises:
+        ValueError: if actions are not Discrete.
+    """
+
+    config: OffPolicySettings
+    network: nn.Module
+    target: nn.Module
+    _loss: Callable[..., tuple[Tensor, dict[str, Tensor]]]
+
+    def __init__(
+        self, env: Any, config: OffPolicySettings, *, torso: nn.Module | None = None,
+        device: torch.device | str = "auto", seed: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__(env, config, device=device, seed=seed)
+        self._torso_name = None if torso is None else type(torso).__name__
+        self.num_actions, self._first_action = check_discrete(self.action_space, type(self).__name__)
+        self._generator = make_generator(self.device, seed)
+        self.replay: ReplayBuffer | None = None
+        self._learned_at = 0
+
+    def make_networks(self, network: Callable[[], nn.Module], lr: float) -> None:
+        """Make the network, its target and their optimiser."""
+        config = self.config
+        with building(self.device, seeded_generator(self.seed, "network").initial_seed()):
+            self.network, self.target = network(), network().requires_grad_(False)
+        self.target.load_state_dict(self.network.state_dict())
+        self._update = AdamUpdate(self.network, self._loss, lr=lr, eps=config.adam_eps,
+                                  max_grad_norm=config.max_grad_norm, compile=config.compile)  # fmt: skip
+        self.optimizer, self._target_weights = self._update.optimizer, FlatParameters(self.target)
+
+    @property
+    def epsilon(self) -> float:
+        """Probability of a uniform action at the present timestep."""
+        return self.config.epsilon(self.num_timesteps)
+
+    def schedules(self) -> dict[str, float]:
+        """See :meth:`Agent.schedules`: the exploration rate."""
+        return {"rollout/exploration_rate": self.epsilon} if self.steps_env else {}
+
+    def explore(self, best: Tensor, *, deterministic: bool) -> Tensor:
+        """Return epsilon-greedy actions [n] for the best ones [n], which are counted from 0."""
+        if not deterministic:
+            noise = uniform(self._generator, 2, len(best), device=self.device)
+            best = epsilon_greedy(best, self.num_actions, self.epsilon, noise)
+        return best + self._first_action if self._first_action else best
+
+    def _empty_replay(self, num_envs: int) -> ReplayBuffer:
+        raise NotImplementedError
+
+    @classmethod
+    def load(
+        cls: type[DeepQType], path: str | os.PathLike[str], env: Any = None,
+        device: torch.device | str = "auto", *, torso: nn.Module | None = None,
+    ) -> DeepQType:  # fmt: skip
+        """See :meth:`Agent.load`; a torso that the agent was given is given again, for what it learned."""
+        return cls._from_file(path, env, device, {"torso": torso})
+
+    @classmethod
+    def _rebuilt(
+        cls: type[DeepQType], env: Any, config: Any, state: Mapping[str, Any], **settings: Any
+    ) -> DeepQType:
+        check_torso(cls, settings["torso"], state)
+        return cls(env, config, **settings)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :meth:`Agent.state_dict`."""
+        return {
+            "torso": self._torso_name,
+            "network": self.network.state_dict(),
+            "target": self.target.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self._generator.get_state(),
+            "learned_at": self._learned_at,
+            **replay_state(self.replay if self.steps_env else None),  # a data set stays where it is
+        }
+
+    def saved_state(self) -> dict[str, Any]:
+        """See :meth:`Agent.saved_state`; the replay stays behind, as with SB3."""
+        return {**self.state_dict(), "replay": None}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`Agent.load_state_dict`; without a replay, learning goes on with an empty one."""
+        self.network.load_state_dict(state["network"])
+        self.target.load_state_dict(state["target"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        restore_generator(self._generator, state["generator"])
+        self._learned_at = int(state["learned_at"])
+        self._update.forget_compiled()  # the replay is another one from now on
+        if state["replay"] is not None:
+            self.replay = restored_replay(state, self._empty_replay, self.device)
+
+
+class ManyLearners(Agent):
+    """Base of agents that are S learners side by side, S from 1 on.
+
+    Args:
+        env: an environment, with as many rows for each learner, learner by learner; prefrl's own vector and
+            on-device ones made with ``num_streams=num_learners``, so that the noise of a learner's rows is
+            theirs alone. Or :class:`prefrl.agents.base.Spaces`.
+        config: settings; timesteps are those of each learner.
+        num_learners: S.
+        device: torch device, or "auto".
+        seed: of the first learner, the others having the next ones; or one of each.
+
+    Raises:
+        ValueError: if the rows do not suit, or settings are for another number of learners.
+
+    Attributes:
+        descent: takes their gradient steps, and knows who diverged: those stay as they were before.
+    """
+
+    config: Settings
+    descent: Descent
+
+    def __init__(
+        self, env: Any, config: Any, *, num_learners: int, device: torch.device | str,
+        seed: int | Sequence[int],
+    ) -> None:  # fmt: skip
+        seeds = [seed] if isinstance(seed, int | np.integer) else list(seed)
+        super().__init__(env, config, device=device, seed=int(seeds[0]) if seeds else -1)
+        self.num_learners = checked(Count, num_learners, "num_learners")
+        if len(seeds) == 1:
+            seeds = [self.seed + learner for learner in range(self.num_learners)]
+        self._seeds = [checked(Natural, each, "seed") for each in seeds]
+        if len(seeds) != self.num_learners:
+            raise ValueError(
+                f"seed has {len(seeds)} numbers; it must be one, or one for each of {num_learners} learners"
+            )
+        self._told: set[int] = set()
+        config.check_learners(self.num_learners)
+        rows = 0 if isinstance(env, Spaces) else int(getattr(env, "num_envs", 1))
+        if rows % self.num_learners:
+            raise ValueError(
+                f"env has {rows} rows; they must be a multiple of the {self.num_learners} learners"
+            )
+        if self.num_learners > 1 and getattr(env, "num_streams", self.num_learners) != self.num_learners:
+            raise ValueError("env draws the noise of all rows together; make it with "
+                             f"num_streams={self.num_learners}")  # fmt: skip
+
+    @property
+    def seeds(self) -> list[int]:
+        """See :attr:`Agent.seeds`."""
+        return self._seeds
+
+    def alone(self) -> list[Agent]:
+        """See :meth:`Agent.alone`."""
+        return [self] if self.num_learners == 1 else [self.learner(i) for i in range(self.num_learners)]
+
+    @abstractmethod
+    def learner(self, index: int) -> Agent:
+        """Return one learner as an agent of its own, without an environment and what it saw last.
+
+        Raises:
+            ValueError: if there is none of that number.
+        """
+
+    def _check_index(self, index: int) -> None:
+        if not 0 <= index < self.num_learners:
+            raise ValueError(f"index is {index}; the learners are 0 to {self.num_learners - 1}")
+
+    def check(self) -> None:
+        """See :meth:`Agent.check`: warns of learners that diverged, once."""
+        new = sorted(set(self.descent.frozen()) - self._told)
+        if new:
+            self._told |= set(new)
+            advice = f"; {self.advice}" if self.advice else ""
+            warnings.warn(f"learners {new} diverged and stay as they were before{advice}", stacklevel=2)
+
+    def result(self) -> dict[str, Any]:
+        """Return which learners diverged, of several."""
+        return {"frozen_learners": self.descent.frozen()} if self.num_learners > 1 else {}
+
+
+def check_torso(kind: type[Agent], torso: nn.Module | None, state: Mapping[str, Any]) -> None:
+    """Raise ValueError where a saved agent was made with a torso and is loaded without, or the reverse."""
+    saved, name = state.get("torso"), kind.__name__  # older files know of none
+    if saved is not None and torso is None:
+        raise ValueError(f"this {name} was given a torso, a {saved}; give a module like it: "
+                         f"{name}.load(path, torso=...)")  # fmt: skip
+    if saved is None and torso is not None:
+        raise ValueError(f"this {name} was made without a torso, its networks are those of its settings; "
+                         "give none to load it")  # fmt: skip
+
+
+def check_discrete(space: gym.Space[Any], name: str) -> tuple[int, int]:
+    """Return the number of Discrete actions and the first one; ValueError for another space."""
+    if not isinstance(space, gym.spaces.Discrete):
+        raise ValueError(f"action_space is {space}; {name} takes Discrete actions")
+    return int(space.n), int(space.start)

@@ -1,0 +1,1 @@
+"""How files that others wrote are read: nothing that they claim is believed before it is checked."""
