@@ -1,6 +1,5 @@
 """Generators that go on from saved states, of another device, damaged; memory kept, and not yet taken."""
 
-import os
 import platform
 import subprocess
 import sys
