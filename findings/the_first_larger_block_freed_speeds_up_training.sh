@@ -11,7 +11,8 @@
 # a large block.
 # What it means: two programs cannot be compared in processor time unless both have freed such a block, and a
 # benchmark can change when an import goes: by a twentieth here, by a fifth in soft actor-critic of 256 x 256,
-# which took 870 faults a step.
+# which took 870 faults a step. How many there are differs with the processor, whose kernels pack otherwise:
+# this network took 12 a step on one with AVX2 only.
 set -euo pipefail
 
 folder=$(mktemp -d)
@@ -54,5 +55,5 @@ echo "torch 2.13.0, page faults and microseconds of processor time of a step: fr
 import sys
 
 fresh, freed = (float(line.split()[0]) for line in sys.argv[1:])
-assert fresh > 20 and freed < 2, "behaviour changed"
+assert fresh > 5 and freed < 2, "behaviour changed"
 PYTHON
