@@ -22,7 +22,7 @@ from prefrl.functional.actor_critic.smoothness import adversarial_states, with_g
 from prefrl.functional.actor_critic.squashed_gaussian import squashed_sample
 from prefrl.functional.draws import normal, uniform
 from prefrl.nn.adam import Adam
-from prefrl.nn.flat import FlatParameters, clip_factor
+from prefrl.nn.flat import FlatParameters, cut_
 from prefrl.nn.mlp import Chain, StackedMLP, joined
 from prefrl.nn.spectral import SpectralMLP
 
@@ -254,7 +254,7 @@ class SoftActorCritic:
         elif name == "critic" and isinstance(self.critic, SpectralMLP):
             self.critic.pull_back()
         if max_norm is not None and name != "temperature":
-            vector.grad.mul_(clip_factor(vector.grad, max_norm))
+            cut_(vector.grad, max_norm)
         self.optimizers[name].step()
         if name == "critic":
             self._cap(self.critic, self.frozen, iterate=self.updates % ITERATES_EVERY == 0)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from prefrl.data.replay import Batch
+from prefrl.nn.array_chain import ArrayChain
 from prefrl.nn.heads import gather_actions, scatter_actions
 from prefrl.nn.q_network import QChain
 
@@ -31,6 +33,11 @@ def gradients_by_hand(
         first_action: what actions are counted from.
         config: settings.
     """
+    if online.arrays is not None and target_network.arrays is not None and in_arrays(batch, config):
+        inputs, following = online.inputs(batch.obs), online.inputs(batch.next_obs)
+        return gradients_in_arrays(
+            online.arrays, target_network.arrays, inputs, following, batch, first_action, config
+        )
     weights = batch.weights
     if config.target_policy == "sarsa":
         assert batch.next_known is not None
@@ -104,6 +111,60 @@ def gradients_of_part(
     if outside is not None:
         metrics |= clamped_shares(outside, batch.weights)
     return {"train/loss": (losses * shares).sum(-1), **metrics}
+
+
+def in_arrays(batch: Batch, config: DQNConfig) -> bool:
+    """Whether :func:`gradients_in_arrays` has what settings and the size of a batch ask for."""
+    small = batch.returns.numel() * max(config.hidden) <= SMALL
+    return small and not config.cql_alpha and config.target_policy == "greedy"
+
+
+SMALL = 1 << 16
+"""Rows of a batch times units of a layer up to which NumPy's calls are the quicker ones."""
+
+
+def gradients_in_arrays(
+    online: ArrayChain, target_network: ArrayChain, inputs: Tensor, following: Tensor, batch: Batch,
+    first_action: int, config: DQNConfig,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Do the same with NumPy for one learner whose heads say a number per action (mse, huber).
+
+    Args:
+        online: the network that learns.
+        target_network: its target.
+        inputs: [1, B, D] what it reads of the observations.
+        following: [1, B, D] of the next ones.
+        batch: [1, B, ...] transitions.
+        first_action: what actions are counted from.
+        config: settings; no conservative regulariser, greedy targets.
+    """
+    actions = batch.actions.numpy()[0]
+    if first_action:
+        actions = actions - first_action
+    weights, rows = batch.weights.numpy()[0], np.arange(len(actions))
+    flows, x = online.record(inputs.numpy()[0]), following.numpy()[0]
+    outputs, next_outputs = flows[-1], target_network.record(x)[-1]
+    next_actions = (online.record(x)[-1] if config.double else next_outputs).argmax(1)
+    target = batch.returns.numpy()[0] + batch.discounts.numpy()[0] * next_outputs[rows, next_actions]
+    q_taken = outputs[rows, actions]
+    errors = q_taken - target
+    distances = np.abs(errors)
+    if config.loss == "huber":
+        slopes = np.clip(errors, -1.0, 1.0)
+        losses = slopes * (errors - 0.5 * slopes)
+    else:
+        slopes, losses = 2.0 * errors, errors * errors
+    shares = weights / max(1.0, float(weights.sum()))
+    of_outputs = np.zeros_like(outputs)
+    of_outputs[rows, actions] = slopes * shares
+    online.pull(flows, of_outputs)
+    means = np.add.reduce((q_taken, target, distances), 1) / np.float32(len(rows))
+    metrics = torch.from_numpy(np.array([*means, losses @ shares])[:, None])
+    return dict(zip(NAMES, metrics.unbind(), strict=True))
+
+
+NAMES = ("train/q", "train/target", "train/td_error", "train/loss")
+"""Metrics of losses on a number per action."""
 
 
 def clamped_shares(outside: Tensor, weights: Tensor) -> dict[str, Tensor]:

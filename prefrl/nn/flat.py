@@ -165,3 +165,11 @@ def clip_factor(gradient: Tensor, max_norm: float) -> Tensor:
     """
     norm: Tensor = torch.linalg.vector_norm(gradient)
     return (max_norm / (norm + 1e-6)).clamp(max=1.0)
+
+
+def cut_(gradient: Tensor, max_norm: float) -> None:
+    """Cut the Euclidean norm of a gradient [P] to ``max_norm``, in place; see :func:`clip_factor`."""
+    norm: Tensor = torch.linalg.vector_norm(gradient)
+    if gradient.device.type == "cpu" and norm.item() + 1e-6 <= max_norm:
+        return  # as it is most of the time; elsewhere, asking would wait for the device
+    gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from prefrl.config import Bounds, Count, NonNegative, Positive, Settings, Sizes
 from prefrl.functional.value_based.value_distributions import atoms, bin_centers, bin_edges, resolve_sigma
 
+from .array_chain import ArrayChain, suits
 from .heads import CategoricalHead, Head, HLGaussHead, QuantileHead, ScalarHead, SoftmaxMeanHead, TwoHotHead
 from .mlp import Chain, Record
 from .torsos import MLPTorso, ObservationTorso, TorsoKind
@@ -114,6 +115,9 @@ class QChain:
 
     Raises:
         ValueError: if the torso is another.
+
+    Attributes:
+        arrays: the layers for NumPy, where one network on the CPU says one number per action; else None.
     """
 
     def __init__(
@@ -134,6 +138,8 @@ class QChain:
             [(slopes[f"{name}.weight"].transpose(1, 2), slopes[f"{name}.bias"][:, None]) for name in names],
             low=low,
         )
+        plain = isinstance(self.head, ScalarHead) and not self.head.dueling
+        self.arrays = ArrayChain(self.chain) if plain and suits(self.chain) else None
 
     def cast(self) -> QChain:
         """See :meth:`Chain.cast`."""

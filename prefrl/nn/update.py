@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from .adam import Adam, adam_step_
-from .flat import FlatParameters, clip_factor
+from .flat import FlatParameters, clip_factor, cut_
 
 Network = Callable[..., Tensor]
 """A network, or a function that stands for it with other parameters."""
@@ -72,8 +72,7 @@ class AdamUpdate:
     def descend(self) -> None:
         """Take Adam's step down the gradient that is there, cut."""
         if self.max_grad_norm < math.inf:
-            gradient = self.weights.gradient
-            gradient.mul_(clip_factor(gradient, self.max_grad_norm))
+            cut_(self.weights.gradient, self.max_grad_norm)
         self.optimizer.step()
 
     def _compiled_step(self, *inputs: Any) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from prefrl.nn.flat import FlatParameters, clip_factor
+from prefrl.nn.flat import FlatParameters, clip_factor, cut_
 from prefrl.nn.mlp import StackedMLP
 
 
@@ -122,6 +122,14 @@ def test_the_factor_cuts_the_norm_and_no_more() -> None:
     long, short = torch.full((4,), 3.0), torch.full((4,), 0.3)
     assert torch.linalg.vector_norm(long * clip_factor(long, 1.5)).item() == pytest.approx(1.5, rel=1e-5)
     assert clip_factor(short, 1.5).item() == 1.0
+
+
+@pytest.mark.parametrize("size", [0.0, 0.3, 0.75, 3.0, 1e30, float("inf"), float("nan")])
+def test_cutting_is_multiplying_with_the_factor(size: float) -> None:
+    gradient = torch.full((4,), size)
+    expected = gradient * clip_factor(gradient, 1.5)
+    cut_(gradient, 1.5)
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=0, equal_nan=True)
 
 
 class TwoStacks(nn.Module):

@@ -427,6 +427,31 @@ def test_gradients_by_hand_are_those_of_autograd(loss: str, settings: dict[str, 
         torch.testing.assert_close(found[name][0], value, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_numpy_takes_the_small_steps_of_plain_heads(
+    loss: str, double: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And gives the gradients and metrics that torch's calls give, also where rows do not count."""
+    agent = make_agent(INSIDE, loss=loss, double=double)
+    batch = replace(INSIDE, weights=torch.tensor([1.0, 0.0, 1.0, 1.0, 1.0, 0.0])).of_learners(1)
+    in_arrays, calls = by_hand.gradients_in_arrays, []
+    monkeypatch.setattr(
+        by_hand, "gradients_in_arrays", lambda *args: (calls.append(loss), in_arrays(*args))[1]
+    )
+    found = gradients_by_hand(*agent._chains, batch, START, agent.config)
+    gradient = agent._update.weights.gradient.clone()
+    assert bool(calls) == (loss in ("mse", "huber"))
+    monkeypatch.setattr(by_hand, "SMALL", 0)
+    expected = gradients_by_hand(*agent._chains, batch, START, agent.config)
+    assert len(calls) <= 1
+    torch.testing.assert_close(gradient, agent._update.weights.gradient, rtol=1e-5, atol=1e-6)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+        assert found[name].dtype is value.dtype
+
+
 @pytest.mark.parametrize("settings", [{}, {"cql_alpha": 0.5}, {"target_policy": "sarsa"}], ids=str)
 @pytest.mark.parametrize("loss", ["huber", "hl_gauss", "quantile"])
 def test_a_large_batch_is_taken_in_parts(
@@ -434,6 +459,7 @@ def test_a_large_batch_is_taken_in_parts(
 ) -> None:
     """Parts of unequal size give the gradients and metrics of the whole batch."""
     agent = make_agent(INSIDE, loss=loss, **settings)
+    monkeypatch.setattr(by_hand, "SMALL", 0)  # for NumPy, that is
     arguments = (*agent._chains, INSIDE.of_learners(1), START, agent.config)
     whole = gradients_by_hand(*arguments)
     expected = agent._update.weights.gradient.clone()
