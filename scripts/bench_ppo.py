@@ -5,7 +5,6 @@
 - solve: processor seconds of training until CartPole-v1 is solved, 20 greedy episodes of at least 475 on
   average twice in a row: ours and SB3's in many environments, SB3's with the settings that rl-zoo3 has for it
 - hopper: returns after equal timesteps in 16 environments on the host, and timesteps per second, of both
-- sbx: as rates, beside SBX (PPO in JAX), where ``--sbx-python`` names a Python that has it; on one core
 
 Sides take turns; ratios are taken within a turn, and their median, minimum and maximum are reported. "cpu" is
 of processor seconds, "wall" of seconds, which mean little on a busy machine. Evaluations are not counted.
@@ -14,10 +13,7 @@ What is finished is kept in the folder, and not done again.
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -46,7 +42,7 @@ from prefrl.run.folder import RunFolder, read_json, write_json
 from prefrl.run.study.study import check_positive, run_study
 from prefrl.run.study.timing import spread
 
-Part = Literal["rates", "solve", "hopper", "sbx"]
+Part = Literal["rates", "solve", "hopper"]
 Activation = Literal["relu", "tanh"]
 
 SOLVED = 475.0
@@ -57,7 +53,7 @@ EPISODES = 20
 MANY: dict[str, Any] = {
     "n_steps": 32, "batch_size": 1_024, "n_epochs": 4, "learning_rate": 5e-3, "gae_lambda": 0.98,
 }  # fmt: skip
-"""Settings of rates and sbx, of both sides; the rest are SB3's defaults."""
+"""Settings of rates, of both sides; the rest are SB3's defaults."""
 
 SOLVING: dict[str, Any] = {**MANY, "batch_size": 256}
 """Settings of solve, ours and SB3's with the same."""
@@ -70,23 +66,6 @@ ZOO: dict[str, Any] = {
 
 HOPPER: dict[str, Any] = {"n_steps": 128, "batch_size": 64, "n_epochs": 10, "learning_rate": 3e-4}
 """Settings of hopper, of both sides; the rest are defaults, which are the same."""
-
-SBX = """
-import json, os, sys, time
-os.sched_setaffinity(0, {int(sys.argv[1])})
-import jax, flax.linen as nn
-from sbx import PPO
-from stable_baselines3.common.env_util import make_vec_env
-envs, timesteps, settings, activation = (json.loads(entry) for entry in sys.argv[2:6])
-policy = {"net_arch": {"pi": [64, 64], "vf": [64, 64]}, "activation_fn": getattr(nn, activation)}
-model = PPO("MlpPolicy", make_vec_env("CartPole-v1", envs), policy_kwargs=policy, seed=0, **settings)
-model.learn(2 * settings["n_steps"] * envs)
-for _ in sys.stdin:
-    cpu, wall = time.process_time(), time.perf_counter()
-    model.learn(timesteps, reset_num_timesteps=False)
-    print(json.dumps([time.process_time() - cpu, time.perf_counter() - wall]), flush=True)
-"""
-"""Answers every line of its input with the seconds of so many timesteps, once it has compiled."""
 
 
 class Taken(NamedTuple):
@@ -103,14 +82,14 @@ class Bench:
     out: Path = Path("runs/bench_ppo")
     """Run folder, new, empty, or begun."""
 
-    parts: tuple[Part, ...] = ("rates", "solve", "hopper", "sbx")
+    parts: tuple[Part, ...] = ("rates", "solve", "hopper")
     """What is measured."""
 
     repeats: int = 7
-    """Turns of rates and sbx."""
+    """Turns of rates."""
 
     num_envs: int = 256
-    """Environments of rates and sbx."""
+    """Environments of rates."""
 
     solve_envs: int = 64
     """Environments of solve, but for the zoo's 8."""
@@ -139,9 +118,6 @@ class Bench:
     hopper_timesteps: int = 300_000
     """Timesteps of hopper."""
 
-    sbx_python: Path | None = None
-    """Python of an environment with sbx-rl."""
-
     def __post_init__(self) -> None:
         check_positive(self, "repeats", "num_envs", "solve_envs", "rollouts", "threads", "seeds",
                        "solve_timesteps", "zoo_timesteps", "hopper_envs", "hopper_timesteps")  # fmt: skip
@@ -153,7 +129,7 @@ class Bench:
     def measure(self, folder: RunFolder) -> dict[str, Any]:
         """Return what the parts found."""
         torch.set_flush_denormal(True)
-        work = {"rates": self._rates, "solve": self._solve, "hopper": self._hopper, "sbx": self._sbx}
+        work = {"rates": self._rates, "solve": self._solve, "hopper": self._hopper}
         result = {part: work[part](folder) for part in self.parts}
         show(result)
         return result
@@ -201,27 +177,6 @@ class Bench:
         model = many_sb3(self.num_envs, activation, MANY, seed=0)
         model.learn(2 * self.num_envs * MANY["n_steps"])
         return lambda: taken(lambda: model.learn(self._turn, reset_num_timesteps=False))
-
-    def _sbx(self, folder: RunFolder) -> dict[str, Any]:
-        if self.sbx_python is None:
-            return {"skipped": "SBX is not measured: --sbx-python names no Python that has it"}
-        return once(folder, "sbx_relu", lambda: self._beside_sbx("relu"))
-
-    def _beside_sbx(self, activation: Activation) -> dict[str, Any]:
-        core = min(os.sched_getaffinity(0))
-        words = (json.dumps(entry) for entry in (self.num_envs, self._turn, MANY, activation))
-        command = [str(self.sbx_python), "-W", "ignore", "-c", SBX, str(core), *words]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            stdin, stdout = process.stdin, process.stdout
-
-            def theirs() -> Taken:
-                stdin.write("\n")
-                stdin.flush()
-                return Taken(*json.loads(stdout.readline()))
-
-            return self._turns(theirs, self._ours(activation))
 
     # What is learned -------------------------------------------------------------------------------------
 
@@ -381,12 +336,9 @@ def once(folder: RunFolder, name: str, work: Callable[[], dict[str, Any]]) -> di
 def show(result: dict[str, Any]) -> None:
     """Print the numbers as tables."""
     table = Table("ratio of processor seconds", "median", "min", "max", "theirs per second", "ours")
-    for part in ("rates", "sbx"):
-        found = result.get(part, {})
-        for name, row in ({"sbx": found} if "cpu" in found else found).items():
-            if "cpu" in row:
-                rates = (f"{row[key]:,.0f}" for key in ("theirs_per_cpu_second", "ours_per_cpu_second"))
-                table.add_row(name, *(f"{row['cpu'][key]:.3g}" for key in ("median", "min", "max")), *rates)
+    for name, row in result.get("rates", {}).items():
+        rates = (f"{row[key]:,.0f}" for key in ("theirs_per_cpu_second", "ours_per_cpu_second"))
+        table.add_row(name, *(f"{row['cpu'][key]:.3g}" for key in ("median", "min", "max")), *rates)
     console = Console()
     if table.row_count:
         console.print(table)
@@ -399,7 +351,6 @@ def show(result: dict[str, Any]) -> None:
     hopper = {name: row for name, row in result.get("hopper", {}).items() if name != "runs"}
     if hopper:
         console.print(hopper)
-    console.print(result.get("sbx", {}).get("skipped", ""))
 
 
 if __name__ == "__main__":

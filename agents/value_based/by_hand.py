@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from prefrl.data.replay import Batch
-from prefrl.nn.array_chain import ArrayChain
 from prefrl.nn.heads import gather_actions, scatter_actions
 from prefrl.nn.q_network import QChain
 
@@ -29,15 +28,13 @@ def gradients_by_hand(
     Args:
         online: the networks that learn.
         target_network: their targets.
-        batch: [S, B, ...] transitions.
+        batch: [S * B, ...] transitions, learner by learner.
         first_action: what actions are counted from.
         config: settings.
     """
-    if online.arrays is not None and target_network.arrays is not None and in_arrays(batch, config):
-        inputs, following = online.inputs(batch.obs), online.inputs(batch.next_obs)
-        return gradients_in_arrays(
-            online.arrays, target_network.arrays, inputs, following, batch, first_action, config
-        )
+    if online.arrays is not None and in_arrays(batch, config):
+        return gradients_in_arrays(online, target_network, batch, first_action, config)
+    batch = batch.of_learners(online.learners)
     weights = batch.weights
     if config.target_policy == "sarsa":
         assert batch.next_known is not None
@@ -124,28 +121,29 @@ SMALL = 1 << 16
 
 
 def gradients_in_arrays(
-    online: ArrayChain, target_network: ArrayChain, inputs: Tensor, following: Tensor, batch: Batch,
-    first_action: int, config: DQNConfig,
-) -> dict[str, Tensor]:  # fmt: skip
+    online: QChain, target_network: QChain, batch: Batch, first_action: int, config: DQNConfig
+) -> dict[str, Tensor]:
     """Do the same with NumPy for one learner whose heads say a number per action (mse, huber).
 
     Args:
         online: the network that learns.
         target_network: its target.
-        inputs: [1, B, D] what it reads of the observations.
-        following: [1, B, D] of the next ones.
-        batch: [1, B, ...] transitions.
+        batch: [B, ...] transitions.
         first_action: what actions are counted from.
         config: settings; no conservative regulariser, greedy targets.
     """
-    actions = batch.actions.numpy()[0]
+    network, slow = online.arrays, target_network.arrays
+    assert network is not None
+    assert slow is not None
+    actions = batch.actions.numpy()
     if first_action:
         actions = actions - first_action
-    weights, rows = batch.weights.numpy()[0], np.arange(len(actions))
-    flows, x = online.record(inputs.numpy()[0]), following.numpy()[0]
-    outputs, next_outputs = flows[-1], target_network.record(x)[-1]
-    next_actions = (online.record(x)[-1] if config.double else next_outputs).argmax(1)
-    target = batch.returns.numpy()[0] + batch.discounts.numpy()[0] * next_outputs[rows, next_actions]
+    weights, rows = batch.weights.numpy(), np.arange(len(actions))
+    x, following = (online.numbers(obs).flatten(1).numpy() for obs in (batch.obs, batch.next_obs))
+    flows, next_outputs = network.record(x), slow.record(following)[-1]
+    outputs = flows[-1]
+    next_actions = (network.record(following)[-1] if config.double else next_outputs).argmax(1)
+    target = batch.returns.numpy() + batch.discounts.numpy() * next_outputs[rows, next_actions]
     q_taken = outputs[rows, actions]
     errors = q_taken - target
     distances = np.abs(errors)
@@ -157,7 +155,7 @@ def gradients_in_arrays(
     shares = weights / max(1.0, float(weights.sum()))
     of_outputs = np.zeros_like(outputs)
     of_outputs[rows, actions] = slopes * shares
-    online.pull(flows, of_outputs)
+    network.pull(flows, of_outputs)
     means = np.add.reduce((q_taken, target, distances), 1) / np.float32(len(rows))
     metrics = torch.from_numpy(np.array([*means, losses @ shares])[:, None])
     return dict(zip(NAMES, metrics.unbind(), strict=True))

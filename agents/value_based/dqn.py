@@ -250,7 +250,7 @@ class DQN(DeepQ):
             metrics = self._update.step(self.replay.storage, *drawn)
         else:
             with torch.inference_mode():  # which takes .8 of the time of no_grad with networks of 64 x 64
-                batch = self.replay.batch(self.replay.storage, *drawn).of_learners(1)
+                batch = self.replay.batch(self.replay.storage, *drawn)
                 found = gradients_by_hand(*self._chains, batch, self._first_action, self.config)
                 self._update.descend()
                 metrics = {name: value[0] for name, value in found.items()}

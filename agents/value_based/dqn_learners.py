@@ -176,7 +176,7 @@ class DQNLearners(ManyLearners):
         assert self.replay is not None
         config, replay = self.config, self.replay
         drawn = replay.places(self._places.next(config.batch_size))
-        batch = replay.batch(replay.storage, *drawn).of_learners(self.num_learners)
+        batch = replay.batch(replay.storage, *drawn)
         if self._chains is not None:
             metrics = gradients_by_hand(*self._chains, batch, self._first_action, config)
             with torch.inference_mode():
@@ -184,7 +184,8 @@ class DQNLearners(ManyLearners):
         else:
             self.online.vectors.grad.zero_()  # type: ignore[union-attr]
             networks = self.online, self.online, self.targets
-            losses, metrics = q_loss(*networks, self.head, batch, self._first_action, config)
+            each = batch.of_learners(self.num_learners)
+            losses, metrics = q_loss(*networks, self.head, each, self._first_action, config)
             losses.sum().backward()  # type: ignore[no-untyped-call]
             self.descent.step()
         if "clamped" in metrics:

@@ -117,6 +117,7 @@ class QChain:
         ValueError: if the torso is another.
 
     Attributes:
+        learners: S.
         arrays: the layers for NumPy, where one network on the CPU says one number per action; else None.
     """
 
@@ -138,6 +139,7 @@ class QChain:
             [(slopes[f"{name}.weight"].transpose(1, 2), slopes[f"{name}.bias"][:, None]) for name in names],
             low=low,
         )
+        self.learners = len(self.chain.weights[0])
         plain = isinstance(self.head, ScalarHead) and not self.head.dueling
         self.arrays = ArrayChain(self.chain) if plain and suits(self.chain) else None
 

@@ -65,7 +65,7 @@ def test_bench_ppo(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPTS / "bench_ppo.py"), "--out", str(tmp_path), *SMALL]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
     result = json.loads((tmp_path / "result.json").read_text())
-    assert set(result) == {"rates", "solve", "hopper", "sbx"}
+    assert set(result) == {"rates", "solve", "hopper"}
     assert set(result["rates"]) == {"relu_1_threads", "tanh_1_threads"}
     assert all(found["cpu"]["min"] > 0 for found in result["rates"].values())
     for name in ("ours", "sb3_zoo", "sb3_same_settings"):
@@ -73,7 +73,6 @@ def test_bench_ppo(tmp_path: Path) -> None:
         assert 0.0 < result["solve"][name][0]["cpu_seconds"] < 60.0
     assert len(result["solve"]["share_of_zoo_median"]) == 1
     assert all(-2_000.0 < result["hopper"][name]["returns"][0] < 0.0 for name in ("ours", "sb3"))
-    assert "names no Python" in result["sbx"]["skipped"]
     (tmp_path / "result.json").unlink()
     subprocess.run(command, check=True, capture_output=True, timeout=60)  # everything was kept
     assert json.loads((tmp_path / "result.json").read_text()) == result

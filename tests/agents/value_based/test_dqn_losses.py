@@ -420,7 +420,7 @@ def test_gradients_by_hand_are_those_of_autograd(loss: str, settings: dict[str, 
     total.backward()
     expected = weights.gradient.clone()
     weights.gradient.fill_(7.0)  # what was there is replaced
-    found = gradients_by_hand(*agent._chains, INSIDE.of_learners(1), START, agent.config)
+    found = gradients_by_hand(*agent._chains, INSIDE, START, agent.config)
     torch.testing.assert_close(weights.gradient, expected, rtol=1e-4, atol=1e-6)
     assert set(found) == set(metrics)
     for name, value in metrics.items():
@@ -434,7 +434,7 @@ def test_numpy_takes_the_small_steps_of_plain_heads(
 ) -> None:
     """And gives the gradients and metrics that torch's calls give, also where rows do not count."""
     agent = make_agent(INSIDE, loss=loss, double=double)
-    batch = replace(INSIDE, weights=torch.tensor([1.0, 0.0, 1.0, 1.0, 1.0, 0.0])).of_learners(1)
+    batch = replace(INSIDE, weights=torch.tensor([1.0, 0.0, 1.0, 1.0, 1.0, 0.0]))
     in_arrays, calls = by_hand.gradients_in_arrays, []
     monkeypatch.setattr(
         by_hand, "gradients_in_arrays", lambda *args: (calls.append(loss), in_arrays(*args))[1]
@@ -460,7 +460,7 @@ def test_a_large_batch_is_taken_in_parts(
     """Parts of unequal size give the gradients and metrics of the whole batch."""
     agent = make_agent(INSIDE, loss=loss, **settings)
     monkeypatch.setattr(by_hand, "SMALL", 0)  # for NumPy, that is
-    arguments = (*agent._chains, INSIDE.of_learners(1), START, agent.config)
+    arguments = (*agent._chains, INSIDE, START, agent.config)
     whole = gradients_by_hand(*arguments)
     expected = agent._update.weights.gradient.clone()
     monkeypatch.setattr(by_hand, "MANY", 5)
@@ -491,7 +491,7 @@ def test_gradients_in_bfloat16(loss: str) -> None:
     rows, draws = torch.arange(6).repeat(200), torch.Generator().manual_seed(0)
     batch = INSIDE.mapped(lambda values: values[rows])
     obs, next_obs = (torch.randn(part.shape, generator=draws) for part in (batch.obs, batch.next_obs))
-    batch = replace(batch, obs=obs, next_obs=next_obs).of_learners(1)
+    batch = replace(batch, obs=obs, next_obs=next_obs)
     exact, low = (make_agent(INSIDE, loss=loss, hidden=(256, 256), precision=precision)
                   for precision in ("float32", "bf16"))  # fmt: skip
     both = []
