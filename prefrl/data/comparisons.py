@@ -46,18 +46,22 @@ class Preferences:
     """Names of the annotators."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """JSON values that say where the comparisons come from (environment, teacher, seed, ...)."""
+    offsets: Tensor | None = None
+    """[N] float64 what a loss subtracts from the log-odds that the second segment is preferred (a margin that
+    it must be preferred by, where positive; that the first must be, where negative), if any; None: 0."""
 
     def __post_init__(self) -> None:
         for name in ("first", "second"):
             value = getattr(self, name)
             if not isinstance(value, Segments):
                 raise TypeError(f"{name} is a {type(value).__name__}; it must be Segments")
-        check_tensors(self, ("labels", "weights", "annotators"))
+        columns = ("labels", "weights", "annotators", *(() if self.offsets is None else ("offsets",)))
+        check_tensors(self, columns)
         count = len(self.first)
         if len(self.second) != count:
             raise ValueError(f"there are {count} first segments and {len(self.second)} second ones")
         check_same_kind(self.first, self.second, "two sides of the comparisons")
-        for name in ("labels", "weights", "annotators"):
+        for name in columns:
             if tuple(getattr(self, name).shape) != (count,):
                 raise ValueError(f"{name} have shape {tuple(getattr(self, name).shape)}, not [{count}]")
 
@@ -73,6 +77,11 @@ class Preferences:
     def __len__(self) -> int:
         return self.labels.shape[0]
 
+    @property
+    def margins(self) -> Tensor:
+        """[N] the offsets, zeros where there are none."""
+        return torch.zeros_like(self.labels) if self.offsets is None else self.offsets
+
     def __getitem__(self, index: Tensor | slice) -> Preferences:
         return replace(
             self,
@@ -81,6 +90,7 @@ class Preferences:
             labels=self.labels[index],
             weights=self.weights[index],
             annotators=self.annotators[index],
+            offsets=None if self.offsets is None else self.offsets[index],
         )
 
     def to(self, device: torch.device | str) -> Preferences:
@@ -92,11 +102,18 @@ class Preferences:
             labels=self.labels.to(device),
             weights=self.weights.to(device),
             annotators=self.annotators.to(device),
+            offsets=None if self.offsets is None else self.offsets.to(device),
         )
 
     def swapped(self) -> Preferences:
-        """Return the same comparisons with the two segments exchanged and the labels turned round."""
-        return replace(self, first=self.second, second=self.first, labels=1.0 - self.labels)
+        """Return the same comparisons, segments exchanged, labels and offsets turned round."""
+        return replace(
+            self,
+            first=self.second,
+            second=self.first,
+            labels=1.0 - self.labels,
+            offsets=None if self.offsets is None else -self.offsets,
+        )
 
     def with_absorbing(self) -> Preferences:
         """Return the comparisons with both sides padded alike and :meth:`Segments.with_absorbing` applied."""
@@ -115,9 +132,10 @@ class Preferences:
                 getattr(self, side).validate()
             except ValueError as error:
                 raise ValueError(f"{side} segments: {error}") from error
-        for name in ("labels", "weights"):
-            check_dtype(name, getattr(self, name), torch.float64)
-            check_finite(name, getattr(self, name))
+        for name in ("labels", "weights", "offsets"):
+            if getattr(self, name) is not None:
+                check_dtype(name, getattr(self, name), torch.float64)
+                check_finite(name, getattr(self, name))
         row = first_row(self.weights < 0)
         if row is not None:
             raise ValueError(f"weights[{row}] is {float(self.weights[row])}; weights must not be negative")
@@ -179,6 +197,8 @@ class Preferences:
 def concatenate_preferences(parts: Sequence[Preferences]) -> Preferences:
     """Return several sets of comparisons as one, with the annotators and metadata of the first.
 
+    Offsets are 0 for the sets that have none, where another has some.
+
     Raises:
         ValueError: if there is none, their arrays are of different kinds, or their annotators differ.
     """
@@ -193,6 +213,9 @@ def concatenate_preferences(parts: Sequence[Preferences]) -> Preferences:
         labels=torch.cat([part.labels for part in parts]),
         weights=torch.cat([part.weights for part in parts]),
         annotators=torch.cat([part.annotators for part in parts]),
+        offsets=torch.cat([part.margins for part in parts])
+        if any(part.offsets is not None for part in parts)
+        else None,
     )
 
 

@@ -48,7 +48,9 @@ def random_segments(
     return Segments(obs, actions, lengths, lengths % 2 == 0, features)
 
 
-def random_preferences(count: int = 4, longest: int = 3, second_longest: int = 2, **kind: Any) -> Preferences:
+def random_preferences(
+    count: int = 4, longest: int = 3, second_longest: int = 2, *, offsets: bool = False, **kind: Any
+) -> Preferences:
     return Preferences(
         random_segments(count, longest, seed=1, **kind),
         random_segments(count, second_longest, seed=2, **kind),
@@ -57,6 +59,7 @@ def random_preferences(count: int = 4, longest: int = 3, second_longest: int = 2
         torch.arange(count) % 2,
         ("ann", "b√b"),
         {"environment": "prefrl/Delivery-v0", "nested": {"list": [1, 2.5, None, True, "é\n"]}},
+        torch.linspace(-2.0, 1.0, count, dtype=torch.float64) if offsets else None,
     )
 
 

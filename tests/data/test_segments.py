@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-from prefrl.data import Preferences, Segments, concatenate_segments
+from prefrl.data import Preferences, Segments, concatenate_preferences, concatenate_segments
 
 STEPS = st.integers(1, 4)
 
@@ -130,6 +130,25 @@ def test_swapped_exchanges_segments_and_turns_labels() -> None:
     assert turned.swapped().labels.tolist() == pairs.labels.tolist()
 
 
+def test_offsets_go_wherever_the_labels_go() -> None:
+    pairs = three_preferences()
+    assert pairs.offsets is None
+    assert pairs.margins.tolist() == [0.0, 0.0, 0.0]
+    assert pairs[1:].offsets is None
+    assert pairs.swapped().offsets is None
+    marked = replace(pairs, offsets=torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)).validate()
+    assert marked.margins.tolist() == [0.5, -1.0, 2.0]
+    assert marked[torch.tensor([2, 0])].margins.tolist() == [2.0, 0.5]
+    assert marked.swapped().margins.tolist() == [-0.5, 1.0, -2.0]
+    assert marked.with_absorbing().margins.tolist() == [0.5, -1.0, 2.0]
+    moved = marked.to("meta").offsets
+    assert moved is not None
+    assert moved.is_meta
+    assert concatenate_preferences([marked, pairs]).margins.tolist() == [0.5, -1.0, 2.0, 0.0, 0.0, 0.0]
+    assert concatenate_preferences([pairs, marked]).margins.tolist() == [0.0, 0.0, 0.0, 0.5, -1.0, 2.0]
+    assert concatenate_preferences([pairs, pairs]).offsets is None
+
+
 def test_from_labels_fills_in_the_rest() -> None:
     side = three_segments()
     pairs = Preferences.from_labels(side, side, torch.tensor([1, 0, 1]), {"seed": 1}).validate()
@@ -244,6 +263,10 @@ PREFERENCE_MISTAKES: list[tuple[str, Callable[[Any], Any], str]] = [
     ("annotators", lambda x: x.double(), "annotators have dtype torch.float64"),
     ("annotators", lambda x: x + 1, r"annotators\[1\] is 2; .* the 2 annotator_names"),
     ("annotators", lambda x: x - 1, r"annotators\[0\] is -1"),
+    ("offsets", lambda x: [0.0, 0.0, 0.0], "offsets is a list; it must be a torch.Tensor"),
+    ("offsets", lambda x: torch.zeros(3, 1), r"offsets have shape \(3, 1\), not \[3\]"),
+    ("offsets", lambda x: torch.zeros(3), "offsets have dtype torch.float32; it must be torch.float64"),
+    ("offsets", lambda x: torch.full((3,), NAN).double(), r"offsets\[0\] hold NaN or infinity"),
     ("annotator_names", lambda x: list(x), "must be a tuple of strings"),
     ("annotator_names", lambda x: (1, 2), "must be a tuple of strings"),
     ("annotator_names", lambda x: (), "the 0 annotator_names"),

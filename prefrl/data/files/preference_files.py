@@ -2,7 +2,8 @@
 
 A file is a zip of .npy arrays, as ``numpy.savez`` writes it: ``first_obs``, ``first_actions``,
 ``first_lengths``, ``first_terminated``, ``first_features`` (optional), the same for ``second``, ``labels``,
-``weights``, ``annotators``, and ``schema``, the bytes of a JSON document that says what the arrays are.
+``weights``, ``annotators``, ``offsets`` (optional), and ``schema``, the bytes of a JSON document that says
+what the arrays are.
 The fields mean what they mean in :class:`prefrl.data.Preferences`.
 """
 
@@ -22,7 +23,7 @@ from prefrl.reading.errors import reading
 from .array_file import ArrayFormat, check_storable, read_arrays, write_arrays
 
 _SEGMENT_FIELDS = ("obs", "actions", "lengths", "terminated", "features")
-_PAIR_FIELDS = ("labels", "weights", "annotators")
+_PAIR_FIELDS = ("labels", "weights", "annotators", "offsets")
 
 FORMAT = ArrayFormat(
     name="prefrl-preferences",
@@ -30,7 +31,7 @@ FORMAT = ArrayFormat(
     kind="preference file",
     arrays=(*(f"{side}_{name}" for side in ("first", "second") for name in _SEGMENT_FIELDS), *_PAIR_FIELDS),
     keys=("annotator_names", "metadata"),
-    optional=frozenset({"first_features", "second_features"}),
+    optional=frozenset({"first_features", "second_features", "offsets"}),
     may_be_empty=True,
 )
 """What a preference file is."""
@@ -104,13 +105,14 @@ def preferences_from_tensors(
         Segments(*(tensors[f"{side}_{name}"] for name in _SEGMENT_FIELDS if f"{side}_{name}" in tensors))
         for side in ("first", "second")
     )
-    labels, weights, annotators = (tensors[name] for name in _PAIR_FIELDS)
-    return Preferences(first, second, labels, weights, annotators, names, metadata or {})
+    columns = {name: tensors[name] for name in _PAIR_FIELDS if name in tensors}
+    return Preferences(first, second, **columns, annotator_names=names, metadata=metadata or {})
 
 
 def preference_tensors(preferences: Preferences) -> dict[str, Tensor]:
     """Return the tensors of comparisons by the names that they have in a file."""
-    found = {name: getattr(preferences, name) for name in _PAIR_FIELDS}
+    columns = {name: getattr(preferences, name) for name in _PAIR_FIELDS}
+    found = {name: value for name, value in columns.items() if value is not None}
     for side in ("first", "second"):
         segments = getattr(preferences, side)
         for name in _SEGMENT_FIELDS:

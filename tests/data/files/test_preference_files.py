@@ -20,7 +20,7 @@ Make = Callable[..., Preferences]
 
 
 def assert_same(one: Preferences, other: Preferences) -> None:
-    pairs = [(getattr(one, n), getattr(other, n)) for n in ("labels", "weights", "annotators")]
+    pairs = [(getattr(one, n), getattr(other, n)) for n in ("labels", "weights", "annotators", "offsets")]
     for a, b in ((one.first, other.first), (one.second, other.second)):
         pairs += [(getattr(a, f.name), getattr(b, f.name)) for f in fields(Segments)]
     for a, b in pairs:
@@ -48,6 +48,8 @@ def assert_same(one: Preferences, other: Preferences) -> None:
         {"obs_dtype": torch.int16, "action_dtype": torch.int32},
         {"count": 0},
         {"count": 1, "longest": 1, "second_longest": 7},
+        {"offsets": True},
+        {"count": 0, "offsets": True},
     ],
 )
 def test_round_trip(make_preferences: Make, kind: dict[str, Any], tmp_path: Path) -> None:
@@ -143,6 +145,18 @@ def test_numpy_reads_the_file(make_preferences: Make, tmp_path: Path) -> None:
     assert schema["metadata"] == preferences.metadata
 
 
+def test_offsets_are_in_a_file_only_where_there_are_some(make_preferences: Make, tmp_path: Path) -> None:
+    """Files without them are those of before, which older releases read."""
+    for name, offsets in (("without.npz", False), ("with.npz", True)):
+        save_preferences(tmp_path / name, make_preferences(offsets=offsets))
+        with np.load(tmp_path / name) as content:
+            assert ("offsets" in content) == offsets
+            schema = json.loads(content["schema"].tobytes())
+        assert ("offsets" in schema["arrays"]) == offsets
+        assert schema["version"] == 1
+    assert load_preferences(tmp_path / "without.npz").offsets is None
+
+
 # ---------------------------------------------------------------- a failing save
 
 
@@ -155,6 +169,8 @@ BAD_TO_SAVE: list[tuple[Callable[[Preferences], Any], str]] = [
     (lambda p: None, "preferences is a NoneType; it must be Preferences"),
     (lambda p: p.first, "preferences is a Segments"),
     (lambda p: replace(p, labels=p.labels / 0), r"labels\[0\] hold NaN or infinity"),
+    (lambda p: replace(p, offsets=p.labels / 0), r"offsets\[0\] hold NaN or infinity"),
+    (lambda p: replace(p, offsets=p.labels.float()), "offsets have dtype torch.float32"),
     (lambda p: replace(p, weights=p.weights - 1), r"weights\[0\] is -1.0"),
     (lambda p: replace(p, metadata={"x": object()}), "metadata must hold JSON"),
     (lambda p: replace(p, metadata={"x": "y" * (1 << 20)}), "bytes as JSON; at most 1048576"),
