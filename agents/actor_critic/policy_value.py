@@ -104,3 +104,10 @@ class Actions:
             numbers = torch.addcmul(self.middle, raw, self.half).nan_to_num_()  # a learner may have diverged
             return torch.clamp(numbers, self.low, self.high).view(shape)
         return (raw + self.start).view(shape)
+
+    def from_env(self, actions: Tensor) -> Tensor:
+        """Return actions of the environment [n, ...] as raw ones [n, choices or numbers]."""
+        flat = actions.reshape(len(actions), -1)
+        if isinstance(self.space, gym.spaces.Box):
+            return (flat.to(self.half.dtype) - self.middle) / self.half
+        return flat - self.start

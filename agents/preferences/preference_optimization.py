@@ -1,0 +1,425 @@
+"""Policies straight from preferences: behaviour cloning, then a loss on pairs of segments.
+
+There is no reward model and no simulator: the log-likelihoods that a policy gives to what was done in two
+segments are all that the loss looks at,
+
+    log pi(segment) = sum_t log pi(a_t | s_t),
+    loss = l( beta (log-ratio of the second - log-ratio of the first), label ),
+
+with a row of the table ``prefrl.functional.preferences.pair_rows`` for each of its many forms: DPO (Rafailov
+et al. 2023, arXiv 2305.18290), IPO (arXiv 2310.12036), CPL (Hejna et al. 2024, arXiv 2310.13639), SimPO
+(arXiv 2405.14734) and others. First the policy imitates what the segments show, whatever was preferred; most
+rows measure by how much it moves away from there, the reference pi_ref.
+
+One timestep is one gradient step. Nothing is stepped; the agent acts once it has learned.
+
+**Many learners.** With ``num_learners`` S, policies of S seeds learn from the same comparisons, in batches of
+their own, as one: every parameter has an axis of learners. beta and the step size may be given for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import torch
+from torch import Tensor, nn
+
+from prefrl.agents.base import Spaces
+from prefrl.agents.shared import ManyLearners
+from prefrl.data import Preferences, Transitions, seeded_generator
+from prefrl.data.devices import building
+from prefrl.data.observations import ObservationLayout
+from prefrl.data.rollouts import by_learner, each, one_of
+from prefrl.functional.preferences.alignment import alignment, effective_label_noise, pair_accuracy
+from prefrl.functional.preferences.pair_loss import (
+    effective_labels,
+    first_differing_step,
+    pair_leads,
+    pair_loss,
+    pair_slopes,
+)
+from prefrl.functional.streams import Streams
+from prefrl.nn.adam import Descent
+from prefrl.nn.flat import FlatParameters
+from prefrl.nn.mlp import StackedMLP
+from prefrl.nn.policies import ActionDistribution
+
+from ..actor_critic.policy_value import Actions
+from .preference_optimization_config import PreferenceOptimizationConfig as PreferenceOptimizationConfig
+
+ROWS = 512
+"""Steps of segments that are taken through the network at once on the CPU: what flows then stays in its
+cache."""
+
+
+class Policy(nn.Module):
+    """Policies of S learners: a stack of networks, and the parameters that hang on no observation.
+
+    Args:
+        inputs: D, numbers of an observation.
+        distribution: what the outputs mean.
+        hidden: sizes of the hidden layers; none: a table, for observations that are indicators.
+        config: settings.
+        seeds: of the learners.
+        device: torch device.
+    """
+
+    def __init__(
+        self, inputs: int, distribution: ActionDistribution, hidden: Sequence[int],
+        config: PreferenceOptimizationConfig, seeds: Sequence[int], device: torch.device,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        size = inputs, hidden, distribution.outputs, config.activation
+        with building(device, 0):
+            self.layers = StackedMLP(len(seeds), *size)
+            self.free = nn.Parameter(torch.full((len(seeds), 1, distribution.width), config.log_std_init))
+        with torch.no_grad():
+            for learner, seed in enumerate(seeds):
+                with building(device, seeded_generator(seed, "network").initial_seed()):
+                    one = StackedMLP(1, *size)
+                for mine, drawn in zip(self.layers.parameters(), one.parameters(), strict=True):
+                    mine[learner] = drawn[0] if hidden else 0.0  # a table starts with uniform actions
+
+
+class Pairs:
+    """Comparisons as a policy reads them, on its device.
+
+    Args:
+        preferences: N comparisons.
+        layout: of the observations.
+        actions: of the space.
+        device: torch device.
+        dtype: of the policy's numbers.
+
+    Attributes:
+        obs: [N, 2, L, ...] as they are kept.
+        raw: [N, 2, L, ...] actions as the policy's distribution has them.
+        mask: [N, 2, L] bool.
+        labels: [N].
+        weights: [N], of mean 1.
+        offsets: [N], or None.
+        starts: [N] first step in which the two sides differ.
+    """
+
+    def __init__(
+        self, preferences: Preferences, layout: ObservationLayout, actions: Actions, device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:  # fmt: skip
+        longest = max(preferences.first.max_length, preferences.second.max_length)
+        sides = [side.padded(longest).to(device) for side in (preferences.first, preferences.second)]
+        self.obs = torch.stack([layout.keep(side.obs[:, :-1]) for side in sides], 1)
+        acted = torch.stack([side.actions for side in sides], 1)
+        self.mask = torch.stack([side.mask for side in sides], 1)
+        raw = actions.from_env(acted.flatten(0, 2)).view(*acted.shape[:3], -1)
+        self.raw = torch.where(self.mask[..., None], raw, 0)  # padding need not be actions
+        offsets, weights = preferences.offsets, preferences.weights
+        self.labels = preferences.labels.to(device, dtype)
+        self.weights = (weights / weights.mean()).to(device, dtype)
+        self.offsets = None if offsets is None else offsets.to(device, dtype)
+        differs = (self.raw[:, 0] != self.raw[:, 1]).any(-1)
+        self.starts = first_differing_step(differs, torch.zeros_like(differs))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class PreferenceOptimization(ManyLearners):
+    """Policies straight from preferences; see the module's text.
+
+    Args:
+        env: an environment, or :class:`prefrl.agents.base.Spaces`; of several learners with as many rows for
+            each. Discrete, MultiDiscrete or Box actions; no pictures.
+        config: settings.
+        preferences: comparisons; None for an agent that does not learn (a loaded one).
+        num_learners: S.
+        device: torch device, or "auto".
+        seed: of the first learner, the others having the next ones; or one of each.
+
+    Raises:
+        ValueError: if a space is of another kind, or there is no comparison, or one of other spaces.
+
+    Attributes:
+        network: the policies.
+        reference: [S, P] their parameters after cloning; None before.
+    """
+
+    config_class: ClassVar[type[PreferenceOptimizationConfig]] = PreferenceOptimizationConfig
+    config: PreferenceOptimizationConfig
+    steps_env = False
+    advice = "a lower learning_rate may help"
+
+    def __init__(
+        self,
+        env: Any,
+        config: PreferenceOptimizationConfig | None = None,
+        preferences: Preferences | None = None,
+        *,
+        num_learners: int = 1,
+        device: torch.device | str = "auto",
+        seed: int | Sequence[int] = 0,
+    ) -> None:
+        config = config or PreferenceOptimizationConfig()
+        super().__init__(env, config, num_learners=num_learners, device=device, seed=seed)
+        config, device, learners = self.config, self.device, self.num_learners
+        if config.schedule == "linear" and config.schedule_timesteps is None:
+            raise ValueError("schedule_timesteps is None; a linear schedule needs a number of timesteps")
+        self.layout = ObservationLayout(self.observation_space)
+        if self.layout.picture is not None:
+            raise ValueError(f"observation_space is {self.observation_space}; PreferenceOptimization reads "
+                             "no pictures")  # fmt: skip
+        self.actions = Actions(self.action_space, device)
+        if config.row.probabilities_only and isinstance(self.action_space, gym.spaces.Box):
+            raise ValueError(f"loss is {config.loss!r}, which needs probabilities; actions of a Box have "
+                             "densities")  # fmt: skip
+        hidden = () if self._is_table() else config.hidden
+        self.network = Policy(self.layout.vector_size, self.actions.distribution, hidden, config, self.seeds,
+                              device)  # fmt: skip
+        if not hidden:
+            self.network.double()
+        self.weights = FlatParameters(self.network, learners)
+        self.descent = Descent(self.weights.vector, rates=config.learning_rate, eps=config.adam_eps,
+                               max_grad_norm=config.max_grad_norm)  # fmt: skip
+        self._orders, self._noise = (Streams(self.seeds, name, device) for name in ("batches", "actions"))
+        self._beta = None if config.beta is None else each(config.beta, learners, device)
+        self.reference: Tensor | None = None
+        self._round: Tensor | None = None  # [S, P] parameters of the policy when the round began
+        self._said: dict[str, Tensor] = {}  # [S, N, 2, L] what reference and opponents say of the pairs
+        self.pairs: Pairs | None = None
+        if preferences is not None:
+            check_preferences(preferences, self.observation_space, self.action_space)
+            self.pairs = Pairs(preferences, self.layout, self.actions, device, self.network.free.dtype)
+
+    def _is_table(self) -> bool:
+        spaces = self.observation_space, self.action_space
+        fits = all(isinstance(space, gym.spaces.Discrete) for space in spaces)
+        if self.config.policy == "table" and not fits:
+            raise ValueError(f"policy is 'table'; it needs Discrete observations and actions, and they are "
+                             f"{spaces[0]} and {spaces[1]}")  # fmt: skip
+        return fits and self.config.policy != "mlp"
+
+    # Acting ----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def act(self, obs: Any, *, deterministic: bool = False) -> Tensor:
+        """Return actions [S * n, ...] for observations [S * n, ...]: drawn, or the most likely ones."""
+        rows = by_learner(self.layout.keep(obs)[None], self.num_learners)
+        outputs = self.network.layers.record(self._read(rows)).outputs
+        distribution = self.actions.distribution
+        if deterministic:
+            return self.actions.to_env(distribution.mode(outputs).flatten(0, 1))
+        noise = distribution.noise(self._noise, rows.shape[1])
+        return self.actions.to_env(distribution.draw(outputs, self.network.free, noise).flatten(0, 1))
+
+    def _read(self, kept: Tensor) -> Tensor:
+        """Return observations as they are kept [S, M, ...] as numbers [S, M, D]."""
+        numbers = self.layout.read(kept.flatten(0, 1)).vectors
+        return numbers.view(*kept.shape[:2], -1).to(self.network.free.dtype)
+
+    def observe(self, transitions: Transitions) -> None:
+        """Nothing is learned from stepping: the comparisons are the data."""
+
+    # Learning --------------------------------------------------------------------------------------------
+
+    def update(self) -> dict[str, Tensor]:
+        """Take a gradient step: of cloning, or down the pair loss; see :meth:`Agent.update`."""
+        config, pairs = self.config, self.pairs
+        if pairs is None:
+            raise ValueError("this agent has no preferences to learn from; make it with them: "
+                             "PreferenceOptimization(env, config, preferences)")  # fmt: skip
+        learned = self.num_timesteps - config.cloning_steps
+        if learned >= 0:
+            self._begin(learned)
+        places = self._places(len(pairs))
+        self.weights.gradient.zero_()
+        with torch.inference_mode():
+            parts = [
+                self._clone(pairs, part, places.shape[1]) if learned < 0
+                else self._optimize(pairs, part, places.shape[1])
+                for part in self._in_cache(places, pairs)
+            ]  # fmt: skip
+            self.descent.step(share=self._share(learned))
+        self.num_timesteps += 1
+        sums = {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
+        return {f"train/{name}": self.descent.mean(value) for name, value in sums.items()}
+
+    def _begin(self, learned: int) -> None:
+        """Make the policy the reference when cloning ends, and what a round begins with when one begins."""
+        row, every = self.config.row, self.config.round_steps
+        begins = learned == 0 or (every is not None and learned % every == 0)
+        if learned == 0:
+            self.reference = self.weights.vector.detach().clone()
+        if begins:
+            self._round = self.weights.vector.detach().clone()
+        if begins or not self._said:
+            assert self.reference is not None
+            assert self._round is not None
+            moves = self.config.loss in ("dno", "upo")
+            self._said = {"reference": self._say(self._round if moves else self.reference)}
+            if row.needs_opponents:
+                self._said["opponents"] = self._say(self._round)
+
+    def _share(self, learned: int) -> float:
+        """Return what the schedule leaves of the step size."""
+        total = self.config.schedule_timesteps
+        if self.config.schedule == "constant" or total is None or learned < 0:
+            return 1.0
+        return 1.0 - min(1.0, learned / max(1, total - self.config.cloning_steps))
+
+    def _places(self, count: int) -> Tensor:
+        """Return which comparisons the learners take a step on, [S, B]."""
+        size = self.config.batch_size
+        if size is None or size >= count:
+            return torch.arange(count, device=self.device).expand(self.num_learners, -1)
+        return self._orders.integers(count, size)
+
+    def _in_cache(self, places: Tensor, pairs: Pairs) -> Iterator[Tensor]:
+        """Return places [S, B] in parts [S, b], of as many rows of the network as suit the device."""
+        size = places.shape[1]
+        if self.device.type == "cpu":
+            size = max(1, ROWS // pairs.mask[0].numel())
+        return iter(torch.split(places, size, 1))
+
+    def _pass(self, pairs: Pairs, places: Tensor) -> tuple[Any, Any, Tensor]:
+        """Return what a pass through the policies leaves of pairs [S, b], and log pi(a|s) [S, b, 2, L]."""
+        raw = pairs.raw[places]
+        x = self._read(pairs.obs[places].flatten(1, 3))
+        record = self.network.layers.record(x)
+        said = self.actions.distribution.evaluate(record.outputs, self.network.free, raw.flatten(1, 3))
+        return record, said.kept, said.log_probs.view(raw.shape[:4])
+
+    def _pull(self, record: Any, kept: Any, slopes: Tensor) -> None:
+        """Add the gradients, given those in log-likelihoods [S, b, 2, L]."""
+        flat = slopes.flatten(1).to(record.outputs.dtype)
+        of_outputs, of_free = self.actions.distribution.slopes(kept, flat, torch.zeros_like(flat[:, :1]))
+        self.network.layers.backward(record, of_outputs, add=True)
+        self.network.free.grad += of_free  # type: ignore[operator]
+
+    def _clone(self, pairs: Pairs, places: Tensor, size: int) -> dict[str, Tensor]:
+        """Add the gradient of -mean log pi(a|s) over the steps of a part of a batch of ``size`` pairs."""
+        record, kept, log_probs = self._pass(pairs, places)
+        mask = pairs.mask[places]
+        # Steps of all pairs count alike; how many there are in a batch is counted on the average.
+        shares = mask * (1.0 / (size * pairs.mask.sum((1, 2)).to(log_probs.dtype).mean()))
+        self._pull(record, kept, -shares)
+        return {"cloning_loss": -(torch.where(mask, log_probs, 0.0) * shares).sum((1, 2, 3))}
+
+    def _optimize(self, pairs: Pairs, places: Tensor, size: int) -> dict[str, Tensor]:
+        """Add the gradient of the pair loss of a part of a batch of ``size`` pairs."""
+        row, config = self.config.row, self.config
+        record, kept, log_probs = self._pass(pairs, places)
+        learners = torch.arange(self.num_learners, device=self.device)[:, None]
+        said = {name: values[learners, places] for name, values in self._said.items()}
+        reference = said.pop("reference")
+        mask, labels, weights = pairs.mask[places], pairs.labels[places], pairs.weights[places] / size
+        about: dict[str, Any] = {"beta": self._beta, "settings": config.of_row, **said}
+        if row.needs_reference or "log_ratio" in row.regularisers:
+            about["reference"] = reference
+        if row.suffix:
+            about["starts"] = pairs.starts[places]
+        given = {**about, "weights": weights}
+        if pairs.offsets is not None:
+            given["offsets"] = pairs.offsets[places]
+        losses = pair_loss(row, log_probs, mask, labels, **given)
+        self._pull(record, kept, pair_slopes(row, log_probs, mask, labels, **given))
+
+        leads = pair_leads(row, log_probs, mask, **about)
+        delta, delta_ref = (
+            (torch.where(mask, each, 0.0).sum(-1)).diff(dim=-1)[..., 0] for each in (log_probs, reference)
+        )
+        found = alignment(delta, delta_ref, labels, pairs.weights[places])
+        share = places.shape[1] / size
+        noise = effective_label_noise(effective_labels(row, labels, config.of_row))
+        return {
+            "loss": losses.sum(-1),
+            "margin": share * (leads * torch.sign(labels - 0.5)).mean(-1),
+            "accuracy": share * pair_accuracy(leads, labels, pairs.weights[places]),
+            "absolute_alignment": share * found.absolute,
+            "relative_alignment": share * found.relative,
+            "label_noise": share * noise,
+        }
+
+    @torch.inference_mode()
+    def _say(self, vector: Tensor) -> Tensor:
+        """Return log pi(a|s) of all pairs [S, N, 2, L] under other parameters [S, P]."""
+        assert self.pairs is not None
+        kept = self.weights.vector.detach().clone()
+        every = torch.arange(len(self.pairs), device=self.device).expand(self.num_learners, -1)
+        try:
+            self.weights.vector.copy_(vector)
+            found = [self._pass(self.pairs, part)[2] for part in self._in_cache(every, self.pairs)]
+        finally:
+            self.weights.vector.copy_(kept)
+        return torch.cat(found, 1)
+
+    # What came of it, and what a continuation needs -------------------------------------------------------
+
+    def learner(self, index: int) -> PreferenceOptimization:
+        """See :class:`ManyLearners`."""
+        self._check_index(index)
+        agent = type(self)(Spaces(self.observation_space, self.action_space), self.config.of_learner(index),
+                           device=self.device, seed=self.seeds[index])  # fmt: skip
+        agent.num_timesteps = self.num_timesteps
+        agent.load_state_dict(one_of(self.state_dict(), index))
+        return agent
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :meth:`Agent.state_dict`."""
+        return {
+            "seeds": torch.tensor(self.seeds),
+            "network": self.network.state_dict(),
+            "descent": self.descent.state_dict(),
+            "orders": self._orders.state_dict(),
+            "noise": self._noise.state_dict(),
+            "reference": self.reference,
+            "round": self._round,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`Agent.load_state_dict`."""
+        self.network.load_state_dict(state["network"])
+        self.descent.load_state_dict(state["descent"])
+        self._orders.load_state_dict(state["orders"])
+        self._noise.load_state_dict(state["noise"])
+        self.reference, self._round = (
+            None if state[name] is None else state[name].to(self.device) for name in ("reference", "round")
+        )
+        self._said = {}  # is said anew when it is needed
+
+    @classmethod
+    def _rebuilt(cls, env: Any, config: Any, state: Mapping[str, Any], **settings: Any) -> Any:
+        seeds = state["seeds"].tolist()
+        return cls(env, config, **{**settings, "num_learners": len(seeds), "seed": seeds})
+
+
+def check_preferences(
+    preferences: Preferences, observation_space: gym.Space[Any], action_space: gym.Space[Any]
+) -> None:
+    """Refuse comparisons that a policy of these spaces cannot learn from.
+
+    Raises:
+        ValueError: naming what is wrong.
+    """
+    if not len(preferences):
+        raise ValueError("preferences hold no comparison")
+    preferences.validate()
+    if not bool((preferences.weights > 0).any()):
+        raise ValueError("preferences have weight 0 only")
+    for side, segments in (("first", preferences.first), ("second", preferences.second)):
+        for name, values, space in (("obs", segments.obs, observation_space),
+                                    ("actions", segments.actions, action_space)):  # fmt: skip
+            if isinstance(space, gym.spaces.Dict):
+                continue  # parts side by side, as the layout keeps them
+            shape = tuple(space.shape or ())
+            if tuple(values.shape[2:]) != shape:
+                raise ValueError(f"{name} of the {side} segments have shape {tuple(values.shape[2:])}; those "
+                                 f"of {space} have {shape}")  # fmt: skip
+            if isinstance(space, gym.spaces.Discrete):
+                used = values if name == "obs" else values[segments.mask]
+                first, last = int(space.start), int(space.start + space.n - 1)
+                if used.is_floating_point() or int(used.min()) < first or int(used.max()) > last:
+                    raise ValueError(
+                        f"{name} of the {side} segments are {used.dtype} from {used.min()} to "
+                        f"{used.max()}; those of {space} are whole numbers from {first} to {last}"
+                    )
