@@ -73,6 +73,8 @@ _PREFERENCES = {
     "prefrl/TrafficGrid-v0": _Entry("multi_agent.traffic_grid:TrafficGridDynamics", 100),
     "prefrl/ThreeGoals-v0": _Entry("finite_horizon.preference_boards:ThreeGoalsDynamics"),
     "prefrl/Meadow-v0": _Entry("finite_horizon.preference_boards:MeadowDynamics"),
+    "prefrl/TokenTree-v0": _Entry("finite_horizon.token_tree:TokenTreeDynamics"),
+    "prefrl/PreferenceBandit-v0": _Entry("finite_horizon.preference_bandit:PreferenceBanditDynamics"),
 }
 
 REGISTRY = {**_CONTROL, **_DIFFUSIONS, **_ALLOCATION, **_RETURNS, **_PREFERENCES}

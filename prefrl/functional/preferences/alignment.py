@@ -43,6 +43,21 @@ def alignment(
     return Alignment(*(weighted_mean(flag.to(leads.dtype), shares.to(leads.dtype)) for flag in flags))
 
 
+def likelihood_leads(log_probs: Tensor, mask: Tensor, *, per_step: bool = False) -> Tensor:
+    """Return by how much the second segment is the likelier one [..., N], for :func:`alignment`.
+
+    Args:
+        log_probs: [..., N, 2, L] log-likelihood of each action, the first segment before the second; what
+            stands in the padding does not matter.
+        mask: [..., N, 2, L] bool, True for transitions.
+        per_step: take the mean over the steps instead of their sum.
+    """
+    likelihoods = torch.where(mask, log_probs, 0.0).sum(-1)
+    if per_step:
+        likelihoods = likelihoods / mask.sum(-1).clamp(min=1)
+    return likelihoods[..., 1] - likelihoods[..., 0]
+
+
 def pair_accuracy(leads: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the share of pairs [...] whose lead has the label's sign; a lead of 0 is half right.
 
