@@ -20,6 +20,7 @@ their own, as one: every parameter has an axis of learners. beta and the step si
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -48,6 +49,9 @@ from prefrl.nn.policies import ActionDistribution
 
 from ..actor_critic.policy_value import Actions
 from .preference_optimization_config import PreferenceOptimizationConfig as PreferenceOptimizationConfig
+
+STATES = 4_096
+"""States in which the divergence from the reference is looked at, about."""
 
 ROWS = 512
 """Steps of segments that are taken through the network at once on the CPU: what flows then stays in its
@@ -183,6 +187,12 @@ class PreferenceOptimization(ManyLearners):
                                max_grad_norm=config.max_grad_norm)  # fmt: skip
         self._orders, self._noise = (Streams(self.seeds, name, device) for name in ("batches", "actions"))
         self._beta = None if config.beta is None else each(config.beta, learners, device)
+        self._states: Tensor | None = None
+        self._first = 0
+        if isinstance(self.observation_space, gym.spaces.Discrete):
+            self._first = int(self.observation_space.start)
+            states = torch.arange(int(self.observation_space.n), device=device) + self._first
+            self._states = self._read(states.expand(learners, -1))  # [S, states, D]
         self.reference: Tensor | None = None
         self._round: Tensor | None = None  # [S, P] parameters of the policy when the round began
         self._said: dict[str, Tensor] = {}  # [S, N, 2, L] what reference and opponents say of the pairs
@@ -277,22 +287,29 @@ class PreferenceOptimization(ManyLearners):
     def _in_cache(self, places: Tensor, pairs: Pairs) -> Iterator[Tensor]:
         """Return places [S, B] in parts [S, b], of as many rows of the network as suit the device."""
         size = places.shape[1]
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and self._states is None:
             size = max(1, ROWS // pairs.mask[0].numel())
         return iter(torch.split(places, size, 1))
 
     def _pass(self, pairs: Pairs, places: Tensor) -> tuple[Any, Any, Tensor]:
         """Return what a pass through the policies leaves of pairs [S, b], and log pi(a|s) [S, b, 2, L]."""
-        raw = pairs.raw[places]
-        x = self._read(pairs.obs[places].flatten(1, 3))
-        record = self.network.layers.record(x)
-        said = self.actions.distribution.evaluate(record.outputs, self.network.free, raw.flatten(1, 3))
-        return record, said.kept, said.log_probs.view(raw.shape[:4])
+        raw, obs, network = pairs.raw[places], pairs.obs[places].flatten(1, 3), self.network
+        if self._states is None:
+            record = network.layers.record(self._read(obs))
+            outputs, index = record.outputs, None
+        else:  # the network is asked about each state once, whoever was there
+            record = network.layers.record(self._states)
+            index = (obs - self._first)[..., None].expand(-1, -1, record.outputs.shape[2])
+            outputs = record.outputs.gather(1, index)
+        said = self.actions.distribution.evaluate(outputs, network.free, raw.flatten(1, 3))
+        return record, (index, said.kept), said.log_probs.view(raw.shape[:4])
 
     def _pull(self, record: Any, kept: Any, slopes: Tensor) -> None:
         """Add the gradients, given those in log-likelihoods [S, b, 2, L]."""
-        flat = slopes.flatten(1).to(record.outputs.dtype)
-        of_outputs, of_free = self.actions.distribution.slopes(kept, flat, torch.zeros_like(flat[:, :1]))
+        flat, (index, evaluated) = slopes.flatten(1).to(record.outputs.dtype), kept
+        of_outputs, of_free = self.actions.distribution.slopes(evaluated, flat, torch.zeros_like(flat[:, :1]))
+        if index is not None:
+            of_outputs = torch.zeros_like(record.outputs).scatter_add_(1, index, of_outputs)
         self.network.layers.backward(record, of_outputs, add=True)
         self.network.free.grad += of_free  # type: ignore[operator]
 
@@ -325,9 +342,7 @@ class PreferenceOptimization(ManyLearners):
         self._pull(record, kept, pair_slopes(row, log_probs, mask, labels, **given))
 
         leads = pair_leads(row, log_probs, mask, **about)
-        delta, delta_ref = (
-            (torch.where(mask, each, 0.0).sum(-1)).diff(dim=-1)[..., 0] for each in (log_probs, reference)
-        )
+        delta, delta_ref = (lead_of(each, mask) for each in (log_probs, reference))
         found = alignment(delta, delta_ref, labels, pairs.weights[places])
         share = places.shape[1] / size
         noise = effective_label_noise(effective_labels(row, labels, config.of_row))
@@ -344,16 +359,88 @@ class PreferenceOptimization(ManyLearners):
     def _say(self, vector: Tensor) -> Tensor:
         """Return log pi(a|s) of all pairs [S, N, 2, L] under other parameters [S, P]."""
         assert self.pairs is not None
-        kept = self.weights.vector.detach().clone()
         every = torch.arange(len(self.pairs), device=self.device).expand(self.num_learners, -1)
-        try:
-            self.weights.vector.copy_(vector)
+        with self._as(vector):
             found = [self._pass(self.pairs, part)[2] for part in self._in_cache(every, self.pairs)]
-        finally:
-            self.weights.vector.copy_(kept)
         return torch.cat(found, 1)
 
     # What came of it, and what a continuation needs -------------------------------------------------------
+
+    @torch.inference_mode()
+    def policy_table(self, vector: Tensor | None = None) -> Tensor:
+        """Return pi(a | s) [S, states, actions] in Discrete spaces.
+
+        Args:
+            vector: [S, P] parameters, such as :attr:`reference`; None: those that were learned.
+
+        Raises:
+            ValueError: if a space is another.
+        """
+        spaces = self.observation_space, self.action_space
+        if not all(isinstance(space, gym.spaces.Discrete) for space in spaces):
+            raise ValueError(f"a table is of Discrete observations and actions; they are {spaces[0]} and "
+                             f"{spaces[1]}")  # fmt: skip
+        assert self._states is not None
+        with self._as(vector):
+            return torch.softmax(self.network.layers.record(self._states).outputs, -1)
+
+    @contextmanager
+    def _as(self, vector: Tensor | None) -> Iterator[None]:
+        """Have the network say what it said with other parameters [S, P]."""
+        kept = self.weights.vector.detach().clone()
+        try:
+            if vector is not None:
+                self.weights.vector.detach().copy_(vector)
+            yield
+        finally:
+            self.weights.vector.detach().copy_(kept)
+
+    def result(self) -> dict[str, Any]:
+        """Return what the policy makes of all comparisons; means over learners.
+
+        ``pair_accuracy``: share of pairs that the loss's own margins order rightly; ``absolute_alignment``
+        and ``relative_alignment`` as in :func:`~prefrl.functional.preferences.alignment.alignment`, None
+        without a reference; ``kl_to_reference``: nats per step in states of the segments, from one draw each.
+        """
+        if self.pairs is None:
+            return super().result()
+        pairs, row, reference = self.pairs, self.config.row, self.reference
+        log_probs = self._say(self.weights.vector.detach())
+        base = log_probs if reference is None else self._say(reference)
+        given: dict[str, Any] = {"settings": self.config.of_row, "beta": self._beta}
+        if row.needs_reference:
+            given["reference"] = base
+        if row.needs_opponents:
+            given["opponents"] = base
+        if row.suffix:
+            given["starts"] = pairs.starts
+        leads = pair_leads(row, log_probs, pairs.mask, **given)
+        delta, delta_ref = (lead_of(each, pairs.mask) for each in (log_probs, base))
+        found = alignment(delta, delta_ref, pairs.labels, pairs.weights)
+        return {
+            **super().result(),
+            "pair_accuracy": float(pair_accuracy(leads, pairs.labels, pairs.weights).mean()),
+            "absolute_alignment": float(found.absolute.mean()),
+            "relative_alignment": None if reference is None else float(found.relative.mean()),
+            "kl_to_reference": None if reference is None else self._divergence(reference),
+        }
+
+    @torch.inference_mode()
+    def _divergence(self, reference: Tensor) -> float:
+        """Return the mean of log pi - log pi_ref of actions drawn from pi in states of the segments."""
+        assert self.pairs is not None
+        states = self.pairs.obs[self.pairs.mask]
+        states = states[:: max(1, len(states) // STATES)]
+        rows = self._read(states.expand(self.num_learners, *states.shape))
+        distribution, network = self.actions.distribution, self.network
+        outputs = network.layers.record(rows).outputs
+        noise = distribution.noise(Streams(self.seeds, "divergence", self.device), rows.shape[1])
+        raw = distribution.draw(outputs, network.free, noise.to(outputs.dtype))
+        own = distribution.evaluate(outputs, network.free, raw).log_probs
+        with self._as(reference):
+            outputs = network.layers.record(rows).outputs
+            base = distribution.evaluate(outputs, network.free, raw).log_probs
+        return float((own - base).mean())
 
     def learner(self, index: int) -> PreferenceOptimization:
         """See :class:`ManyLearners`."""
@@ -391,6 +478,11 @@ class PreferenceOptimization(ManyLearners):
     def _rebuilt(cls, env: Any, config: Any, state: Mapping[str, Any], **settings: Any) -> Any:
         seeds = state["seeds"].tolist()
         return cls(env, config, **{**settings, "num_learners": len(seeds), "seed": seeds})
+
+
+def lead_of(log_probs: Tensor, mask: Tensor) -> Tensor:
+    """Return by how much the second segment is the likelier one [..., N], of log pi(a|s) [..., N, 2, L]."""
+    return torch.where(mask, log_probs, 0.0).sum(-1).diff(dim=-1)[..., 0]
 
 
 def check_preferences(

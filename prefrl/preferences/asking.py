@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from prefrl.data import Preferences, Segments
+from prefrl.data import Preferences, Segments, seeded_generator
 from prefrl.tabular import TabularMDP, optimal_policy
 from prefrl.tabular.segments import random_pairs
 
@@ -50,6 +53,69 @@ def ask_teacher(
         raise ValueError(f"the teacher skipped all {num_pairs} pairs; ask for more")
     metadata = {"teacher": kind, "teacher_model": type(model).__name__, "seed": seed, "gamma": gamma}
     return Preferences.from_labels(first[answered], second[answered], labels[answered], metadata)
+
+
+MAX_EXACT_PAIRS = 1_000_000
+"""Comparisons of all pairs of sequences that are made."""
+
+
+def exact_answers(task: Any, num_pairs: int | None = None, *, seed: int = 0) -> Preferences:
+    """Return comparisons of complete sequences, answered by the task's exact preference matrix.
+
+    Args:
+        task: an environment that knows all its sequences: their ``sequences()`` [K, T],
+            ``sequence_observations()`` [P, K, T + 1] and ``preference_matrix()`` [P, K, K].
+        num_pairs: pairs that are drawn evenly, each answered once, by 0 or 1; None: every pair of every
+            prompt once, with the exact probability for its label.
+        seed: of pairs and answers.
+
+    Raises:
+        ValueError: if ``task`` knows no such thing, or there are more than a million pairs.
+    """
+    task = getattr(task, "unwrapped", task)
+    if not hasattr(task, "preference_matrix"):
+        raise ValueError(f"{type(task).__name__} does not know who beats whom; give comparisons")
+    matrix = torch.as_tensor(task.preference_matrix(), dtype=torch.float64)
+    obs, tokens = torch.as_tensor(task.sequence_observations()), torch.as_tensor(task.sequences())
+    prompts, count = obs.shape[:2]
+    total = prompts * count * (count - 1) // 2
+    if num_pairs is None and total > MAX_EXACT_PAIRS:
+        raise ValueError(f"there are {total} pairs of sequences; give num_pairs")
+    first, second = torch.triu_indices(count, count, 1)
+    prompt = torch.arange(prompts).repeat_interleave(len(first))
+    first, second = first.repeat(prompts), second.repeat(prompts)
+    if num_pairs is not None:
+        draws = seeded_generator(seed, "pairs")
+        chosen = torch.randint(len(first), (num_pairs,), generator=draws)
+        turned = torch.rand(num_pairs, generator=draws) < 0.5
+        prompt, first, second = prompt[chosen], first[chosen], second[chosen]
+        first, second = torch.where(turned, second, first), torch.where(turned, first, second)
+    labels = matrix[prompt, second, first]
+    if num_pairs is not None:
+        drawn = torch.rand(num_pairs, generator=seeded_generator(seed, "answers"), dtype=torch.float64)
+        labels = (drawn < labels).to(torch.float64)
+
+    def segments(places: Tensor) -> Segments:
+        length = torch.full_like(places, tokens.shape[1])
+        return Segments(
+            obs[prompt, places], tokens[places], length, torch.ones_like(places, dtype=torch.bool)
+        )
+
+    metadata = {"teacher": "exact", "seed": seed}
+    return Preferences.from_labels(segments(first), segments(second), labels, metadata)
+
+
+def with_flips(preferences: Preferences, rate: float, *, seed: int = 0) -> Preferences:
+    """Return comparisons whose labels are turned round at a rate.
+
+    Where all labels are answers (0, 1, or ties), each is turned round or is not, by the seed; where they are
+    probabilities, they become what they would be on the average, y + rate (1 - 2 y).
+    """
+    labels = preferences.labels
+    if bool(((labels == 0.0) | (labels == 1.0) | (labels == 0.5)).all()):
+        draws = torch.rand(len(labels), generator=seeded_generator(seed, "flips"), dtype=torch.float64)
+        return replace(preferences, labels=torch.where(draws < rate, 1.0 - labels, labels))
+    return replace(preferences, labels=labels + rate * (1.0 - 2.0 * labels))
 
 
 def true_valuation(mdp: TabularMDP, segments: Segments, gamma: float) -> Valuation:

@@ -7,6 +7,8 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
+_PREFERENCES = "prefrl.run.recipes.preferences"
+
 RECIPES = {
     "continuous_control": "prefrl.run.recipes.continuous_time.continuous_control:TrainContinuousControl",
     "distributional_dp": "prefrl.run.recipes.returns.distributional_dp:TrainDistributionalDP",
@@ -16,6 +18,7 @@ RECIPES = {
     "martingale": "prefrl.run.recipes.continuous_time.martingale:TrainMartingale",
     "mbpo": "prefrl.run.recipes.actor_critic.mbpo:TrainMBPO",
     "ppo": "prefrl.run.recipes.actor_critic.ppo:TrainPPO",
+    "preference_optimization": f"{_PREFERENCES}.preference_optimization:TrainPreferenceOptimization",
     "preference_rl": "prefrl.run.recipes.preferences.preference_rl:TrainPreferenceRL",
     "q_learning": "prefrl.run.recipes.value_based.q_learning:TrainQLearning",
     "regret": "prefrl.run.recipes.preferences.regret:TrainRegret",
@@ -26,7 +29,7 @@ RECIPES = {
 }
 """Names and where they live; loaded when asked for, since each imports its agent."""
 
-STACKED = ("dqn", "ppo", "sac")
+STACKED = ("dqn", "ppo", "preference_optimization", "sac")
 """Recipes that can train many learners as one."""
 
 

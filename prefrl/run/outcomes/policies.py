@@ -1,0 +1,98 @@
+"""What can be known of a policy in a small environment: its value, where it moved to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from prefrl.agents.preferences.preference_optimization import PreferenceOptimization
+from prefrl.tabular import TabularMDP, mean_start_value, optimal_policy, policy_evaluation
+from prefrl.tabular.preference_optima import population_minimiser
+
+GAMMA = 0.999
+"""Discount of values in environments that may go on for ever."""
+
+MINIMISERS = {
+    "dpo": "dpo", "dno": "dpo", "mcts": "dpo", "conservative_dpo": "conservative_dpo", "ipo": "ipo",
+    "robust_dpo": "robust_dpo", "simpo": "simpo", "cpl": "cpl", "power": "power", "vpo": "vpo",
+    "inpo": "inpo",
+}  # fmt: skip
+"""Losses whose minimiser is known, and what it is called where it is worked out. With labels as they are
+given DNO is DPO within a round, and steps before two sequences part cancel in a difference of DPO's."""
+
+
+def tabular_outcome(
+    agent: PreferenceOptimization, env: Any, label_noise: float, *, exact: bool
+) -> dict[str, Any]:
+    """Return what is known exactly of the first learner's policy in an environment with a table of its model.
+
+    Args:
+        agent: has learned.
+        env: the environment.
+        label_noise: share of labels that was turned round.
+        exact: whether the comparisons were all pairs of sequences with exact probabilities, so that the
+            loss's minimiser is known too.
+
+    Returns:
+        ``value`` and ``optimal_value`` from the start, undiscounted in an environment of sequences; there
+        also ``kl_to_reference``, in nats per sequence, and ``policy_error``, the largest difference of the
+        probability of a sequence to that under the minimiser (None where it is not known).
+    """
+    task = getattr(env, "unwrapped", env)
+    policy = agent.policy_table()[0]
+    if not hasattr(task, "sequence_log_probs"):
+        mdp = TabularMDP.from_env(env)
+        rewards = mdp.linear_rewards(mdp.weights)
+        values = policy_evaluation(mdp, policy[None].cpu(), rewards, GAMMA)
+        best = optimal_policy(mdp, rewards, GAMMA)[0]
+        value, optimal = (float(mean_start_value(mdp, each)[0]) for each in (values, best))
+        return {"value": value, "optimal_value": optimal}
+    table = policy.cpu().numpy()
+    starts = task.tabular_model().start
+    log_probs = task.sequence_log_probs(table)
+    assert agent.reference is not None
+    base = task.sequence_log_probs(agent.policy_table(agent.reference)[0].cpu().numpy())
+    probs = np.exp(log_probs)
+    error = None
+    if exact:
+        wanted = minimiser(agent, task, base, label_noise)
+        error = None if wanted is None else float(np.abs(probs - np.exp(wanted)).max())
+    return {
+        "value": float(starts @ task.true_value(table)),
+        "optimal_value": float(starts @ task.optimal_value()),
+        "kl_to_reference": float((probs * (log_probs - base)).sum(-1).mean()),
+        "policy_error": error,
+    }
+
+
+def minimiser(agent: PreferenceOptimization, task: Any, base: Any, label_noise: float) -> Any | None:
+    """Return the log-probabilities [P, K] of sequences at the minimum of the agent's loss over all pairs.
+
+    None where it has none, or none that is known: a bias of the side that is not preferred (CPL), optimism
+    (VPO with sign 1), more than one round, clipping, hinges and odds.
+    """
+    config, row = agent.config, agent.config.row
+    settings = {**row.settings, **config.of_row}
+    name = MINIMISERS.get(config.loss)
+    several = config.round_steps is not None and config.loss in ("dno", "upo", "inpo")
+    if name is None or several or settings.get("bias", 1.0) != 1.0 or settings.get("gamma", 1.0) != 1.0:
+        return None
+    if settings.get("sign", -1.0) == 1.0:
+        return None
+    beta = config.beta if isinstance(config.beta, float) else row.beta
+    given: dict[str, Any] = {}
+    if config.loss == "inpo":
+        share = settings["reference_share"]
+        if not share:
+            return None
+        beta, given = beta * share, {"eta": beta}
+    for mine, theirs in (("epsilon", "epsilon"), ("margin", "margin"), ("strength", "strength")):
+        if mine in settings:
+            given[theirs] = settings[mine]
+    found = population_minimiser(
+        name, task.preference_matrix(), np.exp(base), beta, length=float(task.sequences().shape[1]),
+        label_noise=label_noise, **given,
+    )  # fmt: skip
+    return None if found is None else torch.as_tensor(found).numpy()
