@@ -114,7 +114,7 @@ def test_cloning_a_table_ends_in_the_shares_of_actions() -> None:
     counts.index_put_((obs, raw), torch.ones(len(obs), dtype=torch.float64), accumulate=True)
     logits = agent.network.layers(torch.eye(STATES, dtype=torch.float64)[None])[0]
     torch.testing.assert_close(torch.softmax(logits, -1), counts / counts.sum(-1, keepdim=True),
-                               rtol=0, atol=1e-4)  # fmt: skip
+                               rtol=0, atol=1e-3)  # fmt: skip
 
 
 def bandit(rewards: Tensor) -> Preferences:
