@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -48,11 +49,6 @@ class _Pairs:
 
     weights: Tensor
     """[B, K, K] symmetric, 0 on the diagonal; those of unordered pairs sum to 1."""
-
-    @property
-    def size(self) -> int:
-        """K."""
-        return self.labels.shape[-1]
 
     def chosen(self) -> Tensor:
         """Return how often each option is the preferred one of a pair [B, K]; sums to 1."""
@@ -114,34 +110,28 @@ def population_minimiser(
     """
     if name not in EXACT + NOT_EXACT:
         raise ValueError(f"name is {name!r}; allowed are {list(EXACT + NOT_EXACT)}")
-    beta = _positive("beta", beta)
+    beta, length = _positive("beta", beta), _positive("length", length)
+    epsilon, flips = _within("epsilon", epsilon, 0.0, 0.5), _within("label_noise", label_noise, 0.0, 1.0)
+    margin, strength = _within("margin", margin, 0.0, math.inf), _within("strength", strength, 0.0, math.inf)
     matrix = _check_matrix(preference_matrix)
     base = _check_policy("reference", reference, matrix)
     now = base if current is None else _check_policy("current", current, matrix)
-    lead = torch.broadcast_shapes(matrix.shape[:-2], base.shape[:-1], now.shape[:-1])
     share = _check_weights(weights, matrix)
-    lead = torch.broadcast_shapes(lead, share.shape[:-2])
-    k = matrix.shape[-1]
+    lead, k = _common_lead(matrix, base, now, share), matrix.shape[-1]
     matrix, share = (table.expand(*lead, k, k).reshape(-1, k, k) for table in (matrix, share))
     base, now = (policy.expand(*lead, k).reshape(-1, k) for policy in (base, now))
-    flips = _within("label_noise", label_noise, 0.0, 1.0)
-    pairs = _Pairs(matrix + flips * (1.0 - 2.0 * matrix), share)
-    epsilon = _within("epsilon", epsilon, 0.0, 0.5)
-    margin, strength = _within("margin", margin, 0.0, math.inf), _within("strength", strength, 0.0, math.inf)
-    length = _positive("length", length)
-    if name in NOT_EXACT:
-        return None
-    log_base, found = base.log(), None
-    if name in ("ipo", "inpo", "egpo"):
-        if name == "inpo":
-            eta = _check_eta(eta, beta)
-            log_base = beta / eta * log_base + (1.0 - beta / eta) * now.log()
-        found = _squares(name, pairs, now, beta if name != "inpo" else eta)
+    pairs, log_base = _Pairs(matrix + flips * (1.0 - 2.0 * matrix), share), base.log()
+    found: Tensor | None = None
+    if name == "inpo":
+        step = _check_eta(eta, beta)
+        log_base = beta / step * log_base + (1.0 - beta / step) * now.log()
+        found = _squares(pairs, pairs.labels - 0.5, step)
+    elif name in ("ipo", "egpo"):
+        found = _squares(pairs, pairs.labels - 0.5 if name == "ipo" else _gains(pairs.labels, now), beta)
     elif name == "dno":
-        wins = (pairs.labels @ now[..., None])[..., 0]
-        labels = torch.sigmoid(wins[..., :, None] - wins[..., None, :])
-        found, log_base = _logistic(_Pairs(labels, pairs.weights), beta), now.log()
-    else:
+        log_base = now.log()
+        found = _logistic(_Pairs(torch.sigmoid(_gains(pairs.labels, now)), share), beta)
+    elif name in EXACT:
         if name in ("simpo", "power", "cpl"):
             log_base = torch.zeros_like(log_base)
             beta = beta if name == "cpl" else beta / length
@@ -149,7 +139,7 @@ def population_minimiser(
         if name == "constrained_po":
             offsets = margin * (1.0 / base[..., :, None] + 1.0 / base[..., None, :])
         nats = strength * beta if name in ("power", "vpo") else 0.0
-        seen = _Pairs(_labels(name, pairs.labels, epsilon), pairs.weights)
+        seen = _Pairs(_labels(name, pairs.labels, epsilon), share)
         found = _logistic(seen, beta, offsets, nats, log_base, pairs.chosen())
     return None if found is None else torch.log_softmax(log_base + found, -1).reshape(*lead, k)
 
@@ -192,19 +182,17 @@ def _labels(name: str, labels: Tensor, epsilon: float) -> Tensor:
     return labels
 
 
-def _squares(name: str, pairs: _Pairs, now: Tensor, beta: float) -> Tensor | None:
-    """Return u [B, K] of mean 0 whose differences are nearest to their targets over beta; None if not unique.
+def _gains(labels: Tensor, now: Tensor) -> Tensor:
+    """Return P(i > now) - P(j > now) [B, K, K] of policies ``now`` [B, K]."""
+    wins = (labels @ now[..., None])[..., 0]
+    return wins[..., :, None] - wins[..., None, :]
 
-    The targets are p_ij - 1/2, or P(i > current) - P(j > current) for egpo.
-    """
+
+def _squares(pairs: _Pairs, targets: Tensor, beta: float) -> Tensor | None:
+    """Return u [B, K] of mean 0 whose differences are nearest to targets over beta; None if not unique."""
     if not _connected(pairs.weights > 0.0):
         return None
-    targets = pairs.labels - 0.5
-    if name == "egpo":
-        wins = (pairs.labels @ now[..., None])[..., 0]
-        targets = wins[..., :, None] - wins[..., None, :]
-    right = (pairs.weights * targets).sum(-1) / beta
-    return _solve_laplacian(pairs.weights, right)
+    return _solve_laplacian(pairs.weights, (pairs.weights * targets).sum(-1) / beta)
 
 
 def _logistic(
@@ -264,7 +252,7 @@ def _solve_laplacian(links: Tensor, right: Tensor) -> Tensor | None:
     solved, wrong = torch.linalg.solve_ex(torch.diag_embed(degree) - links + ground, right[..., None])
     if bool((wrong != 0).any()):
         return None
-    x = solved[..., 0]
+    x: Tensor = solved[..., 0]
     return x - x.mean(-1, keepdim=True)
 
 
@@ -337,6 +325,17 @@ def _check_weights(weights: Tensor | ArrayLike | None, matrix: Tensor) -> Tensor
     if not bool(((table >= 0.0) & torch.isfinite(table)).all()) or not bool((total > 0.0).all()):
         raise ValueError("weights must be finite and not negative, and not all 0 off the diagonal")
     return 2.0 * both / total
+
+
+def _common_lead(matrix: Tensor, base: Tensor, now: Tensor, share: Tensor) -> tuple[int, ...]:
+    """Return the leading axes of all together; ValueError if they do not go together."""
+    leads = {"preference_matrix": matrix.shape[:-2], "reference": base.shape[:-1], "current": now.shape[:-1],
+             "weights": share.shape[:-2]}  # fmt: skip
+    try:
+        return tuple(np.broadcast_shapes(*(tuple(lead) for lead in leads.values())))
+    except ValueError:
+        shown = ", ".join(f"{name} {list(lead)}" for name, lead in leads.items())
+        raise ValueError(f"leading axes do not go together: {shown}") from None
 
 
 def _check_eta(eta: float | None, beta: float) -> float:

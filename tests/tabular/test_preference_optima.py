@@ -410,6 +410,10 @@ def test_numbers_of_networks_will_do():
         ({"current": [0.2, 0.3, 0.5]}, r"current has shape \[3\]"),
         ({"weights": [[0.0, -1.0], [2.0, 0.0]]}, "weights must be finite and not negative"),
         ({"weights": [[1.0, 0.0], [0.0, 1.0]]}, "weights must be .* not all 0"),
+        (
+            {"reference": np.full((3, 2), 0.5), "current": np.full((4, 2), 0.5)},
+            r"leading axes .* reference \[3\], current \[4\]",
+        ),
         ({"weights": [1.0, 1.0]}, r"weights have shape \[2\]"),
         ({"epsilon": 0.5}, r"epsilon is 0.5; it must lie in \[0, 0.5\)"),
         ({"label_noise": -0.1}, "label_noise is -0.1"),
