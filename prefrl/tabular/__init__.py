@@ -4,6 +4,7 @@ from prefrl.tabular.stock_grid_solver import StockGridSolver
 
 from .blind_policies import open_loop_distributions, return_to_go_policy
 from .mdp import TabularMDP
+from .preference_optima import mirror_descent_step, population_minimiser
 from .return_distributions import BackwardInduction, Solution, StockPolicy, policy_value, solve
 from .solvers import (
     action_values,
@@ -34,11 +35,13 @@ __all__ = [
     "build_policy_set",
     "greedy_policy",
     "mean_start_value",
+    "mirror_descent_step",
     "open_loop_distributions",
     "optimal_policy",
     "policy_evaluation",
     "policy_iteration",
     "policy_value",
+    "population_minimiser",
     "return_to_go_policy",
     "scaled_return",
     "solve",
