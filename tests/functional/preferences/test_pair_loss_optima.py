@@ -438,7 +438,7 @@ def game(seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def test_inpo_makes_a_step_of_mirror_descent() -> None:
-    """Pairs from this round's policy: pi' is ref^(tau/eta) pi^(1 - tau/eta) exp(P(. > pi)/eta), scaled to 1."""
+    """Pairs from this round's policy: pi' is ref^(tau/eta) pi^(1 - tau/eta) exp(P(. > pi)/eta) / Z."""
     wins, reference, current = game(0)
     first, second = arms_of(5).T
     weights = current.exp()[first] * current.exp()[second]
