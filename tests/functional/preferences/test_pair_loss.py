@@ -167,6 +167,16 @@ def test_extreme_leads_stay_finite() -> None:
     close(loss, torch.tensor([0.0, 1999.0], dtype=torch.float64))
 
 
+@pytest.mark.parametrize("log_prob", [-1e-12, -1e-3, -1.0, -50.0])
+def test_log_odds_keep_their_digits(log_prob: float) -> None:
+    """Of a second segment against a first of even odds, whose log-odds are 0."""
+    log_probs = torch.tensor([[[-math.log(2.0)], [log_prob]]], dtype=torch.float64, requires_grad=True)
+    lead = pair_leads("orpo", log_probs, torch.ones(1, 2, 1, dtype=torch.bool), beta=1.0)
+    assert lead.item() == pytest.approx(log_prob - math.log(-math.expm1(log_prob)), rel=1e-14, abs=1e-15)
+    (slopes,) = torch.autograd.grad(lead, log_probs)
+    assert slopes.flatten().tolist() == pytest.approx([-2.0, -1.0 / math.expm1(log_prob)], rel=1e-14)
+
+
 # Offsets and margins ------------------------------------------------------------------------------------
 
 
