@@ -1,4 +1,4 @@
-"""What holds of pair losses whatever the row: exchange, padding, batches, devices, errors; and what goes with them."""
+"""What holds of pair losses whatever the row: exchange, padding, batches, devices, errors."""
 
 import math
 from dataclasses import replace
@@ -167,6 +167,16 @@ def test_extreme_leads_stay_finite() -> None:
     close(loss, torch.tensor([0.0, 1999.0], dtype=torch.float64))
 
 
+@pytest.mark.parametrize("log_prob", [-1e-12, -1e-3, -1.0, -50.0])
+def test_log_odds_keep_their_digits(log_prob: float) -> None:
+    """Of a second segment against a first of even odds, whose log-odds are 0."""
+    log_probs = torch.tensor([[[-math.log(2.0)], [log_prob]]], dtype=torch.float64, requires_grad=True)
+    lead = pair_leads("orpo", log_probs, torch.ones(1, 2, 1, dtype=torch.bool), beta=1.0)
+    assert lead.item() == pytest.approx(log_prob - math.log(-math.expm1(log_prob)), rel=1e-14, abs=1e-15)
+    (slopes,) = torch.autograd.grad(lead, log_probs)
+    assert slopes.flatten().tolist() == pytest.approx([-2.0, -1.0 / math.expm1(log_prob)], rel=1e-14)
+
+
 # Offsets and margins ------------------------------------------------------------------------------------
 
 
@@ -185,7 +195,7 @@ def test_offsets_belong_to_the_pair_and_margins_to_the_preferred() -> None:
 def test_an_offset_of_power_is_its_weights() -> None:
     """Its row's 1 / length in the score is the offset -beta (w_w - w_l) of its paper."""
     plain = replace(PAIR_LOSSES["power"], score="likelihood")
-    offsets = -0.8 * (1.0 / LENGTHS[:, 1] - 1.0 / LENGTHS[:, 0]).to(torch.float64)
+    offsets = -0.8 * (1.0 / LENGTHS[:, 1].double() - 1.0 / LENGTHS[:, 0].double())
     close(pair_loss("power", draw(0), MASK, LABELS, beta=0.8),
           pair_loss(plain, draw(0), MASK, LABELS, beta=0.8, offsets=offsets))  # fmt: skip
 
@@ -200,9 +210,10 @@ def test_robust_and_smoothed_rows_are_dpo_with_other_labels() -> None:
         labels = effective_labels(name, LABELS, settings)
         close(pair_loss(name, draw(0), MASK, LABELS, settings=settings, **both),
               pair_loss("dpo", draw(0), MASK, labels, **both))  # fmt: skip
-    certain = torch.tensor([1.0, 0.0], dtype=torch.float64)
-    close(effective_labels("robust_dpo", certain, {"epsilon": 0.3}), torch.tensor([1.75, -0.75]).double())
-    close(effective_labels("conservative_dpo", certain, {"epsilon": 0.3}), torch.tensor([0.7, 0.3]).double())
+    certain, settings = torch.tensor([1.0, 0.0], dtype=torch.float64), {"epsilon": 0.3}
+    corrected, smoothed = (effective_labels(row, certain, settings) for row in ("robust_dpo", "upo"))
+    close(corrected, torch.tensor([1.75, -0.75], dtype=torch.float64))
+    close(smoothed, torch.tensor([0.7, 0.3], dtype=torch.float64))
     assert torch.equal(effective_labels("dpo", certain), certain)
 
 
@@ -341,9 +352,9 @@ def test_leads_are_what_a_row_takes_for_differences_of_rewards() -> None:
         ("cpl", {"settings": {"lambda": 0.1}}, "settings has 'lambda'; this loss takes: bias, gamma"),
         ("cpl", {"settings": {"bias": 0.0}}, "bias is 0.0; it must be above 0 and at most 1"),
         ("robust_dpo", {"settings": {"epsilon": 0.5}}, "epsilon is 0.5; it must lie below 0.5"),
-        ("conservative_dpo", {"settings": {"epsilon": 0.6}}, "epsilon is 0.6; it must be a share from 0 to 0.5"),
+        ("conservative_dpo", {"settings": {"epsilon": 0.6}}, "epsilon is 0.6; it must be a share"),
         ("vpo", {"settings": {"sign": 0.0}}, "sign is 0.0; it must be 1"),
-        ("constrained_po", {"settings": {"form": "easy"}}, "form is 'easy'; it must be one of clip, cpo, inverse"),
+        ("constrained_po", {"settings": {"form": "easy"}}, "form is 'easy'; it must be one of clip, cpo"),
         ("constrained_po", {"settings": {"form": torch.ones(5)}}, "form is a tensor"),
         ("nonsense", {}, "row is 'nonsense'; the pair losses are dpo, "),
     ],
