@@ -78,6 +78,8 @@ def check_comparisons(mdps: TabularMDP, preferences: Sequence[Preferences]) -> N
         size = sizes[i * mdps.num_mdps // count]
         try:
             data.validate_tabular(size, mdps.num_actions, mdps.features.shape[-1])
+            if data.offsets is not None:
+                raise ValueError("the comparisons carry offsets, which this fit knows nothing of")
             mdp = mdps.select(torch.tensor([i * mdps.num_mdps // count], device=mdps.device))
             for side, segments in (("first", data.first), ("second", data.second)):
                 _check_transitions(mdp, side, segments.to(mdps.device))

@@ -246,7 +246,8 @@ class RewardModel:
         """Fit the ensemble to comparisons, on from where it stands.
 
         Args:
-            preferences: comparisons of segments of this environment, on the model's device.
+            preferences: comparisons of segments of this environment, on the model's device. Their offsets,
+                if any, are margins within the loss.
             epochs: passes over them (None: the settings').
 
         Returns:
@@ -279,16 +280,19 @@ class RewardModel:
         vectors, mask = by_pair(vectors), by_pair(both.mask.flatten())
         pictures = None if pictures is None else by_pair(pictures)
         labels, losses, right = preferences.labels.to(torch.float32), [], []
+        offsets = None if preferences.offsets is None else preferences.offsets.to(torch.float32)
         passes = config.epochs if epochs is None else epochs
         for epoch in range(passes):
             order = torch.randperm(count, generator=self._generator).to(self.device)
             x, m, y, w = vectors[order], mask[order], labels[order], weights[:, order]
             z = None if pictures is None else pictures[order]
+            margins = None if offsets is None else offsets[order]
             for start in range(0, count, size):
                 part = slice(start, start + size)
                 metrics = self._update.step(
                     x[part].flatten(0, 2), None if z is None else z[part].flatten(0, 2),
                     m[part].flatten(0, 1), None, None, y[part], w[:, part],
+                    None if margins is None else margins[part],
                 )  # fmt: skip
                 losses.append(metrics["loss"])
                 if epoch == passes - 1:
@@ -319,7 +323,7 @@ class RewardModel:
 
     def _loss(
         self, network: Any, vectors: Tensor, pictures: Tensor | None, mask: Tensor, first: Tensor | None,
-        second: Tensor | None, labels: Tensor, weights: Tensor,
+        second: Tensor | None, labels: Tensor, weights: Tensor, offsets: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
         """Return the sum over members of their mean losses; their mean, and how many pairs were right.
 
@@ -332,7 +336,8 @@ class RewardModel:
             logits = pairs[..., 1] - pairs[..., 0]
         else:
             logits = scores[:, second] - scores[:, first]
-        losses = weighted_mean(preference_cross_entropy(logits, labels), weights)
+        margins = logits if offsets is None else logits - offsets
+        losses = weighted_mean(preference_cross_entropy(margins, labels), weights)
         with torch.no_grad():
             decided = (labels != 0.5) * (weights.sum(0) > 0)
             right = ((logits.mean(0) > 0) == (labels > 0.5)) * decided

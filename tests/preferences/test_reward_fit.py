@@ -361,6 +361,7 @@ def elsewhere(segments: Segments) -> dict[str, Any]:
     [
         (lambda: [], "there are 0 data sets for 1 MDPs"),
         (lambda: [answers()[:0]], "data set 0: there is no comparison"),
+        (lambda: [replace(answers(), offsets=answers().labels)], "data set 0: the comparisons carry offsets"),
         (lambda: [answers(), answers(0)], r"data set 1: obs of the first segments range from \d+ to \d+"),
         (lambda: [spoiled(lambda s: {"obs": s.obs.double()})], r"data set 0: obs of .* are torch\.float64"),
         (lambda: [spoiled(lambda s: {"actions": s.actions.int()})], r"actions of .* are torch\.int32"),

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from prefrl.data import Preferences, Segments, concatenate_preferences, map_obs
+from prefrl.data import Preferences, Segments, concatenate_preferences, concatenate_segments, map_obs
 from prefrl.functional.preferences.hierarchy import all_pairs, hierarchy_verdicts
+from prefrl.functional.preferences.preferences import preference_cross_entropy
 from prefrl.preferences import RewardModel, RewardModelConfig
 
 BOX = gym.spaces.Box(-1.0, 1.0, (3,))
@@ -79,6 +80,20 @@ def test_comparisons_of_weight_zero_teach_nothing():
     )
     model.fit(both)
     assert float(model.accuracy(right)) > 0.9
+
+
+def test_offsets_are_margins_within_the_loss():
+    config = RewardModelConfig(members=2, hidden=(8,), epochs=1, bootstrap=False, batch_size=64)
+    plain = compared(40)
+    offsets = torch.linspace(-3.0, 3.0, 40, dtype=torch.float64)
+    model, shy = RewardModel(BOX, TWO, config), RewardModel(BOX, TWO, config)
+    model.take_statistics(concatenate_segments([plain.first, plain.second]))
+    logits = model.scores(plain.second) - model.scores(plain.first)
+    losses = preference_cross_entropy(logits.double() - offsets, plain.labels)
+    metrics = shy.fit(replace(plain, offsets=offsets))
+    torch.testing.assert_close(metrics["loss"].double(), losses.mean(), atol=1e-5, rtol=0.0)
+    right = ((logits.mean(0) > 0) == (plain.labels > 0.5)).double().mean()
+    torch.testing.assert_close(metrics["accuracy"].double(), right)  # of the scores, not of the margins
 
 
 def test_members_differ_by_the_bootstrap():

@@ -89,8 +89,8 @@ def pair_scores(score: Score, preferences: Preferences) -> tuple[Tensor, Tensor]
                          f"[K, {2 * count}]")  # fmt: skip
     if not bool(torch.isfinite(scores).all()):
         raise ValueError("score returned NaN or infinity; every score must be finite")
-    scores = scores.to(torch.float64).reshape(-1, 2, count)
-    return scores[:, 0], scores[:, 1]
+    members = (scores if scores.ndim == 2 else scores[None]).to(torch.float64)
+    return members[:, :count], members[:, count:]
 
 
 def answered_by(preferences: Preferences, name: str) -> Preferences:
