@@ -160,10 +160,12 @@ class LikelihoodPolicy(nn.Module, ABC):
 
     def _raw(self, actions: Tensor) -> Tensor:
         """Return the environment's actions [S, N, ...] as raw ones [S, N, A]."""
-        return self.actions.from_env(actions.flatten(0, 1)).unflatten(0, actions.shape[:2])
+        raw = self.actions.from_env(actions.flatten(0, 1))
+        return raw.view(*actions.shape[:2], -1)
 
     def _to_env(self, raw: Tensor) -> Tensor:
-        return self.actions.to_env(raw.flatten(0, 1)).unflatten(0, raw.shape[:2])
+        actions = self.actions.to_env(raw.flatten(0, 1))
+        return actions.view(*raw.shape[:2], *actions.shape[1:])
 
 
 class _Choices(LikelihoodPolicy):
@@ -387,4 +389,4 @@ def segment_log_probs(policy: LikelihoodPolicy, segments: Segments) -> Tensor:
     inside = mask.view(*mask.shape, *[1] * (segments.actions.ndim - 2))
     rows = (segments.obs[:, :-1].flatten(0, 1), torch.where(inside, segments.actions, first).flatten(0, 1))
     obs, actions = (values.expand(policy.learners, *values.shape) for values in rows)
-    return torch.where(mask, policy.log_prob(obs, actions).unflatten(1, mask.shape), 0.0)
+    return torch.where(mask, policy.log_prob(obs, actions).view(-1, *mask.shape), 0.0)
