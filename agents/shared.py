@@ -1,4 +1,4 @@
-"""Bases of agents in several families: deep Q-learning of any loss, many learners as one, offline learning."""
+"""Bases of agents in several families: deep Q-learning of any loss, many learners as one, offline agents."""
 
 from __future__ import annotations
 

@@ -178,7 +178,8 @@ class IQL(OfflineAgent):
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         metrics = super()._step(batch)
         with torch.no_grad():
-            mine, followed = list(self.target.parameters()), list(self.network.critic.parameters())
+            mine: list[Tensor] = [*self.target.parameters()]
+            followed: list[Tensor] = [*self.network.critic.parameters()]
             torch._foreach_lerp_(mine, followed, self.config.tau)
         return metrics
 
