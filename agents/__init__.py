@@ -10,6 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from prefrl.agents.actor_critic.behaviour_cloning import (
+        BehaviourCloning as BehaviourCloning,
+        BehaviourCloningConfig as BehaviourCloningConfig,
+    )
+    from prefrl.agents.actor_critic.iql import IQL as IQL, IQLConfig as IQLConfig
     from prefrl.agents.actor_critic.mbpo import MBPO as MBPO
     from prefrl.agents.actor_critic.mbpo_config import MBPOConfig as MBPOConfig
     from prefrl.agents.actor_critic.ppo import PPO as PPO, PPOConfig as PPOConfig
@@ -70,6 +75,8 @@ _PUBLIC = {
     "Agent": "prefrl.agents.base",
     "AllocationBaseline": "prefrl.agents.allocation.baselines",
     "AllocationBaselineConfig": "prefrl.agents.allocation.baselines",
+    "BehaviourCloning": "prefrl.agents.actor_critic.behaviour_cloning",
+    "BehaviourCloningConfig": "prefrl.agents.actor_critic.behaviour_cloning",
     "ContinuousActorCritic": "prefrl.agents.continuous_time.actor_critic",
     "ContinuousActorCriticConfig": "prefrl.agents.continuous_time.actor_critic",
     "ContinuousQLearning": "prefrl.agents.continuous_time.q_learning",
@@ -83,6 +90,8 @@ _PUBLIC = {
     "DualMirrorDescentConfig": "prefrl.agents.allocation.dual_mirror_descent",
     "Heron": "prefrl.agents.preferences.heron",
     "HeronConfig": "prefrl.agents.preferences.heron",
+    "IQL": "prefrl.agents.actor_critic.iql",
+    "IQLConfig": "prefrl.agents.actor_critic.iql",
     "LearnerConfig": "prefrl.agents.preferences.learners",
     "MBPO": "prefrl.agents.actor_critic.mbpo",
     "MBPOConfig": "prefrl.agents.actor_critic.mbpo_config",

@@ -1,4 +1,4 @@
-"""Bases of agents in several families: deep Q-learning whatever its loss, and many learners as one."""
+"""Bases of agents in several families: deep Q-learning of any loss, many learners as one, offline agents."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import gymnasium as gym
@@ -13,20 +14,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prefrl.config import Count, Natural, Settings, checked
-from prefrl.data import seeded_generator
+from prefrl.config import Count, Natural, Positive, Rows, Settings, Sizes, checked
+from prefrl.data import TransitionDataset, Transitions, seeded_generator
 from prefrl.data.devices import building, make_generator, restore_generator
 from prefrl.data.off_policy import OffPolicySettings
-from prefrl.data.replay import ReplayBuffer, replay_state, restored_replay
+from prefrl.data.replay import Batch, ReplayBuffer, replay_state, restored_replay
 from prefrl.functional.draws import uniform
+from prefrl.functional.streams import Streams
 from prefrl.functional.value_based.exploration import epsilon_greedy
 from prefrl.nn.adam import Descent
 from prefrl.nn.flat import FlatParameters
+from prefrl.nn.likelihood_policies import GaussianKind, likelihood_policy
 from prefrl.nn.update import AdamUpdate
 
 from .base import Agent, Spaces
 
 DeepQType = TypeVar("DeepQType", bound="DeepQ")
+OfflineType = TypeVar("OfflineType", bound="OfflineAgent")
 
 
 class DeepQ(Agent):
@@ -208,6 +212,153 @@ class ManyLearners(Agent):
     def result(self) -> dict[str, Any]:
         """Return which learners diverged, of several."""
         return {"frozen_learners": self.descent.frozen()} if self.num_learners > 1 else {}
+
+
+@dataclass(frozen=True)
+class OfflineSettings(Settings):
+    """Settings of agents with a policy that learn from a data set alone."""
+
+    hidden: Sizes = (256, 256)
+    """Sizes of the hidden layers of every network, ReLU (Kostrikov et al. 2021)."""
+
+    learning_rate: Positive = 3e-4
+    """Adam's step size, of every network (the same)."""
+
+    batch_size: Rows = 256
+    """Transitions of a gradient step (the same)."""
+
+    policy: GaussianKind = "gaussian"
+    """Of Boxes: normal numbers around a mean within the Box, of spreads that no observation changes
+    (gaussian, the same), or squashed into it by tanh, of spreads that the network gives (squashed)."""
+
+
+class OfflineAgent(Agent):
+    """Base of agents with a policy that learn from a data set alone: one timestep is one gradient step.
+
+    Nothing is stepped. They make their networks, the policy among them, in :meth:`make_network`, and give the
+    loss of transitions (``_loss``).
+
+    Args:
+        env: an environment, for its spaces, or :class:`prefrl.agents.base.Spaces`.
+        config: settings.
+        dataset: what to learn from; None: the agent acts, and does not learn.
+        device: torch device, or "auto".
+        seed: seeds networks, batches and the actions that are drawn.
+
+    Raises:
+        TypeError: if ``dataset`` is none.
+        ValueError: if a space is of another kind, or the data set's spaces are not the environment's.
+
+    Attributes:
+        policy: of a single learner; every parameter is [1, ...].
+        network: all that learns.
+    """
+
+    config: OfflineSettings
+    steps_env = False
+    _loss: Callable[..., tuple[Tensor, dict[str, Tensor]]]
+
+    def __init__(
+        self, env: Any, config: OfflineSettings, *, dataset: TransitionDataset | None = None,
+        device: torch.device | str = "auto", seed: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__(env, config, device=device, seed=seed)
+        if not isinstance(self.action_space, (gym.spaces.Discrete, gym.spaces.Box)):
+            raise ValueError(f"action_space is {self.action_space}; {type(self).__name__} takes Discrete and "
+                             "Box actions")  # fmt: skip
+        if dataset is not None:
+            check_dataset(self, dataset)
+        with building(self.device, seeded_generator(self.seed, "network").initial_seed()):
+            self.policy = likelihood_policy(self.observation_space, self.action_space, hidden=config.hidden,
+                                            kind=config.policy, device=self.device)  # fmt: skip
+            self.network = self.make_network()
+        self._update = AdamUpdate(self.network, self._loss, lr=config.learning_rate, eps=1e-8,
+                                  max_grad_norm=float("inf"))  # fmt: skip
+        self._generator = make_generator(self.device, self.seed)
+        self._noise = Streams([self.seed], "actions", self.device)
+        self._replay: ReplayBuffer | None = None
+        if dataset is not None:
+            gamma: float = getattr(config, "gamma", 0.0)
+            self._replay = ReplayBuffer.from_dataset(dataset, gamma=gamma, n_step=1, device=self.device)
+
+    @abstractmethod
+    def make_network(self) -> nn.Module:
+        """Return a module of all networks, :attr:`policy` among them; they are made on the device in use."""
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
+        """Return actions [n, ...] for observations [n, ...]: drawn, or the most likely ones."""
+        if deterministic:
+            return self.policy.mode(obs[None])[0]
+        return self.policy.draw(obs[None], self.policy.noise(self._noise, len(obs)))[0]
+
+    @torch.no_grad()
+    def log_prob(self, obs: Tensor, actions: Tensor) -> Tensor:
+        """Return log pi(a | s) [n] of actions [n, ...] at observations [n, ...], both on the device.
+
+        Of a Box it is the logarithm of a density, in the environment's units. Gradients are those of
+        ``policy.log_prob``, which has an axis of learners more.
+        """
+        return self.policy.log_prob(obs[None], actions[None])[0]
+
+    def observe(self, transitions: Transitions) -> None:
+        """See :meth:`Agent.observe`: the data set is all that there is to learn from."""
+
+    def update(self) -> dict[str, Tensor]:
+        """Take one gradient step.
+
+        Raises:
+            ValueError: if there is no data set.
+        """
+        if self._replay is None:
+            name = type(self).__name__
+            raise ValueError(f"dataset is None; {name} learns from a TransitionDataset alone: give "
+                             f"{name}(env, dataset=...), or {name}.load(path, dataset=...)")  # fmt: skip
+        self.num_timesteps += 1
+        return self._step(self._replay.sample(self.config.batch_size, self._generator))
+
+    def _step(self, batch: Batch) -> dict[str, Tensor]:
+        return self._update.step(batch)
+
+    @classmethod
+    def load(
+        cls: type[OfflineType], path: str | os.PathLike[str], env: Any = None,
+        device: torch.device | str = "auto", *, dataset: TransitionDataset | None = None,
+    ) -> OfflineType:  # fmt: skip
+        """See :meth:`Agent.load`; files hold no data, which are given again to go on learning."""
+        return cls._from_file(path, env, device, {"dataset": dataset})
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :meth:`Agent.state_dict`; a data set stays where it is."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self._update.optimizer.state_dict(),
+            "generator": self._generator.get_state(),
+            "noise": self._noise.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`Agent.load_state_dict`."""
+        self.network.load_state_dict(state["network"])
+        self._update.optimizer.load_state_dict(state["optimizer"])
+        restore_generator(self._generator, state["generator"])
+        self._noise.load_state_dict(state["noise"])
+
+
+def check_dataset(agent: Agent, dataset: TransitionDataset) -> None:
+    """Raise where an agent cannot learn from a data set; warn of one from another environment like its own.
+
+    Raises:
+        TypeError: if it is none.
+        ValueError: if its spaces are not the environment's.
+    """
+    if not isinstance(dataset, TransitionDataset):
+        raise TypeError(f"dataset is a {type(dataset).__name__}; it must be a TransitionDataset")
+    dataset.check_matches(agent.observation_space, agent.action_space)
+    spec = getattr(agent.env, "spec", None)
+    if spec is not None and dataset.env_id not in (None, spec.id):
+        warnings.warn(f"the dataset is from {dataset.env_id}, and the environment is {spec.id}; their "
+                      "spaces are the same", stacklevel=4)  # fmt: skip
 
 
 def check_torso(kind: type[Agent], torso: nn.Module | None, state: Mapping[str, Any]) -> None:

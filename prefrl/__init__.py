@@ -16,12 +16,15 @@ AgentType = TypeVar("AgentType", bound="Agent")
 if TYPE_CHECKING:
     from prefrl.agents import (
         DQN as DQN,
+        IQL as IQL,
         MBPO as MBPO,
         PPO as PPO,
         SAC as SAC,
         Agent as Agent,
         AllocationBaseline as AllocationBaseline,
         AllocationBaselineConfig as AllocationBaselineConfig,
+        BehaviourCloning as BehaviourCloning,
+        BehaviourCloningConfig as BehaviourCloningConfig,
         ContinuousActorCritic as ContinuousActorCritic,
         ContinuousActorCriticConfig as ContinuousActorCriticConfig,
         ContinuousQLearning as ContinuousQLearning,
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
         DualMirrorDescentConfig as DualMirrorDescentConfig,
         Heron as Heron,
         HeronConfig as HeronConfig,
+        IQLConfig as IQLConfig,
         LearnerConfig as LearnerConfig,
         MartingaleConfig as MartingaleConfig,
         MartingaleEvaluation as MartingaleEvaluation,

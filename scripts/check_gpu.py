@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,11 +35,14 @@ import prefrl.envs
 from prefrl.agents import DQN, PPO, DQNConfig, PPOConfig
 from prefrl.cli import execute
 from prefrl.config import Positive, checked, from_json
+from prefrl.data import save_transitions
 from prefrl.data.devices import make_generator
+from prefrl.run.collect import collect_transitions
 from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import learn
 from prefrl.run.recipes import RECIPES, load_recipe
+from prefrl.run.recipes.actor_critic.offline import OfflineRecipe
 from prefrl.run.settings import nest
 from prefrl.run.study.study import run_study
 
@@ -50,6 +53,7 @@ SMALL: dict[str, Any] = {"agent.hidden": [32], "agent.batch_size": 32, "agent.le
 POLES: dict[str, Any] = {**SMALL, "env_id": "prefrl/CartPole-v0", "total_timesteps": 400}
 PENDULUMS: dict[str, Any] = {**SMALL, "env_id": "prefrl/Pendulum-v0", "num_envs": 4, "total_timesteps": 256}
 ROLLOUTS: dict[str, Any] = {"env_id": "prefrl/CartPole-v0", "agent.n_steps": 32, "total_timesteps": 2_048}
+OFFLINE: dict[str, Any] = {"agent.hidden": [32], "agent.batch_size": 32, "total_timesteps": 200}
 REWARD: dict[str, Any] = {"reward.hidden": [16], "reward.epochs": 3}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "q_learning": ("q_learning", {"total_timesteps": 800}),
@@ -72,6 +76,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "agent.elites": 1, "agent.model_hidden": [16], "agent.max_fit_steps": 20, "agent.updates_per_step": 1,
         "agent.epoch_timesteps": 60, "agent.refit_every": 60,
     }),
+    "iql": ("iql", {**OFFLINE, "env_id": "prefrl/Pendulum-v0"}),
+    "iql, choices": ("iql", {**OFFLINE, "env_id": "prefrl/CartPole-v0"}),
+    "behaviour_cloning": ("behaviour_cloning", {**OFFLINE, "env_id": "prefrl/Pendulum-v0"}),
     "preference_rl": ("preference_rl", {
         **REWARD, "env_id": "prefrl/Pendulum-v0", "num_labels": 20, "sessions": 2, "segment_length": 5,
         "total_timesteps": 1_024,
@@ -193,6 +200,8 @@ def trained(
     if hasattr(backend, "generator_device"):
         backend.generator_device = torch.device("cpu")
     with TemporaryDirectory() as folder:
+        if isinstance(recipe, OfflineRecipe):
+            recipe = with_data(recipe, Path(folder) / "data.npz")
         more = recipe.given(env, RunFolder(Path(folder), {}, quiet=True), resume=False)
     agent = recipe.make_agent(env, **more)
     begun = moved(agent.state_dict(), torch.device("cpu"))
@@ -203,6 +212,12 @@ def trained(
             setattr(agent, name, never_waiting(getattr(agent, name)))
     learn(agent, recipe.timesteps(agent))
     return begun, dict(tensors(agent.state_dict()))
+
+
+def with_data(recipe: OfflineRecipe, path: Path) -> OfflineRecipe:
+    """Return a recipe with uniform actions in its environment, written to a file, for a data set."""
+    save_transitions(path, collect_transitions(None, recipe.scalar_env(), 256, epsilon=1.0))
+    return replace(recipe, dataset=path)
 
 
 @contextmanager

@@ -31,8 +31,8 @@ from rich.table import Table
 
 from prefrl.agents.actor_critic.mbpo import MBPO
 from prefrl.agents.actor_critic.mbpo_config import MBPOConfig, mbpo_preset
+from prefrl.agents.actor_critic.mbpo_parts import smoothness, value_aware_error
 from prefrl.agents.actor_critic.sac import SACConfig
-from prefrl.agents.actor_critic.smoothness import smoothness, value_aware_error
 from prefrl.cli import execute
 from prefrl.data import seeded_generator
 from prefrl.run.flags import parse

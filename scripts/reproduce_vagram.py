@@ -28,9 +28,9 @@ from rich.table import Table
 
 from prefrl.agents.actor_critic.mbpo import MBPO
 from prefrl.agents.actor_critic.mbpo_config import MBPOConfig, ModelLoss, mbpo_preset
+from prefrl.agents.actor_critic.mbpo_parts import value_aware_error
 from prefrl.agents.actor_critic.networks import STD_FLOOR
 from prefrl.agents.actor_critic.sac import SACConfig
-from prefrl.agents.actor_critic.smoothness import value_aware_error
 from prefrl.cli import execute
 from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder, read_json, write_json

@@ -40,6 +40,8 @@ from torch.utils._pytree import tree_leaves
 
 import prefrl.agents
 import prefrl.envs
+from prefrl.agents.actor_critic.behaviour_cloning import BehaviourCloning
+from prefrl.agents.actor_critic.iql import IQL
 from prefrl.agents.actor_critic.mbpo import MBPO
 from prefrl.agents.actor_critic.mbpo_config import MBPOConfig
 from prefrl.agents.actor_critic.ppo import PPO, PPOConfig
@@ -519,6 +521,14 @@ def ppo_switches_case(**settings: Any) -> Case:
     return make
 
 
+class IQLAsksTheDevice(IQL):
+    """Wrong: it looks whether the losses are finite."""
+
+    def update(self) -> dict[str, Tensor]:
+        metrics = super().update()
+        return metrics if bool(metrics["train/loss"].isfinite()) else {}
+
+
 class PPOAsksTheDevice(PPO):
     """Wrong: it warns of learners that diverged in every update."""
 
@@ -697,16 +707,51 @@ def dqn_offline_case(**settings: Any) -> Case:
                 states, states % 4, states.float(), (states + 1) % 9, no, no,
                 observation_space=spaces.single_observation_space, action_space=spaces.single_action_space,
             )  # fmt: skip
-        moved = copy.copy(data)
-        for field in dataclasses.fields(data):
-            if isinstance(value := getattr(data, field.name), Tensor):
-                object.__setattr__(moved, field.name, fake(mode, value, "cpu"))
         config = DQNConfig(**{**DQN_SETTINGS, **settings})
         with mock.patch.object(DQN, "_check_dataset", return_value=None):
-            agent = DQN(spaces, config, dataset=moved, device=DEVICE)
+            agent = DQN(spaces, config, dataset=moved_data(mode, data), device=DEVICE)
         return lambda: learned(agent)
 
     return make
+
+
+def offline_case(kind: type[BehaviourCloning | IQL], box: bool = True, **settings: Any) -> Case:
+    """An agent with a policy that learns from a data set, which is checked on the host, on real numbers."""
+    actions: Any = gym.spaces.Box(-2.0, 3.0, (2,)) if box else gym.spaces.Discrete(3, start=1)
+    spaces = Spaces(gym.spaces.Box(-9.0, 9.0, (4,)) if box else gym.spaces.Discrete(5), actions)
+
+    def make(mode: FakeTensorMode) -> Step:
+        with real_numbers():
+            states = torch.randn(10, 4) if box else torch.arange(10) % 5
+            taken = torch.rand(9, 2) if box else torch.arange(9) % 3 + 1
+            no = torch.zeros(9, dtype=torch.bool)
+            data = TransitionDataset.from_transitions(
+                states[:-1], taken, torch.arange(9.0), states[1:], no, no,
+                observation_space=spaces.single_observation_space, action_space=spaces.single_action_space,
+            )  # fmt: skip
+        agent = kind(spaces, kind.config_class(hidden=(8,), batch_size=5, **settings),
+                     dataset=moved_data(mode, data), device=DEVICE)  # fmt: skip
+        obs = (torch.zeros(7, 4) if box else torch.zeros(7, dtype=torch.int64)).to(DEVICE)
+
+        def step() -> dict[str, Tensor]:
+            agent.log_prob(obs, agent.act(obs))
+            agent.act(obs, deterministic=True)
+            if isinstance(agent, IQL):
+                agent.values(obs), agent.q_values(obs, agent.act(obs))
+            return agent.update()
+
+        return step
+
+    return make
+
+
+def moved_data(mode: FakeTensorMode, data: TransitionDataset) -> TransitionDataset:
+    """A data set of fake tensors on the host: moving them over is the agent's task."""
+    moved = copy.copy(data)
+    for field in dataclasses.fields(data):
+        if isinstance(value := getattr(data, field.name), Tensor):
+            object.__setattr__(moved, field.name, fake(mode, value, "cpu"))
+    return moved
 
 
 def compiled(case: Case) -> Case:
@@ -914,6 +959,12 @@ CASES: dict[str, Case] = {
     "MatrixSelfPlay, Hedge": matrix_case("hedge"),
     "MatrixSelfPlay, sampled": matrix_case("sampled"),
     "MatrixSelfPlay, reward model": matrix_case("reward_model"),
+    "IQL": offline_case(IQL),
+    "IQL, choices": offline_case(IQL, box=False),
+    "IQL, squashed": offline_case(IQL, policy="squashed"),
+    "BehaviourCloning": offline_case(BehaviourCloning),
+    "BehaviourCloning, choices": offline_case(BehaviourCloning, box=False),
+    "BehaviourCloning, squashed": offline_case(BehaviourCloning, policy="squashed"),
     "RegretAgent, deterministic": regret_case(regret_form="deterministic"),
     "RegretAgent, action": regret_case(regret_form="action"),
     "RegretAgent, lottery": regret_case(lottery=True),
@@ -930,6 +981,7 @@ CASES: dict[str, Case] = {
 }
 
 WRONG: dict[str, tuple[Case, str]] = {
+    "IQL asks the device": (offline_case(IQLAsksTheDevice), "DataDependentOutputException"),
     "asks the device": (q_learning_case(AsksTheDevice), "DataDependentOutputException"),
     "mixes devices": (q_learning_case(MixesDevices), "FakeTensorDeviceMismatchError"),
     "copies to the host": (q_learning_case(CopiesToTheHost), "HostCopyError"),

@@ -46,8 +46,7 @@ from prefrl.nn.ensemble import DynamicsEnsemble, EnsembleFit, FitSettings
 
 from .box import BoxAgent
 from .mbpo_config import MBPOConfig
-from .mbpo_parts import entry_weights, known_parts
-from .smoothness import smoothness, value_aware_error
+from .mbpo_parts import entry_weights, known_parts, smoothness, value_aware_error
 
 ROLLOUT_ROWS = 20_000
 """Rows that are rolled out at once: on the CPU more fall out of its cache."""

@@ -44,8 +44,9 @@ from prefrl.functional.actor_critic.policy_gradient import (
 from prefrl.functional.streams import Ahead, Streams
 from prefrl.nn.adam import Descent
 from prefrl.nn.flat import FlatParameters
+from prefrl.nn.likelihood_policies import Actions
 
-from .policy_value import Actions, PolicyValue
+from .policy_value import PolicyValue
 from .ppo_config import PPOConfig as PPOConfig, Schedule
 
 ROLLOUT, SHORTEST = 2_048, 16
@@ -104,7 +105,7 @@ class PPO(ManyLearners):
         self.layout = ObservationLayout(self.observation_space)
         if self.layout.picture is not None:
             raise ValueError(f"observation_space is {self.observation_space}; PPO reads no pictures")
-        self.actions = Actions(self.action_space, device)
+        self.actions = Actions(self.action_space, device, "PPO")
         distribution = self.actions.distribution
         self.network = PolicyValue(self.layout.vector_size, distribution, config.hidden, config.activation,
                                    config.log_std_init, seeds, device)  # fmt: skip

@@ -27,7 +27,12 @@ from prefrl.data import Transitions
 from prefrl.data.devices import make_generator, restore_generator, tensor_on
 from prefrl.envs.diffusions.dynamics import diffusion_from_json
 from prefrl.functional.continuous_time.martingale import trace_step
-from prefrl.nn.gaussian_policies import AffineGaussian, GaussianPolicy, MeanVarianceGaussian, NeuralGaussian
+from prefrl.nn.continuous_time.gaussian_policies import (
+    AffineGaussian,
+    GaussianPolicy,
+    MeanVarianceGaussian,
+    NeuralGaussian,
+)
 
 from .task import (
     DTYPE,
@@ -48,7 +53,7 @@ Value = Literal["auto", "quadratic", "mean_variance", "neural"]
 """Families of value functions for control; see ``prefrl.nn.value_families``."""
 
 PolicyFamily = Literal["auto", "affine", "mean_variance", "neural"]
-"""Families of Gaussian policies; see ``prefrl.nn.gaussian_policies``."""
+"""Families of Gaussian policies; see ``prefrl.nn.continuous_time.gaussian_policies``."""
 
 
 @dataclass(frozen=True)

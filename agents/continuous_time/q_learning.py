@@ -37,7 +37,7 @@ from torch import Tensor
 
 from prefrl.agents.continuous_time.ascent import Ascent
 from prefrl.data import Transitions
-from prefrl.nn.gaussian_policies import AffineGaussian, GaussianPolicy, NeuralGaussian
+from prefrl.nn.continuous_time.gaussian_policies import AffineGaussian, GaussianPolicy, NeuralGaussian
 
 from .control import ContinuousControl, ContinuousControlConfig, Seen
 from .task import Task

@@ -25,18 +25,16 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from prefrl.agents.base import Spaces
 from prefrl.agents.shared import ManyLearners
-from prefrl.data import Preferences, Transitions, seeded_generator
-from prefrl.data.devices import building
+from prefrl.data import Preferences, Transitions
 from prefrl.data.observations import ObservationLayout
 from prefrl.data.rollouts import by_learner, each, one_of
 from prefrl.functional.preferences.alignment import alignment, effective_label_noise, pair_accuracy
 from prefrl.functional.preferences.pair_loss import (
     effective_labels,
-    first_differing_step,
     pair_leads,
     pair_loss,
     pair_slopes,
@@ -44,10 +42,9 @@ from prefrl.functional.preferences.pair_loss import (
 from prefrl.functional.streams import Streams
 from prefrl.nn.adam import Descent
 from prefrl.nn.flat import FlatParameters
-from prefrl.nn.mlp import StackedMLP
-from prefrl.nn.policies import ActionDistribution
+from prefrl.nn.likelihood_policies import Actions
 
-from ..actor_critic.policy_value import Actions
+from .compared_segments import Pairs, Policy, check_preferences, lead_of
 from .preference_optimization_config import PreferenceOptimizationConfig as PreferenceOptimizationConfig
 
 STATES = 4_096
@@ -56,77 +53,6 @@ STATES = 4_096
 ROWS = 512
 """Steps of segments that are taken through the network at once on the CPU: what flows then stays in its
 cache."""
-
-
-class Policy(nn.Module):
-    """Policies of S learners: a stack of networks, and the parameters that hang on no observation.
-
-    Args:
-        inputs: D, numbers of an observation.
-        distribution: what the outputs mean.
-        hidden: sizes of the hidden layers; none: a table, for observations that are indicators.
-        config: settings.
-        seeds: of the learners.
-        device: torch device.
-    """
-
-    def __init__(
-        self, inputs: int, distribution: ActionDistribution, hidden: Sequence[int],
-        config: PreferenceOptimizationConfig, seeds: Sequence[int], device: torch.device,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        size = inputs, hidden, distribution.outputs, config.activation
-        with building(device, 0):
-            self.layers = StackedMLP(len(seeds), *size)
-            self.free = nn.Parameter(torch.full((len(seeds), 1, distribution.width), config.log_std_init))
-        with torch.no_grad():
-            for learner, seed in enumerate(seeds):
-                with building(device, seeded_generator(seed, "network").initial_seed()):
-                    one = StackedMLP(1, *size)
-                for mine, drawn in zip(self.layers.parameters(), one.parameters(), strict=True):
-                    mine[learner] = drawn[0] if hidden else 0.0  # a table starts with uniform actions
-
-
-class Pairs:
-    """Comparisons as a policy reads them, on its device.
-
-    Args:
-        preferences: N comparisons.
-        layout: of the observations.
-        actions: of the space.
-        device: torch device.
-        dtype: of the policy's numbers.
-
-    Attributes:
-        obs: [N, 2, L, ...] as they are kept.
-        raw: [N, 2, L, ...] actions as the policy's distribution has them.
-        mask: [N, 2, L] bool.
-        labels: [N].
-        weights: [N], of mean 1.
-        offsets: [N], or None.
-        starts: [N] first step in which the two sides differ.
-    """
-
-    def __init__(
-        self, preferences: Preferences, layout: ObservationLayout, actions: Actions, device: torch.device,
-        dtype: torch.dtype,
-    ) -> None:  # fmt: skip
-        longest = max(preferences.first.max_length, preferences.second.max_length)
-        sides = [side.padded(longest).to(device) for side in (preferences.first, preferences.second)]
-        self.obs = torch.stack([layout.keep(side.obs[:, :-1]) for side in sides], 1)
-        acted = torch.stack([side.actions for side in sides], 1)
-        self.mask = torch.stack([side.mask for side in sides], 1)
-        raw = actions.from_env(acted.flatten(0, 2)).view(*acted.shape[:3], -1)
-        self.raw = torch.where(self.mask[..., None], raw, 0)  # padding need not be actions
-        offsets, weights = preferences.offsets, preferences.weights
-        self.labels = preferences.labels.to(device, dtype)
-        self.weights = (weights / weights.mean()).to(device, dtype)
-        self.offsets = None if offsets is None else offsets.to(device, dtype)
-        differs = (self.raw[:, 0] != self.raw[:, 1]).any(-1)
-        self.starts = first_differing_step(differs, torch.zeros_like(differs))
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 class PreferenceOptimization(ManyLearners):
@@ -173,13 +99,15 @@ class PreferenceOptimization(ManyLearners):
         if self.layout.picture is not None:
             raise ValueError(f"observation_space is {self.observation_space}; PreferenceOptimization reads "
                              "no pictures")  # fmt: skip
-        self.actions = Actions(self.action_space, device)
+        self.actions = Actions(self.action_space, device, "PreferenceOptimization")
         if config.row.probabilities_only and isinstance(self.action_space, gym.spaces.Box):
             raise ValueError(f"loss is {config.loss!r}, which needs probabilities; actions of a Box have "
                              "densities")  # fmt: skip
         hidden = () if self._is_table() else config.hidden
-        self.network = Policy(self.layout.vector_size, self.actions.distribution, hidden, config, self.seeds,
-                              device)  # fmt: skip
+        self.network = Policy(
+            self.layout.vector_size, self.actions.distribution, hidden, config.activation,
+            config.log_std_init, self.seeds, device,
+        )  # fmt: skip
         if not hidden:
             self.network.double()
         self.weights = FlatParameters(self.network, learners)
@@ -244,11 +172,8 @@ class PreferenceOptimization(ManyLearners):
         places = self._places(len(pairs))
         self.weights.gradient.zero_()
         with torch.inference_mode():
-            parts = [
-                self._clone(pairs, part, places.shape[1]) if learned < 0
-                else self._optimize(pairs, part, places.shape[1])
-                for part in self._in_cache(places, pairs)
-            ]  # fmt: skip
+            step = self._clone if learned < 0 else self._optimize
+            parts = [step(pairs, part, places.shape[1]) for part in self._in_cache(places, pairs)]
             self.descent.step(share=self._share(learned))
         self.num_timesteps += 1
         sums = {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
@@ -376,11 +301,8 @@ class PreferenceOptimization(ManyLearners):
         Raises:
             ValueError: if a space is another.
         """
-        spaces = self.observation_space, self.action_space
-        if not all(isinstance(space, gym.spaces.Discrete) for space in spaces):
-            raise ValueError(f"a table is of Discrete observations and actions; they are {spaces[0]} and "
-                             f"{spaces[1]}")  # fmt: skip
-        assert self._states is not None
+        if self._states is None or not isinstance(self.action_space, gym.spaces.Discrete):
+            raise ValueError("observations and actions must be Discrete; there is no table of others")
         with self._as(vector):
             return torch.softmax(self.network.layers.record(self._states).outputs, -1)
 
@@ -478,40 +400,3 @@ class PreferenceOptimization(ManyLearners):
     def _rebuilt(cls, env: Any, config: Any, state: Mapping[str, Any], **settings: Any) -> Any:
         seeds = state["seeds"].tolist()
         return cls(env, config, **{**settings, "num_learners": len(seeds), "seed": seeds})
-
-
-def lead_of(log_probs: Tensor, mask: Tensor) -> Tensor:
-    """Return by how much the second segment is the likelier one [..., N], of log pi(a|s) [..., N, 2, L]."""
-    return torch.where(mask, log_probs, 0.0).sum(-1).diff(dim=-1)[..., 0]
-
-
-def check_preferences(
-    preferences: Preferences, observation_space: gym.Space[Any], action_space: gym.Space[Any]
-) -> None:
-    """Refuse comparisons that a policy of these spaces cannot learn from.
-
-    Raises:
-        ValueError: naming what is wrong.
-    """
-    if not len(preferences):
-        raise ValueError("preferences hold no comparison")
-    preferences.validate()
-    if not bool((preferences.weights > 0).any()):
-        raise ValueError("preferences have weight 0 only")
-    for side, segments in (("first", preferences.first), ("second", preferences.second)):
-        for name, values, space in (("obs", segments.obs, observation_space),
-                                    ("actions", segments.actions, action_space)):  # fmt: skip
-            if isinstance(space, gym.spaces.Dict):
-                continue  # parts side by side, as the layout keeps them
-            shape = tuple(space.shape or ())
-            if tuple(values.shape[2:]) != shape:
-                raise ValueError(f"{name} of the {side} segments have shape {tuple(values.shape[2:])}; those "
-                                 f"of {space} have {shape}")  # fmt: skip
-            if isinstance(space, gym.spaces.Discrete):
-                used = values if name == "obs" else values[segments.mask]
-                first, last = int(space.start), int(space.start + space.n - 1)
-                if used.is_floating_point() or int(used.min()) < first or int(used.max()) > last:
-                    raise ValueError(
-                        f"{name} of the {side} segments are {used.dtype} from {used.min()} to "
-                        f"{used.max()}; those of {space} are whole numbers from {first} to {last}"
-                    )

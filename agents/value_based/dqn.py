@@ -34,7 +34,6 @@ arXiv 2006.04779, equation 4), on decoded values whatever the loss.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -43,7 +42,7 @@ import torch
 from torch import Tensor, nn
 
 from prefrl.agents.base import LearningFailedError
-from prefrl.agents.shared import DeepQ
+from prefrl.agents.shared import DeepQ, check_dataset
 from prefrl.config import Count, NonNegative, Positive, PositiveShare, Share
 from prefrl.data import Transitions
 from prefrl.data.datasets import TransitionDataset
@@ -315,15 +314,9 @@ class DQN(DeepQ):
 
     def _check_dataset(self, dataset: TransitionDataset) -> None:
         """Raise ValueError for data of another environment, or of returns that the support cannot hold."""
-        if not isinstance(dataset, TransitionDataset):
-            raise TypeError(f"dataset is a {type(dataset).__name__}; it must be a TransitionDataset")
+        check_dataset(self, dataset)
         if len(dataset) < self.config.n_step:
             raise ValueError(f"the dataset has {len(dataset)} transitions; n_step is {self.config.n_step}")
-        dataset.check_matches(self.observation_space, self.action_space)
-        spec = getattr(self.env, "spec", None)
-        if spec is not None and dataset.env_id not in (None, spec.id):
-            warnings.warn(f"the dataset is from {dataset.env_id}, and the environment is {spec.id}; their "
-                          "spaces are the same", stacklevel=3)  # fmt: skip
         config = self.config
         if isinstance(self.network.head, CategoricalHead) and config.max_clamped_fraction < 1.0:
             returns = dataset.returns(self._gamma)

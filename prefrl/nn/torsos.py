@@ -210,6 +210,41 @@ class ObservationTorso(nn.Module):
         return torch.cat([self.torso(obs), torch.relu(self.embedding(extra))], 1)
 
 
+class Numbers:
+    """Observations as the numbers that a network reads: of a Discrete space an indicator, a Box flattened.
+
+    Args:
+        space: Discrete, or a Box without pictures.
+        device: torch device.
+
+    Raises:
+        ValueError: for another space.
+
+    Attributes:
+        size: D.
+    """
+
+    def __init__(self, space: gym.Space[Any], device: torch.device) -> None:
+        shape = tuple(space.shape or ())
+        picture = isinstance(space, gym.spaces.Box) and space.dtype == np.uint8 and len(shape) == 3
+        if picture or not isinstance(space, (gym.spaces.Discrete, gym.spaces.Box)):
+            raise ValueError(f"observation_space is {space}; a policy with a likelihood reads "
+                             "Discrete spaces and Boxes without pictures")  # fmt: skip
+        self.axes = len(shape)
+        self.places: Tensor | None = None
+        if isinstance(space, gym.spaces.Discrete):
+            self.size = int(space.n)
+            self.places = torch.arange(self.size, device=device) + int(space.start)
+        else:
+            self.size = math.prod(shape)
+
+    def __call__(self, obs: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return observations [..., *shape] as numbers [..., D]."""
+        if self.places is not None:
+            return torch.eq(obs[..., None], self.places).to(dtype)
+        return obs.reshape(*obs.shape[: obs.ndim - self.axes], self.size).to(dtype)
+
+
 def given_torso(torso: nn.Module, shape: Sequence[int]) -> tuple[nn.Module, int]:
     """Return a copy of a network that somebody made, on the device in use, and its number of features F.
 

@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .tanh_mlp import TanhMLP
+from .continuous_time.tanh_mlp import TanhMLP
 
 
 class ValueFamily(ABC):

@@ -20,7 +20,14 @@ import torch
 from torch import Tensor
 
 from prefrl.config import Count, Natural, Positive, Settings, Sizes, checked, from_json
-from prefrl.data import Preferences, Segments, concatenate_segments, map_obs, seeded_generator
+from prefrl.data import (
+    Preferences,
+    Segments,
+    TransitionDataset,
+    concatenate_segments,
+    map_obs,
+    seeded_generator,
+)
 from prefrl.data.devices import building, tensor_on
 from prefrl.data.files.bounded import BoundedTensors
 from prefrl.data.files.spaces import space_from_json, space_to_json
@@ -201,6 +208,29 @@ class RewardModel:
             return rewards
         centred = rewards - self._mean if self.config.normalize_rewards == "standard" else rewards
         return centred / self._std
+
+    def relabel(self, dataset: TransitionDataset) -> TransitionDataset:
+        """Return a data set with the model's rewards (:meth:`rewards`) in place of its own, all else kept.
+
+        An agent that learns from it offline learns what the comparisons say, not what the data's rewards say.
+
+        Raises:
+            TypeError: if ``dataset`` is none.
+            ValueError: if its spaces are not the model's, the model reads features, which a data set does not
+                have, or a reward is not finite.
+        """
+        if not isinstance(dataset, TransitionDataset):
+            raise TypeError(f"dataset is a {type(dataset).__name__}; it must be a TransitionDataset")
+        dataset.check_matches(self.observation_space, self.action_space)
+        if self.num_features:
+            raise ValueError(f"the reward model reads {self.num_features} features; a TransitionDataset has "
+                             "none: fit one without use_features")  # fmt: skip
+        fields = (dataset.obs, dataset.actions, dataset.next_obs)
+        pieces = [
+            self.kept_rewards(*(rows.to(self.device) for rows in part)).cpu()
+            for part in zip(*(torch.split(field, CHUNK) for field in fields), strict=True)
+        ]
+        return dataclasses.replace(dataset, rewards=torch.cat(pieces).to(torch.float32))
 
     def numpy_rewards(self, obs: Any, actions: Any, next_obs: Any, infos: Any = None) -> Any:
         """Return :meth:`rewards` [n] of numpy arrays as float32, for wrappers of environments on the host."""

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import prefrl.envs  # noqa: F401  (registers the ids)
-from prefrl.nn.gaussian_policies import AffineGaussian, MeanVarianceGaussian, NeuralGaussian
-from prefrl.nn.tanh_mlp import TanhMLP
+from prefrl.nn.continuous_time.gaussian_policies import AffineGaussian, MeanVarianceGaussian, NeuralGaussian
+from prefrl.nn.continuous_time.tanh_mlp import TanhMLP
 from prefrl.nn.value_families import (
     ImpliedVolatility,
     MeanVarianceValue,

@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from prefrl.data import Preferences, Segments, concatenate_preferences, concatenate_segments, map_obs
+from prefrl.data import (
+    Preferences,
+    Segments,
+    TransitionDataset,
+    concatenate_preferences,
+    concatenate_segments,
+    map_obs,
+)
 from prefrl.functional.preferences.hierarchy import all_pairs, hierarchy_verdicts
 from prefrl.functional.preferences.preferences import preference_cross_entropy
-from prefrl.preferences import RewardModel, RewardModelConfig
+from prefrl.preferences import RewardModel, RewardModelConfig, reward_model
 
 BOX = gym.spaces.Box(-1.0, 1.0, (3,))
 TWO = gym.spaces.Discrete(2)
@@ -339,3 +346,52 @@ def test_a_reward_that_does_not_vary_is_not_divided_by_nothing():
     model.take_scale(same)
     assert float(model._std) == 1.0
     assert float(model.rewards(torch.rand(9, 1), torch.ones(9, dtype=torch.int64)).abs().max()) < 10.0
+
+
+# Data sets -------------------------------------------------------
+
+
+def transitions(n=23, **changes):
+    generator = torch.Generator().manual_seed(5)
+    obs = 2.0 * torch.rand(n + 1, 3, generator=generator) - 1.0
+    ends = torch.arange(n) % 7 == 6
+    fields = {
+        "obs": obs[:-1], "actions": torch.randint(2, (n,), generator=generator),
+        "rewards": torch.arange(n).float(), "next_obs": obs[1:], "terminations": ends & (torch.arange(n) < 9),
+        "truncations": ends & (torch.arange(n) > 9), "observation_space": BOX, "action_space": TWO,
+        "env_id": "test/Any-v0",
+    }  # fmt: skip
+    return TransitionDataset.from_transitions(**{**fields, **changes})
+
+
+@pytest.mark.parametrize("chunk", [4, 1 << 14])
+@pytest.mark.parametrize("normalize_rewards", ["scale", "standard", "none"])
+def test_relabelled_data_have_the_models_rewards_and_nothing_else_new(chunk, normalize_rewards, monkeypatch):
+    monkeypatch.setattr(reward_model, "CHUNK", chunk)
+    config = RewardModelConfig(members=2, use_next_obs=True, epochs=2, normalize_rewards=normalize_rewards)
+    model, data = RewardModel(BOX, TWO, config), transitions()
+    model.fit(compared(30))
+    found = model.relabel(data)
+    for row in range(len(data)):
+        part = slice(row, row + 1)
+        own = model.rewards(data.obs[part], data.actions[part], data.next_obs[part])
+        assert float(found.rewards[row]) == pytest.approx(float(own[0]), abs=1e-5)
+    assert found.rewards.dtype == torch.float32
+    assert data.rewards.tolist() == list(range(23))  # what was given stays
+    for name in vars(data):
+        if name != "rewards":
+            assert getattr(found, name) is getattr(data, name)
+
+
+def test_what_cannot_be_relabelled_is_refused():
+    model = RewardModel(BOX, TWO)
+    with pytest.raises(TypeError, match="dataset is a Segments; it must be a TransitionDataset"):
+        model.relabel(segments())
+    with pytest.raises(ValueError, match=r"another environment.*Discrete\(3\).*Discrete\(2\)"):
+        model.relabel(transitions(action_space=gym.spaces.Discrete(3)))
+    with pytest.raises(ValueError, match="reads 2 features; a TransitionDataset has none"):
+        RewardModel(BOX, TWO, RewardModelConfig(use_features=True), num_features=2).relabel(transitions())
+    with torch.no_grad():
+        model.network.mlp.layers[0].weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match=r"rewards are wrong in row 0.*finite"):
+        model.relabel(transitions())

@@ -1,1 +1,1 @@
-"""Squashed Gaussians, smoothness, learned models."""
+"""Squashed Gaussians, smoothness, learned models, advantages, implicit Q-learning."""

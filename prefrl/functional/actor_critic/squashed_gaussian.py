@@ -43,6 +43,31 @@ def squashed_gaussian(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Ten
     return torch.tanh(u), -u.shape[-1] * CONSTANT - surprise.sum(-1)
 
 
+LARGEST_ACTION = 1.0 - 1e-6
+"""What given actions are cut to: of 1 itself, as float32 has it, the normal number would be infinite."""
+
+
+def squashed_log_prob(mean: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
+    """Return log pi(a) of given actions under the distribution of :func:`squashed_gaussian`.
+
+    With u = artanh(a) it is sum_i log N(u_i; mean_i, std_i^2) - log(1 - a_i^2). Actions are cut to
+    :data:`LARGEST_ACTION` in size, ``log_std`` to :data:`LOG_STD_RANGE`.
+
+    Args:
+        mean: [..., A].
+        log_std: [..., A].
+        actions: [..., A] in [-1, 1].
+
+    Returns:
+        [...].
+    """
+    log_std = log_std.clamp(*LOG_STD_RANGE)
+    inside = actions.clamp(-LARGEST_ACTION, LARGEST_ACTION)
+    scaled = (torch.atanh(inside) - mean) * (-log_std).exp()
+    normal = -0.5 * scaled.square() - log_std - 0.5 * math.log(2.0 * math.pi)
+    return (normal - torch.log1p(-inside.square())).sum(-1)
+
+
 def squashed_gaussian_gradient(
     output: Tensor, noise: Tensor, actions: Tensor, of_actions: Tensor, of_log_density: Tensor
 ) -> Tensor:

@@ -22,7 +22,7 @@ from prefrl.data.devices import make_generator
 from prefrl.envs.diffusions.dynamics import Policy
 from prefrl.envs.diffusions.mean_variance import MeanVarianceDynamics, MeanVariancePolicy
 from prefrl.envs.diffusions.riccati import LinearPolicy
-from prefrl.nn.gaussian_policies import AffineGaussian
+from prefrl.nn.continuous_time.gaussian_policies import AffineGaussian
 from prefrl.run.environments import make_training_env, parse_env_args
 from prefrl.run.plot import PALETTE, save_figure, tidy
 

@@ -10,11 +10,13 @@ from typing import Any
 _PREFERENCES = "prefrl.run.recipes.preferences"
 
 RECIPES = {
+    "behaviour_cloning": "prefrl.run.recipes.actor_critic.behaviour_cloning:TrainBehaviourCloning",
     "continuous_control": "prefrl.run.recipes.continuous_time.continuous_control:TrainContinuousControl",
     "distributional_dp": "prefrl.run.recipes.returns.distributional_dp:TrainDistributionalDP",
     "dual_mirror_descent": "prefrl.run.recipes.allocation.dual_mirror_descent:TrainDualMirrorDescent",
     "dqn": "prefrl.run.recipes.value_based.dqn:TrainDQN",
     "heron": "prefrl.run.recipes.preferences.heron:TrainHeron",
+    "iql": "prefrl.run.recipes.actor_critic.iql:TrainIQL",
     "martingale": "prefrl.run.recipes.continuous_time.martingale:TrainMartingale",
     "mbpo": "prefrl.run.recipes.actor_critic.mbpo:TrainMBPO",
     "ppo": "prefrl.run.recipes.actor_critic.ppo:TrainPPO",

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from prefrl.agents.actor_critic.policy_value import Actions, PolicyValue
+from prefrl.agents.actor_critic.policy_value import PolicyValue
+from prefrl.nn.likelihood_policies import Actions
 from prefrl.nn.policies import Categoricals, DiagonalGaussian
 
 CPU = torch.device("cpu")

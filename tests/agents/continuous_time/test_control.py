@@ -19,7 +19,7 @@ from prefrl.agents.continuous_time.q_learning import (
     QuadraticAdvantage,
 )
 from prefrl.envs.diffusions.riccati import LinearPolicy
-from prefrl.nn.gaussian_policies import AffineGaussian
+from prefrl.nn.continuous_time.gaussian_policies import AffineGaussian
 from prefrl.run.stepping import Stepper
 
 F64 = torch.float64

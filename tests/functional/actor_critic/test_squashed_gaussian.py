@@ -10,6 +10,7 @@ from torch.distributions.transforms import TanhTransform
 from prefrl.functional.actor_critic.squashed_gaussian import (
     squashed_gaussian,
     squashed_gaussian_gradient,
+    squashed_log_prob,
     squashed_sample,
 )
 
@@ -58,3 +59,31 @@ def test_gradient_is_that_of_autograd() -> None:
     found = squashed_gaussian_gradient(output.detach(), noise, actions.detach(), of_actions, of_density)
     torch.testing.assert_close(found, expected)
     assert not found[:2, 3:].any()
+
+
+def test_given_actions_are_as_likely_as_drawn_ones() -> None:
+    generator = torch.Generator().manual_seed(3)
+    draws = torch.randn(3, 50, 2, generator=generator, dtype=torch.float64)
+    mean, log_std, noise = draws[0], 0.3 * draws[1], 0.5 * draws[2]
+    log_std[0] = 5.0  # beyond the range of log standard deviations
+    noise[0] = 0.1
+    actions, log_density = squashed_gaussian(mean, log_std, noise)
+    torch.testing.assert_close(squashed_log_prob(mean, log_std, actions), log_density, rtol=1e-9, atol=1e-9)
+
+
+def test_actions_at_the_bounds_are_finite() -> None:
+    mean, log_std = torch.zeros(2, 1, requires_grad=True), torch.zeros(2, 1, requires_grad=True)
+    log_prob = squashed_log_prob(mean, log_std, torch.tensor([[1.0], [-1.0]]))
+    inside = math.atanh(1.0 - 1e-6)
+    expected = -0.5 * math.log(2.0 * math.pi) - 0.5 * inside**2 - math.log(1.0 - (1.0 - 1e-6) ** 2)
+    assert log_prob.tolist() == pytest.approx([expected] * 2, abs=0.5)  # float32, a millionth from 1
+    log_prob.sum().backward()
+    assert mean.grad is not None
+    assert mean.grad.isfinite().all()
+
+
+def test_its_gradient_is_that_of_finite_differences() -> None:
+    draws = torch.randn(2, 5, 2, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    actions = torch.tanh(torch.linspace(-1.5, 1.5, 10, dtype=torch.float64).view(5, 2))
+    mean, log_std = draws[0].requires_grad_(), draws[1].requires_grad_()
+    assert torch.autograd.gradcheck(lambda m, s: squashed_log_prob(m, s, actions), (mean, log_std))

@@ -1,0 +1,1 @@
+"""Gaussian policies of diffusions, and networks that give the gradient of every row."""

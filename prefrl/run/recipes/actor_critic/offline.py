@@ -1,0 +1,46 @@
+"""What recipes of agents have in common that learn from a file of transitions alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import arg
+
+from prefrl.config import Count, Rows
+from prefrl.data import load_transitions
+from prefrl.run.folder import RunFolder
+from prefrl.run.recipes.base import EvaluatedRecipe
+
+
+@dataclass(frozen=True)
+class OfflineRecipe(EvaluatedRecipe):
+    """Settings of recipes whose timesteps are gradient steps on a data set."""
+
+    env_id: str = "Pendulum-v1"
+    """Environment that the data are of, for evaluations."""
+
+    dataset: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(required)")] = None
+    """File of transitions to learn from (see docs/datasets.md)."""
+
+    total_timesteps: Count = 100_000
+    """Gradient steps."""
+
+    final_episodes: Rows = 100
+
+    def training_env(self) -> Any:
+        """Return the environment that the data are of; it is not stepped."""
+        return self.scalar_env()
+
+    def given(self, env: Any, folder: RunFolder, *, resume: bool) -> dict[str, Any]:
+        """Return the data set.
+
+        Raises:
+            ValueError: if there is none, or its file is no good.
+        """
+        if self.dataset is None:
+            raise ValueError(
+                "dataset is None; it must be a file of transitions to learn from: --dataset FILE"
+            )
+        return {"dataset": load_transitions(self.dataset)}
