@@ -148,8 +148,8 @@ def pair_leads(
     """
     labels = log_probs.new_zeros(log_probs.shape[-3:-2])
     scores = assemble(row, log_probs, mask, labels, reference=reference, opponents=opponents, starts=starts,
-                       beta=beta, settings=settings, offsets=None, calibration=None,
-                       rationales=None, whole=False).scores  # fmt: skip
+                      beta=beta, settings=settings, offsets=None, calibration=None,
+                      rationales=None, whole=False).scores  # fmt: skip
     return scores[..., 1] - scores[..., 0]
 
 
@@ -172,7 +172,7 @@ def _regulariser(parts: PairParts) -> float | Tensor:
     if "nll" in row.regularisers:
         added = added + values.number("nll_weight") * chosen_nll(parts.likelihoods, parts.chosen[..., 1])
     if "entropy" in row.regularisers:
-        # U_c already carries the weights 1 / length.
+        # U_c, a mean over the steps, carries the weights 1 / length already.
         ones = torch.ones_like(parts.likelihoods)
         term = weighted_entropy(parts.likelihoods, ones, parts.chosen)
         added = added + values.number("strength") * values.number("beta") * term

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .pair_rows import PairLoss, Setting, Settings, pair_loss_row
+from .pair_rows import PairLoss, PairSettings, Setting, pair_loss_row
 
 
 class PairParts(NamedTuple):
     """What the loss, its slopes and its diagnostics are made of; c is the side, [..., 2]."""
 
     row: PairLoss
-    settings: Settings
+    settings: PairSettings
     counts: Tensor
     """[..., N, 2, L] what each step counts in U_c."""
     likelihoods: Tensor
@@ -86,7 +86,7 @@ def assemble(
     )  # fmt: skip
 
 
-def _counts(row: PairLoss, mask: Tensor, settings: Settings, dtype: torch.dtype) -> Tensor:
+def _counts(row: PairLoss, mask: Tensor, settings: PairSettings, dtype: torch.dtype) -> Tensor:
     """Return what each step counts [..., N, 2, L]; 0 in the padding."""
     counts = mask.to(dtype)
     if row.likelihood == "mean":
@@ -105,7 +105,7 @@ def _likelihoods(log_probs: Tensor, mask: Tensor, counts: Tensor) -> Tensor:
 
 def _reference_likelihoods(
     row: PairLoss, reference: Tensor | None, opponents: Tensor | None, log_probs: Tensor, mask: Tensor,
-    counts: Tensor, settings: Settings,
+    counts: Tensor, settings: PairSettings,
 ) -> Tensor | None:  # fmt: skip
     """Return R_c [..., N, 2] of the reference, or of reference and opponents in their shares."""
     if not row.needs_reference or reference is None:
@@ -133,17 +133,17 @@ def _score(row: PairLoss, ratios: Tensor, mask: Tensor) -> Tensor:
     return ratios
 
 
-def scale_of(row: PairLoss, settings: Settings) -> float | Tensor:
+def scale_of(row: PairLoss, settings: PairSettings) -> float | Tensor:
     """Return beta, or 1 for the square link, whose target beta sets."""
     return 1.0 if row.link == "square" else settings.per_side("beta")
 
 
-def bias(row: PairLoss, settings: Settings) -> float | Tensor:
+def bias(row: PairLoss, settings: PairSettings) -> float | Tensor:
     """Return how much the other side counts in a side's lead."""
     return settings.per_side("bias") if "bias" in row.settings else 1.0
 
 
-def _margins(row: PairLoss, reference: Tensor | None, settings: Settings) -> float | Tensor | None:
+def _margins(row: PairLoss, reference: Tensor | None, settings: PairSettings) -> float | Tensor | None:
     """Return what each side must lead by when it is preferred [..., N, 2]."""
     if row.margin == "none":
         return None
@@ -152,6 +152,8 @@ def _margins(row: PairLoss, reference: Tensor | None, settings: Settings) -> flo
     assert reference is not None
     beta, lead, form = settings.per_side("beta"), reference - reference.flip(-1), settings.form("form")
     if form == "clip":
+        # Where the reference leads wrongly, the clip asks of the one side less and of the other no less: the
+        # leads are no longer opposites, and with labels between 0 and 1 the optimum is not their log-odds.
         return beta * lead.clamp(min=0.0)
     if form == "cpo":
         sharpness = settings.per_side("sharpness")
@@ -161,7 +163,7 @@ def _margins(row: PairLoss, reference: Tensor | None, settings: Settings) -> flo
     return beta * lead + settings.per_side("multiplier") * (inverse + inverse.flip(-1))
 
 
-def link_cost(row: PairLoss, leads: Tensor, settings: Settings) -> Tensor:
+def link_cost(row: PairLoss, leads: Tensor, settings: PairSettings) -> Tensor:
     """Return what leads cost [..., N, 2]."""
     if row.link == "logistic":
         return -logsigmoid(leads)
@@ -170,7 +172,7 @@ def link_cost(row: PairLoss, leads: Tensor, settings: Settings) -> Tensor:
     return (leads - 0.5 / settings.per_side("beta")).square()
 
 
-def link_slope(row: PairLoss, leads: Tensor, settings: Settings) -> Tensor:
+def link_slope(row: PairLoss, leads: Tensor, settings: PairSettings) -> Tensor:
     """Return the derivative of :func:`link_cost`."""
     if row.link == "logistic":
         return -torch.sigmoid(-leads)
@@ -179,7 +181,7 @@ def link_slope(row: PairLoss, leads: Tensor, settings: Settings) -> Tensor:
     return 2.0 * (leads - 0.5 / settings.per_side("beta"))
 
 
-def replaced_labels(row: PairLoss, labels: Tensor, settings: Settings) -> Tensor:
+def replaced_labels(row: PairLoss, labels: Tensor, settings: PairSettings) -> Tensor:
     """Return the labels as the row replaces them [..., N]."""
     if row.labels == "given":
         return labels

@@ -71,7 +71,7 @@ class PairLoss:
         """Whether the loss needs the likelihoods of an opponent besides the reference."""
         return self.reference == "mixture"
 
-    def resolve(self, beta: float | Tensor | None, settings: Mapping[str, Setting] | None) -> Settings:
+    def resolve(self, beta: float | Tensor | None, settings: Mapping[str, Setting] | None) -> PairSettings:
         """Return all settings with the defaults filled in.
 
         Only plain numbers are checked: looking into a tensor would wait for its device.
@@ -87,7 +87,7 @@ class PairLoss:
         values: dict[str, Setting] = {"beta": self.beta if beta is None else beta, **self.settings, **given}
         for name, value in values.items():
             self._check(name, value)
-        return Settings(values)
+        return PairSettings(values)
 
     def _check(self, name: str, value: Setting) -> None:
         if isinstance(value, Tensor):
@@ -107,7 +107,7 @@ class PairLoss:
 
 
 @dataclass(frozen=True)
-class Settings:
+class PairSettings:
     """The settings of one call, all of them."""
 
     values: Mapping[str, Setting]
