@@ -47,6 +47,10 @@ if TYPE_CHECKING:
         MatrixSelfPlay as MatrixSelfPlay,
         MatrixSelfPlayConfig as MatrixSelfPlayConfig,
     )
+    from prefrl.agents.preferences.preference_optimization import (
+        PreferenceOptimization as PreferenceOptimization,
+        PreferenceOptimizationConfig as PreferenceOptimizationConfig,
+    )
     from prefrl.agents.preferences.preference_rl import (
         PreferenceRL as PreferenceRL,
         PreferenceRLConfig as PreferenceRLConfig,
@@ -101,6 +105,8 @@ _PUBLIC = {
     "MatrixSelfPlayConfig": "prefrl.agents.preferences.matrix_self_play",
     "PPO": "prefrl.agents.actor_critic.ppo",
     "PPOConfig": "prefrl.agents.actor_critic.ppo",
+    "PreferenceOptimization": "prefrl.agents.preferences.preference_optimization",
+    "PreferenceOptimizationConfig": "prefrl.agents.preferences.preference_optimization",
     "PreferenceRL": "prefrl.agents.preferences.preference_rl",
     "PreferenceRLConfig": "prefrl.agents.preferences.preference_rl",
     "QLearning": "prefrl.agents.value_based.q_learning",

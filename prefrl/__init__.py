@@ -45,6 +45,8 @@ if TYPE_CHECKING:
         MatrixSelfPlayConfig as MatrixSelfPlayConfig,
         MBPOConfig as MBPOConfig,
         PPOConfig as PPOConfig,
+        PreferenceOptimization as PreferenceOptimization,
+        PreferenceOptimizationConfig as PreferenceOptimizationConfig,
         PreferenceRL as PreferenceRL,
         PreferenceRLConfig as PreferenceRLConfig,
         QLearning as QLearning,

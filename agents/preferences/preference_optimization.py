@@ -115,12 +115,11 @@ class PreferenceOptimization(ManyLearners):
                                max_grad_norm=config.max_grad_norm)  # fmt: skip
         self._orders, self._noise = (Streams(self.seeds, name, device) for name in ("batches", "actions"))
         self._beta = None if config.beta is None else each(config.beta, learners, device)
-        self._states: Tensor | None = None
-        self._first = 0
+        self._states: Tensor | None = None  # [S, states, D], in Discrete spaces
         if isinstance(self.observation_space, gym.spaces.Discrete):
             self._first = int(self.observation_space.start)
             states = torch.arange(int(self.observation_space.n), device=device) + self._first
-            self._states = self._read(states.expand(learners, -1))  # [S, states, D]
+            self._states = self._read(states.expand(learners, -1))
         self.reference: Tensor | None = None
         self._round: Tensor | None = None  # [S, P] parameters of the policy when the round began
         self._said: dict[str, Tensor] = {}  # [S, N, 2, L] what reference and opponents say of the pairs
@@ -188,8 +187,7 @@ class PreferenceOptimization(ManyLearners):
         if begins:
             self._round = self.weights.vector.detach().clone()
         if begins or not self._said:
-            assert self.reference is not None
-            assert self._round is not None
+            assert self.reference is not None and self._round is not None  # noqa: PT018
             moves = self.config.loss in ("dno", "upo")
             self._said = {"reference": self._say(self._round if moves else self.reference)}
             if row.needs_opponents:

@@ -176,6 +176,19 @@ def test_wrong_array(
     assert re.search(message, refused(content))
 
 
+@pytest.mark.parametrize(
+    ("offsets", "message"),
+    [
+        (np.zeros(3), r"offsets has shape \[3\]; schema.count is 4"),
+        (np.zeros((4, 1)), r"offsets have shape \(4, 1\), not \[4\]"),
+        (np.zeros(4, np.float32), "offsets have dtype torch.float32; it must be torch.float64"),
+        (np.array([0.0, 1.0, np.nan, 0.0]), r"offsets\[2\] hold NaN or infinity"),
+    ],
+)
+def test_wrong_offsets(offsets: Any, message: str, archive: Any, refused: Refused) -> None:
+    assert re.search(message, refused(archive.with_array("offsets", offsets).zip()))
+
+
 RAW_HEADERS = [
     (b"", "does not start with a .npy header"),
     (b"\x93NUMPY", "does not start with a .npy header"),
