@@ -22,7 +22,7 @@ class OfflineRecipe(EvaluatedRecipe):
     """Environment that the data are of, for evaluations."""
 
     dataset: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(required)")] = None
-    """File of transitions to learn from (see docs/datasets.md)."""
+    """File of transitions to learn from, as save_transitions writes it."""
 
     total_timesteps: Count = 100_000
     """Gradient steps."""
