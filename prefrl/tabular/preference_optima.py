@@ -209,7 +209,8 @@ def _logistic(
     y, w = pairs.labels, pairs.weights
     shared = chosen if nats > 0.0 else None
     offset = torch.as_tensor(offsets, dtype=torch.float64, device=y.device)
-    if not _has_minimiser(pairs, shared, straight=not bool(offset.any())):
+    within = bool(((y >= 0.0) & (y <= 1.0) | (w == 0.0)).all())
+    if not _has_minimiser(pairs, shared, within=within, straight=not bool(offset.any())):
         return None
     z = torch.zeros(y.shape[:-1], dtype=torch.float64, device=y.device)
     stiffness = 1.0 if shared is None else max(1.0, 1.0 / beta)
@@ -218,24 +219,33 @@ def _logistic(
         won, lost = torch.sigmoid(offset - m), torch.sigmoid(offset + m)
         gradient = (w * (y.mT * lost - y * won)).sum(-1)
         curvature = w * (y * won * torch.sigmoid(m - offset) + y.mT * lost * torch.sigmoid(-m - offset))
-        more = None
         if shared is not None:
             assert log_base is not None
             policy = torch.softmax(log_base + z / beta, -1)
             gradient = gradient + nats / beta * (policy - shared)
-            more = nats / beta**2 * policy[..., :, None] * policy[..., None, :]
-        step = _solve_laplacian(curvature if more is None else curvature + more, gradient)
+            curvature = curvature + nats / beta**2 * policy[..., :, None] * policy[..., None, :]
+        step = _solve_laplacian(curvature, gradient)
         if step is None:
             return None
         far = stiffness * (step.amax(-1) - step.amin(-1))
         done = (gradient.norm(dim=-1) < TOLERANCE) & (far < 1e-6)
         if bool(done.all()):
-            return (z - step) / beta
+            return (z - step) / beta if within or _is_curved(curvature) else None
         damping = torch.where(far > 0.0, far.log1p() / far.clamp(min=1e-300), 1.0)
         z = z - damping[..., None] * step
         if not bool((z.abs() < MAX_MARGIN).all()):  # NaN as well
             return None
     return None
+
+
+def _is_curved(links: Tensor) -> bool:
+    """Return whether a loss of these second derivatives, weights of pairs summing to 1, is curved all round.
+
+    Where it falls for ever towards a limit, slopes vanish in rounding only where the curvature has too.
+    """
+    links = links - torch.diag_embed(links.diagonal(dim1=-2, dim2=-1))
+    curvatures = torch.linalg.eigvalsh(torch.diag_embed(links.sum(-1)) - links)
+    return bool((curvatures[..., 1] > 1e-10).all())  # the lowest is that of adding a constant
 
 
 def _solve_laplacian(links: Tensor, right: Tensor) -> Tensor | None:
@@ -256,16 +266,15 @@ def _solve_laplacian(links: Tensor, right: Tensor) -> Tensor | None:
     return x - x.mean(-1, keepdim=True)
 
 
-def _has_minimiser(pairs: _Pairs, chosen: Tensor | None, *, straight: bool) -> bool:
+def _has_minimiser(pairs: _Pairs, chosen: Tensor | None, *, within: bool, straight: bool) -> bool:
     """Return whether every logistic loss of a batch can have a minimiser.
 
     For labels from 0 to 1 it has one if and only if, from each option, each other is reached by going from
     those that lose to those that win at times (Ford 1957, American Mathematical Monthly 64); with the
-    likelihood of the chosen beside it, if every option is chosen at times. Labels beyond that are left to
-    the search, which does not settle where a loss falls for ever; with offsets (not ``straight``) the loss is
-    not convex then.
+    likelihood of the chosen beside it, if every option is chosen at times. Labels beyond that (not
+    ``within``) are left to the search, which settles on no curved place where a loss falls for ever; with
+    offsets (not ``straight``) the loss is not convex then.
     """
-    within = bool(((pairs.labels >= 0.0) & (pairs.labels <= 1.0) | (pairs.weights == 0.0)).all())
     if not within and not straight:
         return False
     if within and chosen is not None and bool((chosen > 0.0).all()):

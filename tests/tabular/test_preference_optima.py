@@ -294,6 +294,13 @@ def test_labels_beyond_certainty_may_still_have_a_minimiser():
     p[0, 1], p[1, 0] = 1.0, 0.0  # y = 1.33...: still held, since 1.33 + 0.5 < 2
     assert population_minimiser("robust_dpo", p, ref, 1.0, epsilon=0.2) is not None
     assert population_minimiser("robust_dpo", p, ref, 1.0, epsilon=0.3) is None  # 1.75 + 0.5 > 2
+    assert (
+        population_minimiser("robust_dpo", p, ref, 1.0, epsilon=0.25) is None
+    )  # 2: it falls towards a limit
+    p[0, 1], p[1, 0] = 1.2, -0.2
+    assert population_minimiser("cpl", p, ref, 1.0) is not None
+    for name in ("simpo", "constrained_po"):  # an offset makes it a sum of curves that bend both ways
+        assert population_minimiser(name, p, ref, 1.0, margin=0.01) is None
 
 
 # Where there is none --------------------------------------------------------------------------------------
@@ -321,6 +328,14 @@ def test_certain_labels_have_a_minimiser_only_where_it_is_bounded():
     for epsilon in (0.1, 0.2, 0.3):
         noisy = {"label_noise": epsilon, "epsilon": epsilon}
         assert population_minimiser("robust_dpo", ranked, even, 1.0, **noisy) is None
+    # Neither do labels that came out of the noise by a rounding, nor groups that win against others for sure.
+    for noisy in (np.nextafter(0.1, 0.0), 0.1, np.nextafter(0.1, 1.0)):
+        two = [[0.5, 1.0 - noisy], [noisy, 0.5]]
+        assert population_minimiser("robust_dpo", two, [0.5, 0.5], 1.0, epsilon=0.1) is None
+    for k in (4, 10, 30):
+        groups, half = preferences(k, k), k // 2
+        groups[:half, half:], groups[half:, :half] = 1.0, 0.0
+        assert population_minimiser("dpo", groups, np.full(k, 1.0 / k), 1.0) is None
     # One certain pair in a ring that is closed otherwise is no harm.
     p = bradley_terry([0.0, 0.0, 0.0])
     p[0, 1], p[1, 0] = 1.0, 0.0
@@ -334,7 +349,9 @@ def test_options_that_nobody_compares_have_none():
     weights[0, 1] = weights[2, 3] = 1.0
     p, ref = preferences(0, 4), distribution(0, 4)
     for name in ("dpo", "ipo", "robust_dpo"):
-        assert population_minimiser(name, p, ref, 1.0, weights=weights, epsilon=0.1) is None
+        for first, second in np.random.default_rng(0).uniform(0.1, 1.0, (6, 2)):
+            weights[0, 1], weights[2, 3] = first, second
+            assert population_minimiser(name, p, ref, 1.0, weights=weights, epsilon=0.1) is None
     weights[3, 0] = 1.0  # one order of a pair will do
     u = (population_minimiser("ipo", p, ref, 2.0, weights=weights) - torch.tensor(ref).log()).numpy()
     for i, j in ((0, 1), (2, 3), (3, 0)):  # a tree of comparisons is met exactly, whatever the weights
