@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 from unittest import mock
 
 import gymnasium as gym
@@ -54,8 +54,14 @@ from prefrl.agents.continuous_time.actor_critic import ContinuousActorCritic
 from prefrl.agents.continuous_time.evaluation import MartingaleEvaluation
 from prefrl.agents.continuous_time.q_learning import ContinuousQLearning
 from prefrl.agents.preferences import matrix_self_play
+from prefrl.agents.preferences.compared_segments import Pairs
 from prefrl.agents.preferences.heron import Heron, HeronConfig
 from prefrl.agents.preferences.matrix_self_play import MatrixSelfPlay, MatrixSelfPlayConfig
+from prefrl.agents.preferences.preference_optimization import (
+    PreferenceOptimization,
+    PreferenceOptimizationConfig,
+)
+from prefrl.agents.preferences.preference_optimization_config import PairLossName
 from prefrl.agents.preferences.preference_rl import PreferenceRL, PreferenceRLConfig
 from prefrl.agents.preferences.regret import RegretAgent
 from prefrl.agents.returns.distributional_dp import DistributionalDP, DistributionalDPConfig
@@ -65,7 +71,7 @@ from prefrl.agents.value_based.dqn import DQN, DQNConfig
 from prefrl.agents.value_based.dqn_learners import DQNLearners
 from prefrl.agents.value_based.q_learning import QLearning, QLearningConfig
 from prefrl.agents.value_based.value_iteration import ValueIteration
-from prefrl.data import Preferences, TransitionDataset, Transitions
+from prefrl.data import Preferences, Segments, TransitionDataset, Transitions
 from prefrl.data.devices import make_generator
 from prefrl.envs.allocation.hindsight import Optimum
 from prefrl.envs.core.device import TorchBackend
@@ -745,6 +751,37 @@ def offline_case(kind: type[BehaviourCloning | IQL], box: bool = True, **setting
     return make
 
 
+def compared_case(loss: str, box: bool = True) -> Case:
+    """A policy from comparisons, which are checked on the host, on real numbers."""
+    actions: Any = gym.spaces.Box(-2.0, 3.0, (2,)) if box else gym.spaces.Discrete(3, start=1)
+    spaces = Spaces(gym.spaces.Box(-9.0, 9.0, (4,)) if box else gym.spaces.Discrete(5), actions)
+
+    def make(mode: FakeTensorMode) -> Step:
+        config = PreferenceOptimizationConfig(loss=loss, hidden=(8,), batch_size=3, cloning_steps=1,
+                                              round_steps=2)  # fmt: skip
+        agent = PreferenceOptimization(spaces, config, device=DEVICE)
+        with real_numbers():
+            obs = [torch.randn(4, 6, 4) if box else torch.randint(5, (4, 6)) for _ in range(2)]
+            acted = [torch.rand(4, 5, 2) if box else torch.randint(1, 4, (4, 5)) for _ in range(2)]
+        whole, no = torch.full((4,), 5), torch.zeros(4, dtype=torch.bool)
+        sides = [
+            Segments(*(fake(mode, value, "cpu") for value in (seen, did, whole, no)))
+            for seen, did in zip(obs, acted, strict=True)
+        ]
+        answers = Preferences.from_labels(*sides, torch.full((4,), 0.7, dtype=torch.float64))
+        agent.pairs = Pairs(answers, agent.layout, agent.actions, agent.device, agent.network.free.dtype)
+        seen_now = torch.zeros(7, 4) if box else torch.zeros(7, dtype=torch.int64)
+
+        def step() -> dict[str, Tensor]:
+            agent.act(seen_now.to(DEVICE))
+            agent.act(seen_now.to(DEVICE), deterministic=True)
+            return agent.update()
+
+        return step
+
+    return make
+
+
 def moved_data(mode: FakeTensorMode, data: TransitionDataset) -> TransitionDataset:
     """A data set of fake tensors on the host: moving them over is the agent's task."""
     moved = copy.copy(data)
@@ -962,6 +999,13 @@ CASES: dict[str, Case] = {
     "IQL": offline_case(IQL),
     "IQL, choices": offline_case(IQL, box=False),
     "IQL, squashed": offline_case(IQL, policy="squashed"),
+    **{
+        f"PreferenceOptimization, {loss}": compared_case(loss)
+        for loss in get_args(PairLossName)
+        if loss != "orpo"
+    },
+    "PreferenceOptimization, orpo in a table": compared_case("orpo", box=False),
+    "PreferenceOptimization, a table": compared_case("inpo", box=False),
     "BehaviourCloning": offline_case(BehaviourCloning),
     "BehaviourCloning, choices": offline_case(BehaviourCloning, box=False),
     "BehaviourCloning, squashed": offline_case(BehaviourCloning, policy="squashed"),
