@@ -296,7 +296,9 @@ class GaussianPolicy(LikelihoodPolicy):
                              "the low ones below the high ones")  # fmt: skip
         self.squashed, size = squashed, self.distribution.outputs
         self.numbers = Numbers(observation_space, torch.device(device))
-        self._scale = self.actions.half.log().sum()  # of densities, from units of half the Box to its own
+        self._scale = (
+            self.actions.half.double().log().sum()
+        )  # of densities, from units of half the Box to its own
         with torch.device(device):
             outputs = 2 * size if squashed else size
             self.network = StackedMLP(learners, self.numbers.size, hidden, outputs)

@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 STATES = gym.spaces.Discrete(5, start=2)
 CHOICES = gym.spaces.Discrete(4, start=-1)
 PLANE = gym.spaces.Box(-9.0, 9.0, (2, 2))
-BOX = gym.spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 1.0], np.float32))
+BOX = gym.spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 3.0], np.float32))
 LINE = gym.spaces.Box(-np.inf, np.inf, (1,))
 
 
@@ -88,13 +88,13 @@ def test_choices_are_torchs(kind: str) -> None:
 
 
 def test_numbers_are_torchs() -> None:
-    """In units of the environment: the second number of the box is half as wide as that of [-1, 1]."""
+    """In units of the environment: the numbers of the box are 2 and 1.5 times as wide as those of [-1, 1]."""
     policy, obs = made("gaussian"), observed("gaussian")
     assert isinstance(policy, GaussianPolicy)
     (w1, w2), (b1, b2) = policy.network.weights(), policy.network.biases()
     flat = obs.flatten(2)
     outputs = torch.stack([torch.relu(flat[s] @ w1[s] + b1[s]) @ w2[s] + b2[s] for s in range(S)])
-    half, middle = torch.tensor([2.0, 0.5]).double(), torch.tensor([0.0, 0.5]).double()
+    half, middle = torch.tensor([2.0, 1.5]).double(), torch.tensor([0.0, 1.5]).double()
     normal = Normal(middle + half * torch.tanh(outputs), half * policy.free.exp())
     actions = torch.rand(S, N, 2).double() * 2 * half + middle - half
     expected = normal.log_prob(actions).sum(-1)
@@ -120,7 +120,7 @@ def test_squashed_numbers_are_torchs() -> None:
     assert policy.free.numel() == 0
     mean, log_std = policy.parameters_at(obs)
     torch.testing.assert_close(torch.cat([mean, log_std], -1), policy.network(obs.flatten(2)))
-    half, middle = torch.tensor([2.0, 0.5]).double(), torch.tensor([0.0, 0.5]).double()
+    half, middle = torch.tensor([2.0, 1.5]).double(), torch.tensor([0.0, 1.5]).double()
     unit = TransformedDistribution(Normal(mean, log_std.exp()), [TanhTransform(cache_size=1)])
     inside = torch.tanh(torch.randn(S, N, 2).double())
     expected = (unit.log_prob(inside) - half.log()).sum(-1)

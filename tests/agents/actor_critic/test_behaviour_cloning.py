@@ -162,6 +162,7 @@ def test_resumed_equals_uninterrupted(kind: Any, policy: str, tmp_path: Path) ->
 def test_a_saved_agent_acts_without_data_and_learns_on_with_them(kind: Any, tmp_path: Path) -> None:
     data = numbers(space=BOUNDED)
     agent = agent_of(kind, data).learn(10)
+    agent.act(data.obs)  # so that draws have begun
     agent.save(tmp_path / "agent.pt")
     loaded = kind.load(tmp_path / "agent.pt", device="cpu")
     assert equal(loaded.state_dict(), agent.state_dict())
