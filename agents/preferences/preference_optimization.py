@@ -43,12 +43,16 @@ from prefrl.functional.streams import Streams
 from prefrl.nn.adam import Descent
 from prefrl.nn.flat import FlatParameters
 from prefrl.nn.likelihood_policies import Actions
+from prefrl.nn.mlp import Record
 
 from .compared_segments import Pairs, Policy, check_preferences, lead_of
 from .preference_optimization_config import PreferenceOptimizationConfig as PreferenceOptimizationConfig
 
 STATES = 4_096
 """States in which the divergence from the reference is looked at, about."""
+
+AT_ONCE = 256
+"""Comparisons that are looked at together where nothing is learned."""
 
 ROWS = 512
 """Steps of segments that are taken through the network at once on the CPU: what flows then stays in its
@@ -172,11 +176,10 @@ class PreferenceOptimization(ManyLearners):
         self.weights.gradient.zero_()
         with torch.inference_mode():
             step = self._clone if learned < 0 else self._optimize
-            parts = [step(pairs, part, places.shape[1]) for part in self._in_cache(places, pairs)]
+            metrics = step(pairs, places)
             self.descent.step(share=self._share(learned))
         self.num_timesteps += 1
-        sums = {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
-        return {f"train/{name}": self.descent.mean(value) for name, value in sums.items()}
+        return {f"train/{name}": self.descent.mean(value) for name, value in metrics.items()}
 
     def _begin(self, learned: int) -> None:
         """Make the policy the reference when cloning ends, and what a round begins with when one begins."""
@@ -207,75 +210,71 @@ class PreferenceOptimization(ManyLearners):
             return torch.arange(count, device=self.device).expand(self.num_learners, -1)
         return self._orders.integers(count, size)
 
-    def _in_cache(self, places: Tensor, pairs: Pairs) -> Iterator[Tensor]:
-        """Return places [S, B] in parts [S, b], of as many rows of the network as suit the device."""
-        size = places.shape[1]
-        if self.device.type == "cpu" and self._states is None:
-            size = max(1, ROWS // pairs.mask[0].numel())
-        return iter(torch.split(places, size, 1))
-
-    def _pass(self, pairs: Pairs, places: Tensor) -> tuple[Any, Any, Tensor]:
+    def _pass(self, pairs: Pairs, places: Tensor) -> tuple[list[Record], Any, Tensor]:
         """Return what a pass through the policies leaves of pairs [S, b], and log pi(a|s) [S, b, 2, L]."""
         raw, obs, network = pairs.raw[places], pairs.obs[places].flatten(1, 3), self.network
-        if self._states is None:
-            record = network.layers.record(self._read(obs))
-            outputs, index = record.outputs, None
-        else:  # the network is asked about each state once, whoever was there
-            record = network.layers.record(self._states)
-            index = (obs - self._first)[..., None].expand(-1, -1, record.outputs.shape[2])
-            outputs = record.outputs.gather(1, index)
+        # In Discrete spaces the network is asked about each state once, whoever was there.
+        rows = self._read(obs) if self._states is None else self._states
+        parts = torch.split(rows, ROWS if self.device.type == "cpu" else rows.shape[1], 1)
+        records, index = [network.layers.record(part) for part in parts], None
+        outputs = torch.cat([record.outputs for record in records], 1)
+        if self._states is not None:
+            index = (obs - self._first)[..., None].expand(-1, -1, outputs.shape[2])
+            outputs = outputs.gather(1, index)
         said = self.actions.distribution.evaluate(outputs, network.free, raw.flatten(1, 3))
-        return record, (index, said.kept), said.log_probs.view(raw.shape[:4])
+        return records, (index, said.kept), said.log_probs.view(raw.shape[:4])
 
-    def _pull(self, record: Any, kept: Any, slopes: Tensor) -> None:
+    def _pull(self, records: list[Record], kept: Any, slopes: Tensor) -> None:
         """Add the gradients, given those in log-likelihoods [S, b, 2, L]."""
-        flat, (index, evaluated) = slopes.flatten(1).to(record.outputs.dtype), kept
-        of_outputs, of_free = self.actions.distribution.slopes(evaluated, flat, torch.zeros_like(flat[:, :1]))
+        sizes = [record.outputs.shape[1] for record in records]
+        flat, (index, evaluated) = slopes.flatten(1).to(records[0].outputs.dtype), kept
+        slope, of_free = self.actions.distribution.slopes(evaluated, flat, torch.zeros_like(flat[:, :1]))
         if index is not None:
-            of_outputs = torch.zeros_like(record.outputs).scatter_add_(1, index, of_outputs)
-        self.network.layers.backward(record, of_outputs, add=True)
+            zeros = slope.new_zeros(len(slope), sum(sizes), slope.shape[2])
+            slope = zeros.scatter_add_(1, index, slope)
+        for record, part in zip(records, torch.split(slope, sizes, 1), strict=True):
+            self.network.layers.backward(record, part, add=True)
         self.network.free.grad += of_free  # type: ignore[operator]
 
-    def _clone(self, pairs: Pairs, places: Tensor, size: int) -> dict[str, Tensor]:
-        """Add the gradient of -mean log pi(a|s) over the steps of a part of a batch of ``size`` pairs."""
-        record, kept, log_probs = self._pass(pairs, places)
+    def _clone(self, pairs: Pairs, places: Tensor) -> dict[str, Tensor]:
+        """Add the gradient of -mean log pi(a|s) over the steps of a batch [S, B] of pairs."""
+        records, kept, log_probs = self._pass(pairs, places)
         mask = pairs.mask[places]
         # Steps of all pairs count alike; how many there are in a batch is counted on the average.
-        shares = mask * (1.0 / (size * pairs.mask.sum((1, 2)).to(log_probs.dtype).mean()))
-        self._pull(record, kept, -shares)
+        shares = mask * (1.0 / (places.shape[1] * pairs.mask.sum((1, 2)).to(log_probs.dtype).mean()))
+        self._pull(records, kept, -shares)
         return {"cloning_loss": -(torch.where(mask, log_probs, 0.0) * shares).sum((1, 2, 3))}
 
-    def _optimize(self, pairs: Pairs, places: Tensor, size: int) -> dict[str, Tensor]:
-        """Add the gradient of the pair loss of a part of a batch of ``size`` pairs."""
+    def _optimize(self, pairs: Pairs, places: Tensor) -> dict[str, Tensor]:
+        """Add the gradient of the mean pair loss of a batch [S, B]."""
         row, config = self.config.row, self.config
-        record, kept, log_probs = self._pass(pairs, places)
+        records, kept, log_probs = self._pass(pairs, places)
         learners = torch.arange(self.num_learners, device=self.device)[:, None]
         said = {name: values[learners, places] for name, values in self._said.items()}
         reference = said.pop("reference")
-        mask, labels, weights = pairs.mask[places], pairs.labels[places], pairs.weights[places] / size
+        mask, labels, weights = pairs.mask[places], pairs.labels[places], pairs.weights[places]
         about: dict[str, Any] = {"beta": self._beta, "settings": config.of_row, **said}
         if row.needs_reference or "log_ratio" in row.regularisers:
             about["reference"] = reference
         if row.suffix:
             about["starts"] = pairs.starts[places]
-        given = {**about, "weights": weights}
+        given = {**about, "weights": weights / places.shape[1]}
         if pairs.offsets is not None:
             given["offsets"] = pairs.offsets[places]
         losses = pair_loss(row, log_probs, mask, labels, **given)
-        self._pull(record, kept, pair_slopes(row, log_probs, mask, labels, **given))
+        self._pull(records, kept, pair_slopes(row, log_probs, mask, labels, **given))
 
         leads = pair_leads(row, log_probs, mask, **about)
         delta, delta_ref = (lead_of(each, mask) for each in (log_probs, reference))
-        found = alignment(delta, delta_ref, labels, pairs.weights[places])
-        share = places.shape[1] / size
+        found = alignment(delta, delta_ref, labels, weights)
         noise = effective_label_noise(effective_labels(row, labels, config.of_row))
         return {
             "loss": losses.sum(-1),
-            "margin": share * (leads * torch.sign(labels - 0.5)).mean(-1),
-            "accuracy": share * pair_accuracy(leads, labels, pairs.weights[places]),
-            "absolute_alignment": share * found.absolute,
-            "relative_alignment": share * found.relative,
-            "label_noise": share * noise,
+            "margin": (leads * torch.sign(labels - 0.5)).mean(-1),
+            "accuracy": pair_accuracy(leads, labels, weights),
+            "absolute_alignment": found.absolute,
+            "relative_alignment": found.relative,
+            "label_noise": noise,
         }
 
     @torch.inference_mode()
@@ -284,7 +283,7 @@ class PreferenceOptimization(ManyLearners):
         assert self.pairs is not None
         every = torch.arange(len(self.pairs), device=self.device).expand(self.num_learners, -1)
         with self._as(vector):
-            found = [self._pass(self.pairs, part)[2] for part in self._in_cache(every, self.pairs)]
+            found = [self._pass(self.pairs, part)[2] for part in torch.split(every, AT_ONCE, 1)]
         return torch.cat(found, 1)
 
     # What came of it, and what a continuation needs -------------------------------------------------------

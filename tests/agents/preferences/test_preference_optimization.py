@@ -1,5 +1,6 @@
 """Policies from pairs of segments: gradients, exact optima, many learners, files, refusals."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -16,6 +17,7 @@ from prefrl.agents.preferences.preference_optimization import (
     PreferenceOptimizationConfig,
 )
 from prefrl.agents.preferences.preference_optimization_config import PairLossName
+from prefrl.cli import main
 from prefrl.data import Preferences, Segments
 from prefrl.functional.preferences.pair_loss import pair_loss
 
@@ -238,3 +240,16 @@ def test_bad_comparisons_are_refused(spaces: Spaces, change: Any, message: str) 
 def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(BOX, **settings)
+
+
+def test_a_tree_ends_at_the_exact_minimiser(tmp_path: Path) -> None:
+    """From the command line: the largest difference of a probability to what Newton's method says."""
+    command = ["preference_optimization", "--env-id", "prefrl/TokenTree-v0", "--env.depth", "2", "--loss", "ipo",
+               "--beta", "0.5", "--cloning-steps", "0", "--batch-size", "None", "--learning-rate", "0.1",
+               "--schedule", "linear", "--total-timesteps", "500", "--out", str(tmp_path / "run")]  # fmt: skip
+    assert main(["train", *command]) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["policy_error"] < 1e-6
+    assert result["value"] <= result["optimal_value"]
+    assert result["kl_to_reference"] > 0.0
+    assert result["pair_accuracy"] == 1.0
