@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from prefrl.agents.base import Spaces
 from prefrl.config import Count, Natural
@@ -17,6 +17,9 @@ from .base import EvaluatedRecipe
 @dataclass(frozen=True)
 class StackedRecipe(EvaluatedRecipe):
     """Settings of recipes that can train many learners as one, each with ``num_envs`` environments."""
+
+    data_by_seed: ClassVar[bool] = False
+    """Whether runs of different seeds learn from different data: such trials are not learners of one run."""
 
     num_learners: Count = 1
     """Learners that train side by side, with seeds from --seed on; each takes --total-timesteps."""

@@ -56,7 +56,7 @@ def make_stacks(recipe: str, trials: Sequence[Trial]) -> list[Stack]:
         ValueError: if the recipe cannot train several learners.
     """
     recipe_class = load_recipe(recipe)
-    if not issubclass(recipe_class, StackedRecipe):
+    if not issubclass(recipe_class, StackedRecipe) or recipe_class.data_by_seed:
         raise ValueError(f"recipe is {recipe!r}, whose runs cannot be stacked; leave --stack out")
     settings: Settings = recipe_class().agent  # type: ignore[attr-defined]
     of_each = [f"agent.{name}" for name in settings.of_each]

@@ -244,8 +244,10 @@ def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> Non
 
 def test_a_tree_ends_at_the_exact_minimiser(tmp_path: Path) -> None:
     """From the command line: the largest difference of a probability to what Newton's method says."""
-    settings = {"env-id": "prefrl/TokenTree-v0", "env.depth": 2, "loss": "ipo", "beta": 0.5, "cloning-steps": 0,
-                "batch-size": None, "learning-rate": 0.1, "schedule": "linear", "total-timesteps": 500}  # fmt: skip
+    settings = {
+        "env-id": "prefrl/TokenTree-v0", "env.depth": 2, "loss": "ipo", "beta": 0.5, "cloning-steps": 0,
+        "batch-size": None, "learning-rate": 0.1, "schedule": "linear", "total-timesteps": 500,
+    }  # fmt: skip
     flags = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     command = ["preference_optimization", *flags, "--out", str(tmp_path / "run")]
     assert main(["train", *command]) == 0

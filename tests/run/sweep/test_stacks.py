@@ -44,8 +44,9 @@ def test_what_cannot_be_stacked_stays_by_itself() -> None:
     settings = {"loss": ["huber"], "compile": ["True", "False"]}
     (stack,) = make_stacks("dqn", make_trials("dqn", [0, 1], settings))
     assert stack.config["agent"]["compile"] is False
-    with pytest.raises(ValueError, match="recipe is 'q_learning', whose runs cannot be stacked"):
-        make_stacks("q_learning", make_trials("q_learning", [0, 1], {}))
+    for recipe in ("q_learning", "preference_optimization"):
+        with pytest.raises(ValueError, match=f"recipe is '{recipe}', whose runs cannot be stacked"):
+            make_stacks(recipe, make_trials(recipe, [0, 1], {}))
 
 
 def test_each_trial_gets_what_a_run_of_its_own_leaves(tmp_path: Path) -> None:

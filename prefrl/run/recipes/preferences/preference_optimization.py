@@ -29,6 +29,8 @@ from prefrl.tabular import TabularMDP
 class TrainPreferenceOptimization(StackedRecipe):
     """A policy straight from preferences: DPO, IPO, CPL, SimPO, ... behind one loss; cloning first."""
 
+    data_by_seed: ClassVar[bool] = True
+
     groups: ClassVar[Mapping[str, str]] = {
         **Recipe.groups,
         **dict.fromkeys(("preferences", "teacher", "num_pairs", "segment_length"), "preferences"),
