@@ -36,6 +36,7 @@ from prefrl.config import (
     from_json,
     to_json,
 )
+from prefrl.preferences.label_models import LabelModel
 from prefrl.preferences.trajectories import MaxReturn
 
 
@@ -320,7 +321,7 @@ PACKAGES = ("prefrl.agents", "prefrl.preferences", "prefrl.run.recipes", "prefrl
 UNBOUNDED = {
     "above", "below", "end_weight", "return_weight", "start_weight", "stock_high", "stock_low", "target",
     "uniform_logit", "column", "initial_stock", "policy_entries", "f1", "f2", "v", "initial_value", "v_min",
-    "v_max", "target_entropy",
+    "v_max", "target_entropy", "margin",
 }  # fmt: skip
 """Fields that may hold any finite number."""
 
@@ -336,6 +337,10 @@ def is_config(name: str) -> bool:
     return name.endswith("Config") or name.startswith("Train")
 
 
+def is_required(each: "dataclasses.Field[Any]") -> bool:
+    return each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
+
+
 def is_abstract(kind: Any) -> bool:
     return bool(getattr(kind, "__abstractmethods__", None))
 
@@ -348,6 +353,8 @@ def config_classes() -> dict[str, Any]:
             for name, kind in vars(import_module(module.name)).items():
                 if not (is_dataclass(kind) and kind.__module__ == module.name):
                     continue
+                if issubclass(kind, LabelModel) and any(map(is_required, dataclasses.fields(kind))):
+                    continue  # it is made with functions or data
                 if is_config(name) or (issubclass(kind, Settings) and not is_abstract(kind)):
                     assert name not in found
                     found[name] = kind
