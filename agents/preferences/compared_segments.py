@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from prefrl.data import Preferences, seeded_generator
 from prefrl.data.devices import building
@@ -88,11 +88,6 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-
-def lead_of(log_probs: Tensor, mask: Tensor) -> Tensor:
-    """Return by how much the second segment is the likelier one [..., N], of log pi(a|s) [..., N, 2, L]."""
-    return torch.where(mask, log_probs, 0.0).sum(-1).diff(dim=-1)[..., 0]
 
 
 def check_preferences(

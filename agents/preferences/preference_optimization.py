@@ -32,7 +32,12 @@ from prefrl.agents.shared import ManyLearners
 from prefrl.data import Preferences, Transitions
 from prefrl.data.observations import ObservationLayout
 from prefrl.data.rollouts import by_learner, each, one_of
-from prefrl.functional.preferences.alignment import alignment, effective_label_noise, pair_accuracy
+from prefrl.functional.preferences.alignment import (
+    alignment,
+    effective_label_noise,
+    likelihood_leads,
+    pair_accuracy,
+)  # fmt: skip
 from prefrl.functional.preferences.pair_loss import (
     effective_labels,
     pair_leads,
@@ -45,7 +50,7 @@ from prefrl.nn.flat import FlatParameters
 from prefrl.nn.likelihood_policies import Actions
 from prefrl.nn.mlp import Record
 
-from .compared_segments import Pairs, Policy, check_preferences, lead_of
+from .compared_segments import Pairs, Policy, check_preferences
 from .preference_optimization_config import PreferenceOptimizationConfig as PreferenceOptimizationConfig
 
 STATES = 4_096
@@ -175,8 +180,7 @@ class PreferenceOptimization(ManyLearners):
         places = self._places(len(pairs))
         self.weights.gradient.zero_()
         with torch.inference_mode():
-            step = self._clone if learned < 0 else self._optimize
-            metrics = step(pairs, places)
+            metrics = (self._clone if learned < 0 else self._optimize)(pairs, places)
             self.descent.step(share=self._share(learned))
         self.num_timesteps += 1
         return {f"train/{name}": self.descent.mean(value) for name, value in metrics.items()}
@@ -230,8 +234,7 @@ class PreferenceOptimization(ManyLearners):
         flat, (index, evaluated) = slopes.flatten(1).to(records[0].outputs.dtype), kept
         slope, of_free = self.actions.distribution.slopes(evaluated, flat, torch.zeros_like(flat[:, :1]))
         if index is not None:
-            zeros = slope.new_zeros(len(slope), sum(sizes), slope.shape[2])
-            slope = zeros.scatter_add_(1, index, slope)
+            slope = slope.new_zeros(len(slope), sum(sizes), slope.shape[2]).scatter_add_(1, index, slope)
         for record, part in zip(records, torch.split(slope, sizes, 1), strict=True):
             self.network.layers.backward(record, part, add=True)
         self.network.free.grad += of_free  # type: ignore[operator]
@@ -254,27 +257,25 @@ class PreferenceOptimization(ManyLearners):
         reference = said.pop("reference")
         mask, labels, weights = pairs.mask[places], pairs.labels[places], pairs.weights[places]
         about: dict[str, Any] = {"beta": self._beta, "settings": config.of_row, **said}
-        if row.needs_reference or "log_ratio" in row.regularisers:
+        if row.needs_reference:
             about["reference"] = reference
         if row.suffix:
             about["starts"] = pairs.starts[places]
         given = {**about, "weights": weights / places.shape[1]}
         if pairs.offsets is not None:
             given["offsets"] = pairs.offsets[places]
-        losses = pair_loss(row, log_probs, mask, labels, **given)
         self._pull(records, kept, pair_slopes(row, log_probs, mask, labels, **given))
 
         leads = pair_leads(row, log_probs, mask, **about)
-        delta, delta_ref = (lead_of(each, mask) for each in (log_probs, reference))
-        found = alignment(delta, delta_ref, labels, weights)
-        noise = effective_label_noise(effective_labels(row, labels, config.of_row))
+        own, base = likelihood_leads(log_probs, mask), likelihood_leads(reference, mask)
+        found = alignment(own, base, labels, weights)
         return {
-            "loss": losses.sum(-1),
+            "loss": pair_loss(row, log_probs, mask, labels, **given).sum(-1),
             "margin": (leads * torch.sign(labels - 0.5)).mean(-1),
             "accuracy": pair_accuracy(leads, labels, weights),
             "absolute_alignment": found.absolute,
             "relative_alignment": found.relative,
-            "label_noise": noise,
+            "label_noise": effective_label_noise(effective_labels(row, labels, config.of_row)),
         }
 
     @torch.inference_mode()
@@ -334,8 +335,8 @@ class PreferenceOptimization(ManyLearners):
         if row.suffix:
             given["starts"] = pairs.starts
         leads = pair_leads(row, log_probs, pairs.mask, **given)
-        delta, delta_ref = (lead_of(each, pairs.mask) for each in (log_probs, base))
-        found = alignment(delta, delta_ref, pairs.labels, pairs.weights)
+        own, start = (likelihood_leads(each, pairs.mask) for each in (log_probs, base))
+        found = alignment(own, start, pairs.labels, pairs.weights)
         return {
             **super().result(),
             "pair_accuracy": float(pair_accuracy(leads, pairs.labels, pairs.weights).mean()),

@@ -81,7 +81,7 @@ def minimiser(agent: PreferenceOptimization, task: Any, base: Any, label_noise: 
         return None
     if settings.get("sign", -1.0) == 1.0:
         return None
-    beta = config.beta if isinstance(config.beta, float) else row.beta
+    beta = config.beta[0] if isinstance(config.beta, tuple) else config.beta or row.beta
     given: dict[str, Any] = {}
     if config.loss == "inpo":
         share = settings["reference_share"]

@@ -242,11 +242,20 @@ def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> Non
         make(BOX, **settings)
 
 
-def test_a_tree_ends_at_the_exact_minimiser(tmp_path: Path) -> None:
-    """From the command line: the largest difference of a probability to what Newton's method says."""
+def test_a_run_that_would_only_clone_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "preference_optimization", "--total-timesteps", "1000"]) == 2
+    assert "after 1000 cloning_steps nothing would be learned" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("loss", "extra"), [("ipo", {}), ("inpo", {}), ("dpo", {"num-learners": 2})], ids=str
+)
+def test_a_tree_ends_at_the_exact_minimiser(loss: str, extra: dict[str, int], tmp_path: Path) -> None:
+    """From the command line: the largest difference of a probability to what other methods say."""
     settings = {
-        "env-id": "prefrl/TokenTree-v0", "env.depth": 2, "loss": "ipo", "beta": 0.5, "cloning-steps": 0,
+        "env-id": "prefrl/TokenTree-v0", "env.depth": 2, "loss": loss, "beta": 0.5, "cloning-steps": 0,
         "batch-size": None, "learning-rate": 0.1, "schedule": "linear", "total-timesteps": 500,
+        **extra,
     }  # fmt: skip
     flags = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     command = ["preference_optimization", *flags, "--out", str(tmp_path / "run")]

@@ -69,6 +69,9 @@ class TrainPreferenceOptimization(StackedRecipe):
         if self.preferences is not None and (self.teacher is not None or self.num_pairs is not None):
             other = "teacher" if self.teacher is not None else "num_pairs"
             raise ValueError(f"preferences and {other} are both given; comparisons come from one of them")
+        if self.total_timesteps <= self.agent.cloning_steps:
+            raise ValueError(f"total_timesteps is {self.total_timesteps}; after {self.agent.cloning_steps} "
+                             "cloning_steps nothing would be learned from comparisons")  # fmt: skip
         self.settings.check()
 
     @property
