@@ -42,6 +42,10 @@ if TYPE_CHECKING:
         ContinuousQLearningConfig as ContinuousQLearningConfig,
     )
     from prefrl.agents.preferences.heron import Heron as Heron, HeronConfig as HeronConfig
+    from prefrl.agents.preferences.iterated_preference_optimization import (
+        IteratedPreferenceOptimization as IteratedPreferenceOptimization,
+        IteratedPreferenceOptimizationConfig as IteratedPreferenceOptimizationConfig,
+    )
     from prefrl.agents.preferences.learners import LearnerConfig as LearnerConfig
     from prefrl.agents.preferences.matrix_self_play import (
         MatrixSelfPlay as MatrixSelfPlay,
@@ -96,6 +100,8 @@ _PUBLIC = {
     "HeronConfig": "prefrl.agents.preferences.heron",
     "IQL": "prefrl.agents.actor_critic.iql",
     "IQLConfig": "prefrl.agents.actor_critic.iql",
+    "IteratedPreferenceOptimization": "prefrl.agents.preferences.iterated_preference_optimization",
+    "IteratedPreferenceOptimizationConfig": ("prefrl.agents.preferences.iterated_preference_optimization"),
     "LearnerConfig": "prefrl.agents.preferences.learners",
     "MBPO": "prefrl.agents.actor_critic.mbpo",
     "MBPOConfig": "prefrl.agents.actor_critic.mbpo_config",

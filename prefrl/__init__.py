@@ -38,6 +38,8 @@ if TYPE_CHECKING:
         Heron as Heron,
         HeronConfig as HeronConfig,
         IQLConfig as IQLConfig,
+        IteratedPreferenceOptimization as IteratedPreferenceOptimization,
+        IteratedPreferenceOptimizationConfig as IteratedPreferenceOptimizationConfig,
         LearnerConfig as LearnerConfig,
         MartingaleConfig as MartingaleConfig,
         MartingaleEvaluation as MartingaleEvaluation,

@@ -56,6 +56,10 @@ from prefrl.agents.continuous_time.q_learning import ContinuousQLearning
 from prefrl.agents.preferences import matrix_self_play
 from prefrl.agents.preferences.compared_segments import Pairs
 from prefrl.agents.preferences.heron import Heron, HeronConfig
+from prefrl.agents.preferences.iterated_preference_optimization import (
+    IteratedPreferenceOptimization,
+    IteratedPreferenceOptimizationConfig,
+)
 from prefrl.agents.preferences.matrix_self_play import MatrixSelfPlay, MatrixSelfPlayConfig
 from prefrl.agents.preferences.preference_optimization import (
     PreferenceOptimization,
@@ -769,7 +773,7 @@ def compared_case(loss: str, box: bool = True) -> Case:
             for seen, did in zip(obs, acted, strict=True)
         ]
         answers = Preferences.from_labels(*sides, torch.full((4,), 0.7, dtype=torch.float64))
-        agent.pairs = Pairs(answers, agent.layout, agent.actions, agent.device, agent.network.free.dtype)
+        agent.pairs = Pairs.joined([agent._read_pairs(answers)])
         seen_now = torch.zeros(7, 4) if box else torch.zeros(7, dtype=torch.int64)
 
         def step() -> dict[str, Tensor]:
@@ -778,6 +782,20 @@ def compared_case(loss: str, box: bool = True) -> Case:
             return agent.update()
 
         return step
+
+    return make
+
+
+def iterated_case(env_id: str, **settings: Any) -> Case:
+    """A policy that is compared with itself: every step ends a round."""
+
+    def make(_: FakeTensorMode) -> Step:
+        env = prefrl.envs.make_device(env_id, 16, device=DEVICE, generator_device="cpu", max_episode_steps=5)
+        config = IteratedPreferenceOptimizationConfig(
+            hidden=(8,), batch_size=3, segment_length=3, round_timesteps=16, round_pairs=6, round_steps=2,
+            **settings,
+        )  # fmt: skip
+        return stepped(IteratedPreferenceOptimization(env, config, device=DEVICE))
 
     return make
 
@@ -1006,6 +1024,9 @@ CASES: dict[str, Case] = {
     },
     "PreferenceOptimization, orpo in a table": compared_case("orpo", box=False),
     "PreferenceOptimization, a table": compared_case("inpo", box=False),
+    "IteratedPreferenceOptimization": iterated_case("prefrl/Pendulum-v0"),
+    "IteratedPreferenceOptimization, INPO": iterated_case("prefrl/CartPole-v0", loss="inpo", same_start=True),
+    "IteratedPreferenceOptimization, moving labels": iterated_case("prefrl/Pendulum-v0", label_rate=0.1),
     "BehaviourCloning": offline_case(BehaviourCloning),
     "BehaviourCloning, choices": offline_case(BehaviourCloning, box=False),
     "BehaviourCloning, squashed": offline_case(BehaviourCloning, policy="squashed"),

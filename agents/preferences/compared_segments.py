@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from prefrl.data import Preferences, seeded_generator
 from prefrl.data.devices import building
 from prefrl.data.observations import ObservationLayout
 from prefrl.functional.preferences.pair_loss import first_differing_step
 from prefrl.nn.likelihood_policies import Actions
-from prefrl.nn.mlp import StackedMLP
+from prefrl.nn.mlp import Record, StackedMLP
 from prefrl.nn.policies import ActionDistribution
+
+ROWS = 512
+"""Rows that are taken through the network at once on the CPU: what flows then stays in its cache."""
+
+
+class Pass(NamedTuple):
+    """What a pass through :class:`Policy` leaves for the way back."""
+
+    records: list[Record]
+    places: Tensor | None
+    evaluated: Any
 
 
 class Policy(nn.Module):
@@ -36,6 +48,7 @@ class Policy(nn.Module):
         activation: Literal["relu", "tanh"], log_std: float, seeds: Sequence[int], device: torch.device,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.distribution = distribution
         size = inputs, hidden, distribution.outputs, activation
         with building(device, 0):
             self.layers = StackedMLP(len(seeds), *size)
@@ -47,47 +60,109 @@ class Policy(nn.Module):
                 for mine, drawn in zip(self.layers.parameters(), one.parameters(), strict=True):
                     mine[learner] = drawn[0] if hidden else 0.0  # a table starts with uniform actions
 
+    def evaluate(self, rows: Tensor, raw: Tensor, index: Tensor | None = None) -> tuple[Pass, Tensor]:
+        """Return what :meth:`pull` takes, and log pi(a | s) [S, M].
 
+        Args:
+            rows: [S, R, D] observations.
+            raw: [S, M, A] raw actions.
+            index: [S, M] the row that each action was taken at; None: its own.
+        """
+        parts = torch.split(rows, ROWS if rows.device.type == "cpu" else rows.shape[1], 1)
+        records = [self.layers.record(part) for part in parts]
+        outputs = torch.cat([record.outputs for record in records], 1)
+        if index is not None:
+            index = index[..., None].expand(-1, -1, outputs.shape[2])
+            outputs = outputs.gather(1, index)
+        said = self.distribution.evaluate(outputs, self.free, raw)
+        return Pass(records, index, said.kept), said.log_probs
+
+    def pull(self, kept: Pass, slopes: Tensor) -> None:
+        """Add the gradients, given those in log-likelihoods [S, ...] of M actions."""
+        sizes = [record.outputs.shape[1] for record in kept.records]
+        flat = slopes.flatten(1).to(kept.records[0].outputs.dtype)
+        slope, of_free = self.distribution.slopes(kept.evaluated, flat, torch.zeros_like(flat[:, :1]))
+        if kept.places is not None:
+            whole = slope.new_zeros(len(slope), sum(sizes), slope.shape[2])
+            slope = whole.scatter_add_(1, kept.places, slope)
+        for record, part in zip(kept.records, torch.split(slope, sizes, 1), strict=True):
+            self.layers.backward(record, part, add=True)
+        self.free.grad += of_free  # type: ignore[operator]
+
+
+@dataclass(frozen=True, eq=False)
 class Pairs:
-    """Comparisons as a policy reads them, on its device.
+    """Comparisons as a policy reads them, on its device."""
 
-    Args:
-        preferences: N comparisons.
-        layout: of the observations.
-        actions: of the space.
-        device: torch device.
-        dtype: of the policy's numbers.
+    obs: Tensor
+    """[N, 2, L, ...] as they are kept."""
+    raw: Tensor
+    """[N, 2, L, ...] actions as the policy's distribution has them."""
+    mask: Tensor
+    """[N, 2, L] bool."""
+    labels: Tensor
+    """[N]."""
+    weights: Tensor
+    """[N]; the agents' are of mean 1."""
+    offsets: Tensor
+    """[N]."""
+    starts: Tensor
+    """[N] first step in which the two sides differ."""
 
-    Attributes:
-        obs: [N, 2, L, ...] as they are kept.
-        raw: [N, 2, L, ...] actions as the policy's distribution has them.
-        mask: [N, 2, L] bool.
-        labels: [N].
-        weights: [N], of mean 1.
-        offsets: [N], or None.
-        starts: [N] first step in which the two sides differ.
-    """
-
-    def __init__(
-        self, preferences: Preferences, layout: ObservationLayout, actions: Actions, device: torch.device,
+    @classmethod
+    def of(
+        cls, preferences: Preferences, layout: ObservationLayout, actions: Actions, device: torch.device,
         dtype: torch.dtype,
-    ) -> None:  # fmt: skip
+    ) -> Pairs:  # fmt: skip
+        """Return comparisons as a policy reads them.
+
+        Args:
+            preferences: N comparisons.
+            layout: of the observations.
+            actions: of the space.
+            device: torch device.
+            dtype: of the policy's numbers.
+        """
         longest = max(preferences.first.max_length, preferences.second.max_length)
         sides = [side.padded(longest).to(device) for side in (preferences.first, preferences.second)]
-        self.obs = torch.stack([layout.keep(side.obs[:, :-1]) for side in sides], 1)
-        acted = torch.stack([side.actions for side in sides], 1)
-        self.mask = torch.stack([side.mask for side in sides], 1)
+        acted, mask = (
+            torch.stack([getattr(side, name) for side in sides], 1) for name in ("actions", "mask")
+        )
         raw = actions.from_env(acted.flatten(0, 2)).view(*acted.shape[:3], -1)
-        self.raw = torch.where(self.mask[..., None], raw, 0)  # padding need not be actions
-        offsets, weights = preferences.offsets, preferences.weights
-        self.labels = preferences.labels.to(device, dtype)
-        self.weights = (weights / weights.mean()).to(device, dtype)
-        self.offsets = None if offsets is None else offsets.to(device, dtype)
-        differs = (self.raw[:, 0] != self.raw[:, 1]).any(-1)
-        self.starts = first_differing_step(differs, torch.zeros_like(differs))
+        raw = torch.where(mask[..., None], raw, 0)  # padding need not be actions
+        differs = (raw[:, 0] != raw[:, 1]).any(-1)
+        labels, weights, offsets = (
+            values.to(device, dtype)
+            for values in (preferences.labels, preferences.weights, preferences.margins)
+        )
+        return cls(
+            obs=torch.stack([layout.keep(side.obs[:, :-1]) for side in sides], 1), raw=raw, mask=mask,
+            labels=labels, weights=weights, offsets=offsets,
+            starts=first_differing_step(differs, torch.zeros_like(differs)),
+        )  # fmt: skip
+
+    @classmethod
+    def joined(cls, parts: Sequence[Pairs]) -> Pairs:
+        """Return several sets as one, of weights of mean 1, padded to the longest."""
+        longest = max(part.mask.shape[2] for part in parts)
+        found = {
+            field.name: torch.cat([_padded(getattr(part, field.name), longest) for part in parts])
+            for field in fields(cls)
+        }
+        # Of all weights 0 (nothing was answered) nothing is learned.
+        weights = found["weights"] / found["weights"].mean().clamp(min=1e-30)
+        return cls(**{**found, "weights": weights})
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def _padded(values: Tensor, longest: int) -> Tensor:
+    """Return [N, 2, L, ...] with zeros (or False) up to ``longest`` steps; [N] as it is."""
+    if values.ndim < 3 or values.shape[2] == longest:
+        return values
+    short = longest - values.shape[2]
+    return torch.cat([values, values.new_zeros(*values.shape[:2], short, *values.shape[3:])], 2)
 
 
 def check_preferences(
@@ -120,3 +195,11 @@ def check_preferences(
                         f"{name} of the {side} segments are {used.dtype} from {used.min()} to "
                         f"{used.max()}; those of {space} are whole numbers from {first} to {last}"
                     )
+
+
+def check_segment_length(env: Any, length: int) -> None:
+    """Raise ValueError for segments that are longer than the environment's episodes, where it says so."""
+    spec = getattr(env, "spec", None)
+    limit = getattr(env, "max_episode_steps", None) or getattr(spec, "max_episode_steps", None)
+    if limit is not None and length > limit:
+        raise ValueError(f"segment_length is {length}; episodes end after {limit} steps")

@@ -38,6 +38,7 @@ from prefrl.functional.preferences.alignment import (
     likelihood_leads,
     pair_accuracy,
 )  # fmt: skip
+from prefrl.functional.preferences.label_models import dynamic_labels
 from prefrl.functional.preferences.pair_loss import (
     effective_labels,
     pair_leads,
@@ -48,9 +49,8 @@ from prefrl.functional.streams import Streams
 from prefrl.nn.adam import Descent
 from prefrl.nn.flat import FlatParameters
 from prefrl.nn.likelihood_policies import Actions
-from prefrl.nn.mlp import Record
 
-from .compared_segments import Pairs, Policy, check_preferences
+from .compared_segments import Pairs, Pass, Policy, check_preferences
 from .preference_optimization_config import PreferenceOptimizationConfig as PreferenceOptimizationConfig
 
 STATES = 4_096
@@ -58,10 +58,6 @@ STATES = 4_096
 
 AT_ONCE = 256
 """Comparisons that are looked at together where nothing is learned."""
-
-ROWS = 512
-"""Steps of segments that are taken through the network at once on the CPU: what flows then stays in its
-cache."""
 
 
 class PreferenceOptimization(ManyLearners):
@@ -132,10 +128,11 @@ class PreferenceOptimization(ManyLearners):
         self.reference: Tensor | None = None
         self._round: Tensor | None = None  # [S, P] parameters of the policy when the round began
         self._said: dict[str, Tensor] = {}  # [S, N, 2, L] what reference and opponents say of the pairs
+        self._labels: Tensor | None = None  # [S, N] labels as they have moved, if they move
         self.pairs: Pairs | None = None
         if preferences is not None:
             check_preferences(preferences, self.observation_space, self.action_space)
-            self.pairs = Pairs(preferences, self.layout, self.actions, device, self.network.free.dtype)
+            self.pairs = Pairs.joined([self._read_pairs(preferences)])
 
     def _is_table(self) -> bool:
         spaces = self.observation_space, self.action_space
@@ -144,6 +141,9 @@ class PreferenceOptimization(ManyLearners):
             raise ValueError(f"policy is 'table'; it needs Discrete observations and actions, and they are "
                              f"{spaces[0]} and {spaces[1]}")  # fmt: skip
         return fits and self.config.policy != "mlp"
+
+    def _read_pairs(self, preferences: Preferences) -> Pairs:
+        return Pairs.of(preferences, self.layout, self.actions, self.device, self.network.free.dtype)
 
     # Acting ----------------------------------------------------------------------------------------------
 
@@ -176,29 +176,36 @@ class PreferenceOptimization(ManyLearners):
                              "PreferenceOptimization(env, config, preferences)")  # fmt: skip
         learned = self.num_timesteps - config.cloning_steps
         if learned >= 0:
-            self._begin(learned)
+            every = config.round_steps
+            begins = learned == 0 or (every is not None and learned % every == 0)
+            self._prepare(pairs, new_reference=learned == 0, new_round=begins)
+        metrics = self._descend(pairs, learned)
+        self.num_timesteps += 1
+        return metrics
+
+    def _prepare(self, pairs: Pairs, *, new_reference: bool, new_round: bool) -> None:
+        """Make the policy the reference, or what a round begins with; work out what both say of pairs."""
+        if new_reference:
+            self.reference = self.weights.vector.detach().clone()
+        if new_round:
+            self._round = self.weights.vector.detach().clone()
+        if self._labels is None and self.config.label_rate:
+            self._labels = pairs.labels.expand(self.num_learners, -1).clone()
+        if new_round or not self._said:
+            assert self.reference is not None and self._round is not None  # noqa: PT018
+            moves = self.config.loss in ("dno", "upo")
+            self._said = {"reference": self._say(self._round if moves else self.reference)}
+            if self.config.row.needs_opponents:
+                self._said["opponents"] = self._say(self._round)
+
+    def _descend(self, pairs: Pairs, learned: int) -> dict[str, Tensor]:
+        """Take the gradient step after ``learned`` ones down the pair loss; below 0, one of cloning."""
         places = self._places(len(pairs))
         self.weights.gradient.zero_()
         with torch.inference_mode():
             metrics = (self._clone if learned < 0 else self._optimize)(pairs, places)
             self.descent.step(share=self._share(learned))
-        self.num_timesteps += 1
         return {f"train/{name}": self.descent.mean(value) for name, value in metrics.items()}
-
-    def _begin(self, learned: int) -> None:
-        """Make the policy the reference when cloning ends, and what a round begins with when one begins."""
-        row, every = self.config.row, self.config.round_steps
-        begins = learned == 0 or (every is not None and learned % every == 0)
-        if learned == 0:
-            self.reference = self.weights.vector.detach().clone()
-        if begins:
-            self._round = self.weights.vector.detach().clone()
-        if begins or not self._said:
-            assert self.reference is not None and self._round is not None  # noqa: PT018
-            moves = self.config.loss in ("dno", "upo")
-            self._said = {"reference": self._say(self._round if moves else self.reference)}
-            if row.needs_opponents:
-                self._said["opponents"] = self._say(self._round)
 
     def _share(self, learned: int) -> float:
         """Return what the schedule leaves of the step size."""
@@ -214,59 +221,45 @@ class PreferenceOptimization(ManyLearners):
             return torch.arange(count, device=self.device).expand(self.num_learners, -1)
         return self._orders.integers(count, size)
 
-    def _pass(self, pairs: Pairs, places: Tensor) -> tuple[list[Record], Any, Tensor]:
+    def _pass(self, pairs: Pairs, places: Tensor) -> tuple[Pass, Tensor]:
         """Return what a pass through the policies leaves of pairs [S, b], and log pi(a|s) [S, b, 2, L]."""
-        raw, obs, network = pairs.raw[places], pairs.obs[places].flatten(1, 3), self.network
+        raw, obs = pairs.raw[places], pairs.obs[places].flatten(1, 3)
         # In Discrete spaces the network is asked about each state once, whoever was there.
-        rows = self._read(obs) if self._states is None else self._states
-        parts = torch.split(rows, ROWS if self.device.type == "cpu" else rows.shape[1], 1)
-        records, index = [network.layers.record(part) for part in parts], None
-        outputs = torch.cat([record.outputs for record in records], 1)
-        if self._states is not None:
-            index = (obs - self._first)[..., None].expand(-1, -1, outputs.shape[2])
-            outputs = outputs.gather(1, index)
-        said = self.actions.distribution.evaluate(outputs, network.free, raw.flatten(1, 3))
-        return records, (index, said.kept), said.log_probs.view(raw.shape[:4])
-
-    def _pull(self, records: list[Record], kept: Any, slopes: Tensor) -> None:
-        """Add the gradients, given those in log-likelihoods [S, b, 2, L]."""
-        sizes = [record.outputs.shape[1] for record in records]
-        flat, (index, evaluated) = slopes.flatten(1).to(records[0].outputs.dtype), kept
-        slope, of_free = self.actions.distribution.slopes(evaluated, flat, torch.zeros_like(flat[:, :1]))
-        if index is not None:
-            slope = slope.new_zeros(len(slope), sum(sizes), slope.shape[2]).scatter_add_(1, index, slope)
-        for record, part in zip(records, torch.split(slope, sizes, 1), strict=True):
-            self.network.layers.backward(record, part, add=True)
-        self.network.free.grad += of_free  # type: ignore[operator]
+        rows, index = (self._read(obs), None) if self._states is None else (self._states, obs - self._first)
+        kept, log_probs = self.network.evaluate(rows, raw.flatten(1, 3), index)
+        return kept, log_probs.view(raw.shape[:4])
 
     def _clone(self, pairs: Pairs, places: Tensor) -> dict[str, Tensor]:
         """Add the gradient of -mean log pi(a|s) over the steps of a batch [S, B] of pairs."""
-        records, kept, log_probs = self._pass(pairs, places)
+        kept, log_probs = self._pass(pairs, places)
         mask = pairs.mask[places]
         # Steps of all pairs count alike; how many there are in a batch is counted on the average.
         shares = mask * (1.0 / (places.shape[1] * pairs.mask.sum((1, 2)).to(log_probs.dtype).mean()))
-        self._pull(records, kept, -shares)
+        self.network.pull(kept, -shares)
         return {"cloning_loss": -(torch.where(mask, log_probs, 0.0) * shares).sum((1, 2, 3))}
 
     def _optimize(self, pairs: Pairs, places: Tensor) -> dict[str, Tensor]:
         """Add the gradient of the mean pair loss of a batch [S, B]."""
         row, config = self.config.row, self.config
-        records, kept, log_probs = self._pass(pairs, places)
+        kept, log_probs = self._pass(pairs, places)
         learners = torch.arange(self.num_learners, device=self.device)[:, None]
         said = {name: values[learners, places] for name, values in self._said.items()}
         reference = said.pop("reference")
-        mask, labels, weights = pairs.mask[places], pairs.labels[places], pairs.weights[places]
+        mask, weights = pairs.mask[places], pairs.weights[places]
+        labels = pairs.labels[places] if self._labels is None else self._labels[learners, places]
         about: dict[str, Any] = {"beta": self._beta, "settings": config.of_row, **said}
         if row.needs_reference:
             about["reference"] = reference
         if row.suffix:
             about["starts"] = pairs.starts[places]
-        given = {**about, "weights": weights / places.shape[1]}
-        if pairs.offsets is not None:
-            given["offsets"] = pairs.offsets[places]
-        self._pull(records, kept, pair_slopes(row, log_probs, mask, labels, **given))
+        offsets = pairs.offsets[places]
+        given = {**about, "weights": weights / places.shape[1], "offsets": offsets}
+        self.network.pull(kept, pair_slopes(row, log_probs, mask, labels, **given))
 
         leads = pair_leads(row, log_probs, mask, **about)
+        if self._labels is not None:
+            believed = dynamic_labels(labels, leads - offsets, config.label_rate)
+            self._labels[learners, places] = believed
         own, base = likelihood_leads(log_probs, mask), likelihood_leads(reference, mask)
         found = alignment(own, base, labels, weights)
         return {
@@ -284,7 +277,7 @@ class PreferenceOptimization(ManyLearners):
         assert self.pairs is not None
         every = torch.arange(len(self.pairs), device=self.device).expand(self.num_learners, -1)
         with self._as(vector):
-            found = [self._pass(self.pairs, part)[2] for part in torch.split(every, AT_ONCE, 1)]
+            found = [self._pass(self.pairs, part)[1] for part in torch.split(every, AT_ONCE, 1)]
         return torch.cat(found, 1)
 
     # What came of it, and what a continuation needs -------------------------------------------------------
@@ -381,6 +374,7 @@ class PreferenceOptimization(ManyLearners):
             "noise": self._noise.state_dict(),
             "reference": self.reference,
             "round": self._round,
+            "labels": self._labels,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -389,8 +383,9 @@ class PreferenceOptimization(ManyLearners):
         self.descent.load_state_dict(state["descent"])
         self._orders.load_state_dict(state["orders"])
         self._noise.load_state_dict(state["noise"])
-        self.reference, self._round = (
-            None if state[name] is None else state[name].to(self.device) for name in ("reference", "round")
+        self.reference, self._round, self._labels = (
+            None if state[name] is None else state[name].to(self.device)
+            for name in ("reference", "round", "labels")
         )
         self._said = {}  # is said anew when it is needed
 

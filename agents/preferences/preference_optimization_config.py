@@ -80,6 +80,10 @@ class PreferenceOptimizationConfig(Settings):
     pair_weight: NonNegative | None = None
     """Weight of orpo's log odds ratio."""
 
+    label_rate: Share = 0.0
+    """Share of the way that a comparison's label moves to what the policy believes, each time that it is
+    learned from (POWER-DL's dynamic labels, arXiv 2412.09544, whose rate is not known to us); 0: none."""
+
     cloning_steps: Natural = 1_000
     """Gradient steps of behaviour cloning on all segments, first; what comes of it is the reference."""
 
@@ -125,6 +129,9 @@ class PreferenceOptimizationConfig(Settings):
                 takes = ", ".join(["beta", *sorted(self.row.settings)])
                 raise ValueError(f"{name} is {getattr(self, name)!r}; the loss {self.loss!r} takes {takes}")
         self.row.resolve(None, self.of_row)
+        if self.label_rate and self.row.link != "logistic":
+            raise ValueError(f"label_rate is {self.label_rate}; it must be 0 for {self.loss!r}, whose leads "
+                             "are no log-odds")  # fmt: skip
 
     @property
     def row(self) -> PairLoss:

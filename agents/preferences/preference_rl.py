@@ -32,9 +32,11 @@ from prefrl.data.files.preference_files import preference_tensors, preferences_f
 from prefrl.data.segment_store import Excerpt
 from prefrl.functional.preferences.state_entropy import nearest_neighbour_reward
 from prefrl.nn.ensemble import asked
-from prefrl.preferences import PartialReturn, Teacher, TeacherKind, Valuation, teacher_of_kind
+from prefrl.preferences import TeacherKind
+from prefrl.preferences.asking import answers_by_return
 from prefrl.preferences.queries import QueryKind, choose_queries
 
+from .compared_segments import check_segment_length
 from .learners import RewardLearner, RewardLearnerConfig, known_or_none
 
 NEIGHBOURS_AMONG = 1_024
@@ -155,10 +157,7 @@ class PreferenceRL(RewardLearner):
             raise ValueError(
                 "pretraining measures distances between observations, and these are pictures only"
             )
-        spec = getattr(env, "spec", None)
-        limit = getattr(env, "max_episode_steps", None) or getattr(spec, "max_episode_steps", None)
-        if limit is not None and config.segment_length > limit:
-            raise ValueError(f"segment_length is {config.segment_length}; episodes end after {limit} steps")
+        check_segment_length(env, config.segment_length)
 
     # Stepping ---------------------------------------------------------------------------------------------
 
@@ -254,24 +253,12 @@ class PreferenceRL(RewardLearner):
 
     def _answered(self, first: Excerpt, second: Excerpt) -> Preferences:
         """Return the teacher's answers; questions that were skipped have weight 0."""
-        valuations = [_by_true_reward(side) for side in (first, second)]
-        labels, answered = self._teacher(valuations).label(*valuations, seed=self.seed + 7919 * self.sessions)
-        answers = Preferences.from_labels(first.segments, second.segments, labels)
+        config, seed = self.config, self.seed + 7919 * self.sessions
+        answers = answers_by_return(config.teacher, first, second, temperature=config.teacher_temperature,
+                                    seed=seed)  # fmt: skip
         names = (TEACHER,) if self.preferences is None else self.preferences.annotator_names
-        return replace(
-            answers,
-            weights=answered * first.weights * second.weights,
-            annotators=torch.full_like(answers.annotators, names.index(TEACHER)),
-            annotator_names=names,
-        )
-
-    def _teacher(self, valuations: list[Valuation]) -> Teacher:
-        config, model = self.config, PartialReturn()
-        if config.teacher == "noiseless":
-            return Teacher(model)
-        scores = torch.cat([model.score(valuation) for valuation in valuations]).to(torch.float64)
-        temperature = config.teacher_temperature * float(scores.std()) + 1e-12
-        return teacher_of_kind(config.teacher, model, scores, temperature=temperature)
+        annotators = torch.full_like(answers.annotators, names.index(TEACHER))
+        return replace(answers, annotators=annotators, annotator_names=names)
 
     def accuracy(self, num_pairs: int = 1_000) -> float:
         """Return how often the reward model prefers the segment of larger true return; waits for the device.
@@ -284,9 +271,7 @@ class PreferenceRL(RewardLearner):
         """
         generator = make_generator(self.device, self.seed + 1)
         sides = self.store.sample_pairs(num_pairs, self.config.segment_length, generator)
-        labels, _ = Teacher(PartialReturn()).label(*[_by_true_reward(side) for side in sides])
-        asked = Preferences.from_labels(sides[0].segments, sides[1].segments, labels)
-        return float(self.reward_model.accuracy(replace(asked, weights=sides[0].weights * sides[1].weights)))
+        return float(self.reward_model.accuracy(answers_by_return("noiseless", *sides)))
 
     @property
     def labels_used(self) -> int:
@@ -339,11 +324,3 @@ def _with_teacher(preferences: Preferences) -> Preferences:
     first, second = (replace(side, features=None) for side in (preferences.first, preferences.second))
     return replace(preferences, first=first, second=second,
                    annotator_names=names if TEACHER in names else (*names, TEACHER))  # fmt: skip
-
-
-def _by_true_reward(side: Excerpt) -> Valuation:
-    """Return what a teacher who judges by the true return knows of segments."""
-    rewards, mask = side.rewards.to(torch.float64), side.segments.mask
-    count, length = mask.shape
-    nothing = torch.zeros(count, length + 1, dtype=torch.float64, device=mask.device)
-    return Valuation(rewards, mask, nothing, nothing[:, 1:])

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prefrl.data.segments import Segments
 from prefrl.reading.npy import DTYPES
 
 STORED = ("obs", "actions", "rewards", "next_obs", "terminations", "truncations", "has_next_action")
@@ -166,6 +167,48 @@ class TransitionDataset:
             sums, factors = sums + factors * further_sums, factors * further_factors
             reach *= 2
         return sums
+
+    def segment_starts(self, length: int) -> Tensor:
+        """Return the rows [M] at which whole segments start: no cut, nor the end of the data, shortens them.
+
+        A segment that a terminal state ends early is whole.
+
+        Args:
+            length: L, steps of a segment.
+
+        Raises:
+            ValueError: if ``length`` is below 1.
+        """
+        if length < 1:
+            raise ValueError(f"length is {length}; it must be at least 1")
+        rows, count = torch.arange(len(self)), len(self)
+        ends = torch.where(self.has_next_action, count, rows).flip(0).cummin(0).values.flip(0)
+        return rows[(ends - rows >= length - 1) | self.terminations[ends]]
+
+    def segments(self, starts: Tensor, length: int) -> tuple[Segments, Tensor]:
+        """Return the segments that start at rows of the data, and their rewards.
+
+        Args:
+            starts: [M] rows, of :meth:`segment_starts`.
+            length: L, most steps of a segment.
+
+        Returns:
+            M segments, and their rewards [M, L], 0 in the padding.
+        """
+        rows = (starts[:, None] + torch.arange(length)).clamp(max=len(self) - 1)
+        goes_on = self.has_next_action[rows].to(torch.int64).cumprod(1)
+        mask = torch.cat([torch.ones_like(goes_on[:, :1]), goes_on[:, :-1]], 1).bool()
+        lengths = mask.sum(1)
+        last = rows.gather(1, lengths[:, None] - 1)[:, 0]
+        end, actions = self.next_obs[last][:, None], self.actions[rows]
+        obs = torch.cat([self.obs[rows], end], 1)
+        inside = torch.arange(length + 1) < lengths[:, None]
+        segments = Segments(
+            torch.where(inside.view(*inside.shape, *[1] * (obs.ndim - 2)), obs, end),
+            torch.where(mask.view(*mask.shape, *[1] * (actions.ndim - 2)), actions, 0),
+            lengths, self.terminations[last],
+        )  # fmt: skip
+        return segments, torch.where(mask, self.rewards[rows], 0.0)
 
     def _check_kinds(self) -> None:
         for name in (*STORED, "next_actions"):

@@ -1,4 +1,4 @@
-"""Comparisons made to order: random pairs of segments of a tabular MDP, answered by a simulated teacher."""
+"""Comparisons made to order: random pairs of segments, answered by a simulated teacher or exactly."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prefrl.data import Preferences, Segments, seeded_generator
+from prefrl.data import Preferences, Segments, TransitionDataset, seeded_generator
+from prefrl.data.segment_store import Excerpt
 from prefrl.tabular import TabularMDP, optimal_policy
 from prefrl.tabular.segments import random_pairs
 
-from .models import Regret, StepwiseModel, Valuation, valuate
-from .teachers import TeacherKind, teacher_of_kind
+from .models import PartialReturn, Regret, StepwiseModel, Valuation, valuate
+from .teachers import Teacher, TeacherKind, teacher_of_kind
 
 
 def ask_teacher(
@@ -53,6 +54,87 @@ def ask_teacher(
         raise ValueError(f"the teacher skipped all {num_pairs} pairs; ask for more")
     metadata = {"teacher": kind, "teacher_model": type(model).__name__, "seed": seed, "gamma": gamma}
     return Preferences.from_labels(first[answered], second[answered], labels[answered], metadata)
+
+
+def answers_by_return(
+    kind: TeacherKind, first: Excerpt, second: Excerpt, *, temperature: float = 0.2, seed: int = 0
+) -> Preferences:
+    """Return what a teacher who adds up rewards says of N pairs; those that it skips have weight 0.
+
+    Args:
+        kind: the teacher's kind.
+        first: N segments, with rewards and weights.
+        second: what each is compared with.
+        temperature: of the logistic teacher, in standard deviations of the segments' returns.
+        seed: of the answers.
+    """
+    model, valuations = PartialReturn(), [_by_reward(side) for side in (first, second)]
+    teacher = Teacher(model)
+    if kind != "noiseless":  # whose answers wait for no device
+        scores = torch.cat([model.score(valuation) for valuation in valuations])
+        spread = temperature * float(scores.std()) + 1e-12
+        teacher = teacher_of_kind(kind, model, scores, temperature=spread)
+    labels, answered = teacher.label(*valuations, seed=seed)
+    answers = Preferences.from_labels(first.segments, second.segments, labels, {"teacher": kind})
+    return replace(answers, weights=answered * first.weights * second.weights)
+
+
+def _by_reward(side: Excerpt) -> Valuation:
+    """Return what a teacher who judges by the return knows of segments."""
+    rewards, mask = side.rewards.to(torch.float64), side.segments.mask
+    count, length = mask.shape
+    nothing = torch.zeros(count, length + 1, dtype=torch.float64, device=mask.device)
+    return Valuation(rewards, mask, nothing, nothing[:, 1:])
+
+
+def ask_about(
+    dataset: TransitionDataset, num_pairs: int, *, kind: TeacherKind = "noiseless", length: int = 50,
+    temperature: float = 0.2, seed: int = 0,
+) -> Preferences:  # fmt: skip
+    """Return comparisons of random segments of a data set by a teacher who adds up the data's rewards.
+
+    Args:
+        dataset: what happened.
+        num_pairs: pairs shown, of two segments each that start at different rows; a teacher that skips
+            answers fewer.
+        kind: the teacher's kind.
+        length: steps of a segment; shorter ones end in a terminal state.
+        temperature: of the logistic teacher, in standard deviations of the segments' returns.
+        seed: of pairs and answers.
+
+    Raises:
+        ValueError: for a bad argument, if the data hold no two such segments, or if the teacher answered
+            nothing.
+    """
+    first, second = random_excerpts(dataset, num_pairs, length, seed=seed)
+    answers = answers_by_return(kind, first, second, temperature=temperature, seed=seed)
+    answers = answers[answers.weights > 0]
+    if not len(answers):
+        raise ValueError(f"the teacher skipped all {num_pairs} pairs; ask for more")
+    metadata = {**answers.metadata, "teacher_model": PartialReturn.__name__, "seed": seed}
+    return replace(answers, metadata=metadata)
+
+
+def random_excerpts(
+    dataset: TransitionDataset, num_pairs: int, length: int, *, seed: int = 0
+) -> tuple[Excerpt, Excerpt]:
+    """Return pairs of segments of a data set that start at different rows, drawn evenly, with repeats.
+
+    Raises:
+        ValueError: for a bad argument, or if the data hold no two such segments.
+    """
+    if num_pairs < 1:
+        raise ValueError(f"num_pairs is {num_pairs}; it must be at least 1")
+    starts = dataset.segment_starts(length)
+    if len(starts) < 2:
+        raise ValueError(f"length is {length}; the data have {len(starts)} segments of so many steps, and "
+                         "a comparison needs two")  # fmt: skip
+    draws = seeded_generator(seed, "pairs")
+    one = torch.randint(len(starts), (num_pairs,), generator=draws)
+    other = (one + torch.randint(1, len(starts), (num_pairs,), generator=draws)) % len(starts)
+    weights = torch.ones(num_pairs, dtype=torch.float64)
+    first, second = (Excerpt(*dataset.segments(starts[places], length), weights) for places in (one, other))
+    return first, second
 
 
 MAX_EXACT_PAIRS = 1_000_000

@@ -481,3 +481,27 @@ def test_dtypes_of_spaces():
     assert space_dtype(Box(0, 9, (1,), np.int32)) == torch.int32
     with pytest.raises(ValueError, match="dtype uint32"):
         space_dtype(Box(0, 9, (1,), np.uint32))
+
+
+@pytest.mark.parametrize("make", [discrete, continuous])
+def test_segments_by_hand(make):
+    """Of episodes 0-1-2 (terminal), 3-4 (cut) and 5-6 (unknown): no cut shortens a segment, an end does."""
+    data = make()
+    assert data.segment_starts(1).tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert data.segment_starts(2).tolist() == [0, 1, 2, 3, 5]
+    assert data.segment_starts(3).tolist() == [0, 1, 2]
+    segments, rewards = data.segments(torch.tensor([2, 0, 3]), 2)
+    segments.validate()
+    rows = [[2, 2], [0, 1], [3, 4]]
+    assert segments.lengths.tolist() == [1, 2, 2]
+    assert segments.terminated.tolist() == [True, False, False]
+    assert rewards.tolist() == [[4.0, 0.0], [1.0, 2.0], [-1.0, 8.0]]
+    assert torch.equal(segments.obs[1:, :-1], data.obs[torch.tensor(rows)[1:]])
+    assert torch.equal(segments.last_obs, data.next_obs[torch.tensor([2, 1, 4])])
+    assert torch.equal(segments.actions[0, 0], data.actions[2])
+    assert not segments.actions[0, 1].any()
+
+
+def test_segments_have_steps():
+    with pytest.raises(ValueError, match="length is 0"):
+        discrete().segment_starts(0)

@@ -9,7 +9,9 @@ import torch
 from scipy import stats
 
 import prefrl.envs  # noqa: F401
-from prefrl.preferences import PartialReturn, Regret, StepwiseModel, ask_teacher, true_valuation
+from prefrl.data import TransitionDataset
+from prefrl.preferences import PartialReturn, Regret, StepwiseModel, TeacherKind, ask_teacher, true_valuation
+from prefrl.preferences.asking import ask_about
 from prefrl.tabular import TabularMDP, optimal_policy
 from prefrl.tabular.segments import random_pairs
 
@@ -90,3 +92,44 @@ def test_wrong_arguments_are_refused() -> None:
         ask_teacher(delivery(), 10, kind="logistic", temperature=-1.0)
     with pytest.raises(ValueError, match="mdp holds 2 MDPs"):
         ask_teacher(delivery().select(torch.tensor([0, 0])), 10)
+
+
+def rows(count: int = 60, length: int = 6) -> TransitionDataset:
+    """Episodes of so many steps, the action of each step paid as its reward."""
+    numbers = torch.rand(count, 1, generator=torch.Generator().manual_seed(0)) * 2.0 - 1.0
+    ends = torch.arange(1, count + 1) % length == 0
+    box = gym.spaces.Box(-1.0, 1.0, (1,))
+    return TransitionDataset.from_transitions(
+        numbers, numbers, numbers[:, 0], numbers.roll(-1, 0), torch.zeros(count, dtype=torch.bool), ends,
+        observation_space=box, action_space=box,
+    )  # fmt: skip
+
+
+def test_segments_of_data_are_compared_by_their_returns() -> None:
+    answers = ask_about(rows(), 50, length=4, seed=1).validate()
+    first, second = (side.actions.sum((1, 2)) for side in (answers.first, answers.second))
+    assert torch.equal(answers.labels, (second > first).double())
+    assert (answers.first.lengths == 4).all()
+    assert answers.metadata == {"teacher": "noiseless", "teacher_model": "PartialReturn", "seed": 1}
+    again = ask_about(rows(), 50, length=4, seed=1)
+    assert torch.equal(again.first.obs, answers.first.obs)
+
+
+@pytest.mark.parametrize(("kind", "share"), [("logistic", (0.03, 0.25)), ("mistakes", (0.07, 0.14))])
+def test_teachers_of_data_err_as_they_should(kind: TeacherKind, share: tuple[float, float]) -> None:
+    answers = ask_about(rows(), 2_000, kind=kind, length=4)
+    first, second = (side.actions.sum((1, 2)) for side in (answers.first, answers.second))
+    assert share[0] < float((answers.labels != (second > first).double()).double().mean()) < share[1]
+
+
+def test_skipped_pairs_of_data_are_left_out() -> None:
+    assert 0 < len(ask_about(rows(), 200, kind="skips", length=4)) < 200
+
+
+@pytest.mark.parametrize(
+    ("pairs", "length", "message"),
+    [(0, 4, "num_pairs is 0"), (5, 7, "length is 7; the data have 0 segments"), (5, 0, "length is 0")],
+)
+def test_data_without_segments_are_refused(pairs: int, length: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ask_about(rows(), pairs, length=length)

@@ -17,6 +17,9 @@ RECIPES = {
     "dqn": "prefrl.run.recipes.value_based.dqn:TrainDQN",
     "heron": "prefrl.run.recipes.preferences.heron:TrainHeron",
     "iql": "prefrl.run.recipes.actor_critic.iql:TrainIQL",
+    "iterated_preference_optimization": (
+        f"{_PREFERENCES}.iterated_preference_optimization:TrainIteratedPreferenceOptimization"
+    ),
     "martingale": "prefrl.run.recipes.continuous_time.martingale:TrainMartingale",
     "mbpo": "prefrl.run.recipes.actor_critic.mbpo:TrainMBPO",
     "ppo": "prefrl.run.recipes.actor_critic.ppo:TrainPPO",

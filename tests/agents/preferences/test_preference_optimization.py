@@ -11,15 +11,17 @@ import torch
 from torch import Tensor
 
 from prefrl.agents.base import Spaces
-from prefrl.agents.preferences import preference_optimization as module
+from prefrl.agents.preferences import compared_segments as module
 from prefrl.agents.preferences.preference_optimization import (
     PreferenceOptimization,
     PreferenceOptimizationConfig,
 )
 from prefrl.agents.preferences.preference_optimization_config import PairLossName
 from prefrl.cli import main
-from prefrl.data import Preferences, Segments
-from prefrl.functional.preferences.pair_loss import pair_loss
+from prefrl.data import Preferences, Segments, load_preferences, save_transitions
+from prefrl.functional.preferences.pair_loss import pair_leads, pair_loss
+from prefrl.run.collect import collect_transitions
+from prefrl.run.recipes.preferences.labels import LabelModelName
 
 LOSSES = get_args(PairLossName)
 STATES, ARMS = 4, 3
@@ -265,3 +267,93 @@ def test_a_tree_ends_at_the_exact_minimiser(loss: str, extra: dict[str, int], tm
     assert result["value"] <= result["optimal_value"]
     assert result["kl_to_reference"] > 0.0
     assert result["pair_accuracy"] == 1.0
+
+
+def trained(tmp_path: Path, **settings: Any) -> dict[str, Any]:
+    """Return the result of a run from the command line."""
+    given = {"cloning-steps": 5, "total-timesteps": 30, "eval-episodes": 2, **settings}
+    flags = [word for name, value in given.items() for word in (f"--{name}", *map(str, _several(value)))]
+    assert main(["train", "preference_optimization", *flags, "--out", str(tmp_path / "run")]) == 0
+    result: dict[str, Any] = json.loads((tmp_path / "run" / "result.json").read_text())
+    return result
+
+
+def _several(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def test_a_teacher_compares_uniform_actions_where_there_are_no_data(tmp_path: Path) -> None:
+    result = trained(tmp_path, **{"env-id": "Pendulum-v1", "num-pairs": 30, "segment-length": 10})
+    kept = load_preferences(tmp_path / "run" / "preferences.npz")
+    assert len(kept) == 30
+    assert (kept.first.lengths == 10).all()
+    assert kept.metadata["teacher"] == "logistic"
+    assert result["final_return"] < 0.0
+    assert result["optimal_value"] is None
+    assert result["kl_to_reference"] >= 0.0
+
+
+def test_a_teacher_compares_segments_of_a_file(tmp_path: Path) -> None:
+    env = gym.make("Pendulum-v1")
+    data = collect_transitions(None, env, 400, epsilon=1.0)
+    save_transitions(tmp_path / "data.npz", data)
+    flags = {
+        "env-id": "Pendulum-v1",
+        "dataset": tmp_path / "data.npz",
+        "teacher": "noiseless",
+        "num-pairs": 20,
+    }
+    trained(tmp_path, **flags)
+    kept = load_preferences(tmp_path / "run" / "preferences.npz")
+    assert torch.isin(kept.first.actions.flatten(), data.actions.flatten()).all()
+    assert kept.metadata["teacher"] == "noiseless"
+
+
+@pytest.mark.parametrize("name", [*get_args(LabelModelName), "dropout_filter ensemble_vote"])
+def test_label_models_change_what_is_learned_from(name: str, tmp_path: Path) -> None:
+    flags = {"env.depth": 2, "num-pairs": 60, "label-noise": 0.2, "seed": 3}
+    plain = trained(tmp_path / "plain", **flags)
+    result = trained(tmp_path, **flags, **{"label-model": name.split()})
+    before, after = (
+        load_preferences(path / "run" / "preferences.npz") for path in (tmp_path / "plain", tmp_path)
+    )
+    assert result["value"] != plain["value"]
+    assert result["policy_error"] is None
+    if name == "dynamic_labels":
+        config = json.loads((tmp_path / "run" / "config.json").read_text())
+        assert config["config"]["label_model"] == ["dynamic_labels"]
+        assert torch.equal(before.labels, after.labels), "they move while the policy learns"
+    elif name == "robust_flips":
+        torch.testing.assert_close(after.labels, (before.labels - 0.2) / 0.6)
+    else:
+        assert len(after) == (30 if "dropout_filter" in name else 60)
+        assert not torch.equal(before.labels, after.labels)
+
+
+def test_labels_move_to_what_is_believed() -> None:
+    """By hand: a step at rate r leaves the label y + r (sigmoid(lead - offset) - y), of each learner's own."""
+    agent = make(NUMBERS, label_rate=0.3, num_learners=2, cloning_steps=1)
+    agent.update(), agent.update()
+    before = agent._labels.clone()
+    log_probs = agent._say(agent.weights.vector.detach())
+    leads = pair_leads("dpo", log_probs, agent.pairs.mask, reference=agent._said["reference"])
+    agent.update()
+    believed = torch.sigmoid(leads - agent.pairs.offsets)
+    torch.testing.assert_close(agent._labels, before + 0.3 * (believed - before))
+    assert not torch.equal(agent._labels[0], agent._labels[1])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--label-model", "robust_flips", "--loss", "robust_dpo"], "both correct labels for flips"),
+        (["--preferences", "file.npz", "--dataset", "data.npz"], "preferences and dataset are both given"),
+        (["--label-model", "dynamic_labels", "--loss", "ipo"], "label_rate is 0.01; it must be 0 for 'ipo'"),
+    ],
+    ids=str,
+)
+def test_what_does_not_go_together_is_refused(
+    flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "preference_optimization", *flags]) == 2
+    assert message in capsys.readouterr().err

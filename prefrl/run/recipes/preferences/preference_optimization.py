@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from prefrl.agents.base import Spaces
 from prefrl.agents.preferences.preference_optimization import (
@@ -13,16 +13,22 @@ from prefrl.agents.preferences.preference_optimization import (
     PreferenceOptimizationConfig,
 )
 from prefrl.config import Count, Rows, Share
-from prefrl.data import Preferences, load_preferences, save_preferences
+from prefrl.data import Preferences, load_preferences, load_transitions, save_preferences
 from prefrl.preferences import TeacherKind, ask_teacher
-from prefrl.preferences.asking import exact_answers, with_flips
+from prefrl.preferences.asking import ask_about, exact_answers, with_flips
 from prefrl.preferences.models import PartialReturn
+from prefrl.run.collect import collect_transitions
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
 from prefrl.run.outcomes.policies import tabular_outcome
-from prefrl.run.recipes.base import Recipe
+from prefrl.run.recipes.base import Recipe, default
 from prefrl.run.recipes.stacked import StackedRecipe
 from prefrl.tabular import TabularMDP
+
+from .labels import LabelModelName, label_rate, relabelled
+
+UNIFORM_TIMESTEPS = 10_000
+"""Timesteps of uniform actions that a teacher compares segments of, where no data are given."""
 
 
 @dataclass(frozen=True)
@@ -34,26 +40,33 @@ class TrainPreferenceOptimization(StackedRecipe):
     groups: ClassVar[Mapping[str, str]] = {
         **Recipe.groups,
         **dict.fromkeys(("preferences", "teacher", "num_pairs", "segment_length"), "preferences"),
-        "label_noise": "preferences",
+        **dict.fromkeys(("dataset", "label_noise", "label_model"), "preferences"),
     }
 
     env_id: str = "prefrl/TokenTree-v0"
     """Environment that the comparisons are of."""
 
     preferences: Path | None = None
-    """Preference file to learn from; without one and without a teacher, the environment answers itself."""
+    """Preference file to learn from."""
 
     teacher: TeacherKind | None = None
-    """A simulated teacher, who judges by the return of random segments of a tabular environment."""
+    """A simulated teacher, who judges by the return of random segments. Without one and without a file an
+    environment of sequences answers itself, and in others the teacher is logistic."""
+
+    dataset: Path | None = None
+    """File of transitions whose segments the teacher compares; without one, those of uniform actions."""
 
     num_pairs: Count | None = None
     """Comparisons that are asked for; None: all pairs of sequences, exactly (of a teacher: 1,000)."""
 
-    segment_length: Count = 3
+    segment_length: Annotated[Count | None, default("3 in tabular environments, else 50")] = None
     """Transitions per segment that the teacher sees."""
 
     label_noise: Share = 0.0
     """Share of labels that is turned round; it is epsilon for losses that take one, unless that is given."""
+
+    label_model: tuple[LabelModelName, ...] = ()
+    """What is made of the labels, one after the other; see docs/preferences/label_models.md."""
 
     total_timesteps: Count = 5_000
     """Gradient steps, those of cloning included."""
@@ -66,9 +79,12 @@ class TrainPreferenceOptimization(StackedRecipe):
     def check(self) -> None:
         """Raise ValueError for two sources of comparisons, or noise that the loss cannot reckon with."""
         super().check()
-        if self.preferences is not None and (self.teacher is not None or self.num_pairs is not None):
-            other = "teacher" if self.teacher is not None else "num_pairs"
-            raise ValueError(f"preferences and {other} are both given; comparisons come from one of them")
+        others = [name for name in ("teacher", "dataset", "num_pairs") if getattr(self, name) is not None]
+        if self.preferences is not None and others:
+            raise ValueError(f"preferences and {others[0]} are both given; comparisons come from one of them")
+        if "robust_flips" in self.label_model and self.agent.row.labels == "robust":
+            raise ValueError(f"label_model is robust_flips and loss {self.agent.loss!r}; both correct labels "
+                             "for flips, and one of them is enough")  # fmt: skip
         if self.total_timesteps <= self.agent.cloning_steps:
             raise ValueError(f"total_timesteps is {self.total_timesteps}; after {self.agent.cloning_steps} "
                              "cloning_steps nothing would be learned from comparisons")  # fmt: skip
@@ -80,8 +96,9 @@ class TrainPreferenceOptimization(StackedRecipe):
         config, noise = self.agent, self.label_noise or None
         epsilon = noise if config.epsilon is None and "epsilon" in config.row.settings else config.epsilon
         return replace(
-            config, epsilon=epsilon, schedule_timesteps=config.schedule_timesteps or self.total_timesteps
-        )
+            config, epsilon=epsilon, label_rate=label_rate(self.label_model, config.label_rate),
+            schedule_timesteps=config.schedule_timesteps or self.total_timesteps,
+        )  # fmt: skip
 
     def training_env(self) -> Any:
         """Return the environment that the comparisons are of; nothing is stepped."""
@@ -92,16 +109,27 @@ class TrainPreferenceOptimization(StackedRecipe):
         kept = folder.path / "preferences.npz"
         if resume and kept.exists():
             return {"preferences": load_preferences(kept)}
+        answers = with_flips(self._answers(env), self.label_noise, seed=self.seed)
+        return {"preferences": relabelled(self.label_model, answers, env, self.label_noise, seed=self.seed)}
+
+    def _answers(self, env: Any) -> Preferences:
+        """Return the comparisons as they were made."""
+        task, kind, pairs = env.unwrapped, self.teacher or "logistic", self.num_pairs or 1_000
         if self.preferences is not None:
-            answers = load_preferences(self.preferences)
-        elif self.teacher is not None:
-            answers = ask_teacher(
-                TabularMDP.from_env(env), self.num_pairs or 1_000, kind=self.teacher, model=PartialReturn(),
-                length=self.segment_length, seed=self.seed,
+            return load_preferences(self.preferences)
+        if self.teacher is None and self.dataset is None and hasattr(task, "preference_matrix"):
+            return exact_answers(env, self.num_pairs, seed=self.seed)
+        if self.dataset is None and hasattr(task, "tabular_model"):
+            return ask_teacher(
+                TabularMDP.from_env(env), pairs, kind=kind, model=PartialReturn(),
+                length=self.segment_length or 3, seed=self.seed,
             )  # fmt: skip
+        if self.dataset is None:
+            dataset = collect_transitions(None, env, UNIFORM_TIMESTEPS, epsilon=1.0, seed=self.seed)
         else:
-            answers = exact_answers(env, self.num_pairs, seed=self.seed)
-        return {"preferences": with_flips(answers, self.label_noise, seed=self.seed)}
+            dataset = load_transitions(self.dataset)
+        dataset.check_matches(env.observation_space, env.action_space)
+        return ask_about(dataset, pairs, kind=kind, length=self.segment_length or 50, seed=self.seed)
 
     def make_agent(self, env: Any, preferences: Preferences | None = None) -> PreferenceOptimization:
         """See :meth:`Recipe.make_agent`."""
@@ -118,6 +146,7 @@ class TrainPreferenceOptimization(StackedRecipe):
         found = {"optimal_value": None, **super().outcome(agent, loop, folder)}
         env = self.scalar_env()
         if hasattr(env.unwrapped, "tabular_model"):
-            exact = self.preferences is None and self.teacher is None and self.num_pairs is None
+            sources = self.preferences, self.teacher, self.dataset, self.num_pairs
+            exact = all(source is None for source in sources) and not self.label_model
             found |= tabular_outcome(agent, env, self.label_noise, exact=exact)
         return found
