@@ -39,6 +39,7 @@ class ObservationLayout:
         vector_size: D.
         numeric: [D] bool, True for numbers, False for indicators.
         picture: (height, width, channels), or None.
+        picture_space: of the picture as the environment gives it, or None.
     """
 
     def __init__(self, space: gym.Space[Any]) -> None:
@@ -55,6 +56,7 @@ class ObservationLayout:
             )
         self._channels_first = False
         self.picture: tuple[int, ...] | None = None
+        self.picture_space = pictures[0] if pictures else None
         if pictures:
             shape = tuple(pictures[0].shape or ())
             self._channels_first = shape[0] < shape[2]
@@ -96,6 +98,12 @@ class ObservationLayout:
 
     def read(self, kept: Tensor) -> Inputs:
         """Return what a network reads of observations that were kept, [N, ...]."""
+        vectors, pictures = self.split(kept)
+        turned = pictures is not None and self._channels_first
+        return Inputs(vectors, pictures.permute(0, 2, 3, 1) if turned else pictures)
+
+    def split(self, kept: Tensor) -> Inputs:
+        """Return the same, but the picture with its axes as the space has them."""
         columns = list(torch.split(kept, self._kept_sizes, dim=1)) if self.is_dict else [kept]
         vectors: list[Tensor] = [torch.zeros(len(kept), 0, device=kept.device)]
         pictures = None
@@ -105,7 +113,6 @@ class ObservationLayout:
                 if not self.is_dict and tuple(values.shape[1:]) != shape:
                     raise ValueError(f"pictures have shape {tuple(values.shape[1:])}; the space has {shape}")
                 pictures = values.reshape(-1, *shape).to(torch.uint8)
-                pictures = pictures.permute(0, 2, 3, 1) if self._channels_first else pictures
             else:
                 vectors.append(_vector(part, values))
         return Inputs(torch.cat(vectors, 1), pictures)

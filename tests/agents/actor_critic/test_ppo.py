@@ -84,7 +84,7 @@ def test_updates_are_those_of_the_twin(actions: str, learners: int, settings: di
                 torch.testing.assert_close(parameter.detach()[index], expected, rtol=1e-4, atol=1e-5)
             if agent.config.target_kl is None:  # else the last gradient may be of a step that was not taken
                 scale = float(twin.gradient.abs().max())
-                torch.testing.assert_close(agent.weights.gradient[index], twin.gradient.float(), rtol=1e-3,
+                torch.testing.assert_close(agent.network.vectors.grad[index], twin.gradient.float(), rtol=1e-3,
                                            atol=1e-4 * scale)  # fmt: skip
         assert metrics.keys() == twins[0].metrics.keys()
         for name, value in metrics.items():
@@ -122,7 +122,7 @@ def test_a_gradient_step_is_autograds_of_the_loss(actions: str, clip_range_vf: f
     expected = torch.autograd.grad(of_each.sum(), list(network.parameters()), allow_unused=True)
 
     with torch.no_grad():
-        agent._step(inputs, raw, columns, 0.2, agent.descent.going, 1.0)
+        agent._step([inputs], raw, columns, 0.2, agent.descent.going, 1.0)
     for parameter, slope in zip(network.parameters(), expected, strict=True):
         assert parameter.grad is not None
         if parameter.numel():
@@ -166,9 +166,9 @@ def test_a_schedule_ends_at_zero_and_stays_there() -> None:
     agent = agent_of(schedule="linear", schedule_timesteps=400)
     for timesteps in (400, 1_000):
         agent.num_timesteps = timesteps
-        before = agent.weights.vector.detach().clone()
+        before = agent.network.vectors.detach().clone()
         assert float(fill(agent)["train/learning_rate"]) == 0.0
-        assert torch.equal(agent.weights.vector, before)
+        assert torch.equal(agent.network.vectors, before)
 
 
 def test_no_step_is_taken_beyond_the_target() -> None:
@@ -214,7 +214,7 @@ def test_observations_are_normalised_by_the_rollouts_before_and_so_is_what_is_lo
     agent.restarted()  # as a loaded agent's episodes begin anew
     fill(loaded, 1)
     fill(agent, 1)
-    assert torch.equal(loaded.weights.vector, agent.weights.vector)  # the noise and the orders go on too
+    assert torch.equal(loaded.network.vectors, agent.network.vectors)  # the noise and the orders go on too
 
 
 def test_indicators_are_not_normalised() -> None:
@@ -337,4 +337,4 @@ def test_what_was_drawn_may_be_told_later() -> None:
         other.observe(Transitions(**rest))
     agent.update()
     other.update()
-    assert torch.equal(agent.weights.vector, other.weights.vector)
+    assert torch.equal(agent.network.vectors, other.network.vectors)
