@@ -52,7 +52,7 @@ class ObservationLayout:
         pictures = [part for _, part in self.parts if _is_picture(part)]
         if len(pictures) > 1:
             raise ValueError(
-                f"observation_space {space} has {len(pictures)} pictures; a reward model reads one"
+                f"observation_space {space} has {len(pictures)} pictures; one at most is read"
             )
         self._channels_first = False
         self.picture: tuple[int, ...] | None = None
