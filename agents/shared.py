@@ -385,8 +385,10 @@ def called_for_several(torso: nn.Module, alone: str = "") -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise ValueError(f"torso is a {type(torso).__name__}, which torch.vmap cannot call for several "
-                         f"learners at once ({one_line(error)}); train them one by one{alone}") from error  # fmt: skip
+        raise ValueError(
+            f"torso is a {type(torso).__name__}, which torch.vmap cannot call for several learners at once "
+            f"({one_line(error)}); train them one by one{alone}"
+        ) from error
 
 
 def check_discrete(space: gym.Space[Any], name: str) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Policy and value of an on-policy agent as networks side by side, for S learners at once.
 
-Both kinds of them map inputs to the outputs of the policy and to values, and lead a loss's gradient in these
-back to their parameters: multilayer perceptrons by hand, torsos by autograd. Inputs are numbers [S, N, D] and,
+Both kinds of them map inputs to the policy's outputs and to values, and lead a loss's gradient in these back
+to their parameters: multilayer perceptrons by hand, torsos by autograd. Inputs are numbers [S, N, D] and,
 where observations have one, pictures [S, N, ...].
 """
 
@@ -171,7 +171,7 @@ class TorsoPolicyValue(nn.Module):
 
     def forward(self, vectors: Tensor, pictures: Tensor | None = None) -> Tensor:
         """Map inputs [N, ...] to the policy's outputs and the value behind them [N, K + 1]."""
-        obs = vectors.unflatten(1, self.shape) if pictures is None else pictures
+        obs = vectors.reshape(len(vectors), *self.shape) if pictures is None else pictures
         extra = vectors if self.embeds else None
         features = [torso(obs, extra) for torso in self.torsos]
         return torch.cat([self.policy(features[0]), self.value(features[-1])], -1)

@@ -148,7 +148,7 @@ class PPO(ManyLearners):
     def _read(self, kept: Tensor) -> tuple[Tensor, ...]:
         """Return observations as they are kept [S, M, ...] as numbers [S, M, D], and pictures, if any."""
         parts = self.layout.split(kept.flatten(0, 1))
-        return tuple(part.unflatten(0, kept.shape[:2]) for part in parts if part is not None)
+        return tuple(part.view(*kept.shape[:2], *part.shape[1:]) for part in parts if part is not None)
 
     def _normalized(self, read: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return what the networks read of what :meth:`_read` returned."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import gymnasium as gym
 import numpy as np
@@ -51,9 +51,7 @@ class ObservationLayout:
         self._check(space)
         pictures = [part for _, part in self.parts if _is_picture(part)]
         if len(pictures) > 1:
-            raise ValueError(
-                f"observation_space {space} has {len(pictures)} pictures; one at most is read"
-            )
+            raise ValueError(f"observation_space {space} has {len(pictures)} pictures; one at most is read")
         self._channels_first = False
         self.picture: tuple[int, ...] | None = None
         self.picture_space = pictures[0] if pictures else None
@@ -99,8 +97,9 @@ class ObservationLayout:
     def read(self, kept: Tensor) -> Inputs:
         """Return what a network reads of observations that were kept, [N, ...]."""
         vectors, pictures = self.split(kept)
-        turned = pictures is not None and self._channels_first
-        return Inputs(vectors, pictures.permute(0, 2, 3, 1) if turned else pictures)
+        if pictures is not None and self._channels_first:
+            pictures = pictures.permute(0, 2, 3, 1)
+        return Inputs(vectors, pictures)
 
     def split(self, kept: Tensor) -> Inputs:
         """Return the same, but the picture with its axes as the space has them."""
@@ -118,7 +117,7 @@ class ObservationLayout:
         return Inputs(torch.cat(vectors, 1), pictures)
 
 
-def _is_picture(space: gym.Space[Any]) -> bool:
+def _is_picture(space: gym.Space[Any]) -> TypeGuard[gym.spaces.Box]:
     return isinstance(space, gym.spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
 
 

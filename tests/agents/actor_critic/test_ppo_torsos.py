@@ -122,7 +122,9 @@ def test_a_gradient_step_is_autograds_of_the_loss(kind: str, learners: int, tors
                      share_torso=share)  # fmt: skip
     obs, network = batch(SPACES[kind], 20 * learners), agent.network
     with torch.no_grad():  # the policy's last weights are small at first, and so are slopes behind them
-        network.vectors.add_(0.1 * torch.randn(network.vectors.shape, generator=torch.Generator().manual_seed(2)))
+        network.vectors.add_(
+            0.1 * torch.randn(network.vectors.shape, generator=torch.Generator().manual_seed(2))
+        )
     raw, columns = random_columns(agent, obs, learners, 20)
     inputs = agent._read(agent._by_learner(agent.layout.keep(obs)[None]))
     assert isinstance(network, TorsoLearners)
@@ -279,7 +281,7 @@ def test_a_given_torso_learns_and_is_given_again(share: bool, tmp_path: Path) ->
     with pytest.raises(ValueError, match="agent holds no state of a PPO in these spaces"):
         PPO.load(path, torso=torch.nn.Linear(4, 6))
     agent_of(gym.make("CartPole-v1")).save(path)
-    with pytest.raises(ValueError, match="this PPO was made without a torso.*give none to load it"):
+    with pytest.raises(ValueError, match=r"this PPO was made without a torso.*give none to load it"):
         PPO.load(path, torso=Tanh())
 
 
@@ -308,9 +310,7 @@ def test_learners_are_what_they_would_be_alone(kind: str, torso: Any, tmp_path: 
 
 
 def test_several_learners_refuse_a_torso_that_is_not_for_several() -> None:
-    with pytest.raises(
-        ValueError, match=r"torso is a Stubborn, which torch\.vmap cannot call .*one by one$"
-    ):
+    with pytest.raises(ValueError, match=r"torso is a Stubborn, which torch\.vmap cannot call .*one by one$"):
         agent_of(control(CART_POLE, 2), 2, Stubborn())
     with pytest.raises(ValueError, match=r"torso is a Stubborn, which torch\.vmap cannot call"):
         agent_of(spots("dict", 2), 2, Stubborn(HEIGHT * WIDTH))
@@ -346,13 +346,16 @@ def test_resumed_equals_uninterrupted(
 
 
 @pytest.mark.parametrize(("kind", "settings"), [
-    ("bytes", {}), ("first", {}), ("bools", {"share_torso": False}), ("dict", {"normalize_observations": True}),
+    ("bytes", {}), ("first", {}), ("bools", {"share_torso": False}),
+    ("dict", {"normalize_observations": True}),
 ])  # fmt: skip
 def test_it_learns_what_a_picture_says(kind: str, settings: dict[str, Any]) -> None:
     config = PPOConfig(conv_filters=4, conv_features=16, n_steps=16, batch_size=32, n_epochs=4,
                        learning_rate=1e-2, gamma=0.0, **settings)  # fmt: skip
     agent = PPO(spots(kind, limit=32), config, device="cpu", seed=0)
     learn(agent, 2_048)
-    found = prefrl.evaluate(agent, gym.wrappers.TimeLimit(ScalarEnv(Spots, kind=kind), 32), episodes=20, seed=1)
+    found = prefrl.evaluate(
+        agent, gym.wrappers.TimeLimit(ScalarEnv(Spots, kind=kind), 32), episodes=20, seed=1
+    )
     lengths = found["mean_length"]
     assert found["mean_return"] / lengths > 0.95  # by chance 0.5

@@ -234,12 +234,14 @@ READS_PICTURES = {"members": 1, "hidden": (32,), "bootstrap": False, "conv_filte
 @pytest.mark.parametrize("kind", [PreferenceRL, Heron, SelfPlay])
 def test_ppo_learns_from_pictures_by_a_learned_reward(kind):
     env = BatchedEnv(Spots, 4, backend=TorchBackend("cpu"), max_episode_steps=4, autoreset_mode="SameStep")
-    learner = PPOConfig(conv_filters=4, conv_features=16, n_steps=32, batch_size=32, learning_rate=3e-3, gamma=0.0)
+    learner = PPOConfig(
+        conv_filters=4, conv_features=16, n_steps=32, batch_size=32, learning_rate=3e-3, gamma=0.0
+    )
     if kind is PreferenceRL:
-        config = PreferenceRLConfig(learner, RewardModelConfig(**READS_PICTURES, epochs=100), segment_length=1,
-                                    first_session=200, session_every=200, query="uniform", num_labels=300,
-                                    first_labels=100, session_labels=100)  # fmt: skip
-        agent = kind(env, config, device="cpu")
+        reward = RewardModelConfig(**READS_PICTURES, epochs=100)
+        schedule = {"segment_length": 1, "first_session": 200, "session_every": 200, "query": "uniform"}
+        labels = {"num_labels": 300, "first_labels": 100, "session_labels": 100}
+        agent = kind(env, PreferenceRLConfig(learner, reward, **schedule, **labels), device="cpu")
     elif kind is Heron:
         reward = RewardModelConfig(**READS_PICTURES, use_features=True)
         config = HeronConfig(learner, reward, first_fit=200, fit_every=200, batches=50)
