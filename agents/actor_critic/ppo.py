@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -368,6 +369,8 @@ class PPO(ManyLearners):
     @classmethod
     def _rebuilt(cls, env: Any, config: Any, state: Mapping[str, Any], **settings: Any) -> PPO:
         check_torso(cls, settings["torso"], state)
+        if "torso" not in state:  # a file of when there was nothing else
+            config = replace(config, network="mlp")
         seeds = state["seeds"].tolist()
         return cls(env, config, **{**settings, "num_learners": len(seeds), "seed": seeds})
 

@@ -276,8 +276,8 @@ def given_torso(torso: nn.Module, shape: Sequence[int]) -> tuple[nn.Module, int]
                          "float32 features [2, F]")  # fmt: skip
     for name, value in torso.named_buffers():
         if not torch.equal(value, before[name]):
-            raise ValueError(f"torso changes {name} when it is called, as batch normalisation does; target "
-                             "networks follow parameters alone: take another normalisation")  # fmt: skip
+            raise ValueError(f"torso changes {name} when it is called, as batch normalisation does; here "
+                             "parameters alone learn: take another normalisation")  # fmt: skip
     return torso, features.shape[1]
 
 

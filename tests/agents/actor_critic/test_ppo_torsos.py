@@ -1,5 +1,6 @@
 """PPO with torsos, our convolutions for pictures and somebody's modules: learned by autograd as by hand."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import prefrl
 from prefrl.agents import PPO, PPOConfig
 from prefrl.agents.actor_critic import policy_value
 from prefrl.agents.actor_critic.policy_value import PolicyValue, TorsoLearners
-from prefrl.agents.base import Spaces
+from prefrl.agents.base import Spaces, read_agent_file
+from prefrl.data.files.tensor_file import write_tensor_file
 from prefrl.envs.core.device import TorchBackend
 from prefrl.envs.core.scalar import ScalarEnv
 from prefrl.envs.core.vector import BatchedEnv
@@ -283,6 +285,22 @@ def test_a_given_torso_learns_and_is_given_again(share: bool, tmp_path: Path) ->
     agent_of(gym.make("CartPole-v1")).save(path)
     with pytest.raises(ValueError, match=r"this PPO was made without a torso.*give none to load it"):
         PPO.load(path, torso=Tanh())
+
+
+def test_files_of_before_there_were_torsos_hold_multilayer_perceptrons(tmp_path: Path) -> None:
+    agent, path = agent_of(spots("bools"), network="mlp"), tmp_path / "agent"
+    agent.save(path)
+    header, state = read_agent_file(path)
+    for name in ("network", "conv_filters", "conv_features", "share_torso"):
+        del header["config"][name]
+    del state["torso"]
+    write_tensor_file(path, {"header": json.dumps(header), "state": state})
+    loaded, pictures = PPO.load(path, device="cpu"), batch(SPACES["bools"], 9)
+    assert loaded.config.network == "mlp"
+    assert torch.equal(loaded.network.vectors, agent.network.vectors)
+    assert (
+        loaded.act(pictures, deterministic=True).tolist() == agent.act(pictures, deterministic=True).tolist()
+    )
 
 
 @pytest.mark.parametrize(("kind", "torso"), [("dict", None), ("bytes", Tanh)])
