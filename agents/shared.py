@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ from prefrl.nn.adam import Descent
 from prefrl.nn.flat import FlatParameters
 from prefrl.nn.likelihood_policies import GaussianKind, likelihood_policy
 from prefrl.nn.update import AdamUpdate
+from prefrl.reading.errors import one_line
 
 from .base import Agent, Spaces
 
@@ -370,6 +372,23 @@ def check_torso(kind: type[Agent], torso: nn.Module | None, state: Mapping[str, 
     if saved is None and torso is not None:
         raise ValueError(f"this {name} was made without a torso, its networks are those of its settings; "
                          "give none to load it")  # fmt: skip
+
+
+@contextmanager
+def called_for_several(torso: nn.Module, alone: str = "") -> Iterator[None]:
+    """Make a ValueError of what ``torch.vmap`` says of a torso that it cannot call for several learners.
+
+    Args:
+        torso: what was given.
+        alone: of whom one learner takes it, as in ", as DQN".
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise ValueError(
+            f"torso is a {type(torso).__name__}, which torch.vmap cannot call for several learners at once "
+            f"({one_line(error)}); train them one by one{alone}"
+        ) from error
 
 
 def check_discrete(space: gym.Space[Any], name: str) -> tuple[int, int]:

@@ -91,6 +91,7 @@ from prefrl.preferences import PartialReturn, RewardModelConfig, ask_teacher, re
 from prefrl.preferences.reward_fit import RegretConfig, RewardFit
 from prefrl.run.stepping import Stepper
 from prefrl.tabular import BackwardInduction, FiniteHorizon, StockLattice, TabularMDP
+from tests.shared.spots import HEIGHT, WIDTH, Spots
 
 DEVICE = "gpu"
 
@@ -462,9 +463,11 @@ def ppo_case(
     return make
 
 
-def ppo_steps(env: Any, kind: type[PPO], learners: int, settings: dict[str, Any]) -> Step:
+def ppo_steps(
+    env: Any, kind: type[PPO], learners: int, settings: dict[str, Any], torso: nn.Module | None = None
+) -> Step:
     config = PPOConfig(**{"hidden": (8,), "n_steps": 5, "batch_size": 6, "n_epochs": 2, **settings})
-    agent = kind(env, config, num_learners=learners, device=DEVICE)
+    agent = kind(env, config, num_learners=learners, torso=torso, device=DEVICE)
     stepper = Stepper.of_agent(agent)
     stepper.reset()
 
@@ -527,6 +530,22 @@ def ppo_switches_case(**settings: Any) -> Case:
         backend = TorchBackend(DEVICE, generator_device="cpu")
         env = BatchedEnv(ManySwitches, 8, backend=backend, max_episode_steps=3, num_streams=2)
         return ppo_steps(env, PPO, 2, settings)
+
+    return make
+
+
+def ppo_picture_case(
+    kind: str = "bytes", learners: int = 1, torso: Callable[[int], nn.Module] | None = None, **settings: Any
+) -> Case:
+    """Proximal policy optimisation from small pictures, by a convolution of ours or a given torso."""
+
+    def make(_: FakeTensorMode) -> Step:
+        backend = TorchBackend(DEVICE, generator_device="cpu")
+        streams = {"num_streams": learners} if learners > 1 else {}
+        env = BatchedEnv(Spots, 4 * learners, kind=kind, backend=backend, max_episode_steps=3, **streams)
+        with torch.device(DEVICE):  # whose modules cannot be moved there
+            given = None if torso is None else torso(HEIGHT * WIDTH)
+        return ppo_steps(env, PPO, learners, settings, given)
 
     return make
 
@@ -674,11 +693,12 @@ def distributional_dp_case(env_id: str = "prefrl/RiskyCliff-v0", **settings: Any
 class GivenTorso(nn.Sequential):
     """A network of a user, whose copy is made anew: that of a fake tensor has a mode of its own."""
 
-    def __init__(self) -> None:
-        super().__init__(nn.Flatten(), nn.Linear(400, 5))
+    def __init__(self, numbers: int = 400) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(numbers, 5))
+        self.numbers = numbers
 
     def __deepcopy__(self, memo: Any) -> GivenTorso:
-        return GivenTorso()
+        return GivenTorso(self.numbers)
 
 
 def dqn_picture_case(
@@ -991,6 +1011,13 @@ CASES: dict[str, Case] = {
     "PPO, numbers": ppo_case("prefrl/Pendulum-v0", clip_range_vf=0.1, normalize_observations=True),
     "PPO, several learners of numbers": ppo_case("prefrl/Pendulum-v0", "NextStep", learners=2),
     "PPO, several choices": ppo_switches_case(),
+    "PPO, pictures": ppo_picture_case(target_kl=0.1),
+    "PPO, pictures and numbers of several learners": ppo_picture_case(
+        "dict", 2, normalize_observations=True, share_torso=False
+    ),
+    "PPO, a given torso": ppo_picture_case("first", torso=GivenTorso),
+    "PPO, a given torso of several learners": ppo_picture_case("bools", 2, torso=GivenTorso),
+    "PPO, pictures as numbers": ppo_picture_case("dict", network="mlp"),
     "PPO, with everything": ppo_case(
         "prefrl/RandomGrid-v0",
         learners=2,

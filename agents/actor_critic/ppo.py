@@ -7,7 +7,10 @@ For some epochs the policy climbs, batch by batch,
     L = E[ min(rho A, clip(rho, 1 - eps, 1 + eps) A) + c_H H(pi(.|s)) - c_V (V(s) - R)^2 ],
     rho = pi(a|s) / pi_old(a|s),
 
-with A normalised in each batch; then the rollout is thrown away. Policy and value have networks of their own.
+with A normalised in each batch; then the rollout is thrown away. Policy and value are multilayer perceptrons
+of their own, or read the features of a torso: a convolution for pictures, or any torch module. L's gradients
+in what the networks say are written out; from there they go back to the parameters by hand or, through a
+torso, by autograd.
 
 A time limit is not an end: the value of the true successor stands for what would have followed, whatever
 the environment does with the row afterwards, and also where a rollout or a call of ``learn`` stops.
@@ -20,16 +23,17 @@ given for each.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prefrl.agents.base import Spaces
-from prefrl.agents.shared import ManyLearners
+from prefrl.agents.shared import ManyLearners, check_torso
 from prefrl.data import Transitions
-from prefrl.data.devices import low_dtype
 from prefrl.data.moments import StackedMoments
 from prefrl.data.observations import ObservationLayout
 from prefrl.data.rollouts import Rollout, by_learner, each, in_time, one_of
@@ -43,10 +47,9 @@ from prefrl.functional.actor_critic.policy_gradient import (
 )
 from prefrl.functional.streams import Ahead, Streams
 from prefrl.nn.adam import Descent
-from prefrl.nn.flat import FlatParameters
 from prefrl.nn.likelihood_policies import Actions
 
-from .policy_value import PolicyValue
+from .policy_value import policy_value
 from .ppo_config import PPOConfig as PPOConfig, Schedule
 
 ROLLOUT, SHORTEST = 2_048, 16
@@ -67,9 +70,13 @@ class PPO(ManyLearners):
 
     Args:
         env: an environment, with as many rows for each learner, or :class:`prefrl.agents.base.Spaces`.
-            Discrete, MultiDiscrete or Box actions; observations as reward models take them, but no pictures.
+            Discrete, MultiDiscrete or Box actions; observations as reward models take them, with one picture
+            at most.
         config: settings.
         num_learners: S.
+        torso: a network from observations to features in place of the settings'; see
+            :func:`prefrl.nn.torsos.given_torso`. It learns by autograd, of several learners if ``torch.vmap``
+            can call it, and is given again to :meth:`load`.
         device: torch device, or "auto".
         seed: of the first learner, the others having the next ones; or one of each.
 
@@ -95,6 +102,7 @@ class PPO(ManyLearners):
         config: PPOConfig | None = None,
         *,
         num_learners: int = 1,
+        torso: nn.Module | None = None,
         device: torch.device | str = "auto",
         seed: int | Sequence[int] = 0,
     ) -> None:
@@ -103,16 +111,14 @@ class PPO(ManyLearners):
         if "linear" in (config.schedule, config.clip_schedule) and config.schedule_timesteps is None:
             raise ValueError("schedule_timesteps is None; a linear schedule needs a number of timesteps")
         self.layout = ObservationLayout(self.observation_space)
-        if self.layout.picture is not None:
-            raise ValueError(f"observation_space is {self.observation_space}; PPO reads no pictures")
+        if config.normalize_observations and not self.layout.vector_size:
+            raise ValueError(f"normalize_observations is True; it must be False where observation_space is "
+                             f"{self.observation_space}: pictures are read as shares of 255")  # fmt: skip
         self.actions = Actions(self.action_space, device, "PPO")
         distribution = self.actions.distribution
-        self.network = PolicyValue(self.layout.vector_size, distribution, config.hidden, config.activation,
-                                   config.log_std_init, seeds, device)  # fmt: skip
-        low = low_dtype(config.precision, device, config.hidden)
-        self.network.policy.low = self.network.value.low = low
-        self.weights = FlatParameters(self.network, learners)
-        self.descent = Descent(self.weights.vector, rates=config.learning_rate, eps=config.adam_eps,
+        self._torso = torso
+        self.network = policy_value(self.layout, distribution, config, seeds, device, torso)
+        self.descent = Descent(self.network.vectors, rates=config.learning_rate, eps=config.adam_eps,
                                max_grad_norm=config.max_grad_norm)  # fmt: skip
         self._noise = Ahead(Streams(seeds, "actions", device), distribution.noise)
         self._orders = Streams(seeds, "batches", device)
@@ -131,22 +137,25 @@ class PPO(ManyLearners):
     def act(self, obs: Any, *, deterministic: bool = False) -> Tensor:
         """Return actions [S * n, ...] for observations [S * n, ...]: drawn, or the most likely ones."""
         inputs = self._normalized(self._read(self._by_learner(self.layout.keep(obs)[None])))
-        outputs, distribution = self.network.policy.record(inputs).outputs, self.actions.distribution
+        outputs, distribution = self.network.outputs(*inputs), self.actions.distribution
         if deterministic:
             return self.actions.to_env(distribution.mode(outputs).flatten(0, 1))
         free = self.network.free.detach()
-        raw = distribution.draw(outputs, free, self._noise.next(inputs.shape[1]))
+        raw = distribution.draw(outputs, free, self._noise.next(outputs.shape[1]))
         log_probs = distribution.evaluate(outputs, free, raw).log_probs
         self.acted = {"raw_actions": raw.flatten(0, 1), "log_probs": log_probs.flatten()}
         return self.actions.to_env(self.acted["raw_actions"])
 
-    def _read(self, kept: Tensor) -> Tensor:
-        """Return observations as they are kept [S, M, ...] as numbers [S, M, D]."""
-        return self.layout.read(kept.flatten(0, 1)).vectors.view(*kept.shape[:2], -1)
+    def _read(self, kept: Tensor) -> tuple[Tensor, ...]:
+        """Return observations as they are kept [S, M, ...] as numbers [S, M, D], and pictures, if any."""
+        parts = self.layout.split(kept.flatten(0, 1))
+        return tuple(part.view(*kept.shape[:2], *part.shape[1:]) for part in parts if part is not None)
 
-    def _normalized(self, rows: Tensor) -> Tensor:
-        """Return what the networks read [S, M, D] of numbers [S, M, D]."""
-        return self._seen.normalized(rows, LARGEST) if self.config.normalize_observations else rows
+    def _normalized(self, read: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return what the networks read of what :meth:`_read` returned."""
+        if not self.config.normalize_observations:
+            return read
+        return self._seen.normalized(read[0], LARGEST), *read[1:]
 
     def _by_learner(self, steps: Tensor) -> Tensor:
         return by_learner(steps, self.num_learners)
@@ -224,8 +233,8 @@ class PPO(ManyLearners):
             steps = {**steps, "rewards": self._scaled(steps)}
         seen, successors = (self._read(self._by_learner(steps[name])) for name in ("obs", "next_obs"))
         inputs = self._normalized(seen)
-        values = self.network.value.record(inputs).outputs
-        next_values = self.network.value.record(self._normalized(successors)).outputs
+        values = self.network.values(*inputs)
+        next_values = self.network.values(*self._normalized(successors))
         length = len(steps["rewards"])
         advantages = self.advantages(steps, in_time(values, length), in_time(next_values, length))
         advantages = self._by_learner(advantages)
@@ -237,20 +246,21 @@ class PPO(ManyLearners):
 
         clip_range = config.clip_range * self._share(config.clip_schedule)
         rate, going, terms = self._share(config.schedule), self.descent.going, []
-        size = inputs.shape[1]
+        size = mask.shape[1]
         firsts = size * torch.arange(learners, device=self.device)[:, None]
         for _ in range(config.n_epochs):
             order = (self._orders.permutations(size) + firsts).flatten()
-            x, acted = (rows.flatten(0, 1).index_select(0, order).view(rows.shape) for rows in (inputs, raw))
+            *x, acted = (
+                rows.flatten(0, 1).index_select(0, order).view(rows.shape) for rows in (*inputs, raw)
+            )
             shuffled = columns.flatten(1).index_select(1, order).view(columns.shape)
             for start in range(0, size, config.batch_size):
                 part = slice(start, start + config.batch_size)
-                going, found = self._step(
-                    x[:, part], acted[:, part], shuffled[:, :, part], clip_range, going, rate
-                )
+                batch = [rows[:, part] for rows in x], acted[:, part], shuffled[:, :, part]
+                going, found = self._step(*batch, clip_range, going, rate)
                 terms.append(found)
         if config.normalize_observations:
-            self._seen.add(seen, weights)
+            self._seen.add(seen[0], weights)
         metrics = dict(zip(TERMS, torch.stack(terms).mean(0), strict=True))
         metrics["explained_variance"] = explained_variance(values, returns, weights)
         metrics["loss"] = (metrics["policy_gradient_loss"] + config.vf_coef * metrics["value_loss"]
@@ -263,29 +273,29 @@ class PPO(ManyLearners):
 
     @torch.inference_mode()
     def _step(
-        self, inputs: Tensor, raw: Tensor, columns: Tensor, clip_range: float, going: Tensor, rate: float
-    ) -> tuple[Tensor, Tensor]:
+        self, inputs: Sequence[Tensor], raw: Tensor, columns: Tensor, clip_range: float, going: Tensor,
+        rate: float,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Take a gradient step of the learners that are going; return who still is, and :data:`TERMS` [5, S].
 
-        The gradients of the module's L are written by hand; tests hold them equal to autograd's.
+        The gradients of the module's L in what the networks say are written by hand; tests hold them equal
+        to autograd's.
         """
         config, network, distribution = self.config, self.network, self.actions.distribution
         advantages, returns, old_log_probs, mask, old_values = columns
         weights = mask / mask.sum(1, keepdim=True).clamp(min=1.0)
         if config.normalize_advantage:
             advantages = standardized(advantages, weights)
-        policy, value = network.policy.record(inputs), network.value.record(inputs)
-        said = distribution.evaluate(policy.outputs, network.free, raw)
+        passed = network.record(*inputs)
+        said = distribution.evaluate(passed.outputs, network.free, raw)
         log_ratio = said.log_probs - old_log_probs
         ratio = log_ratio.exp()
         objective, moves = clipped_surrogate(ratio, advantages, clip_range)
-        errors, slopes = squared_errors(value.outputs, returns, old_values, config.clip_range_vf)
+        errors, slopes = squared_errors(passed.values, returns, old_values, config.clip_range_vf)
 
         of_log_probs = -(weights * moves * ratio * advantages)
         of_outputs, of_free = distribution.slopes(said.kept, of_log_probs, -self._ent_coef * weights)
-        network.policy.backward(policy, of_outputs)
-        network.value.backward(value, config.vf_coef * weights * slopes)
-        network.free.grad.copy_(of_free)  # type: ignore[union-attr]
+        network.backward(passed, of_outputs, config.vf_coef * weights * slopes, of_free)
         clipped = ((ratio - 1.0).abs() > clip_range).to(ratio.dtype)
         terms = torch.stack([-objective, errors, -said.entropies, ratio - 1.0 - log_ratio, clipped])
         terms = (terms * weights).sum(-1)
@@ -317,7 +327,7 @@ class PPO(ManyLearners):
         """See :class:`ManyLearners`."""
         self._check_index(index)
         agent = type(self)(Spaces(self.observation_space, self.action_space), self.config.of_learner(index),
-                           device=self.device, seed=self.seeds[index])  # fmt: skip
+                           torso=self._torso, device=self.device, seed=self.seeds[index])  # fmt: skip
         agent.num_timesteps = self.num_timesteps
         agent.load_state_dict(one_of(self.saved_state(), index))
         return agent
@@ -326,6 +336,7 @@ class PPO(ManyLearners):
         """See :meth:`Agent.saved_state`; the rollout under way stays behind."""
         return {
             "seeds": torch.tensor(self.seeds),
+            "torso": None if self._torso is None else type(self._torso).__name__,
             "network": self.network.state_dict(),
             "descent": self.descent.state_dict(),
             "noise": self._noise.state_dict(),
@@ -357,5 +368,16 @@ class PPO(ManyLearners):
 
     @classmethod
     def _rebuilt(cls, env: Any, config: Any, state: Mapping[str, Any], **settings: Any) -> PPO:
+        check_torso(cls, settings["torso"], state)
+        if "torso" not in state:  # a file of when there was nothing else
+            config = replace(config, network="mlp")
         seeds = state["seeds"].tolist()
         return cls(env, config, **{**settings, "num_learners": len(seeds), "seed": seeds})
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], env: Any = None, device: torch.device | str = "auto", *,
+        torso: nn.Module | None = None,
+    ) -> PPO:  # fmt: skip
+        """See :meth:`Agent.load`; a torso that the agent was given is given again, for what it learned."""
+        return cls._from_file(path, env, device, {"torso": torso})

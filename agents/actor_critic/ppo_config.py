@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from prefrl.config import Bounds, Count, NonNegative, Positive, Settings, Share, Sizes
 from prefrl.data.devices import Precision
+from prefrl.nn.torsos import TorsoKind
 
 Schedule = Literal["constant", "linear"]
 """What becomes of a setting over the timesteps: it stays, or falls linearly to 0."""
@@ -20,11 +21,24 @@ class PPOConfig(Settings):
 
     of_each: ClassVar[tuple[str, ...]] = ("learning_rate", "gamma", "ent_coef")
 
+    network: TorsoKind = "auto"
+    """mlp, MinAtar's small convolution (conv), or that of Mnih et al. 2015 (nature); auto takes nature for
+    pictures from 36 x 36 on, conv for smaller ones, with the channels last or first, and else mlp."""
+
     hidden: Sizes = (64, 64)
-    """Sizes of the hidden layers of policy and value."""
+    """Layers of the mlp, of which policy and value have one each."""
 
     activation: Literal["relu", "tanh"] = "tanh"
-    """What comes after a hidden layer."""
+    """What comes after a layer of the mlp."""
+
+    conv_filters: Count = 16
+    """3 x 3 filters of conv."""
+
+    conv_features: Count = 128
+    """Units of its full layer."""
+
+    share_torso: bool = True
+    """Let policy and value read the features of one conv, nature or given torso; else each has its own."""
 
     precision: Precision = "float32"
     """Of the products of networks: bf16 is several times as fast where the processor has it (AMX or
@@ -70,7 +84,8 @@ class PPOConfig(Settings):
     """Give the advantages of a batch mean 0 and standard deviation 1."""
 
     normalize_observations: bool = False
-    """Give the numbers in observations mean 0 and standard deviation 1, by the rollouts before; cut at 10."""
+    """Give the numbers in observations mean 0 and standard deviation 1, by the rollouts before; cut at 10.
+    Pictures are read as shares of 255 all the same."""
 
     normalize_rewards: bool = True
     """Divide rewards by the standard deviation of their discounted sums so far; cut at 10."""

@@ -111,9 +111,10 @@ def learners_for(env: Any) -> list[str]:
 
 def _read_by_ppo(space: gym.Space[Any]) -> bool:
     try:
-        return ObservationLayout(space).picture is None
+        ObservationLayout(space)
     except ValueError:
         return False
+    return True
 
 
 def default_learner(env: Any) -> Learner:
@@ -130,7 +131,7 @@ def default_learner(env: Any) -> Learner:
     for wanted in ("SACConfig", "PPOConfig") if box and not on_device(env) else ("PPOConfig", "SACConfig"):
         if wanted in names:
             return SACConfig() if wanted == "SACConfig" else PPOConfig()
-    return DQNConfig() if "DQNConfig" in names else SB3Config("ppo")
+    return SB3Config("ppo")
 
 
 def on_device(env: Any) -> bool:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from prefrl.agents.base import LearningFailedError, Spaces
-from prefrl.agents.shared import ManyLearners, check_discrete, check_torso
+from prefrl.agents.shared import ManyLearners, called_for_several, check_discrete, check_torso
 from prefrl.data import Transitions, seeded_generator
 from prefrl.data.devices import building, low_dtype
 from prefrl.data.metrics import mean_of
@@ -31,7 +31,6 @@ from prefrl.functional.value_based.exploration import epsilon_greedy
 from prefrl.nn.adam import Descent
 from prefrl.nn.flat import Learners
 from prefrl.nn.q_network import QChain, QNetwork
-from prefrl.reading.errors import one_line
 
 from .by_hand import gradients_by_hand
 from .dqn import DQN, LEARNING_RATES, DQNConfig, q_loss
@@ -89,7 +88,10 @@ class DQNLearners(ManyLearners):
             raise ValueError(f"precision is {config.precision!r}; it must be 'float32' unless the network is "
                              "a multilayer perceptron of our own")  # fmt: skip
         if torso is not None:
-            self._try_torso()
+            space = self.observation_space
+            shape, first = (learners, 2, *(space.shape or ())), int(getattr(space, "start", 0))
+            with called_for_several(torso, ", as DQN"):
+                self.q_values(torch.full(shape, first, device=device))
         self._gammas = each(config.gamma, learners, device)
         self._noise = Ahead(Streams(seeds, "exploration", device), lambda streams, n: streams.uniform(n, 2))
         self._places = Ahead(Streams(seeds, "replay", device), lambda streams, n: streams.halves(n))
@@ -100,17 +102,6 @@ class DQNLearners(ManyLearners):
     def _network(self, seed: int) -> QNetwork:
         with building(self.device, seeded_generator(seed, "network").initial_seed()):
             return QNetwork(self.observation_space, self.num_actions, self.config, self._torso)
-
-    def _try_torso(self) -> None:
-        """Raise ValueError for a torso that cannot be called for several learners at once."""
-        space = self.observation_space
-        shape, first = (self.num_learners, 2, *(space.shape or ())), int(getattr(space, "start", 0))
-        try:
-            self.q_values(torch.full(shape, first, device=self.device))
-        except RuntimeError as error:
-            raise ValueError(f"torso is a {type(self._torso).__name__}, which torch.vmap cannot call for "
-                             f"several learners at once ({one_line(error)}); train them one by one, as "
-                             "DQN") from error  # fmt: skip
 
     # Acting ----------------------------------------------------------------------------------------------
 

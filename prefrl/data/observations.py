@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import gymnasium as gym
 import numpy as np
@@ -39,6 +39,7 @@ class ObservationLayout:
         vector_size: D.
         numeric: [D] bool, True for numbers, False for indicators.
         picture: (height, width, channels), or None.
+        picture_space: of the picture as the environment gives it, or None.
     """
 
     def __init__(self, space: gym.Space[Any]) -> None:
@@ -50,11 +51,10 @@ class ObservationLayout:
         self._check(space)
         pictures = [part for _, part in self.parts if _is_picture(part)]
         if len(pictures) > 1:
-            raise ValueError(
-                f"observation_space {space} has {len(pictures)} pictures; a reward model reads one"
-            )
+            raise ValueError(f"observation_space {space} has {len(pictures)} pictures; one at most is read")
         self._channels_first = False
         self.picture: tuple[int, ...] | None = None
+        self.picture_space = pictures[0] if pictures else None
         if pictures:
             shape = tuple(pictures[0].shape or ())
             self._channels_first = shape[0] < shape[2]
@@ -96,6 +96,13 @@ class ObservationLayout:
 
     def read(self, kept: Tensor) -> Inputs:
         """Return what a network reads of observations that were kept, [N, ...]."""
+        vectors, pictures = self.split(kept)
+        if pictures is not None and self._channels_first:
+            pictures = pictures.permute(0, 2, 3, 1)
+        return Inputs(vectors, pictures)
+
+    def split(self, kept: Tensor) -> Inputs:
+        """Return the same, but the picture with its axes as the space has them."""
         columns = list(torch.split(kept, self._kept_sizes, dim=1)) if self.is_dict else [kept]
         vectors: list[Tensor] = [torch.zeros(len(kept), 0, device=kept.device)]
         pictures = None
@@ -105,13 +112,12 @@ class ObservationLayout:
                 if not self.is_dict and tuple(values.shape[1:]) != shape:
                     raise ValueError(f"pictures have shape {tuple(values.shape[1:])}; the space has {shape}")
                 pictures = values.reshape(-1, *shape).to(torch.uint8)
-                pictures = pictures.permute(0, 2, 3, 1) if self._channels_first else pictures
             else:
                 vectors.append(_vector(part, values))
         return Inputs(torch.cat(vectors, 1), pictures)
 
 
-def _is_picture(space: gym.Space[Any]) -> bool:
+def _is_picture(space: gym.Space[Any]) -> TypeGuard[gym.spaces.Box]:
     return isinstance(space, gym.spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
 
 

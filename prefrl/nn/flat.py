@@ -127,8 +127,14 @@ class Learners:
         return self.named(self.vectors.detach()), self.named(self.vectors.grad)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """Map inputs [S, N, ...] to outputs [S, N, ...], each learner's by its own module; by autograd."""
+        """Map inputs [S, N, ...] to outputs [S, N, ...], each learner's by its own module; by autograd.
+
+        (Of one learner without ``torch.vmap``, which cannot call every module.)
+        """
         module = self.modules[0]
+        if len(self.modules) == 1:
+            alone: Tensor = module(*(rows[0] for rows in inputs))
+            return alone[None]
 
         def of_one(parameters: dict[str, Tensor], *rows: Tensor) -> Tensor:
             return functional_call(module, parameters, rows)  # type: ignore[no-any-return]

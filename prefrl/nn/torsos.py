@@ -174,8 +174,7 @@ class ObservationTorso(nn.Module):
             raise ValueError(f"observation_space is {space}; a Q-network takes Discrete and Box spaces")
         self.given, self._channels_first = torso is not None, False
         self.torso: nn.Module
-        if network == "auto":
-            network = "mlp" if len(shape) != 3 else "nature" if _is_large(shape) else "conv"
+        network = torso_kind(network, shape)
         if torso is not None:
             self.torso, features = given_torso(torso, shape)
         elif network == "mlp":
@@ -277,9 +276,16 @@ def given_torso(torso: nn.Module, shape: Sequence[int]) -> tuple[nn.Module, int]
                          "float32 features [2, F]")  # fmt: skip
     for name, value in torso.named_buffers():
         if not torch.equal(value, before[name]):
-            raise ValueError(f"torso changes {name} when it is called, as batch normalisation does; target "
-                             "networks follow parameters alone: take another normalisation")  # fmt: skip
+            raise ValueError(f"torso changes {name} when it is called, as batch normalisation does; here "
+                             "parameters alone learn: take another normalisation")  # fmt: skip
     return torso, features.shape[1]
+
+
+def torso_kind(network: TorsoKind, shape: Sequence[int]) -> Literal["mlp", "conv", "nature"]:
+    """Return which network reads observations of a shape; see :class:`ObservationTorso`."""
+    if network != "auto":
+        return network
+    return "mlp" if len(shape) != 3 else "nature" if _is_large(shape) else "conv"
 
 
 def _are_channels_first(shape: Sequence[int]) -> bool:

@@ -13,6 +13,44 @@ from prefrl.agents.actor_critic.ppo import PPO
 from prefrl.functional.streams import Streams
 
 
+def loss_of(
+    agent: PPO, outputs: Tensor, values: Tensor, free: Tensor, raw: Tensor, columns: Tensor
+) -> Tensor:
+    """The loss that an agent's gradient step goes down, written out, of learners [S] for autograd.
+
+    Args:
+        agent: clips at 0.2, and does not normalise advantages.
+        outputs: [S, N, K] of the policy.
+        values: [S, N].
+        free: [S, 1, width] the distribution's free parameters.
+        raw: [S, N, ...] actions.
+        columns: [5, S, N] advantages, returns, log-probabilities and values of before, and who counts.
+    """
+    advantages, returns, old_log_probs, mask, old_values = columns
+    said = agent.actions.distribution.evaluate(outputs, free, raw)
+    ratio = (said.log_probs - old_log_probs).exp()
+    surrogate = torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages)
+    reach = agent.config.clip_range_vf
+    if reach is not None:
+        values = old_values + (values - old_values).clamp(-reach, reach)
+    given = agent.config.ent_coef
+    ent_coef = torch.tensor(given if isinstance(given, tuple) else [given])[:, None]
+    loss = -surrogate - ent_coef * said.entropies + agent.config.vf_coef * (values - returns).square()
+    return (loss * mask).sum(1) / mask.sum(1)
+
+
+def random_columns(agent: PPO, obs: Any, learners: int, count: int) -> tuple[Tensor, Tensor]:
+    """Raw actions [S, N, ...] for observations [S * N, ...], and columns far from the policy that acted."""
+    draws = torch.Generator().manual_seed(0)
+    agent.act(obs)
+    old_log_probs = agent.acted["log_probs"].view(learners, count)
+    old_log_probs = old_log_probs + 0.3 * torch.randn(learners, count, generator=draws)
+    advantages, returns, old_values = torch.randn(3, learners, count, generator=draws)
+    mask = (torch.rand(learners, count, generator=draws) < 0.7).float()
+    raw = agent.acted["raw_actions"].unflatten(0, (learners, count))
+    return raw, torch.stack([advantages, returns, old_log_probs, mask, old_values])
+
+
 class Twin:
     """Learner ``index`` of an agent, as it is now; :meth:`update` then does what the agent's update should.
 

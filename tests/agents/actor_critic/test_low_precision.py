@@ -48,10 +48,10 @@ def test_a_step_of_ppo() -> None:
     for precision in ("float32", "bf16"):
         settings = PPOConfig(hidden=(256, 256), n_steps=16, batch_size=256, n_epochs=1, precision=precision)
         agent = PPO(pendulum(16), settings, device="cpu")
-        before = agent.weights.vector.detach().clone()
+        before = agent.network.vectors.detach().clone()
         agent.learn(256)
-        assert agent.weights.vector.dtype is torch.float32
-        moved.append((agent.weights.vector.detach() - before).flatten())
+        assert agent.network.vectors.dtype is torch.float32
+        moved.append((agent.network.vectors.detach() - before).flatten())
     assert (moved[0] - moved[1]).abs().max() > 0.0
     assert torch.nn.functional.cosine_similarity(*moved, dim=0) > 0.9
 

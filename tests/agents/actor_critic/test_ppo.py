@@ -6,15 +6,17 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from ppo_twin import Twin
+from ppo_twin import Twin, loss_of, random_columns
 from torch import Tensor
 
 import prefrl
 from prefrl.agents import PPO, PPOConfig
+from prefrl.agents.actor_critic.policy_value import PolicyValue
 from prefrl.agents.base import Spaces
 from prefrl.data import Transitions
 
 BOX = gym.spaces.Box(-2.0, 2.0, (3,))
+PICTURE = gym.spaces.Box(0, 255, (8, 8, 3), np.uint8)
 ACTIONS: dict[str, gym.Space[Any]] = {
     "Discrete": gym.spaces.Discrete(4, start=2),
     "MultiDiscrete": gym.spaces.MultiDiscrete([3, 2, 4]),
@@ -84,8 +86,8 @@ def test_updates_are_those_of_the_twin(actions: str, learners: int, settings: di
                 torch.testing.assert_close(parameter.detach()[index], expected, rtol=1e-4, atol=1e-5)
             if agent.config.target_kl is None:  # else the last gradient may be of a step that was not taken
                 scale = float(twin.gradient.abs().max())
-                torch.testing.assert_close(agent.weights.gradient[index], twin.gradient.float(), rtol=1e-3,
-                                           atol=1e-4 * scale)  # fmt: skip
+                own = agent.network.vectors.grad[index]
+                torch.testing.assert_close(own, twin.gradient.float(), rtol=1e-3, atol=1e-4 * scale)
         assert metrics.keys() == twins[0].metrics.keys()
         for name, value in metrics.items():
             mean = np.mean([twin.metrics[name] for twin in twins])
@@ -99,30 +101,15 @@ def test_a_gradient_step_is_autograds_of_the_loss(actions: str, clip_range_vf: f
     """One step on one batch, of two learners, far from the policy that acted; the loss is written out."""
     agent = agent_of(actions, 2, n_epochs=1, batch_size=100, clip_range_vf=clip_range_vf, max_grad_norm=None,
                      ent_coef=(0.01, 0.3), normalize_advantage=False)  # fmt: skip
-    draws = torch.Generator().manual_seed(0)
-    count = 40
-    inputs = torch.randn(2, count, 3, generator=draws)
-    agent.act(inputs.flatten(0, 1))
-    raw = agent.acted["raw_actions"].unflatten(0, (2, count))
-    old_log_probs = agent.acted["log_probs"].view(2, count) + 0.3 * torch.randn(2, count, generator=draws)
-    advantages, returns, old_values = torch.randn(3, 2, count, generator=draws)
-    mask = (torch.rand(2, count, generator=draws) < 0.7).float()
-    columns = torch.stack([advantages, returns, old_log_probs, mask, old_values])
-
+    inputs = torch.randn(2, 40, 3, generator=torch.Generator().manual_seed(1))
+    raw, columns = random_columns(agent, inputs.flatten(0, 1), 2, 40)
     network = agent.network
-    said = agent.actions.distribution.evaluate(network.policy(inputs), network.free, raw)
-    ratio = (said.log_probs - old_log_probs).exp()
-    surrogate = torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages)
-    values = network.value(inputs)
-    if clip_range_vf is not None:
-        values = old_values + (values - old_values).clamp(-clip_range_vf, clip_range_vf)
-    ent_coef = torch.tensor([[0.01], [0.3]])
-    loss = -surrogate - ent_coef * said.entropies + 0.5 * (values - returns).square()
-    of_each = (loss * mask).sum(1) / mask.sum(1)
+    assert isinstance(network, PolicyValue)
+    of_each = loss_of(agent, network.policy(inputs), network.value(inputs), network.free, raw, columns)
     expected = torch.autograd.grad(of_each.sum(), list(network.parameters()), allow_unused=True)
 
     with torch.no_grad():
-        agent._step(inputs, raw, columns, 0.2, agent.descent.going, 1.0)
+        agent._step([inputs], raw, columns, 0.2, agent.descent.going, 1.0)
     for parameter, slope in zip(network.parameters(), expected, strict=True):
         assert parameter.grad is not None
         if parameter.numel():
@@ -166,9 +153,9 @@ def test_a_schedule_ends_at_zero_and_stays_there() -> None:
     agent = agent_of(schedule="linear", schedule_timesteps=400)
     for timesteps in (400, 1_000):
         agent.num_timesteps = timesteps
-        before = agent.weights.vector.detach().clone()
+        before = agent.network.vectors.detach().clone()
         assert float(fill(agent)["train/learning_rate"]) == 0.0
-        assert torch.equal(agent.weights.vector, before)
+        assert torch.equal(agent.network.vectors, before)
 
 
 def test_no_step_is_taken_beyond_the_target() -> None:
@@ -214,7 +201,7 @@ def test_observations_are_normalised_by_the_rollouts_before_and_so_is_what_is_lo
     agent.restarted()  # as a loaded agent's episodes begin anew
     fill(loaded, 1)
     fill(agent, 1)
-    assert torch.equal(loaded.weights.vector, agent.weights.vector)  # the noise and the orders go on too
+    assert torch.equal(loaded.network.vectors, agent.network.vectors)  # the noise and the orders go on too
 
 
 def test_indicators_are_not_normalised() -> None:
@@ -226,9 +213,8 @@ def test_indicators_are_not_normalised() -> None:
 
 
 @pytest.mark.parametrize(("observations", "actions", "message"), [
-    (gym.spaces.Box(0, 255, (8, 8, 3), np.uint8), gym.spaces.Discrete(2), "PPO reads no pictures"),
-    (gym.spaces.Dict(a=gym.spaces.Box(0, 255, (8, 8, 3), np.uint8), b=BOX), gym.spaces.Discrete(2),
-     "no pictures"),
+    (gym.spaces.Box(0, 255, (2, 2, 3), np.uint8), gym.spaces.Discrete(2), "of at least 3 x 3"),
+    (gym.spaces.Dict(a=PICTURE, b=PICTURE), gym.spaces.Discrete(2), "has 2 pictures"),
     (gym.spaces.Text(3), gym.spaces.Discrete(2), "space Text.* is not supported"),
     (BOX, gym.spaces.MultiBinary(3), "action_space is MultiBinary"),
     (BOX, gym.spaces.Box(0, 3, (2,), np.int64), "action_space is .*; PPO takes Discrete"),
@@ -337,4 +323,4 @@ def test_what_was_drawn_may_be_told_later() -> None:
         other.observe(Transitions(**rest))
     agent.update()
     other.update()
-    assert torch.equal(agent.weights.vector, other.weights.vector)
+    assert torch.equal(agent.network.vectors, other.network.vectors)

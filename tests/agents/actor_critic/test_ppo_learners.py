@@ -49,7 +49,7 @@ def rows_of(agent: PPO, learner: int) -> dict[str, Tensor]:
     assert rollout is not None
     rows = slice(ENVS * learner, ENVS * (learner + 1))
     return {
-        "weights": agent.weights.vector.detach()[learner],
+        "weights": agent.network.vectors.detach()[learner],
         "mean": agent._seen.mean[learner],
         "scale": agent._sums.scale[learner],
         **{name: values[: rollout.size, rows] for name, values in rollout.storage.items()},
@@ -116,7 +116,7 @@ def test_one_that_diverges_stays_and_the_others_go_on(env_id: str) -> None:
     for each in (agent, healthy):
         learn(each, 8 * ENVS)
     spoil(agent, 1)
-    before = agent.weights.vector.detach()[1].clone()
+    before = agent.network.vectors.detach()[1].clone()
     state = {name: value[1].clone() for name, value in agent.descent.optimizer.states[0].items()}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -128,7 +128,7 @@ def test_one_that_diverges_stays_and_the_others_go_on(env_id: str) -> None:
     assert agent.descent.frozen() == [1]
     assert agent.result() == {"frozen_learners": [1]}
     assert healthy.result() == {"frozen_learners": []}
-    assert torch.equal(agent.weights.vector.detach()[1].nan_to_num(), before.nan_to_num())
+    assert torch.equal(agent.network.vectors.detach()[1].nan_to_num(), before.nan_to_num())
     assert all(
         torch.equal(agent.descent.optimizer.states[0][name][1], value) for name, value in state.items()
     )
@@ -210,9 +210,9 @@ def test_one_of_them_is_an_ordinary_agent(tmp_path: Path) -> None:
         assert loaded.predict(own.numpy(), deterministic=True)[0].tolist() == actions[learner].tolist()
         loaded.learn(20)
         assert loaded.num_timesteps == 30 * ENVS + 20
-    before = stack.weights.vector.detach().clone()
-    stack.learner(0).weights.vector.data.zero_()
-    assert torch.equal(stack.weights.vector, before)  # it has copies
+    before = stack.network.vectors.detach().clone()
+    stack.learner(0).network.vectors.data.zero_()
+    assert torch.equal(stack.network.vectors, before)  # it has copies
 
 
 def test_one_of_them_goes_on_as_it_would_in_the_stack() -> None:
@@ -234,7 +234,7 @@ def test_a_stack_is_saved_and_loaded_whole(tmp_path: Path) -> None:
     for each in (stack, loaded):
         assert isinstance(each, PPO)
         learn(each, 16 * ENVS)
-    assert torch.equal(loaded.weights.vector, stack.weights.vector)  # type: ignore[attr-defined]
+    assert torch.equal(loaded.network.vectors, stack.network.vectors)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("index", [-1, 3])

@@ -15,6 +15,7 @@ from resuming import assert_same, crash_at, new_folder
 import prefrl
 from prefrl import cli
 from prefrl.agents import PPO, PPOConfig
+from prefrl.agents.actor_critic.policy_value import TorsoLearners
 from prefrl.config import from_json, to_json
 from prefrl.run.checkpoint import load_checkpoint
 from prefrl.run.curves import read_curve, read_curves
@@ -201,6 +202,21 @@ def test_the_outcome_of_three_learners(env_id: str, tmp_path: Path) -> None:
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert len(evaluation["learners"]) == 3
     assert evaluation["episodes"] == 6
+
+
+@pytest.mark.parametrize("learners", [1, 2])
+def test_a_run_of_pictures(learners: int, tmp_path: Path) -> None:
+    """MinAtar's, by its own small network."""
+    pytest.importorskip("minatar")
+    flags = ("--env-id", "prefrl/MinAtar-Breakout-v0", "--num-learners", str(learners), "--conv-filters", "3",
+             "--conv-features", "5", "--env-args", "sticky_action_prob=0.25")  # fmt: skip
+    result_of(tmp_path / "run", *flags)
+    agent = prefrl.load(tmp_path / "run" / "agent.pt", device="cpu")
+    assert isinstance(agent, PPO)
+    assert isinstance(agent.network, TorsoLearners)
+    assert agent.num_learners == learners
+    torso = agent.network.modules[0].torsos[0].torso
+    assert (torso.conv.out_channels, torso.features) == (3, 5)
 
 
 def test_a_stacked_run_is_drawn_as_its_learners(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

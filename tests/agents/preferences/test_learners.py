@@ -27,8 +27,11 @@ from prefrl.agents.base import Spaces
 from prefrl.agents.preferences.learners import default_learner, make_learner, on_device
 from prefrl.config import from_json, to_json
 from prefrl.envs import AgentsAsRows
+from prefrl.envs.core.device import TorchBackend
+from prefrl.envs.core.vector import BatchedEnv
 from prefrl.envs.factors import Factors
 from prefrl.preferences import RewardModelConfig
+from tests.shared.spots import HEIGHT, PICTURE as SPOTS, WIDTH, Spots
 
 FLAT = gym.spaces.Box(-1.0, 1.0, (3,))
 PICTURE = gym.spaces.Box(0, 255, (36, 36, 3), np.uint8)
@@ -88,11 +91,11 @@ def test_which_agent_a_config_is_of(config, actions, kind):
     [
         (SACConfig(), FLAT, TWO, r"takes a Box .*; learners that take these spaces: PPOConfig, DQN"),
         (DQNConfig(), FLAT, BOX, r"DQN takes .*: SACConfig, PPOConfig, SB3Config\('sac'\), SB3Conf"),
-        (SACConfig(), PICTURE, BOX, r"spaces: SB3Config\('sac'\), SB3Config\('ppo'\)$"),
+        (SACConfig(), PICTURE, BOX, r"spaces: PPOConfig, SB3Config\('sac'\), SB3Config\('ppo'\)$"),
         (SB3Config("sac"), FLAT, TWO, "SB3's sac does not take .* spaces: PPOConfig, DQN"),
         (DQNConfig(), FLAT, gym.spaces.MultiBinary(2), r"spaces: SB3Config\('ppo'\)$"),
         (SB3Config("dqn"), FLAT, gym.spaces.Discrete(2, start=1), "spaces: PPOConfig, DQNConfig$"),
-        (PPOConfig(), PICTURE, TWO, r"PPO reads no pictures; .* spaces: DQNConfig, SB3Config"),
+        (PPOConfig(), gym.spaces.Text(3), TWO, r"Text.* is not supported.* spaces: SB3Config\('dqn'\), SB3"),
         (DQNConfig(), FLAT, gym.spaces.MultiDiscrete([2, 3]), r"spaces: PPOConfig, SB3Config\('ppo'\)$"),
     ],
 )  # fmt: skip
@@ -133,8 +136,9 @@ def test_wrong_learners(make, kind, message):
         (FLAT, gym.spaces.Discrete(2, start=1), PPOConfig()),
         (FLAT, gym.spaces.MultiDiscrete([2, 3]), PPOConfig()),
         (gym.spaces.Discrete(3), BOX, PPOConfig()),
-        (PICTURE, TWO, DQNConfig()),
-        (PICTURE, BOX, SB3Config("ppo")),
+        (PICTURE, TWO, PPOConfig()),
+        (PICTURE, BOX, PPOConfig()),
+        (gym.spaces.Tuple([FLAT, FLAT]), TWO, SB3Config("ppo")),
         (FLAT, gym.spaces.MultiBinary(2), SB3Config("ppo")),
     ],
 )
@@ -217,3 +221,34 @@ def test_our_learners_learn_from_a_learned_reward(kind, learner, timesteps):
     obs = torch.linspace(-0.9, 0.9, 19)[:, None]
     distance = (learned(kind, learner, timesteps).act(obs, deterministic=True) - obs).abs().mean()
     assert float(distance) < 0.25
+
+
+def is_lower(pictures):
+    return pictures.flatten(1).argmax(1) >= HEIGHT // 2 * WIDTH
+
+
+RIGHT = Factors(("right",), (1,), lambda step: (is_lower(step.obs) == (step.actions == 2)).float()[:, None])
+READS_PICTURES = {"members": 1, "hidden": (32,), "bootstrap": False, "conv_filters": 4}
+
+
+@pytest.mark.parametrize("kind", [PreferenceRL, Heron, SelfPlay])
+def test_ppo_learns_from_pictures_by_a_learned_reward(kind):
+    env = BatchedEnv(Spots, 4, backend=TorchBackend("cpu"), max_episode_steps=4, autoreset_mode="SameStep")
+    learner = PPOConfig(
+        conv_filters=4, conv_features=16, n_steps=32, batch_size=32, learning_rate=3e-3, gamma=0.0
+    )
+    if kind is PreferenceRL:
+        reward = RewardModelConfig(**READS_PICTURES, epochs=100)
+        schedule = {"segment_length": 1, "first_session": 200, "session_every": 200, "query": "uniform"}
+        labels = {"num_labels": 300, "first_labels": 100, "session_labels": 100}
+        agent = kind(env, PreferenceRLConfig(learner, reward, **schedule, **labels), device="cpu")
+    elif kind is Heron:
+        reward = RewardModelConfig(**READS_PICTURES, use_features=True)
+        config = HeronConfig(learner, reward, first_fit=200, fit_every=200, batches=50)
+        agent = kind(env, config, factors=RIGHT, device="cpu")
+    else:
+        agent = kind(env, SelfPlayConfig(learner), device="cpu")
+    agent.learn(3_000)
+    pictures = (torch.eye(HEIGHT * WIDTH, dtype=torch.uint8) * 255).view(-1, *SPOTS)
+    right = agent.act(pictures, deterministic=True) == 1 + is_lower(pictures).long()
+    assert right.float().mean() > 0.9

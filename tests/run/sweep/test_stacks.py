@@ -67,7 +67,7 @@ def test_each_trial_gets_what_a_run_of_its_own_leaves(tmp_path: Path) -> None:
         )
         agent = prefrl.PPO.load(run / "agent.pt", device="cpu")
         assert (agent.seed, agent.config.learning_rate) == (config["seed"], config["agent"]["learning_rate"])
-        assert torch.equal(agent.weights.vector, whole[learner].weights.vector)  # type: ignore[attr-defined]
+        assert torch.equal(agent.network.vectors, whole[learner].network.vectors)  # type: ignore[attr-defined]
         assert (found["seed"], found["num_timesteps"], found["learners_side_by_side"]) == (agent.seed, 64, 4)
         x, y = read_curve(run, "time/total_timesteps", "eval/mean_reward")
         np.testing.assert_allclose(y, found["eval_returns"])
@@ -123,7 +123,7 @@ def test_seeds_are_those_of_the_trials() -> None:
     env = prefrl.make_device("prefrl/CartPole-v0", 6, num_streams=3)
     stack = prefrl.PPO(env, num_learners=3, seed=[7, 2, 7], device="cpu")
     assert [agent.seed for agent in stack.alone()] == stack.seeds == [7, 2, 7]
-    weights = stack.weights.vector
+    weights = stack.network.vectors
     assert torch.equal(weights[0], weights[2])
     assert not torch.equal(weights[0], weights[1])
     with pytest.raises(ValueError, match="seed has 2 numbers; it must be one, or one for each of 3"):
