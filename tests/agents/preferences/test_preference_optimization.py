@@ -331,7 +331,7 @@ def test_label_models_change_what_is_learned_from(name: str, tmp_path: Path) -> 
 
 
 def test_labels_move_to_what_is_believed() -> None:
-    """By hand: a step at rate r leaves the label y + r (sigmoid(lead - offset) - y), of each learner's own."""
+    """By hand: a step at rate r leaves the label y + r (sigmoid(lead - offset) - y), for each learner."""
     agent = make(NUMBERS, label_rate=0.3, num_learners=2, cloning_steps=1)
     agent.update(), agent.update()
     before = agent._labels.clone()
