@@ -67,7 +67,8 @@ class MixedQuality:
         agent = SAC(make_training_env(self.env_id, (), 1, "cpu"), config, device="cpu", seed=self.seed)
         parts = []
         for stage in range(STAGES):
-            learn(agent, self.timesteps * stage // (2 * STAGES) - agent.num_timesteps)
+            if stage:
+                learn(agent, self.timesteps * stage // (2 * STAGES) - agent.num_timesteps)
             rows = make_evaluation_env(self.env_id, (), ROWS)
             parts.append(collect_transitions(
                 agent, rows, self.transitions // STAGES, epsilon=UNIFORM if stage else 1.0,
