@@ -15,6 +15,7 @@ folder, and the same command goes on with the rest.
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from collections.abc import Callable
@@ -130,7 +131,8 @@ class PreferenceStudy:
 
     def _shoot_out(self, part: Part, folder: Path) -> dict[str, dict[str, list[float]]]:
         """Return the score of each seed, by loss and noise: 0 is the reference, 1 the best."""
-        one = self._in_tree if part == "tree" else self._in_control
+        clones: dict[int, Any] = {}
+        one = self._in_tree if part == "tree" else partial(self._in_control, clones)
         found: dict[str, dict[str, list[float]]] = {}
         for loss in self.losses:
             if part != "tree" and PAIR_LOSSES[loss].probabilities_only:
@@ -172,13 +174,20 @@ class PreferenceStudy:
         )
         return (value(policy) - uniform) / (best - uniform)
 
-    def _in_control(self, part: Part, loss: PairLossName, noise: float, seed: int, folder: Path) -> float:
+    def _in_control(
+        self, clones: dict[int, Any], part: Part, loss: PairLossName, noise: float, seed: int, folder: Path
+    ) -> float:
         answers, _, expert = self._data(part, noise, seed, folder)
         env_id = CONTROL[part][0]
         config = self._config(loss, noise, hidden=(64, 64), batch_size=32, cloning_steps=self.steps,
                               schedule_timesteps=2 * self.steps)  # fmt: skip
         env = make_scalar_env(env_id, ())
-        agent = PreferenceOptimization(env, config, answers, device="cpu", seed=seed).learn(self.steps)
+        agent = PreferenceOptimization(env, config, answers, device="cpu", seed=seed)
+        if seed in clones:  # cloning looks at no label, and at no setting of the loss
+            agent.load_state_dict(copy.deepcopy(clones[seed]))
+            agent.num_timesteps = self.steps
+        else:
+            clones[seed] = copy.deepcopy(agent.learn(self.steps).state_dict())
         cloned = kept(folder / part / f"cloned-{seed}.json", lambda: returned(agent, env_id))
         best = kept(folder / part / f"expert-{seed}.json", lambda: returned(expert, env_id))
         agent.learn(self.steps)
