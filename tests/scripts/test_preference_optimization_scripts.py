@@ -24,8 +24,11 @@ def run(script: Path, out: Path, *arguments: object) -> tuple[dict[str, Any], st
 @pytest.mark.slow
 def test_the_study_reports_every_seed_and_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "study"
-    small = ("--seeds", 2, "--tree-seeds", 2, "--losses", "dpo", "orpo", "robust_dpo", "--noises", 0.0, 0.3, "--num-pairs", 30, "--length", 20, "--transitions", 2_000, "--steps", 20,
-             "--offline-steps", 10, "--parts", "tree", "roads", "pendulum")  # fmt: skip
+    small = (
+        "--seeds", 2, "--tree-seeds", 2, "--losses", "dpo", "orpo", "robust_dpo", "--noises", 0.0, 0.3,
+        "--num-pairs", 30, "--length", 20, "--transitions", 2_000, "--steps", 20, "--offline-steps", 10,
+        "--parts", "tree", "roads", "pendulum",
+    )  # fmt: skip
     # Agents that learn online for two seconds instead of a minute.
     code = (SCRIPTS / STUDY).read_text().replace('("Pendulum-v1", 20_000)', '("Pendulum-v1", 400)')
     (tmp_path / STUDY).write_text(code)
