@@ -262,7 +262,10 @@ class RewardFit:
 
     @torch.no_grad()
     def _gradients_by_hand(self, chain: Chain) -> Tensor:
-        """Do the same without autograd, for networks."""
+        """Do the same without autograd, for networks.
+
+        (In .53 of the time with 64 x 64 and 100 pairs of 3 steps, .82 with 1,000; one thread.)
+        """
         pairs, mask, guess = self._pairs, self._segment_mask, self._parameters.get("uniform_logit")
         record = chain.record(self._segment_features.flatten(1, 3))
         scores = (record.outputs.view(mask.shape).double() * mask).sum(-1)

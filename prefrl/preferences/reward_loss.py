@@ -88,6 +88,9 @@ def reward_loss(
 def gradients_by_hand(chain: RewardChain, vectors: Tensor, compared: Compared) -> dict[str, Tensor]:
     """Put the gradient of the loss where the network has it, with autograd off; return its metrics.
 
+    (A fit then takes .6 to .7 of autograd's time with single steps, .75 to .9 with networks of 64 x 64 and 32
+    pairs of 50 steps, .95 with 256 x 256, where products are nearly all of it; one thread.)
+
     Args:
         chain: of the network.
         vectors: [N L, D].
