@@ -20,7 +20,7 @@ given for each.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -45,6 +45,7 @@ from prefrl.functional.streams import Ahead, Streams
 from prefrl.nn.adam import Descent
 from prefrl.nn.flat import FlatParameters
 from prefrl.nn.likelihood_policies import Actions
+from prefrl.nn.update import GraphedStep, check_cuda_graph
 
 from .policy_value import PolicyValue
 from .ppo_config import PPOConfig as PPOConfig, Schedule
@@ -114,6 +115,8 @@ class PPO(ManyLearners):
         self.weights = FlatParameters(self.network, learners)
         self.descent = Descent(self.weights.vector, rates=config.learning_rate, eps=config.adam_eps,
                                max_grad_norm=config.max_grad_norm)  # fmt: skip
+        check_cuda_graph(config.cuda_graph, device)
+        self._graph = GraphedStep(self._step, device) if config.cuda_graph else None
         self._noise = Ahead(Streams(seeds, "actions", device), distribution.noise)
         self._orders = Streams(seeds, "batches", device)
         self._gamma, self._ent_coef = (
@@ -238,6 +241,10 @@ class PPO(ManyLearners):
         clip_range = config.clip_range * self._share(config.clip_schedule)
         rate, going, terms = self._share(config.schedule), self.descent.going, []
         size = inputs.shape[1]
+        shares: Sequence[float | Tensor] = (clip_range, rate)
+        step: Callable[..., tuple[Tensor, Tensor]] = self._graph or self._step
+        if self._graph is not None:  # which would keep numbers as they are now
+            shares = [torch.full((), share, device=self.device) for share in (clip_range, rate)]
         firsts = size * torch.arange(learners, device=self.device)[:, None]
         for _ in range(config.n_epochs):
             order = (self._orders.permutations(size) + firsts).flatten()
@@ -245,9 +252,7 @@ class PPO(ManyLearners):
             shuffled = columns.flatten(1).index_select(1, order).view(columns.shape)
             for start in range(0, size, config.batch_size):
                 part = slice(start, start + config.batch_size)
-                going, found = self._step(
-                    x[:, part], acted[:, part], shuffled[:, :, part], clip_range, going, rate
-                )
+                going, found = step(x[:, part], acted[:, part], shuffled[:, :, part], going, *shares)
                 terms.append(found)
         if config.normalize_observations:
             self._seen.add(seen, weights)
@@ -263,8 +268,9 @@ class PPO(ManyLearners):
 
     @torch.inference_mode()
     def _step(
-        self, inputs: Tensor, raw: Tensor, columns: Tensor, clip_range: float, going: Tensor, rate: float
-    ) -> tuple[Tensor, Tensor]:
+        self, inputs: Tensor, raw: Tensor, columns: Tensor, going: Tensor, clip_range: float | Tensor,
+        rate: float | Tensor,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Take a gradient step of the learners that are going; return who still is, and :data:`TERMS` [5, S].
 
         The gradients of the module's L are written by hand; tests hold them equal to autograd's.

@@ -62,7 +62,7 @@ class Compared(NamedTuple):
         return weighted_mean(preference_cross_entropy(self.margins(logits), self.labels), self.weights)
 
     def metrics(self, logits: Tensor, losses: Tensor) -> dict[str, Tensor]:
-        """Return the mean loss, and of how many pairs without tie [2] the ensemble was right about, of those."""
+        """Return the mean loss, and [2] how many pairs without tie are right, of how many."""
         decided = (self.labels != 0.5) * (self.weights.sum(0) > 0)
         right = ((logits.mean(0) > 0) == (self.labels > 0.5)) * decided
         return {"loss": losses.mean(), "right": torch.stack([right.sum(), decided.sum()])}
@@ -79,7 +79,7 @@ def reward_loss(
         pictures: [N L, ...] pictures, if it reads some.
         compared: the segments of these steps.
     """
-    rewards = network(vectors, pictures).unflatten(1, compared.mask.shape)
+    rewards = network(vectors, pictures).reshape(-1, *compared.mask.shape)
     logits = compared.logits(partial_return(rewards, compared.mask))
     losses = compared.losses(logits)
     return losses.sum(), compared.metrics(logits.detach(), losses.detach())
@@ -97,7 +97,7 @@ def gradients_by_hand(chain: RewardChain, vectors: Tensor, compared: Compared) -
         compared: the segments of these steps.
     """
     records, rewards = chain.record(vectors)
-    logits = compared.logits(partial_return(rewards.unflatten(1, compared.mask.shape), compared.mask))
+    logits = compared.logits(partial_return(rewards.reshape(-1, *compared.mask.shape), compared.mask))
     slopes, _ = preference_slopes(compared.margins(logits), compared.labels)
     total = compared.weights.sum(-1, keepdim=True)
     shares = compared.weights / torch.where(total == 0, 1.0, total)

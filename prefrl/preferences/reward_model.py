@@ -168,8 +168,8 @@ class RewardModel:
             low = low_dtype(config.precision, self.device, config.hidden)
             self._chain = RewardChain(self.network, low)
         elif config.precision != "float32":
-            raise ValueError(f"precision is {config.precision!r}; it must be 'float32' where the reward model "
-                             "reads pictures")  # fmt: skip
+            raise ValueError(f"precision is {config.precision!r}; it must be 'float32' where the reward "
+                             "model reads pictures")  # fmt: skip
         self._generator = seeded_generator(seed, "reward fit")
 
     # What an agent is told --------------------------------------------------------------------------------

@@ -111,9 +111,7 @@ def test_slopes_of_the_cross_entropy(guess: float | None) -> None:
     uniform = None if guess is None else torch.full((2, 1), guess, dtype=torch.float64, requires_grad=True)
     loss = preference_cross_entropy(logit, labels, uniform).sum()
     wanted = torch.autograd.grad(loss, [logit] if uniform is None else [logit, uniform])
-    found, of_guess = preference_slopes(
-        logit.detach(), labels, None if uniform is None else uniform.detach()
-    )
+    found, of_guess = preference_slopes(logit.detach(), labels, None if uniform is None else uniform.detach())
     torch.testing.assert_close(found, wanted[0], rtol=1e-12, atol=1e-12)
     if uniform is None:
         assert of_guess is None
@@ -134,7 +132,9 @@ def test_slopes_worked_out_by_hand() -> None:
 # Neural rewards of tabular fits ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", [{}, {"uniform_response": True}, {"temperature": 0.4}, {"absorbing": True}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"uniform_response": True}, {"temperature": 0.4}, {"absorbing": True}]
+)
 def test_fits_of_neural_rewards(settings: dict[str, Any]) -> None:
     """Two fits at once, of segments of several lengths: every gradient, and the losses."""
     mdp = TabularMDP.from_env(gym.make("prefrl/RandomGrid-v0", layout_seed=11))
@@ -193,7 +193,7 @@ def test_who_is_told_and_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.warns(UserWarning, match="cpu has no fast products of bfloat16"):
         RewardModel(BOX, CHOICE, wide)
     picture = gym.spaces.Box(0, 255, (12, 12, 3), np.uint8)
-    with pytest.raises(ValueError, match="precision is 'bf16'; it must be 'float32' where the reward model"):
+    with pytest.raises(ValueError, match="precision is 'bf16'; it must be 'float32' where the reward"):
         RewardModel(picture, CHOICE, wide)
     with pytest.raises(ValueError, match="precision is 'half'"):
         RewardModelConfig(precision="half")  # type: ignore[arg-type]
