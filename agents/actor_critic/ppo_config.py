@@ -32,7 +32,7 @@ class PPOConfig(Settings):
 
     cuda_graph: bool = False
     """Record the gradient step as a CUDA graph, whose kernels start together; for small networks on a GPU.
-    Not tried on one yet: scripts/check_gpu.py does."""
+    Not tried on one yet."""
 
     n_steps: Count | None = None
     """Steps of each environment in a rollout; None: 16 or more, until a learner has 2,048 transitions."""

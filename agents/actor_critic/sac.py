@@ -64,7 +64,7 @@ class SACConfig(ActorCriticConfig):
 
     cuda_graph: bool = False
     """Record the gradient step as a CUDA graph, whose kernels start together; for small networks on a GPU.
-    Not tried on one yet: scripts/check_gpu.py does."""
+    Not tried on one yet."""
 
     def check(self) -> None:
         """See :class:`Settings`."""

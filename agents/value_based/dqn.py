@@ -108,7 +108,7 @@ class DQNConfig(QNetworkSettings, OffPolicySettings):
 
     cuda_graph: bool = False
     """Record the gradient step as a CUDA graph, whose kernels start together; for small networks on a GPU.
-    Not tried on one yet: scripts/check_gpu.py does."""
+    Not tried on one yet."""
 
 
 class DQN(DeepQ):
