@@ -6,6 +6,9 @@ learned, in units of the largest number of the same tensor; rounding grows while
 Meanwhile ``act``, ``observe`` and ``update`` may not wait for the device
 (``torch.cuda.set_sync_debug_mode("error")``).
 
+Graphs: DQN, SAC and PPO train on the device with their steps as CUDA graphs (``cuda_graph``) and without,
+likewise from the same weights and numbers; and how much faster that is with small networks.
+
 Speed: steps per second of environments alone, and of training in them, at growing numbers of environments.
 
 Without CUDA there is nothing to check: the script says so and ends well. With ``--device cpu`` it runs there.
@@ -45,6 +48,7 @@ from prefrl.run.recipes import RECIPES, load_recipe
 from prefrl.run.recipes.actor_critic.offline import OfflineRecipe
 from prefrl.run.settings import nest
 from prefrl.run.study.study import run_study
+from prefrl.run.study.timing import seconds, spread
 
 TOLERANCE = 0.02
 """Largest difference between devices that counts as parity: a few of Adam's steps that fell the other way."""
@@ -101,6 +105,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 """Of each agent a recipe, and its settings by dotted names."""
 
+GRAPHS = ("dqn hl_gauss", "dqn huber", "sac", "ppo", "ppo, actions in a box", "ppo, 3 learners")
+"""Cases whose steps are recorded as CUDA graphs too."""
+
+STEPPING: dict[str, tuple[str, dict[str, Any]]] = {
+    "dqn": ("dqn", {**POLES, "num_envs": 4, "agent.train_freq": 4, "agent.gradient_steps": 32}),
+    "sac": ("sac", {**PENDULUMS, "agent.gradient_steps": 8}),
+    "ppo": ("ppo", {**ROLLOUTS, "num_envs": 8, "agent.n_epochs": 32}),
+}
+"""Recipes and settings of which gradient steps are nearly all that takes time."""
+
 WAITS = {"self_play": "whole trajectories are compared when they end, which the host has to know"}
 """Agents that wait for the device by nature, and why."""
 
@@ -145,12 +159,17 @@ class CheckGPU:
         result: dict[str, Any] = {"machine": machine(device), "parity": {}, "throughput": {}}
         for name in self.cases:
             result["parity"][name] = parity(name, device)
+        if device.type == "cuda":
+            names = [name for name in GRAPHS if name in self.cases]
+            result["graphs"] = {name: graph_parity(name, device) for name in names}
+            result["plain_over_graph_seconds"] = {name: graph_speed(name, device) for name in STEPPING}
         for what, make in WORK.items():
             rates = {
                 str(rows): throughput(make(rows, device), device, self.seconds) for rows in self.num_envs
             }
             result["throughput"][what] = rates
-        found = [case["difference"] for case in result["parity"].values()]
+        checked_cases = (*result["parity"].values(), *result.get("graphs", {}).values())
+        found = [case["difference"] for case in checked_cases]
         result["all_alike"] = all(each is not None and each <= TOLERANCE for each in found)
         show(result)
         return result
@@ -174,11 +193,30 @@ def machine(device: torch.device) -> dict[str, str]:
 def parity(name: str, device: torch.device) -> dict[str, Any]:
     """Return how far an agent differs between the CPU and a device, and what went wrong, if anything."""
     recipe, settings = CASES[name]
+
+    def both() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        start, there = trained(recipe, settings, torch.device("cpu"))
+        return there, trained(recipe, settings, device, start, guarded=name not in WAITS)[1]
+
+    return compared(both)
+
+
+def graph_parity(name: str, device: torch.device) -> dict[str, Any]:
+    """Return how far an agent whose steps are CUDA graphs differs from itself without, on a device."""
+    recipe, settings = CASES[name]
+
+    def both() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        start, plain = trained(recipe, settings, device)
+        return plain, trained(recipe, {**settings, "agent.cuda_graph": True}, device, start)[1]
+
+    return compared(both)
+
+
+def compared(both: Callable[[], tuple[dict[str, Tensor], dict[str, Tensor]]]) -> dict[str, Any]:
+    """Return how far two states differ that ``both`` makes, and what went wrong, if anything."""
     try:
         with host_generators():
-            start, there = trained(recipe, settings, torch.device("cpu"))
-            _, here = trained(recipe, settings, device, start, guarded=name not in WAITS)
-        return {"difference": largest_difference(there, here), "error": None}
+            return {"difference": largest_difference(*both()), "error": None}
     except Exception as error:  # the other agents are checked all the same
         return {"difference": None, "error": f"{type(error).__name__}: {str(error)[:300]}"}
 
@@ -362,6 +400,28 @@ def throughput(work: Work, device: torch.device, seconds: float) -> float:
     return done / (time.perf_counter() - started)
 
 
+def graph_speed(name: str, device: torch.device) -> dict[str, float]:
+    """Return the time of training that is nearly all gradient steps, without CUDA graphs over with them."""
+    recipe_name, settings = STEPPING[name]
+    agents = []
+    for graph in (False, True):
+        given = {"device": str(device), **settings, "agent.cuda_graph": graph}
+        recipe = from_json(load_recipe(recipe_name), nest(given))
+        agents.append(recipe.make_agent(recipe.training_env()))
+
+    def taken(agent: Any) -> float:
+        def work() -> None:
+            learn(agent, recipe.total_timesteps)
+            wait(device)
+
+        return seconds(work)
+
+    for agent in agents:
+        taken(agent)  # what is made and recorded at first
+    plain, recorded = agents
+    return spread([taken(plain) / taken(recorded) for _ in range(5)])
+
+
 def wait(device: torch.device) -> None:
     """Wait until the device has done what it was asked for."""
     if device.type == "cuda":
@@ -379,6 +439,13 @@ def show(result: Mapping[str, Any]) -> None:
     for what, found in result["throughput"].items():
         rates.add_row(what, *(f"{rate:,.0f}" for rate in found.values()))
     Console().print(result["machine"], alike, rates)
+    if "graphs" in result:
+        graphs, speed = Table("as a graph", "difference", "error"), Table("as a graph", "times as fast")
+        for name, case in result["graphs"].items():
+            graphs.add_row(name, str(case["difference"]), case["error"] or "")
+        for name, found in result["plain_over_graph_seconds"].items():
+            speed.add_row(name, f"{found['median']:.2f} ({found['min']:.2f} to {found['max']:.2f})")
+        Console().print(graphs, speed)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import pkgutil
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -87,6 +87,7 @@ from prefrl.envs.wrappers import AgentsAsRows
 from prefrl.envs.wrappers.stock import StockAugmentation, VectorStockAugmentation
 from prefrl.functional.preferences.games import cycle_of_three
 from prefrl.nn import ensemble
+from prefrl.nn.update import GraphedStep
 from prefrl.preferences import PartialReturn, RewardModelConfig, ask_teacher, reward_fit
 from prefrl.preferences.reward_fit import RegretConfig, RewardFit
 from prefrl.run.stepping import Stepper
@@ -110,6 +111,16 @@ class NoHostCopies(TorchDispatchMode):
         if DEVICE in given and "cpu" in made:
             raise HostCopyError(f"{func} copied from the accelerator to the host")
         return result
+
+
+class NoHostTensors(TorchDispatchMode):
+    """Raises :class:`HostCopyError` where a tensor of the host is read: no CUDA graph may copy from there."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {leaf.device.type for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        if "cpu" in given:
+            raise HostCopyError(f"{func} reads the host's memory while a graph is recorded")
+        return func(*args, **(kwargs or {}))
 
 
 def on_host(device: torch.device, seed: int) -> torch.Generator:
@@ -368,14 +379,17 @@ LEARNER = DQNConfig(**{**DQN_SETTINGS, "hidden": (8,), "buffer_size": 4000})
 OUR_PPO = PPOConfig(hidden=(8,), n_steps=3, batch_size=20, n_epochs=2)
 
 
-def preference_rl_case(learner: Any = LEARNER, env_id: str = "prefrl/CartPole-v0", **settings: Any) -> Case:
+def preference_rl_case(
+    learner: Any = LEARNER, env_id: str = "prefrl/CartPole-v0", reward: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Case:  # fmt: skip
     """Preference RL over deep Q-learning, or another learner: every step asks, fits and relabels."""
 
     def make(_: FakeTensorMode) -> Step:
         env = prefrl.envs.make_device(env_id, 16, device=DEVICE, generator_device="cpu", max_episode_steps=5)
-        reward = RewardModelConfig(members=2, hidden=(8,), epochs=2, batch_size=4)
+        model = RewardModelConfig(members=2, hidden=(8,), epochs=2, batch_size=4, **(reward or {}))
         schedule = {"first_session": 1, "session_every": 16, "first_labels": 6, "session_labels": 5}
-        config = PreferenceRLConfig(learner, reward, segment_length=3, **{**schedule, **settings})
+        config = PreferenceRLConfig(learner, model, segment_length=3, **{**schedule, **settings})
         return stepped(PreferenceRL(env, config, device=DEVICE))
 
     return make
@@ -847,6 +861,29 @@ def compiled(case: Case) -> Case:
     return make
 
 
+def graphed(case: Case) -> Case:
+    """A case whose agent records its gradient step; here the function to be recorded runs as it stands."""
+
+    def make(mode: FakeTensorMode) -> Step:
+        def called(step: GraphedStep, *inputs: Tensor) -> Any:
+            with NoHostTensors():
+                return step._function(*[given.clone() for given in inputs])
+
+        def unrecorded(function: Callable[[], Any]) -> Any:
+            with ExitStack() as stack:
+                for name in ("nn.update", "agents.value_based.dqn", "agents.actor_critic.sac",
+                             "agents.actor_critic.ppo"):  # fmt: skip
+                    module = importlib.import_module(f"prefrl.{name}")
+                    stack.enter_context(mock.patch.object(module, "check_cuda_graph"))
+                stack.enter_context(mock.patch.object(GraphedStep, "__call__", called))
+                return function()
+
+        step = unrecorded(lambda: case(mode))
+        return lambda: unrecorded(step)
+
+    return make
+
+
 class AsksTheDevice(QLearning):
     """Wrong: it waits for the device in every update."""
 
@@ -881,6 +918,14 @@ class DQNAsksTheDevice(DQN):
         return super().update()
 
 
+class DQNReadsTheHost(DQN):
+    """Wrong: its gradient step takes a number of the host's memory."""
+
+    def _step_by_hand(self, index: Tensor, newest: Tensor) -> dict[str, Tensor]:
+        metrics = super()._step_by_hand(index, newest)
+        return {name: value * torch.ones((), device="cpu") for name, value in metrics.items()}
+
+
 class DQNMixesDevices(DQN):
     """Wrong: its observations come from the host."""
 
@@ -899,6 +944,7 @@ CASES: dict[str, Case] = {
     "DQN, three steps": dqn_case(n_step=3),
     "DQN, dueling": dqn_case(dueling=True),
     "DQN, bfloat16": dqn_case(loss="huber", precision="bf16"),
+    "DQN, a graph": graphed(dqn_case(loss="hl_gauss", n_step=2, cuda_graph=True)),
     "DQN, not double": dqn_case(double=False),
     "DQN, Polyak": dqn_case(tau=0.1),
     "DQN, many gradient steps": dqn_case(gradient_steps=3),
@@ -974,6 +1020,7 @@ CASES: dict[str, Case] = {
     "PreferenceRL, disagreement": preference_rl_case(),
     "PreferenceRL, entropy": preference_rl_case(query="entropy", pretraining=True, first_session=17),
     "PreferenceRL, recent": preference_rl_case(query="recent"),
+    "PreferenceRL, bfloat16": preference_rl_case(reward={"precision": "bf16"}),
     "PreferenceRL, SAC": preference_rl_case(
         SACConfig(hidden=(8,), learning_starts=8, batch_size=4, buffer_size=4000), "prefrl/Pendulum-v0"
     ),
@@ -997,6 +1044,7 @@ CASES: dict[str, Case] = {
     ),
     "SAC, compiled": compiled(sac_case(compile=True, max_grad_norm=1.0)),
     "SAC, bfloat16": sac_case(precision="bf16"),
+    "SAC, a graph": graphed(sac_case(cuda_graph=True, max_grad_norm=1.0)),
     "SACLearners": sac_learners_case(),
     "SACLearners, settings of each": sac_learners_case(
         gamma=(0.9, 0.5), max_grad_norm=1.0, learn_temperature=False, target_update_gradient_steps=2
@@ -1005,6 +1053,9 @@ CASES: dict[str, Case] = {
     "DQNLearners, two steps": dqn_learners_case(loss="huber", n_step=2, gamma=(0.9, 0.5)),
     "PPO": ppo_case(),
     "PPO, bfloat16": ppo_case(precision="bf16"),
+    "PPO, a graph": graphed(
+        ppo_case(learners=3, cuda_graph=True, target_kl=0.01, schedule="linear", schedule_timesteps=100)
+    ),
     "PPO, next step": ppo_case(mode="NextStep", activation="relu", normalize_rewards=False),
     "PPO, disabled": ppo_case(mode="Disabled", normalize_advantage=False, max_grad_norm=None),
     "PPO, several learners": ppo_case(learners=3, learning_rate=(1e-3, 1e-4, 1e-5), ent_coef=0.1),
@@ -1073,6 +1124,10 @@ CASES: dict[str, Case] = {
 }
 
 WRONG: dict[str, tuple[Case, str]] = {
+    "DQN reads the host in a graph": (
+        graphed(dqn_case(kind=DQNReadsTheHost, cuda_graph=True)),
+        "HostCopyError",
+    ),
     "IQL asks the device": (offline_case(IQLAsksTheDevice), "DataDependentOutputException"),
     "asks the device": (q_learning_case(AsksTheDevice), "DataDependentOutputException"),
     "mixes devices": (q_learning_case(MixesDevices), "FakeTensorDeviceMismatchError"),

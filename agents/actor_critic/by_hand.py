@@ -9,7 +9,8 @@ it reads both kinds of states in one pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -20,7 +21,7 @@ from prefrl.functional.actor_critic.squashed_gaussian import squashed_gaussian, 
 from prefrl.nn.adam import adam_step_
 from prefrl.nn.flat import clip_factor
 from prefrl.nn.mlp import Chain, Record
-from prefrl.nn.update import CompiledMethod
+from prefrl.nn.update import CompiledMethod, GraphedStep
 
 from .config import ActorCriticConfig
 
@@ -196,20 +197,20 @@ def _improve_actor(
     return {"train/actor_loss": -torch.linalg.vecdot(smaller[:, 0], weights)}
 
 
-# Compiled ----------------------------------------------------------------------------------------------
+# Whole -------------------------------------------------------------------------------------------------
 
 
-class CompiledStep:
-    """A gradient step as one compiled function, from the reading of the replay to Adam.
+class WholeStep:
+    """A gradient step as one function, from the reading of the replay to Adam, compiled or as a CUDA graph.
 
     Args:
         networks: what learns: a single learner whose critics have no regularizer.
         replay: with a step in it, so that its storage stays where it is.
+        graph: whether it is a graph.
     """
 
-    def __init__(self, networks: SoftActorCritic, replay: ReplayBuffer) -> None:
+    def __init__(self, networks: SoftActorCritic, replay: ReplayBuffer, *, graph: bool) -> None:
         self.networks, self.replay = networks, replay
-        self._compiled = CompiledMethod(self._functional)
         vectors = {name: flat.vector.detach() for name, flat in networks.flat.items()}
         self._vectors = {**vectors, "temperature": networks.log_temperature.detach()}
         self._adams = {name: adam.states[0] for name, adam in networks.optimizers.items()}
@@ -217,6 +218,12 @@ class CompiledStep:
             name: torch.full((), adam.lr, device=networks.device)
             for name, adam in networks.optimizers.items()
         }
+        fixed = self._vectors, self._adams, self._rates, replay.storage
+        self._step: Callable[..., dict[str, Tensor]]
+        if graph:
+            self._step = GraphedStep(partial(self._functional, *fixed), networks.device)
+        else:
+            self._step = partial(CompiledMethod(self._functional), *fixed)
 
     @torch.no_grad()
     def __call__(self, batch_size: int) -> dict[str, Tensor]:
@@ -224,9 +231,7 @@ class CompiledStep:
         networks = self.networks
         drawn = self.replay.draw(batch_size, networks.generator)
         noise = networks.noise(1, 2 * batch_size, networks.num_actions)
-        found: dict[str, Tensor] = self._compiled(
-            self._vectors, self._adams, self._rates, self.replay.storage, *drawn, noise
-        )
+        found = self._step(*drawn, noise)
         networks.follow()
         networks.remember(found)
         return {name: value[0] for name, value in found.items()}
@@ -241,7 +246,7 @@ class CompiledStep:
 
 
 class Traced:
-    """A single learner in a step that is compiled, whose tensors are given.
+    """A single learner in a step that is compiled or recorded, whose tensors are given.
 
     Args:
         networks: the learner.

@@ -24,7 +24,7 @@ given for each.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -48,8 +48,9 @@ from prefrl.functional.actor_critic.policy_gradient import (
 from prefrl.functional.streams import Ahead, Streams
 from prefrl.nn.adam import Descent
 from prefrl.nn.likelihood_policies import Actions
+from prefrl.nn.update import GraphedStep, check_cuda_graph
 
-from .policy_value import policy_value
+from .policy_value import PolicyValue, policy_value
 from .ppo_config import PPOConfig as PPOConfig, Schedule
 
 ROLLOUT, SHORTEST = 2_048, 16
@@ -120,6 +121,10 @@ class PPO(ManyLearners):
         self.network = policy_value(self.layout, distribution, config, seeds, device, torso)
         self.descent = Descent(self.network.vectors, rates=config.learning_rate, eps=config.adam_eps,
                                max_grad_norm=config.max_grad_norm)  # fmt: skip
+        check_cuda_graph(config.cuda_graph, device)
+        if config.cuda_graph and not isinstance(self.network, PolicyValue):
+            raise ValueError("cuda_graph is True; with a torso, given or of the settings, it must be False")
+        self._graph = GraphedStep(self._step, device) if config.cuda_graph else None
         self._noise = Ahead(Streams(seeds, "actions", device), distribution.noise)
         self._orders = Streams(seeds, "batches", device)
         self._gamma, self._ent_coef = (
@@ -247,6 +252,10 @@ class PPO(ManyLearners):
         clip_range = config.clip_range * self._share(config.clip_schedule)
         rate, going, terms = self._share(config.schedule), self.descent.going, []
         size = mask.shape[1]
+        shares: Sequence[float | Tensor] = (clip_range, rate)
+        step: Callable[..., tuple[Tensor, Tensor]] = self._graph or self._step
+        if self._graph is not None:  # which would keep numbers as they are now
+            shares = [torch.full((), share, device=self.device) for share in (clip_range, rate)]
         firsts = size * torch.arange(learners, device=self.device)[:, None]
         for _ in range(config.n_epochs):
             order = (self._orders.permutations(size) + firsts).flatten()
@@ -256,8 +265,8 @@ class PPO(ManyLearners):
             shuffled = columns.flatten(1).index_select(1, order).view(columns.shape)
             for start in range(0, size, config.batch_size):
                 part = slice(start, start + config.batch_size)
-                batch = [rows[:, part] for rows in x], acted[:, part], shuffled[:, :, part]
-                going, found = self._step(*batch, clip_range, going, rate)
+                batch = acted[:, part], shuffled[:, :, part], going, *shares
+                going, found = step(*batch, *(rows[:, part] for rows in x))
                 terms.append(found)
         if config.normalize_observations:
             self._seen.add(seen[0], weights)
@@ -273,8 +282,8 @@ class PPO(ManyLearners):
 
     @torch.inference_mode()
     def _step(
-        self, inputs: Sequence[Tensor], raw: Tensor, columns: Tensor, clip_range: float, going: Tensor,
-        rate: float,
+        self, raw: Tensor, columns: Tensor, going: Tensor, clip_range: float | Tensor, rate: float | Tensor,
+        *inputs: Tensor,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Take a gradient step of the learners that are going; return who still is, and :data:`TERMS` [5, S].
 

@@ -44,6 +44,10 @@ class PPOConfig(Settings):
     """Of the products of networks: bf16 is several times as fast where the processor has it (AMX or
     avx512_bf16), layers are 256 wide or more and batches large; weights, Adam and losses stay float32."""
 
+    cuda_graph: bool = False
+    """Record the gradient step as a CUDA graph, whose kernels start together; for small networks on a GPU.
+    Not tried on one yet."""
+
     n_steps: Count | None = None
     """Steps of each environment in a rollout; None: 16 or more, until a learner has 2,048 transitions."""
 

@@ -35,9 +35,10 @@ from prefrl.config import Count, Natural
 from prefrl.data.metrics import mean_of
 from prefrl.data.off_policy import gathered, times_due
 from prefrl.data.replay import Batch, ReplayBuffer
+from prefrl.nn.update import check_cuda_graph
 
 from .box import BoxAgent
-from .by_hand import CompiledStep
+from .by_hand import WholeStep
 from .config import ActorCriticConfig
 from .networks import SoftActorCritic, draw, pairs
 
@@ -61,15 +62,22 @@ class SACConfig(ActorCriticConfig):
     compile: bool = False
     """Compile the gradient step: faster after up to half a minute; on the CPU it takes a C++ compiler."""
 
+    cuda_graph: bool = False
+    """Record the gradient step as a CUDA graph, whose kernels start together; for small networks on a GPU.
+    Not tried on one yet."""
+
     def check(self) -> None:
         """See :class:`Settings`."""
         super().check()
-        if self.compile and self.critic_regularizer != "none":
-            raise ValueError(f"compile is True and critic_regularizer {self.critic_regularizer!r}; steps are "
-                             "compiled without a regularizer")  # fmt: skip
-        if self.compile and self.precision != "float32":
-            raise ValueError(f"compile is True and precision {self.precision!r}; steps are compiled in "
-                             "'float32'")  # fmt: skip
+        if self.compile and self.cuda_graph:
+            raise ValueError("compile and cuda_graph are both True; one of them must be False")
+        for name, what in (("compile", "compiled"), ("cuda_graph", "recorded")):
+            if getattr(self, name) and self.critic_regularizer != "none":
+                raise ValueError(f"{name} is True and critic_regularizer {self.critic_regularizer!r}; steps "
+                                 f"are {what} without a regularizer")  # fmt: skip
+            if getattr(self, name) and self.precision != "float32":
+                raise ValueError(f"{name} is True and precision {self.precision!r}; steps are {what} in "
+                                 "'float32'")  # fmt: skip
 
     def gradient_steps_due(
         self, replay: ReplayBuffer | None, before: int, now: int, learners: int = 1
@@ -146,7 +154,8 @@ class SAC(BoxAgent):
         seed: int = 0,
     ) -> None:
         super().__init__(env, config or SACConfig(), device=device, seed=seed)
-        self._compiled: CompiledStep | None = None
+        check_cuda_graph(self.config.cuda_graph, self.device)
+        self._whole: WholeStep | None = None
 
     def update(self) -> dict[str, Tensor]:
         """Take the gradient steps that are due; see :meth:`Agent.update`."""
@@ -156,9 +165,10 @@ class SAC(BoxAgent):
 
     def _gradient_step(self) -> dict[str, Tensor]:
         assert self.replay is not None
-        if self.config.compile:
-            self._compiled = self._compiled or CompiledStep(self.networks, self.replay)
-            return self._compiled(self.config.batch_size)
+        if self.config.compile or self.config.cuda_graph:
+            graph = self.config.cuda_graph
+            self._whole = self._whole or WholeStep(self.networks, self.replay, graph=graph)
+            return self._whole(self.config.batch_size)
         with torch.inference_mode():
             return self.networks.step(self.replay.sample(self.config.batch_size, self.networks.generator))
 
@@ -170,4 +180,4 @@ class SAC(BoxAgent):
         """See :meth:`Agent.load_state_dict`; without a replay, learning goes on with an empty one."""
         super().load_state_dict(state)
         self._learned_at = int(state["learned_at"])
-        self._compiled = None  # the replay is another one from now on
+        self._whole = None  # the replay is another one from now on

@@ -174,8 +174,9 @@ class SACLearners(ManyLearners):
         if config.critic_regularizer != "none":
             raise ValueError(f"critic_regularizer is {config.critic_regularizer!r}; for several learners it "
                              "must be 'none'")  # fmt: skip
-        if config.compile:
-            raise ValueError("compile is True; for several learners it must be False")
+        for name in ("compile", "cuda_graph"):
+            if getattr(config, name):
+                raise ValueError(f"{name} is True; for several learners it must be False")
         self.boxes = Boxes(self.observation_space, self.action_space, device, type(self).__name__)
         actions = self.boxes.actions
         self.networks = ManyActorCritics(self.boxes.observations, actions, config, device=device, seed=seeds)

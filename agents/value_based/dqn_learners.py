@@ -71,6 +71,8 @@ class DQNLearners(ManyLearners):
         if config.compile or config.target_policy != "greedy":
             raise ValueError(f"compile is {config.compile} and target_policy {config.target_policy!r}; for "
                              "several learners they must be False and 'greedy'")  # fmt: skip
+        if config.cuda_graph:
+            raise ValueError("cuda_graph is True; for several learners it must be False")
         self._torso = torso
         self.online, self.targets = (Learners([self._network(seed) for seed in seeds]) for _ in range(2))
         rates = LEARNING_RATES[config.loss] if config.learning_rate is None else config.learning_rate

@@ -99,14 +99,14 @@ class AdamOfEach(Adam):
         self.rates = torch.stack([torch.full((1,), rate, device=device) for rate in each])
 
     @torch.no_grad()
-    def step_of(self, going: Tensor, share: float = 1.0) -> Tensor:
+    def step_of(self, going: Tensor, share: float | Tensor = 1.0) -> Tensor:
         """Move those learners down their gradients that are going; the others stay, state and all.
 
         One that would step to where numbers end stays too.
 
         Args:
             going: [S, 1] bool. What stands in the gradients of others does not matter, be it NaN.
-            share: of the step sizes.
+            share: of the step sizes, a number or [].
 
         Returns:
             [S, 1] bool, False for learners that could not step.
@@ -150,12 +150,12 @@ class Descent:
         self.going = torch.ones(len(vectors), 1, dtype=torch.bool, device=vectors.device)
 
     @torch.no_grad()
-    def step(self, going: Tensor | None = None, share: float = 1.0) -> None:
+    def step(self, going: Tensor | None = None, share: float | Tensor = 1.0) -> None:
         """Step down the gradients that are there.
 
         Args:
             going: [S, 1] bool, who steps; None: all whose gradients are numbers.
-            share: of the step sizes.
+            share: of the step sizes, a number or [].
         """
         gradient = self.vectors.grad
         assert gradient is not None

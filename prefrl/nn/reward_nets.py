@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .mlp import StackedMLP
+from .mlp import Chain, Record, StackedMLP
 
 SMALLEST_PICTURE = 6
 """Pictures are halved by another convolution as long as they are at least this high and wide."""
@@ -81,12 +81,17 @@ class RewardNetwork(nn.Module):
 
     def forward(self, vectors: Tensor, pictures: Tensor | None = None) -> Tensor:
         """Map vectors [N, D], and pictures [N, height, width, channels] in uint8, to rewards [E, N]."""
-        rows = len(vectors) if vectors.device.type != "cpu" else self._rows
-        if len(vectors) <= rows:
+        parts = self.parts(vectors)
+        if len(parts) == 1:
             return self._rewards(vectors, pictures)
-        parts = torch.split(vectors, rows)
-        pieces = [None] * len(parts) if pictures is None else torch.split(pictures, rows)
+        pieces = [None] * len(parts) if pictures is None else torch.split(pictures, self._rows)
         return torch.cat([self._rewards(*part) for part in zip(parts, pieces, strict=True)], 1)
+
+    def parts(self, vectors: Tensor) -> Sequence[Tensor]:
+        """Return rows [N, ...] in the parts that are taken at once."""
+        if vectors.device.type != "cpu" or len(vectors) <= self._rows:
+            return [vectors]
+        return torch.split(vectors, self._rows)
 
     def _rewards(self, vectors: Tensor, pictures: Tensor | None) -> Tensor:
         x = vectors.expand(self.members, -1, -1)
@@ -94,3 +99,33 @@ class RewardNetwork(nn.Module):
             x = torch.cat([x, self.torso(pictures)], -1)
         rewards: Tensor = self.mlp(x)
         return rewards
+
+
+class RewardChain:
+    """What a :class:`RewardNetwork` of vectors does, and its gradients, without autograd.
+
+    Args:
+        network: whose parameters and gradients must keep the memory that they have now.
+        low: type of what flows through the layers, see :data:`prefrl.data.devices.Precision`; None: theirs.
+
+    Raises:
+        ValueError: if the network reads a picture.
+    """
+
+    def __init__(self, network: RewardNetwork, low: torch.dtype | None = None) -> None:
+        if network.torso is not None:
+            raise ValueError("the reward network reads a picture; this is for multilayer perceptrons alone")
+        self.network, self.chain = network, Chain.of(network.mlp, low)
+
+    def record(self, vectors: Tensor) -> tuple[list[Record], Tensor]:
+        """Return what a pass of vectors [N, D] leaves behind, part by part, and the rewards [E, N]."""
+        chain, members = self.chain.cast(), self.network.members
+        records = [chain.record(part.expand(members, -1, -1)) for part in self.network.parts(vectors)]
+        outputs = [record.outputs for record in records]
+        return records, (outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1))[..., 0]
+
+    def pull(self, records: list[Record], slopes: Tensor) -> None:
+        """Put the gradients of sum(slopes [E, N] * rewards) where the network's gradients are."""
+        sizes = [record.outputs.shape[1] for record in records]
+        for place, part in enumerate(torch.split(slopes[..., None], sizes, 1)):
+            self.chain.pull(records[place], part, add=place > 0)

@@ -1,14 +1,14 @@
-"""Adam's step on a loss of a network, eager or compiled."""
+"""Adam's step on a loss of a network, eager or compiled; and steps as CUDA graphs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType, MethodType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, cuda, nn
 from torch.func import functional_call, grad
 
 from .adam import Adam, adam_step_
@@ -133,3 +133,74 @@ class CompiledMethod:
             result = self._compiled(*args)
         self._fits = True
         return result
+
+
+WARM = 3
+"""Calls before a step is recorded, in which libraries make what they need at first."""
+
+
+def check_cuda_graph(wanted: bool, device: torch.device) -> None:
+    """Raise ValueError for a setting ``cuda_graph`` that the device cannot follow."""
+    if wanted and device.type != "cuda":
+        raise ValueError(f"cuda_graph is True and device '{device}'; it must be False unless that is CUDA")
+
+
+class GraphedStep:
+    """A function of tensors whose kernels CUDA records once, and starts all together from then on.
+
+    A small gradient step is some hundred kernels, and what takes time is to start them one by one. The first
+    :data:`WARM` calls with inputs of some shapes run as they are; the next one is recorded, for which the
+    host waits for the device, and played back. Later ones copy their inputs to where those of the recording
+    were. (torch's notes on CUDA semantics, "CUDA Graphs".)
+
+    Args:
+        function: of tensors; returns a dict or a tuple of tensors. It must not wait for the device, nor draw
+            random numbers. What it reads and writes besides (weights, Adam's averages, a replay) must stay
+            where it is, and numbers that are no tensors are as they were when it was recorded: call
+            :meth:`forget` when they are not.
+        device: CUDA.
+    """
+
+    def __init__(self, function: Callable[..., Any], device: torch.device) -> None:
+        check_cuda_graph(True, device)
+        self._function, self._device = function, device
+        self._stream: Any = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Record anew."""
+        self._calls: dict[Any, int] = {}
+        self._recorded: dict[Any, tuple[list[Tensor], Any, Any]] = {}
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """Call the function; what is returned is the caller's."""
+        shapes = tuple((given.shape, given.dtype) for given in inputs)
+        if shapes not in self._recorded:
+            self._calls[shapes] = self._calls.get(shapes, 0) + 1
+            if self._calls[shapes] <= WARM:
+                return self._run(inputs)
+            self._recorded[shapes] = self._record(inputs)
+        kept, graph, outputs = self._recorded[shapes]
+        torch._foreach_copy_(kept, list(inputs))
+        graph.replay()
+        if isinstance(outputs, dict):
+            return {name: value.clone() for name, value in outputs.items()}
+        return tuple(value.clone() for value in outputs)
+
+    def _run(self, inputs: Sequence[Tensor]) -> Any:
+        """Call it on the stream that it will be recorded on."""
+        self._stream = self._stream or cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        outside = cuda.current_stream(self._device)
+        self._stream.wait_stream(outside)
+        with cuda.stream(self._stream):
+            found = self._function(*inputs)
+        outside.wait_stream(self._stream)
+        return found
+
+    def _record(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], Any, Any]:
+        """Return buffers of inputs, the graph of a call on them, and where it puts what it returns."""
+        kept = [given.clone(memory_format=torch.contiguous_format) for given in inputs]
+        graph = cuda.CUDAGraph()
+        with cuda.graph(graph, stream=self._stream):
+            outputs = self._function(*kept)
+        return kept, graph, outputs

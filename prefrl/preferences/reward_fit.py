@@ -17,10 +17,15 @@ from prefrl.config import Bounds, Count, Length, NonNegative, Positive, Settings
 from prefrl.data import Preferences, seeded_generator
 from prefrl.data.devices import building
 from prefrl.functional.preferences.logistic import logistic_regression
-from prefrl.functional.preferences.preferences import preference_cross_entropy, weighted_mean
+from prefrl.functional.preferences.preferences import (
+    preference_cross_entropy,
+    preference_slopes,
+    weighted_mean,
+)
 from prefrl.functional.value_based.policy_improvement import soft_policy_improvement
 from prefrl.nn import StackedMLP
 from prefrl.nn.adam import Adam
+from prefrl.nn.mlp import Chain
 from prefrl.preferences.pairs import check_comparisons, collate_features, collate_pairs
 from prefrl.tabular import (
     PolicySet,
@@ -168,10 +173,14 @@ class RewardFit:
         num_features = self.mdps.features.shape[-1]
         parameters: dict[str, Tensor] = {}
         self._network: StackedMLP | None = None
+        self._chain: Chain | None = None
         if self.config.reward == "neural":
             with building(self.mdps.device, seeded_generator(seed, "neural reward").initial_seed()):
                 self._network = StackedMLP(self.num_fits, num_features, self.config.hidden)
             parameters.update(self._network.named_parameters())
+            for value in parameters.values():
+                value.grad = torch.zeros_like(value)
+            self._chain = Chain.of(self._network)
             features, self._segment_mask = collate_features(preferences)  # [B, 2, n, L, F], [B, 2, n, L]
             self._segment_features = features.float()
         else:
@@ -239,14 +248,38 @@ class RewardFit:
         if self._newton:
             return self.best_loss
         for _ in range(steps):
-            losses = self.losses(self._parameters)
-            parameters = self._optimizer.parameters
-            for value, slope in zip(parameters, torch.autograd.grad(losses.sum(), parameters), strict=True):
-                value.grad = slope
-            self.loss = losses.detach()
+            self.loss = self._gradients() if self._chain is None else self._gradients_by_hand(self._chain)
             self._keep_best(self.loss)
             self._optimizer.step()
         return self.best_loss
+
+    def _gradients(self) -> Tensor:
+        """Put the gradients of the losses where the optimiser takes them; return the losses [B]."""
+        losses, parameters = self.losses(self._parameters), self._optimizer.parameters
+        for value, slope in zip(parameters, torch.autograd.grad(losses.sum(), parameters), strict=True):
+            value.grad = slope
+        return losses.detach()
+
+    @torch.no_grad()
+    def _gradients_by_hand(self, chain: Chain) -> Tensor:
+        """Do the same without autograd, for networks.
+
+        (In .53 of the time with 64 x 64 and 100 pairs of 3 steps, .82 with 1,000; one thread.)
+        """
+        pairs, mask, guess = self._pairs, self._segment_mask, self._parameters.get("uniform_logit")
+        record = chain.record(self._segment_features.flatten(1, 3))
+        scores = (record.outputs.view(mask.shape).double() * mask).sum(-1)
+        logits = (scores[:, 1] - scores[:, 0]) / self.config.temperature
+        about = logits, pairs.labels, None if guess is None else guess[:, None]
+        of_logits, of_guess = preference_slopes(*about)
+        total = pairs.weights.sum(-1, keepdim=True)
+        shares = pairs.weights / torch.where(total == 0, 1.0, total)
+        slopes = shares * of_logits / self.config.temperature
+        of_rewards = torch.stack([-slopes, slopes], 1)[..., None] * mask
+        chain.pull(record, of_rewards.to(record.outputs.dtype).view(record.outputs.shape))
+        if guess is not None and of_guess is not None:
+            guess.grad = (shares * of_guess).sum(-1)
+        return weighted_mean(preference_cross_entropy(*about), pairs.weights)
 
     def _solve_convex(self) -> None:
         pairs = self._pairs

@@ -10,7 +10,12 @@ from unittest import mock
 
 import pytest
 import torch
+from taped_cuda import TapedCuda
 
+from prefrl.agents.actor_critic import sac
+from prefrl.agents.value_based import dqn
+from prefrl.nn import update
+from prefrl.nn.flat import clip_factor
 from prefrl.run.recipes import RECIPES
 from scripts import SCRIPTS, refused
 
@@ -65,6 +70,27 @@ def test_an_agent_that_fails_does_not_stop_the_others(script: ModuleType) -> Non
         found = script.parity("ppo", torch.device("cpu"))
     assert found["difference"] is None
     assert "n_steps is 0" in found["error"]
+
+
+@pytest.mark.parametrize("name", ["dqn hl_gauss", "sac"])
+def test_steps_as_graphs(script: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On tapes that stand for CUDA graphs they are alike, and can be timed; without, it is said why not."""
+    cpu = torch.device("cpu")
+    assert set(script.GRAPHS) <= set(script.CASES)
+    assert "cuda_graph is True and device 'cpu'" in script.graph_parity(name, cpu)["error"]
+    tapes = TapedCuda()
+    monkeypatch.setattr(update, "cuda", tapes)
+    for module in (update, dqn, sac):
+        monkeypatch.setattr(module, "check_cuda_graph", lambda wanted, device: None)
+    monkeypatch.setattr(update, "cut_", lambda gradient, norm: gradient.mul_(clip_factor(gradient, norm)))
+    found = script.graph_parity(name, cpu)
+    assert found["error"] is None
+    assert found["difference"] < script.TOLERANCE
+    assert tapes.graphs[0].replays > 10
+    recipe, settings = script.STEPPING["sac"]
+    few = {**settings, "agent.gradient_steps": 1, "total_timesteps": 96}
+    with mock.patch.object(script, "STEPPING", {"sac": (recipe, few)}):
+        assert script.graph_speed("sac", cpu)["median"] > 0.0
 
 
 def test_without_cuda_it_says_so(

@@ -38,7 +38,7 @@ def generalized_advantages(
     return advantages
 
 
-def clipped_surrogate(ratio: Tensor, advantages: Tensor, clip_range: float) -> tuple[Tensor, Tensor]:
+def clipped_surrogate(ratio: Tensor, advantages: Tensor, clip_range: float | Tensor) -> tuple[Tensor, Tensor]:
     """Return min(rho A, clip(rho, 1 - eps, 1 + eps) A), and where it still moves with rho.
 
     (Schulman et al. 2017, arXiv 1707.06347, equation 7; its gradient in log pi is rho A there, else 0.)
@@ -46,13 +46,13 @@ def clipped_surrogate(ratio: Tensor, advantages: Tensor, clip_range: float) -> t
     Args:
         ratio: [...] rho = pi(a | s) / pi_old(a | s).
         advantages: [...] A.
-        clip_range: eps.
+        clip_range: eps, a number or [].
 
     Returns:
         [...] the objective, to be raised, and [...] bool.
     """
     plain = ratio * advantages
-    clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range) * advantages
+    clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range) * advantages  # type: ignore[arg-type]
     return torch.minimum(plain, clipped), plain <= clipped
 
 

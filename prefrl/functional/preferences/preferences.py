@@ -85,6 +85,35 @@ def preference_cross_entropy(
     return -(labels * log_second + (1.0 - labels) * log_first)
 
 
+def preference_slopes(
+    logit: Tensor, labels: Tensor, uniform_logit: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Return the derivatives of :func:`preference_cross_entropy` in both log-odds.
+
+    Without uniform responses that is P(second) - label. With them, let s be the probability that an answer
+    was not one of them: log P(second) has the slopes s P(first) in the log-odds before the mixture, and
+    1 - e - s in ``uniform_logit``; log P(first) likewise, with another s and the first sign turned.
+
+    Args:
+        logit: [...] log-odds that the second segment is preferred.
+        labels: [...] as there.
+        uniform_logit: [...] as there, of shapes that broadcast.
+
+    Returns:
+        [...] in ``logit``, and [...] in ``uniform_logit`` for each comparison, if that is given.
+    """
+    if uniform_logit is None:
+        return torch.sigmoid(logit) - labels, None
+    sincere, log_guess = logsigmoid(-uniform_logit), logsigmoid(uniform_logit) - math.log(2.0)
+    second, first = (
+        torch.exp(wanted - torch.logaddexp(wanted, log_guess))
+        for wanted in (sincere + logsigmoid(logit), sincere + logsigmoid(-logit))
+    )
+    chosen, other = labels * second, (1.0 - labels) * first
+    slopes = other * torch.sigmoid(logit) - chosen * torch.sigmoid(-logit)
+    return slopes, chosen + other - torch.exp(sincere)
+
+
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     """Return sum(w v) / sum(w) over the last axis; 0 where all weights are 0."""
     total = weights.sum(-1)

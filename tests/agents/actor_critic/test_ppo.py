@@ -109,7 +109,7 @@ def test_a_gradient_step_is_autograds_of_the_loss(actions: str, clip_range_vf: f
     expected = torch.autograd.grad(of_each.sum(), list(network.parameters()), allow_unused=True)
 
     with torch.no_grad():
-        agent._step([inputs], raw, columns, 0.2, agent.descent.going, 1.0)
+        agent._step(raw, columns, agent.descent.going, 0.2, 1.0, inputs)
     for parameter, slope in zip(network.parameters(), expected, strict=True):
         assert parameter.grad is not None
         if parameter.numel():

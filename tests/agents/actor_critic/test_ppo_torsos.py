@@ -137,7 +137,7 @@ def test_a_gradient_step_is_autograds_of_the_loss(kind: str, learners: int, tors
         slopes = torch.autograd.grad(of_each.sum(), list(network.modules[0].parameters()), allow_unused=True)
         expected = torch.cat([slope.flatten() for slope in slopes if slope is not None])[None]
     with torch.no_grad():
-        agent._step(inputs, raw, columns, 0.2, agent.descent.going, 1.0)
+        agent._step(raw, columns, agent.descent.going, 0.2, 1.0, *inputs)
     assert network.vectors.grad is not None
     assert all(part.any() for part in network.named(expected).values() if part.numel())
     torch.testing.assert_close(network.vectors.grad, expected, rtol=1e-4, atol=1e-6)

@@ -23,8 +23,9 @@ class TrainSAC(BoxRecipe, StackedRecipe):
         """Raise ValueError for what several learners cannot have."""
         super().check()
         agent = self.agent
-        if self.num_learners > 1 and (agent.compile or agent.critic_regularizer != "none"):
-            with_what = "compile" if agent.compile else f"critic_regularizer {agent.critic_regularizer!r}"
+        whole = "compile" if agent.compile else "cuda_graph" if agent.cuda_graph else None
+        if self.num_learners > 1 and (whole or agent.critic_regularizer != "none"):
+            with_what = whole or f"critic_regularizer {agent.critic_regularizer!r}"
             raise ValueError(f"num_learners is {self.num_learners}; with {with_what} it must be 1")
 
     def training_env(self) -> Any:

@@ -45,8 +45,9 @@ class TrainDQN(StackedRecipe):
     def check(self) -> None:
         """Raise ValueError for policies of a data set where there is none."""
         super().check()
-        if self.num_learners > 1 and (self.dataset is not None or self.agent.compile):
-            with_what = "a data set" if self.dataset is not None else "compile"
+        whole = "compile" if self.agent.compile else "cuda_graph" if self.agent.cuda_graph else None
+        if self.num_learners > 1 and (self.dataset is not None or whole):
+            with_what = "a data set" if self.dataset is not None else whole
             raise ValueError(f"num_learners is {self.num_learners}; with {with_what} it must be 1")
         if self.agent.target_policy != "greedy" and self.dataset is None:
             raise ValueError(f"target_policy is {self.agent.target_policy!r}; without a dataset it must be "
