@@ -25,13 +25,16 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from prefrl.agents.actor_critic.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
+from prefrl.agents.actor_critic.box import flat
 from prefrl.agents.actor_critic.iql import IQL, IQLConfig
+from prefrl.agents.actor_critic.sac import SAC, SACConfig
 from prefrl.agents.base import Agent
 from prefrl.agents.preferences.preference_optimization import (
     PreferenceOptimization,
@@ -39,16 +42,25 @@ from prefrl.agents.preferences.preference_optimization import (
 )
 from prefrl.agents.preferences.preference_optimization_config import PairLossName
 from prefrl.cli import execute
-from prefrl.data import Preferences, TransitionDataset, atomic_path
+from prefrl.data import (
+    Preferences,
+    TransitionDataset,
+    atomic_path,
+    concatenate_transitions,
+    load_transitions,
+    save_transitions,
+)
+from prefrl.data.segment_store import Excerpt
 from prefrl.functional.preferences.pair_rows import PAIR_LOSSES
-from prefrl.preferences import RewardModel
-from prefrl.preferences.asking import exact_answers, with_flips
-from prefrl.run.environments import make_evaluation_env, make_scalar_env
+from prefrl.preferences import DeterministicRegret, RewardModel, Teacher, Valuation
+from prefrl.preferences.asking import exact_answers, random_excerpts, with_flips
+from prefrl.run.collect import collect_transitions
+from prefrl.run.environments import make_evaluation_env, make_scalar_env, make_training_env
 from prefrl.run.evaluate import evaluate_rows
 from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder, read_json
+from prefrl.run.loop import learn
 from prefrl.run.plot import save_figure
-from prefrl.run.study.mixed_quality import MixedQuality, best_episodes, regret_answers
 from prefrl.run.study.study import check_positive, run_study
 
 Part = Literal["tree", "roads", "pendulum", "hopper"]
@@ -61,7 +73,61 @@ CONTROL: dict[str, tuple[str, int]] = {"pendulum": ("Pendulum-v1", 20_000), "hop
 EPISODES = 50
 """Of each evaluation of a deterministic policy."""
 
+STAGES = 10
+"""Policies that the data are of."""
+
+UNIFORM = 0.3
+"""Share of uniform actions, but of the untrained policy: all of its."""
+
+ROWS = 10
+"""Environments that the data are collected in, side by side."""
+
 Seeds = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class MixedQuality:
+    """Settings of the data.
+
+    Args:
+        env_id: an environment with a bounded Box of actions.
+        timesteps: that the agent learns online.
+        transitions: in all.
+        seed: seeds agent and data.
+    """
+
+    env_id: str
+    timesteps: int
+    transitions: int
+    seed: int
+
+    def made(self, folder: Path) -> tuple[SAC, TransitionDataset]:
+        """Return the agent as it is in the end, and the data; from the folder, if they are there.
+
+        Args:
+            folder: where both are kept, ``expert.pt`` and ``data.npz``.
+        """
+        expert, data = folder / "expert.pt", folder / "data.npz"
+        if not (expert.exists() and data.exists()):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._make(expert, data)
+        return SAC.load(expert, device="cpu"), load_transitions(data)
+
+    def _make(self, expert: Path, data: Path) -> None:
+        config = SACConfig(hidden=(64, 64))
+        agent = SAC(make_training_env(self.env_id, (), 1, "cpu"), config, device="cpu", seed=self.seed)
+        parts = []
+        for stage in range(STAGES):
+            if stage:
+                learn(agent, self.timesteps * stage // (2 * STAGES) - agent.num_timesteps)
+            rows = make_evaluation_env(self.env_id, (), ROWS)
+            parts.append(collect_transitions(
+                agent, rows, self.transitions // STAGES, epsilon=UNIFORM if stage else 1.0,
+                seed=STAGES * self.seed + stage, env_id=self.env_id,
+            ))  # fmt: skip
+        learn(agent, self.timesteps - agent.num_timesteps)
+        save_transitions(data, concatenate_transitions(parts))
+        agent.save(expert)
 
 
 @dataclass(frozen=True)
@@ -229,7 +295,7 @@ class PreferenceStudy:
         ways: dict[str, Callable[[], Agent]] = {
             "online SAC": lambda: expert,
             "cloning": lambda: cloned(dataset),
-            "cloning, best tenth": lambda: cloned(best_episodes(dataset, 0.1)),
+            "cloning, best tenth": lambda: cloned(dataset.best_episodes(0.1)),
             "CPL": lambda: by_pairs("cpl"),
             "CPL, bias 1": lambda: by_pairs("cpl", bias=1.0),
             "DPO": lambda: by_pairs("dpo"),
@@ -241,6 +307,40 @@ class PreferenceStudy:
             )
             for name, way in ways.items()
         }
+
+
+def regret_answers(
+    expert: SAC, dataset: TransitionDataset, num_pairs: int, length: int, *, noise: float = 0.0, seed: int
+) -> Preferences:
+    """Return comparisons of random segments by their regret, sum_t V(s_t) - r_t - gamma V(s_{t+1}).
+
+    Args:
+        expert: whose V(s), the smaller critic at its most likely action, is taken for the optimal one.
+        dataset: what the segments are of.
+        num_pairs: comparisons.
+        length: steps of a segment.
+        noise: share of labels that are turned round.
+        seed: of pairs and flips.
+    """
+    first, second = random_excerpts(dataset, num_pairs, length, seed=seed)
+    teacher = Teacher(DeterministicRegret(), mistake_rate=noise)
+    labels, _ = teacher.label(_valued(expert, first), _valued(expert, second), seed=seed)
+    metadata: dict[str, Any] = {"teacher": "regret", "seed": seed}
+    return Preferences.from_labels(first.segments, second.segments, labels, metadata)
+
+
+@torch.no_grad()
+def _valued(expert: SAC, side: Excerpt) -> Valuation:
+    """Return what the expert says along segments; V is 0 after a terminal state."""
+    obs, lengths = side.segments.obs, side.segments.lengths
+    rows = obs.flatten(0, 1).to(torch.float32)
+    value = expert.networks.value(flat(rows)).view(obs.shape[:2]).double()
+    steps = torch.arange(obs.shape[1])
+    value = torch.where(side.segments.terminated[:, None] & (steps >= lengths[:, None]), 0.0, value)
+    gamma = float(expert.config.of_learner(0).gamma)
+    # The model's contributions are r_t + V(s_{t+1}) - V(s_t): the discount goes into the reward.
+    rewards = side.rewards.double() - (1.0 - gamma) * value[:, 1:]
+    return Valuation(rewards, side.segments.mask, value, value[:, :-1])
 
 
 def returned(agent: Agent, env_id: str) -> float:

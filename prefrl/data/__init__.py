@@ -7,7 +7,7 @@ from prefrl.data.files.minari import load_minari
 from prefrl.data.files.preference_files import load_preferences, save_preferences
 from prefrl.data.files.transition_files import load_transitions, save_transitions
 
-from .datasets import TransitionDataset
+from .datasets import TransitionDataset, concatenate_transitions
 from .devices import seeded_generator
 from .segments import Segments, concatenate_segments
 from .transitions import Transitions, map_obs, step_infos, successor_obs, transition_mask
@@ -20,6 +20,7 @@ __all__ = [
     "atomic_path",
     "concatenate_preferences",
     "concatenate_segments",
+    "concatenate_transitions",
     "load_human_preferences",
     "load_human_statistics",
     "load_minari",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -168,6 +170,28 @@ class TransitionDataset:
             reach *= 2
         return sums
 
+    def best_episodes(self, share: float) -> TransitionDataset:
+        """Return the episodes of largest undiscounted return: this share of them, rounded up.
+
+        Args:
+            share: in (0, 1].
+
+        Raises:
+            ValueError: if ``share`` lies outside.
+        """
+        if not 0.0 < share <= 1.0:
+            raise ValueError(f"share is {share}; it must lie in (0, 1]")
+        last = torch.nonzero(~self.has_next_action)[:, 0]
+        episode = torch.searchsorted(last, torch.arange(len(self)))
+        returns = torch.zeros(len(last), dtype=torch.float64).index_add_(0, episode, self.rewards.double())
+        best = returns.argsort(descending=True, stable=True)[: math.ceil(len(last) * share)]
+        return self._rows(torch.isin(episode, best))
+
+    def _rows(self, chosen: Tensor) -> TransitionDataset:
+        """Return whole episodes, given which rows [N] they are."""
+        names = (*STORED, "next_actions")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in names})
+
     def segment_starts(self, length: int) -> Tensor:
         """Return the rows [M] at which whole segments start: no cut, nor the end of the data, shortens them.
 
@@ -246,6 +270,23 @@ class TransitionDataset:
             "next_actions", wrong, self.next_actions, "they must be the next row's action where the episode "
             "goes on, and the row's own where it does not"
         )  # fmt: skip
+
+
+def concatenate_transitions(parts: Sequence[TransitionDataset]) -> TransitionDataset:
+    """Return data sets of one environment as one, the episodes of each after those of the one before.
+
+    Raises:
+        ValueError: if there is none, or they are of different spaces.
+    """
+    if not parts:
+        raise ValueError("parts is empty; give at least one data set")
+    first = parts[0]
+    for part in parts[1:]:
+        part.check_matches(first.observation_space, first.action_space)
+    columns: dict[str, Any] = {
+        name: torch.cat([getattr(part, name) for part in parts]) for name in (*STORED, "next_actions")
+    }
+    return replace(first, **columns)
 
 
 def space_dtype(space: gym.Space[Any]) -> torch.dtype:

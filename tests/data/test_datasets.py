@@ -10,7 +10,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from hypothesis import given, settings, strategies as st
 
-from prefrl.data import TransitionDataset, load_transitions, save_transitions
+from prefrl.data import TransitionDataset, concatenate_transitions, load_transitions, save_transitions
 from prefrl.data.datasets import space_dtype
 from prefrl.data.files.spaces import space_from_json, space_to_json
 from prefrl.data.files.transition_files import FORMAT
@@ -505,3 +505,28 @@ def test_segments_by_hand(make):
 def test_segments_have_steps():
     with pytest.raises(ValueError, match="length is 0"):
         discrete().segment_starts(0)
+
+
+@pytest.mark.parametrize("make", [discrete, continuous])
+@pytest.mark.parametrize(("share", "rows"), [(0.1, [5, 6]), (0.4, [3, 4, 5, 6]), (1.0, range(7))])
+def test_best_episodes_by_hand(make, share, rows):
+    """Their returns are 7, 8 and 48."""
+    data = make(rewards=torch.tensor([1.0, 2.0, 4.0, -1.0, 9.0, 16.0, 32.0]))
+    best, rows = data.best_episodes(share), torch.tensor(list(rows))
+    assert torch.equal(best.rewards, data.rewards[rows])
+    assert torch.equal(best.has_next_action, data.has_next_action[rows])
+    assert best.env_id == data.env_id
+
+
+def test_data_sets_become_one():
+    data = discrete()
+    both = concatenate_transitions([data, data.best_episodes(0.1)])
+    assert len(both) == 9
+    assert both.num_episodes == 4
+    assert torch.equal(both.next_actions[:7], data.next_actions)
+    with pytest.raises(ValueError, match="a dataset from another environment"):
+        concatenate_transitions([data, continuous()])
+    with pytest.raises(ValueError, match="parts is empty"):
+        concatenate_transitions([])
+    with pytest.raises(ValueError, match=r"share is 0.0; it must lie in \(0, 1\]"):
+        data.best_episodes(0.0)
