@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         AllocationBaselineConfig as AllocationBaselineConfig,
         BehaviourCloning as BehaviourCloning,
         BehaviourCloningConfig as BehaviourCloningConfig,
+        BRAIn as BRAIn,
+        BRAInConfig as BRAInConfig,
         ContinuousActorCritic as ContinuousActorCritic,
         ContinuousActorCriticConfig as ContinuousActorCriticConfig,
         ContinuousQLearning as ContinuousQLearning,
