@@ -270,7 +270,7 @@ class BRAIn(Agent):
 
     @torch.no_grad()
     def policy_table(self, policy: LikelihoodPolicy | None = None) -> Tensor:
-        """Return pi(a | s) [states, actions] in Discrete spaces.
+        """Return pi(a | s) [states, actions] in Discrete spaces, float64.
 
         Args:
             policy: such as :attr:`reference`; None: the one that was learned.
@@ -285,7 +285,7 @@ class BRAIn(Agent):
             raise ValueError("observations and actions must be Discrete; there is no table of others")
         assert isinstance(policy, TabularPolicy | DiscretePolicy)
         states = torch.arange(int(space.n), device=self.device) + int(space.start)
-        return torch.softmax(policy.logits(states[None])[0], -1)
+        return torch.softmax(policy.logits(states[None])[0].double(), -1)
 
     def result(self) -> dict[str, Any]:
         """Return ``posterior_kl``: KL(posterior, policy) over the members of groups, their mean, in nats."""

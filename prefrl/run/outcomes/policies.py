@@ -64,7 +64,7 @@ def posterior_outcome(agent: BRAIn, env: Any) -> dict[str, Any]:
     """Return the same of BRAIn's policy in a task of sequences, whose posterior is the soft optimum."""
     task = getattr(env, "unwrapped", env)
     base = agent.policy_table(agent.reference)
-    optimum = task.soft_optimum(agent.config.temperature, base.double().cpu().numpy())
+    optimum = task.soft_optimum(agent.config.temperature, base.cpu().numpy())
     return sequence_outcome(task, agent.policy_table(), base, optimum.log_probs)
 
 
