@@ -16,7 +16,6 @@ whose h need not grow for ever: OUR RECONSTRUCTION of what arXiv 2507.00018 desc
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -84,7 +83,7 @@ class BehaviourCloning(OfflineAgent):
 
     Attributes:
         policy: what learns.
-        reference: what it was when the first stage was over; None before, and in plain cloning.
+        reference: [P] its parameters when the first stage was over; None before, and in plain cloning.
     """
 
     config_class: ClassVar[type[BehaviourCloningConfig]] = BehaviourCloningConfig
@@ -100,7 +99,7 @@ class BehaviourCloning(OfflineAgent):
         seed: int = 0,
     ) -> None:
         super().__init__(env, config or BehaviourCloningConfig(), dataset=dataset, device=device, seed=seed)
-        self.reference: LikelihoodPolicy | None = None
+        self.reference: Tensor | None = None
 
     def make_network(self) -> nn.Module:
         """See :class:`OfflineAgent`: the policy is all that there is."""
@@ -109,33 +108,31 @@ class BehaviourCloning(OfflineAgent):
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         plain = self.config.plain_steps
         if self.reference is None and plain is not None and self.num_timesteps > plain:
-            self.reference = self._copy()
-        return super()._step(batch)
-
-    def _loss(self, policy: LikelihoodPolicy, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        log_probs = policy.log_prob(batch.obs[None], batch.actions[None])
+            self.reference = self._update.weights.vector.detach().clone()
         if self.reference is None:
+            return super()._step(batch)
+        with self._update.weights.holding(self.reference):
+            base = self.policy.log_prob(batch.obs[None], batch.actions[None])
+        return self._update.step(batch, base)
+
+    def _loss(
+        self, policy: LikelihoodPolicy, batch: Batch, base: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        log_probs = policy.log_prob(batch.obs[None], batch.actions[None])
+        if base is None:
             loss = -log_probs.mean()
             return loss, {"train/loss": loss.detach()}
         config = self.config
-        with torch.no_grad():
-            base = self.reference.log_prob(batch.obs[None], batch.actions[None])
         h = (1.0 if config.beta is None else config.beta) * (log_probs - base)[0]
         loss = divergence_loss(h, config.divergence, optimal_value=config.value != "zero")
         return loss, {"train/loss": loss.detach(), "train/implicit_reward": h.detach().mean()}
 
-    def _copy(self) -> LikelihoodPolicy:
-        return copy.deepcopy(self.policy).requires_grad_(False)
-
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Agent.state_dict`; with the reference, where there is one."""
-        known = {} if self.reference is None else {"reference": self.reference.state_dict()}
+        known = {} if self.reference is None else {"reference": self.reference}
         return {**super().state_dict(), **known}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Agent.load_state_dict`."""
         super().load_state_dict(state)
-        self.reference = None
-        if "reference" in state:
-            self.reference = self._copy()
-            self.reference.load_state_dict(state["reference"])
+        self.reference = state["reference"].to(self.device) if "reference" in state else None

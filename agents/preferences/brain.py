@@ -26,7 +26,6 @@ likelihood then serves as it is.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -119,7 +118,7 @@ class BRAIn(Agent):
 
     Attributes:
         policy: what learns; every parameter is [1, ...].
-        reference: the policy after cloning; None before.
+        reference: [P] its parameters after cloning; None before.
     """
 
     config_class: ClassVar[type[BRAInConfig]] = BRAInConfig
@@ -146,8 +145,9 @@ class BRAIn(Agent):
                                   max_grad_norm=float("inf"))  # fmt: skip
         names = ("batches", "outputs", "actions")
         self._orders, self._draws, self._noise = (Streams([self.seed], name, self.device) for name in names)
-        self.reference: LikelihoodPolicy | None = None
-        self._round: LikelihoodPolicy | None = None  # the policy when the round began
+        self.weights = self._update.weights
+        self.reference: Tensor | None = None
+        self._round: Tensor | None = None  # [P] the policy's parameters when the round began
         self._log_prior = self._log_proposal = torch.empty(0)  # [N], said anew where there is nothing
         self.segments: Segments | None = None
         if groups is not None:
@@ -218,21 +218,15 @@ class BRAIn(Agent):
         """Make the policy the reference when cloning ends, and the proposal when a round begins."""
         config, every = self.config, self.config.round_steps
         if learned == 0:
-            self.reference = self._copy()
+            self.reference = self.weights.vector.detach().clone()
         if config.proposal == "policy" and (learned == 0 or (every is not None and learned % every == 0)):
-            self._round, self._log_proposal = self._copy(), torch.empty(0)
+            self._round, self._log_proposal = self.weights.vector.detach().clone(), torch.empty(0)
         assert self.reference is not None
         if not len(self._log_prior):
             self._log_prior = self._say(self.reference)
         if not len(self._log_proposal):
-            self._log_proposal = {
-                "policy": lambda: self._say(self._round or self.policy),
-                "reference": lambda: self._log_prior,
-                "even": lambda: torch.zeros_like(self._log_prior),
-            }[config.proposal]()
-
-    def _copy(self) -> LikelihoodPolicy:
-        return copy.deepcopy(self.policy).requires_grad_(False)
+            even = torch.zeros_like(self._log_prior) if config.proposal == "even" else self._log_prior
+            self._log_proposal = even if self._round is None else self._say(self._round)
 
     def _drawn(self, rows: Tensor, there: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Return members [B, n] drawn from the proposal among members [B, M], and True for all."""
@@ -259,39 +253,42 @@ class BRAIn(Agent):
         outputs = 1.0 / posterior_weights(*known).square().sum(1)
         return loss, {"train/loss": loss.detach(), "train/effective_outputs": outputs.mean()}
 
-    @torch.no_grad()
-    def _say(self, policy: LikelihoodPolicy) -> Tensor:
-        """Return log pi(y) of all segments [N]."""
+    def _say(self, vector: Tensor) -> Tensor:
+        """Return log pi(y) of all segments [N] with parameters [P]."""
         assert self.segments is not None
         parts = torch.split(torch.arange(len(self.segments), device=self.device), AT_ONCE)
-        return torch.cat([segment_log_probs(policy, self.segments[part])[0].sum(1) for part in parts])
+        with self.weights.holding(vector):
+            found = [segment_log_probs(self.policy, self.segments[part])[0].sum(1) for part in parts]
+        return torch.cat(found)
 
     # What came of it, and what a continuation needs -------------------------------------------------------
 
-    @torch.no_grad()
-    def policy_table(self, policy: LikelihoodPolicy | None = None) -> Tensor:
+    def policy_table(self, vector: Tensor | None = None) -> Tensor:
         """Return pi(a | s) [states, actions] in Discrete spaces, float64.
 
         Args:
-            policy: such as :attr:`reference`; None: the one that was learned.
+            vector: [P] parameters, such as :attr:`reference`; None: those that were learned.
 
         Raises:
             ValueError: if a space is another.
         """
-        policy, space = policy or self.policy, self.observation_space
+        policy, space = self.policy, self.observation_space
         if not (
             isinstance(space, gym.spaces.Discrete) and isinstance(self.action_space, gym.spaces.Discrete)
         ):
             raise ValueError("observations and actions must be Discrete; there is no table of others")
         assert isinstance(policy, TabularPolicy | DiscretePolicy)
         states = torch.arange(int(space.n), device=self.device) + int(space.start)
-        return torch.softmax(policy.logits(states[None])[0].double(), -1)
+        with self.weights.holding(self.weights.vector.detach() if vector is None else vector):
+            return torch.softmax(policy.logits(states[None])[0].double(), -1)
 
     def result(self) -> dict[str, Any]:
         """Return ``posterior_kl``: KL(posterior, policy) over the members of groups, their mean, in nats."""
         if self.segments is None or self.reference is None:
             return {}
-        own, prior = self._say(self.policy)[self._places], self._say(self.reference)[self._places]
+        own, prior = (
+            self._say(each)[self._places] for each in (self.weights.vector.detach(), self.reference)
+        )
         even = torch.zeros_like(own)
         found = posterior_kl(own, prior, self._log_goodness[self._places], even, self._there)
         return {"posterior_kl": float(found.mean())}
@@ -304,8 +301,8 @@ class BRAIn(Agent):
             "orders": self._orders.state_dict(),
             "draws": self._draws.state_dict(),
             "noise": self._noise.state_dict(),
-            "reference": None if self.reference is None else self.reference.state_dict(),
-            "round": None if self._round is None else self._round.state_dict(),
+            "reference": self.reference,
+            "round": self._round,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -314,12 +311,7 @@ class BRAIn(Agent):
         self._update.optimizer.load_state_dict(state["optimizer"])
         for name, streams in (("orders", self._orders), ("draws", self._draws), ("noise", self._noise)):
             streams.load_state_dict(state[name])
-        self.reference, self._round = (self._copied(state[name]) for name in ("reference", "round"))
+        self.reference, self._round = (
+            None if state[name] is None else state[name].to(self.device) for name in ("reference", "round")
+        )
         self._log_prior = self._log_proposal = torch.empty(0)
-
-    def _copied(self, parameters: Mapping[str, Any] | None) -> LikelihoodPolicy | None:
-        if parameters is None:
-            return None
-        policy = self._copy()
-        policy.load_state_dict(parameters)
-        return policy
