@@ -161,7 +161,7 @@ class BRAIn(Agent):
         spaces, config = (self.observation_space, self.action_space), self.config
         discrete = all(isinstance(space, gym.spaces.Discrete) for space in spaces)
         if config.policy == "table" or (config.policy == "auto" and discrete):
-            return TabularPolicy(1, *spaces, self.device).double()
+            return TabularPolicy(1, *spaces, self.device, torch.float64)
         return likelihood_policy(*spaces, hidden=config.hidden, device=self.device)
 
     def _start_from(self, reference: LikelihoodPolicy) -> None:
