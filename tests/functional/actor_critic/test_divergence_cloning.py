@@ -28,12 +28,13 @@ def rewards(seed: int = 0, scale: float = 0.2) -> Tensor:
     return scale * torch.randn(40, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("t", [-0.5, -0.2, 0.0, 0.3, 0.5, 0.8])
-@pytest.mark.parametrize("divergence", get_args(Divergence))
+@pytest.mark.parametrize(
+    ("divergence", "t"),
+    [(kind, t) for kind in get_args(Divergence) for t in (-0.5, -0.2, 0.0, 0.3, 0.5)]
+    + [("chi_square", 0.8), ("hellinger", 0.8)],
+)
 def test_conjugates_are_the_largest_gap_to_a_line(divergence: Divergence, t: float) -> None:
     """f*(t) = max_x t x - f(x) over x >= 0; the total variation's is t up to 1/2 only."""
-    if divergence == "total_variation" and t > 0.5:
-        pytest.skip("infinite there")
     found = float(conjugate(torch.tensor(t, dtype=torch.float64), divergence))
     assert found == pytest.approx(float((t * X - GENERATORS[divergence]).max()), abs=1e-7)
 
@@ -61,18 +62,16 @@ def test_losses_and_gradients_are_those_of_the_formula(divergence: Divergence, o
     h = rewards().requires_grad_()
     value = float(best_value(h.detach(), divergence)) if optimal else 0.0
     loss = divergence_loss(h, divergence, optimal_value=optimal)
-    assert float(loss) == pytest.approx(by_hand(h.tolist(), divergence, value), abs=1e-12)
+    assert loss.item() == pytest.approx(by_hand(h.tolist(), divergence, value), abs=1e-12)
     (gradient,) = torch.autograd.grad(loss, h)
     for place in range(0, 40, 7):
         ends = []
         for step in (1e-5, -1e-5):
             moved = h.tolist()
             moved[place] += step
-            # V is sought anew: where it is best, that makes no difference
-            again = (
-                float(best_value(torch.tensor(moved, dtype=torch.float64), divergence)) if optimal else 0.0
-            )
-            ends.append(by_hand(moved, divergence, again))
+            if optimal:  # sought anew: where V is best, that makes no difference
+                value = float(best_value(torch.tensor(moved, dtype=torch.float64), divergence))
+            ends.append(by_hand(moved, divergence, value))
         assert float(gradient[place]) == pytest.approx((ends[0] - ends[1]) / 2e-5, abs=1e-8)
 
 
@@ -111,4 +110,4 @@ def test_total_variation_is_plain_cloning_whatever_the_value() -> None:
         loss = divergence_loss(0.5 * log_ratios, "total_variation", optimal_value=optimal)
         (gradient,) = torch.autograd.grad(loss, log_ratios)
         torch.testing.assert_close(gradient, torch.full_like(gradient, -0.5 / 40))
-    assert math.isclose(float(loss), -0.5 * float(log_ratios.mean()))
+    assert math.isclose(loss.item(), -0.5 * log_ratios.mean().item())
