@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         ContinuousQLearning as ContinuousQLearning,
         ContinuousQLearningConfig as ContinuousQLearningConfig,
     )
+    from prefrl.agents.preferences.brain import BRAIn as BRAIn, BRAInConfig as BRAInConfig
     from prefrl.agents.preferences.heron import Heron as Heron, HeronConfig as HeronConfig
     from prefrl.agents.preferences.iterated_preference_optimization import (
         IteratedPreferenceOptimization as IteratedPreferenceOptimization,
@@ -83,6 +84,8 @@ _PUBLIC = {
     "Agent": "prefrl.agents.base",
     "AllocationBaseline": "prefrl.agents.allocation.baselines",
     "AllocationBaselineConfig": "prefrl.agents.allocation.baselines",
+    "BRAIn": "prefrl.agents.preferences.brain",
+    "BRAInConfig": "prefrl.agents.preferences.brain",
     "BehaviourCloning": "prefrl.agents.actor_critic.behaviour_cloning",
     "BehaviourCloningConfig": "prefrl.agents.actor_critic.behaviour_cloning",
     "ContinuousActorCritic": "prefrl.agents.continuous_time.actor_critic",

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         AllocationBaselineConfig as AllocationBaselineConfig,
         BehaviourCloning as BehaviourCloning,
         BehaviourCloningConfig as BehaviourCloningConfig,
+        BRAIn as BRAIn,
+        BRAInConfig as BRAInConfig,
         ContinuousActorCritic as ContinuousActorCritic,
         ContinuousActorCriticConfig as ContinuousActorCriticConfig,
         ContinuousQLearning as ContinuousQLearning,
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from prefrl.agents.base import load as load
     from prefrl.data import (
         Preferences as Preferences,
+        ScoredSegments as ScoredSegments,
         Segments as Segments,
         TransitionDataset as TransitionDataset,
         load_preferences as load_preferences,
@@ -117,6 +120,7 @@ _PUBLIC = {
     "ReplaceReward": "prefrl.envs.wrappers",
     "RewardModel": "prefrl.preferences",
     "RewardModelConfig": "prefrl.preferences",
+    "ScoredSegments": "prefrl.data",
     "Segments": "prefrl.data",
     "StockAugmentation": "prefrl.envs.wrappers",
     "TabularMDP": "prefrl.tabular",

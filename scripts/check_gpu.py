@@ -86,6 +86,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "preference_optimization": ("preference_optimization", {
         "total_timesteps": 100, "agent.cloning_steps": 20, "agent.learning_rate": 0.01,
     }),
+    "brain": ("brain", {"total_timesteps": 100, "agent.cloning_steps": 20, "agent.learning_rate": 0.01}),
     "preference_rl": ("preference_rl", {
         **REWARD, "env_id": "prefrl/Pendulum-v0", "num_labels": 20, "sessions": 2, "segment_length": 5,
         "total_timesteps": 1_024,

@@ -54,6 +54,7 @@ from prefrl.agents.continuous_time.actor_critic import ContinuousActorCritic
 from prefrl.agents.continuous_time.evaluation import MartingaleEvaluation
 from prefrl.agents.continuous_time.q_learning import ContinuousQLearning
 from prefrl.agents.preferences import matrix_self_play
+from prefrl.agents.preferences.brain import BRAIn, BRAInConfig
 from prefrl.agents.preferences.compared_segments import Pairs
 from prefrl.agents.preferences.heron import Heron, HeronConfig
 from prefrl.agents.preferences.iterated_preference_optimization import (
@@ -834,6 +835,43 @@ def iterated_case(env_id: str, **settings: Any) -> Case:
     return make
 
 
+class BRAInAsksTheDevice(BRAIn):
+    """Wrong: looks whether the proposal is a number."""
+
+    def _drawn(self, rows: Tensor, there: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        assert bool(self._log_proposal.isfinite().all())
+        return super()._drawn(rows, there, count)
+
+
+def grouped_case(proposal: Any, box: bool = True, kind: type[BRAIn] = BRAIn, **settings: Any) -> Case:
+    """A policy from groups of segments, which are checked on the host, on real numbers."""
+    actions: Any = gym.spaces.Box(-2.0, 3.0, (2,)) if box else gym.spaces.Discrete(3, start=1)
+    spaces = Spaces(gym.spaces.Box(-9.0, 9.0, (4,)) if box else gym.spaces.Discrete(5), actions)
+
+    def make(mode: FakeTensorMode) -> Step:
+        config = BRAInConfig(proposal=proposal, hidden=(8,), cloning_steps=1, round_steps=1, batch_size=2,
+                             **settings)  # fmt: skip
+        agent = kind(spaces, config, device=DEVICE)
+        with real_numbers():
+            obs = torch.randn(6, 6, 4) if box else torch.randint(5, (6, 6))
+            acted = torch.rand(6, 5, 2) if box else torch.randint(1, 4, (6, 5))
+            whole, no = torch.full((6,), 5), torch.zeros(6, dtype=torch.bool)
+            places, there = torch.arange(6).view(3, 2), torch.ones(3, 2, dtype=torch.bool)
+            scores = torch.randn(6, dtype=torch.float64)
+        segments = Segments(*(fake(mode, value, "cpu") for value in (obs, acted, whole, no)))
+        agent._take(segments, *(fake(mode, value, "cpu") for value in (scores, places, there)))
+        seen_now = torch.zeros(7, 4) if box else torch.zeros(7, dtype=torch.int64)
+
+        def step() -> dict[str, Tensor]:
+            agent.act(seen_now.to(DEVICE))
+            agent.act(seen_now.to(DEVICE), deterministic=True)
+            return agent.update()
+
+        return step
+
+    return make
+
+
 def moved_data(mode: FakeTensorMode, data: TransitionDataset) -> TransitionDataset:
     """A data set of fake tensors on the host: moving them over is the agent's task."""
     moved = copy.copy(data)
@@ -1108,6 +1146,15 @@ CASES: dict[str, Case] = {
     "BehaviourCloning": offline_case(BehaviourCloning),
     "BehaviourCloning, choices": offline_case(BehaviourCloning, box=False),
     "BehaviourCloning, squashed": offline_case(BehaviourCloning, policy="squashed"),
+    "BehaviourCloning, chi square": offline_case(
+        BehaviourCloning, divergence="chi_square", reference_steps=1, value="zero"
+    ),
+    "BehaviourCloning, Hellinger": offline_case(
+        BehaviourCloning, box=False, divergence="hellinger", reference_steps=1
+    ),
+    "BRAIn": grouped_case("policy"),
+    "BRAIn, a table": grouped_case("reference", box=False, num_outputs=None),
+    "BRAIn, a network": grouped_case("even", box=False, policy="network", baseline=False),
     "RegretAgent, deterministic": regret_case(regret_form="deterministic"),
     "RegretAgent, action": regret_case(regret_form="action"),
     "RegretAgent, lottery": regret_case(lottery=True),
@@ -1129,6 +1176,10 @@ WRONG: dict[str, tuple[Case, str]] = {
         "HostCopyError",
     ),
     "IQL asks the device": (offline_case(IQLAsksTheDevice), "DataDependentOutputException"),
+    "BRAIn asks the device": (
+        grouped_case("policy", kind=BRAInAsksTheDevice),
+        "DataDependentOutputException",
+    ),
     "asks the device": (q_learning_case(AsksTheDevice), "DataDependentOutputException"),
     "mixes devices": (q_learning_case(MixesDevices), "FakeTensorDeviceMismatchError"),
     "copies to the host": (q_learning_case(CopiesToTheHost), "HostCopyError"),

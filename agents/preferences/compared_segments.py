@@ -10,7 +10,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from prefrl.data import Preferences, seeded_generator
+from prefrl.data import Preferences, Segments, seeded_generator
 from prefrl.data.devices import building
 from prefrl.data.observations import ObservationLayout
 from prefrl.functional.preferences.pair_loss import first_differing_step
@@ -179,22 +179,37 @@ def check_preferences(
     if not bool((preferences.weights > 0).any()):
         raise ValueError("preferences have weight 0 only")
     for side, segments in (("first", preferences.first), ("second", preferences.second)):
-        for name, values, space in (("obs", segments.obs, observation_space),
-                                    ("actions", segments.actions, action_space)):  # fmt: skip
-            if isinstance(space, gym.spaces.Dict):
-                continue  # parts side by side, as the layout keeps them
-            shape = tuple(space.shape or ())
-            if tuple(values.shape[2:]) != shape:
-                raise ValueError(f"{name} of the {side} segments have shape {tuple(values.shape[2:])}; those "
-                                 f"of {space} have {shape}")  # fmt: skip
-            if isinstance(space, gym.spaces.Discrete):
-                used = values if name == "obs" else values[segments.mask]
-                first, last = int(space.start), int(space.start + space.n - 1)
-                if used.is_floating_point() or int(used.min()) < first or int(used.max()) > last:
-                    raise ValueError(
-                        f"{name} of the {side} segments are {used.dtype} from {used.min()} to "
-                        f"{used.max()}; those of {space} are whole numbers from {first} to {last}"
-                    )
+        check_segments(f"the {side} segments", segments, observation_space, action_space)
+
+
+def check_segments(
+    whose: str, segments: Segments, observation_space: gym.Space[Any], action_space: gym.Space[Any]
+) -> None:
+    """Refuse segments of other spaces.
+
+    Args:
+        whose: what messages call them.
+        segments: what was seen and done.
+        observation_space: of the policy.
+        action_space: of the policy.
+
+    Raises:
+        ValueError: naming what is wrong.
+    """
+    for name, values, space in (("obs", segments.obs, observation_space),
+                                ("actions", segments.actions, action_space)):  # fmt: skip
+        if isinstance(space, gym.spaces.Dict):
+            continue  # parts side by side, as the layout keeps them
+        shape = tuple(space.shape or ())
+        if tuple(values.shape[2:]) != shape:
+            raise ValueError(f"{name} of {whose} have shape {tuple(values.shape[2:])}; those of {space} "
+                             f"have {shape}")  # fmt: skip
+        if isinstance(space, gym.spaces.Discrete):
+            used = values if name == "obs" else values[segments.mask]
+            first, last = int(space.start), int(space.start + space.n - 1)
+            if used.is_floating_point() or int(used.min()) < first or int(used.max()) > last:
+                raise ValueError(f"{name} of {whose} are {used.dtype} from {used.min()} to {used.max()}; "
+                                 f"those of {space} are whole numbers from {first} to {last}")  # fmt: skip
 
 
 def check_segment_length(env: Any, length: int) -> None:

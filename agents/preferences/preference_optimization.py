@@ -19,8 +19,7 @@ their own, as one: every parameter has an axis of learners. beta and the step si
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -276,7 +275,7 @@ class PreferenceOptimization(ManyLearners):
         """Return log pi(a|s) of all pairs [S, N, 2, L] under other parameters [S, P]."""
         assert self.pairs is not None
         every = torch.arange(len(self.pairs), device=self.device).expand(self.num_learners, -1)
-        with self._as(vector):
+        with self.weights.holding(vector):
             found = [self._pass(self.pairs, part)[1] for part in torch.split(every, AT_ONCE, 1)]
         return torch.cat(found, 1)
 
@@ -294,19 +293,8 @@ class PreferenceOptimization(ManyLearners):
         """
         if self._states is None or not isinstance(self.action_space, gym.spaces.Discrete):
             raise ValueError("observations and actions must be Discrete; there is no table of others")
-        with self._as(vector):
+        with self.weights.holding(self.weights.vector if vector is None else vector):
             return torch.softmax(self.network.layers.record(self._states).outputs, -1)
-
-    @contextmanager
-    def _as(self, vector: Tensor | None) -> Iterator[None]:
-        """Have the network say what it said with other parameters [S, P]."""
-        kept = self.weights.vector.detach().clone()
-        try:
-            if vector is not None:
-                self.weights.vector.detach().copy_(vector)
-            yield
-        finally:
-            self.weights.vector.detach().copy_(kept)
 
     def result(self) -> dict[str, Any]:
         """Return what the policy makes of all comparisons; means over learners.
@@ -350,7 +338,7 @@ class PreferenceOptimization(ManyLearners):
         noise = distribution.noise(Streams(self.seeds, "divergence", self.device), rows.shape[1])
         raw = distribution.draw(outputs, network.free, noise.to(outputs.dtype))
         own = distribution.evaluate(outputs, network.free, raw).log_probs
-        with self._as(reference):
+        with self.weights.holding(reference):
             outputs = network.layers.record(rows).outputs
             base = distribution.evaluate(outputs, network.free, raw).log_probs
         return float((own - base).mean())

@@ -1,6 +1,11 @@
 """Transitions, data sets of them, segments, preference pairs and their files."""
 
-from prefrl.data.comparisons import Preferences, concatenate_preferences, split_preferences
+from prefrl.data.comparisons import (
+    Preferences,
+    ScoredSegments,
+    concatenate_preferences,
+    split_preferences,
+)
 from prefrl.data.files.atomic import atomic_path
 from prefrl.data.files.human import load_human_preferences, load_human_statistics
 from prefrl.data.files.minari import load_minari
@@ -14,6 +19,7 @@ from .transitions import Transitions, map_obs, step_infos, successor_obs, transi
 
 __all__ = [
     "Preferences",
+    "ScoredSegments",
     "Segments",
     "TransitionDataset",
     "Transitions",

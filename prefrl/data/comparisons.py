@@ -1,4 +1,4 @@
-"""Comparisons of segments: who preferred what."""
+"""Comparisons of segments: who preferred what; and groups of segments with scores."""
 
 from __future__ import annotations
 
@@ -229,3 +229,65 @@ def split_preferences(preferences: Preferences, parts: int, *, seed: int = 0) ->
         raise ValueError(f"parts is {parts}; it must lie in 1 to {len(preferences)}")
     order = torch.as_tensor(np.random.default_rng(seed).permutation(len(preferences)))
     return [preferences[index.sort().values] for index in order.tensor_split(parts)]
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredSegments:
+    """N segments in groups that start in the same state, such as outputs to one prompt, each with a score.
+
+    Raises:
+        TypeError: if the segments are none, or another array no tensor.
+        ValueError: if the shapes contradict each other.
+    """
+
+    segments: Segments
+    """N segments."""
+    groups: Tensor
+    """[N] int64 which group each belongs to: any numbers."""
+    scores: Tensor
+    """[N] float64 how good each is: a return, or what a reward model makes of it."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.segments, Segments):
+            raise TypeError(f"segments is a {type(self.segments).__name__}; it must be Segments")
+        check_tensors(self, ("groups", "scores"))
+        for name in ("groups", "scores"):
+            shape = tuple(getattr(self, name).shape)
+            if shape != (len(self.segments),):
+                raise ValueError(f"{name} have shape {shape}, not [{len(self.segments)}]")
+
+    def __len__(self) -> int:
+        return self.scores.shape[0]
+
+    def validate(self) -> ScoredSegments:
+        """Check the values as well as the shapes; return self.
+
+        Raises:
+            ValueError: naming the first field that is wrong, and how.
+        """
+        if not len(self):
+            raise ValueError("there is no segment")
+        self.segments.validate()
+        check_dtype("groups", self.groups, torch.int64)
+        check_dtype("scores", self.scores, torch.float64)
+        check_finite("scores", self.scores)
+        places, there = self.members()
+        row = first_row(there.sum(1) < 2)
+        if row is not None:
+            raise ValueError(f"groups hold {int(self.groups[places[row, 0]])} once; a group must have two "
+                             "segments at least")  # fmt: skip
+        starts = self.segments.obs[:, 0].reshape(len(self), -1)
+        row = first_row((starts[places] != starts[places[:, :1]]).any(-1) & there)
+        if row is not None:
+            raise ValueError(f"segments of group {int(self.groups[places[row, 0]])} start in different "
+                             "observations; a group's must start in the same")  # fmt: skip
+        return self
+
+    def members(self) -> tuple[Tensor, Tensor]:
+        """Return the places of each group's segments, int64 [G, M], and which of them there are, bool."""
+        order = self.groups.argsort(stable=True)
+        counts = torch.unique(self.groups, return_counts=True)[1]
+        column = torch.arange(int(counts.max()), device=order.device)
+        there = column < counts[:, None]
+        places = (counts.cumsum(0) - counts)[:, None] + torch.where(there, column, 0)
+        return order[places], there

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -80,6 +81,17 @@ class FlatParameters:
         """[P], filled by ``backward()``, which adds to what is there."""
         assert self.vector.grad is not None
         return self.vector.grad
+
+    @contextmanager
+    def holding(self, vector: Tensor) -> Iterator[None]:
+        """Have the module say what it says with other values [P], in a ``with`` block, and no gradients."""
+        kept = self.vector.detach().clone()
+        try:
+            with torch.no_grad():
+                self.vector.copy_(vector)
+                yield
+        finally:
+            self.vector.detach().copy_(kept)
 
     @torch.no_grad()
     def follow(self, other: FlatParameters, tau: float) -> None:

@@ -198,6 +198,7 @@ class TabularPolicy(_Choices):
         observation_space: Discrete.
         action_space: Discrete.
         device: torch device.
+        dtype: of the logits.
 
     Raises:
         ValueError: for another space.
@@ -208,7 +209,7 @@ class TabularPolicy(_Choices):
 
     def __init__(
         self, learners: int, observation_space: gym.Space[Any], action_space: gym.Space[Any],
-        device: torch.device | str = "cpu",
+        device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
         for name, space in (("observation_space", observation_space), ("action_space", action_space)):
             if not isinstance(space, gym.spaces.Discrete):
@@ -217,7 +218,7 @@ class TabularPolicy(_Choices):
         assert isinstance(observation_space, gym.spaces.Discrete)
         self._first = int(observation_space.start)
         shape = learners, int(observation_space.n), self.distribution.outputs
-        self.table = nn.Parameter(torch.zeros(shape, device=device))
+        self.table = nn.Parameter(torch.zeros(shape, device=device, dtype=dtype))
 
     def logits(self, obs: Tensor) -> Tensor:
         """Return the logits [S, N, actions] at states [S, N]."""

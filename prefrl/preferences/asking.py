@@ -1,4 +1,4 @@
-"""Comparisons made to order: random pairs of segments, answered by a simulated teacher or exactly."""
+"""Data made to order: pairs of segments, answered by who knows, and all sequences with their returns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prefrl.data import Preferences, Segments, TransitionDataset, seeded_generator
+from prefrl.data import Preferences, ScoredSegments, Segments, TransitionDataset, seeded_generator
 from prefrl.data.segment_store import Excerpt
 from prefrl.tabular import TabularMDP, optimal_policy
 from prefrl.tabular.segments import random_pairs
@@ -158,8 +158,7 @@ def exact_answers(task: Any, num_pairs: int | None = None, *, seed: int = 0) -> 
     if not hasattr(task, "preference_matrix"):
         raise ValueError(f"{type(task).__name__} does not know who beats whom; give comparisons")
     matrix = torch.as_tensor(task.preference_matrix(), dtype=torch.float64)
-    obs, tokens = torch.as_tensor(task.sequence_observations()), torch.as_tensor(task.sequences())
-    prompts, count = obs.shape[:2]
+    prompts, count = matrix.shape[:2]
     total = prompts * count * (count - 1) // 2
     if num_pairs is None and total > MAX_EXACT_PAIRS:
         raise ValueError(f"there are {total} pairs of sequences; give num_pairs")
@@ -177,14 +176,35 @@ def exact_answers(task: Any, num_pairs: int | None = None, *, seed: int = 0) -> 
         drawn = torch.rand(num_pairs, generator=seeded_generator(seed, "answers"), dtype=torch.float64)
         labels = (drawn < labels).to(torch.float64)
 
-    def segments(places: Tensor) -> Segments:
-        length = torch.full_like(places, tokens.shape[1])
-        return Segments(
-            obs[prompt, places], tokens[places], length, torch.ones_like(places, dtype=torch.bool)
-        )
-
     metadata = {"teacher": "exact", "seed": seed}
-    return Preferences.from_labels(segments(first), segments(second), labels, metadata)
+    sides = [_sequences(task, prompt, places) for places in (first, second)]
+    return Preferences.from_labels(sides[0], sides[1], labels, metadata)
+
+
+def _sequences(task: Any, prompt: Tensor, places: Tensor) -> Segments:
+    """Return complete sequences [N] of prompts [N] as segments."""
+    obs, tokens = torch.as_tensor(task.sequence_observations()), torch.as_tensor(task.sequences())
+    length = torch.full_like(places, tokens.shape[1])
+    return Segments(obs[prompt, places], tokens[places], length, torch.ones_like(places, dtype=torch.bool))
+
+
+def exact_groups(task: Any) -> ScoredSegments:
+    """Return all complete sequences of a task, a group for each prompt, with their returns for scores.
+
+    Args:
+        task: as of :func:`exact_answers`, with ``sequence_returns()`` [P, K].
+
+    Raises:
+        ValueError: if ``task`` knows no such thing.
+    """
+    task = getattr(task, "unwrapped", task)
+    if not hasattr(task, "sequence_returns"):
+        raise ValueError(f"{type(task).__name__} does not know all its sequences; give groups of segments")
+    returns = torch.as_tensor(task.sequence_returns(), dtype=torch.float64)
+    prompts, count = returns.shape
+    prompt = torch.arange(prompts).repeat_interleave(count)
+    sequences = _sequences(task, prompt, torch.arange(count).repeat(prompts))
+    return ScoredSegments(sequences, prompt, returns.flatten())
 
 
 def with_flips(preferences: Preferences, rate: float, *, seed: int = 0) -> Preferences:

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from prefrl.agents.preferences.brain import BRAIn
 from prefrl.agents.preferences.preference_optimization import PreferenceOptimization
 from prefrl.tabular import TabularMDP, mean_start_value, optimal_policy, policy_evaluation
 from prefrl.tabular.preference_optima import population_minimiser
@@ -49,21 +51,40 @@ def tabular_outcome(
         best = optimal_policy(mdp, rewards, GAMMA)[0]
         value, optimal = (float(mean_start_value(mdp, each)[0]) for each in (values, best))
         return {"value": value, "optimal_value": optimal}
-    table = policy.cpu().numpy()
-    starts = task.tabular_model().start
-    log_probs = task.sequence_log_probs(table)
     assert agent.reference is not None
-    base = task.sequence_log_probs(agent.policy_table(agent.reference)[0].cpu().numpy())
-    probs = np.exp(log_probs)
-    error = None
+    base = agent.policy_table(agent.reference)[0]
+    wanted = None
     if exact:
-        wanted = minimiser(agent, task, base, label_noise)
-        error = None if wanted is None else float(np.abs(probs - np.exp(wanted)).max())
+        reference = task.sequence_log_probs(base.cpu().numpy())
+        wanted = minimiser(agent, task, reference, label_noise)
+    return sequence_outcome(task, policy, base, wanted)
+
+
+def posterior_outcome(agent: BRAIn, env: Any) -> dict[str, Any]:
+    """Return the same of BRAIn's policy in a task of sequences, whose posterior is the soft optimum."""
+    task = getattr(env, "unwrapped", env)
+    base = agent.policy_table(agent.reference)
+    optimum = task.soft_optimum(agent.config.temperature, base.cpu().numpy())
+    return sequence_outcome(task, agent.policy_table(), base, optimum.log_probs)
+
+
+def sequence_outcome(task: Any, policy: Tensor, reference: Tensor, wanted: Any | None) -> dict[str, Any]:
+    """Return what is known exactly of a policy [S, A] in a task of sequences; see :func:`tabular_outcome`.
+
+    Args:
+        task: the environment, unwrapped.
+        policy: [S, A].
+        reference: [S, A].
+        wanted: [P, K] log-probabilities of sequences to compare with, if they are known.
+    """
+    table, starts = policy.cpu().numpy(), task.tabular_model().start
+    log_probs, base = (task.sequence_log_probs(each.cpu().numpy()) for each in (policy, reference))
+    probs = np.exp(log_probs)
     return {
         "value": float(starts @ task.true_value(table)),
         "optimal_value": float(starts @ task.optimal_value()),
         "kl_to_reference": float((probs * (log_probs - base)).sum(-1).mean()),
-        "policy_error": error,
+        "policy_error": None if wanted is None else float(np.abs(probs - np.exp(wanted)).max()),
     }
 
 

@@ -11,6 +11,7 @@ _PREFERENCES = "prefrl.run.recipes.preferences"
 
 RECIPES = {
     "behaviour_cloning": "prefrl.run.recipes.actor_critic.behaviour_cloning:TrainBehaviourCloning",
+    "brain": f"{_PREFERENCES}.brain:TrainBRAIn",
     "continuous_control": "prefrl.run.recipes.continuous_time.continuous_control:TrainContinuousControl",
     "distributional_dp": "prefrl.run.recipes.returns.distributional_dp:TrainDistributionalDP",
     "dual_mirror_descent": "prefrl.run.recipes.allocation.dual_mirror_descent:TrainDualMirrorDescent",
