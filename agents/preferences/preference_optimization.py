@@ -29,6 +29,7 @@ from torch import Tensor
 from prefrl.agents.base import Spaces
 from prefrl.agents.shared import ManyLearners
 from prefrl.data import Preferences, Transitions
+from prefrl.data.devices import low_dtype
 from prefrl.data.observations import ObservationLayout
 from prefrl.data.rollouts import by_learner, each, one_of
 from prefrl.functional.preferences.alignment import (
@@ -113,7 +114,10 @@ class PreferenceOptimization(ManyLearners):
             config.log_std_init, self.seeds, device,
         )  # fmt: skip
         if not hidden:
+            if config.precision != "float32":
+                raise ValueError(f"precision is {config.precision!r}; a table is of float64: give float32")
             self.network.double()
+        self.network.layers.low = low_dtype(config.precision, device, hidden)
         self.weights = FlatParameters(self.network, learners)
         self.descent = Descent(self.weights.vector, rates=config.learning_rate, eps=config.adam_eps,
                                max_grad_norm=config.max_grad_norm)  # fmt: skip

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from prefrl.config import Bounds, Count, Natural, NonNegative, Positive, PositiveShare, Settings, Share, Sizes
+from prefrl.data.devices import Precision
 from prefrl.functional.preferences.pair_rows import PAIR_LOSSES, PairLoss
 
 from ..actor_critic.ppo_config import Schedule
@@ -102,6 +103,10 @@ class PreferenceOptimizationConfig(Settings):
 
     log_std_init: Annotated[float, Bounds(low=-20, high=2)] = -1.0
     """Logarithm of the standard deviations at the start (Box actions, in units of half its width)."""
+
+    precision: Precision = "float32"
+    """Of the products of the mlp: bf16 is faster where the processor has it (AMX or avx512_bf16) and layers
+    are 256 wide or more; weights, Adam and losses stay float32."""
 
     learning_rate: Positive | tuple[Positive, ...] = 3e-4
     """Adam's step size; one for all learners, or one for each."""

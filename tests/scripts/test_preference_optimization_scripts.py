@@ -54,7 +54,7 @@ def test_the_benchmark_reports_ratios(tmp_path: Path) -> None:
     small = ("--pairs", 20, "--length", 4, "--hidden", 8, "--seeds", 2, "--steps", 2, "--repeats", 2)
     result, _ = run(SCRIPTS / "bench_preference_optimization.py", tmp_path / "bench", *small)
     for loss in ("cpl", "dpo"):
-        for ratio in ("plain_over_ours", "stack_over_one", "comparisons_per_second"):
+        for ratio in ("plain_over_ours", "plain_over_bf16", "stack_over_one", "comparisons_per_second"):
             assert 0.0 < result[loss][ratio]["min"] <= result[loss][ratio]["median"]
 
 

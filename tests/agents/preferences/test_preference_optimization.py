@@ -226,6 +226,23 @@ def test_bad_comparisons_are_refused(spaces: Spaces, change: Any, message: str) 
         make(spaces, change(comparisons(spaces)))
 
 
+@pytest.mark.filterwarnings("ignore:precision is 'bf16'")
+@pytest.mark.parametrize("loss", ["cpl", "ipo"])
+def test_bf16_takes_nearly_the_same_steps(loss: str) -> None:
+    plain, low = (make(BOX, loss=loss, hidden=(256, 256), precision=kind) for kind in ("float32", "bf16"))
+    for _ in range(6):
+        plain.update(), low.update()
+    moved = plain.weights.vector - make(BOX, hidden=(256, 256)).weights.vector
+    away = low.weights.vector - plain.weights.vector
+    assert low.weights.vector.dtype == torch.float32
+    assert 0.0 < float(away.norm()) < 0.3 * float(moved.norm())
+
+
+def test_a_table_has_no_bf16() -> None:
+    with pytest.raises(ValueError, match="precision is 'bf16'; a table is of float64"):
+        make(TABLE, precision="bf16")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
