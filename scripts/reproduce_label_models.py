@@ -386,7 +386,9 @@ def filtered_returns(seed: int) -> dict[str, float]:
             noise = torch.randn(count, 12, generator=g, dtype=torch.float64)
             side = one_step(torch.cat([about, noise], 1))
             sides.append(replace(side, obs=context[:, None].expand(-1, 2), actions=arm[:, None]))
-        return Preferences.from_labels(*sides, (rewards[context, second] > rewards[context, first]).double())
+        return Preferences.from_labels(
+            sides[0], sides[1], (rewards[context, second] > rewards[context, first]).double()
+        )
 
     clean, data = drawn(70), drawn(2000)
     model = fitted(clean, ridge=1e-2)

@@ -78,7 +78,7 @@ def log_reference(agent: PreferenceOptimization) -> Tensor:
 # DPO and IPO (arXiv 2305.18290, 2310.12036) --------------------------------------------------------------
 
 
-def exact_optima(seed: int) -> dict[str, float]:
+def exact_optima(seed: int, steps: int = 1_500) -> dict[str, float]:
     """Four contexts with rewards and references of their own, exact answers of all pairs of arms.
 
     Returns the largest errors: of beta h as a difference of rewards (DPO, five arms), and of h as
@@ -89,7 +89,7 @@ def exact_optima(seed: int) -> dict[str, float]:
         env: Any = gym.make("prefrl/PreferenceBandit-v0", contexts=4, arms=arms, layout_seed=seed).unwrapped
         states = int(env.observation_space.n)
         start = torch.randn(states, arms, generator=generator(seed), dtype=torch.float64)
-        agent = table_agent(exact_answers(env), states, arms, 1_500, logits=start, loss=loss, beta=beta)
+        agent = table_agent(exact_answers(env), states, arms, steps, logits=start, loss=loss, beta=beta)
         ratios = (log_policy(agent) - log_reference(agent))[:: arms + 1]  # [contexts, arms]
         h = ratios[:, :, None] - ratios[:, None, :]
         rewards, wins = torch.as_tensor(env.sequence_returns()), torch.as_tensor(env.preference_matrix())
@@ -119,14 +119,15 @@ def worth_of_tokens(seed: int, count: int = 500) -> tuple[Preferences, Tensor]:
     worth = 3.0 * torch.where(inside, tokens.double() - 1.0, 0.0).sum(-1) / lengths
     obs = torch.minimum(torch.arange(LONG + 1), lengths[..., None])
     sides = [Segments(obs[i], tokens[i], lengths[i], lengths[i] > 0) for i in range(2)]
-    return Preferences.from_labels(*sides, torch.sigmoid(worth[1] - worth[0])), lengths
+    return Preferences.from_labels(sides[0], sides[1], torch.sigmoid(worth[1] - worth[0])), lengths
 
 
 def length_bias(seed: int) -> dict[str, float]:
     """Return |correlation| of length and implicit reward: means (SimPO), and sums without a reference."""
     data, lengths = worth_of_tokens(seed)
     found = {}
-    for loss, settings in (("simpo", {"margin": 0.0}), ("cpl", {"bias": 1.0})):
+    settings_of: dict[str, Any] = {"simpo": {"margin": 0.0}, "cpl": {"bias": 1.0}}
+    for loss, settings in settings_of.items():
         agent = table_agent(data, LONG + 1, TOKENS, 400, loss=loss, beta=2.0, **settings)
         table = log_policy(agent)
         rewards = torch.stack([
@@ -154,7 +155,8 @@ def uncovered_arms(seed: int) -> dict[str, float]:
     nothing = torch.zeros_like(first)
     data = Preferences.from_labels(choices(nothing, first), choices(nothing, second), labels)
     found = {}
-    for loss, settings in (("dpo", {}), ("vpo", {"sign": -1})):
+    settings_of: dict[str, Any] = {"dpo": {}, "vpo": {"sign": -1}}
+    for loss, settings in settings_of.items():
         agent = table_agent(data, 1, 10, 500, loss=loss, beta=1.0, **settings)
         found[loss] = float(agent.policy_table()[0, 0, 7:].sum())
     return {**found, "ratio": found["vpo"] / found["dpo"]}
