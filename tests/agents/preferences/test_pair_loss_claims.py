@@ -46,9 +46,9 @@ def test_gradients_of_means_are_those_of_sums_at_equal_lengths() -> None:
 @pytest.mark.slow
 def test_an_optimist_finds_better_arms_where_others_get_stuck() -> None:
     """Beta 1/2; from one start the optimist's loss leads to whatever is likely already."""
-    found = measure_claims({"vpo_online": study.CLAIMS["vpo_online"]}, range(20))["vpo_online"]
-    assert found["holds"], found["spread"]  # seen: 239 and 342 on the mean
-    mean = {name: sum(values) / 20 for name, values in found["numbers"].items()}
+    found = measure_claims({"vpo_online": study.CLAIMS["vpo_online"]}, range(8))["vpo_online"]
+    assert found["holds"], found["spread"]  # seen: 220 and 393 on the mean
+    mean = {name: sum(values) / 8 for name, values in found["numbers"].items()}
     assert mean["from_one_start"] > mean["plain"]
 
 
