@@ -1,10 +1,12 @@
-"""Scripts run within the tests' own process: for what ends before any work is done."""
+"""Scripts within the tests' own process: run, for what ends before any work is done, or loaded as modules."""
 
+import importlib.util
 import io
 import runpy
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import ModuleType
 from unittest.mock import patch
 
 import pytest
@@ -21,3 +23,14 @@ def refused(script: str, *arguments: object) -> str:
         runpy.run_path(argv[0], run_name="__main__")
     assert stop.value.code == 2, f"{script} ended with {stop.value.code}: {errors.getvalue()}"
     return errors.getvalue()
+
+
+def loaded(script: str) -> ModuleType:
+    """Return a script as a module, whose functions a test calls."""
+    spec = importlib.util.spec_from_file_location(Path(script).stem, SCRIPTS / script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
