@@ -178,6 +178,10 @@ class IteratedPreferenceOptimization(PreferenceOptimization):
         self.asked += config.round_pairs
         return answers if self.label_model is None else self.label_model(answers)
 
+    def _done(self, learned: int, total: int) -> float:
+        """See :class:`PreferenceOptimization`: timesteps are the environment's here."""
+        return self.num_timesteps / total
+
     # What a continuation needs ----------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:

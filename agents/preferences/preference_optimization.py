@@ -119,8 +119,10 @@ class PreferenceOptimization(ManyLearners):
             self.network.double()
         self.network.layers.low = low_dtype(config.precision, device, hidden)
         self.weights = FlatParameters(self.network, learners)
-        self.descent = Descent(self.weights.vector, rates=config.learning_rate, eps=config.adam_eps,
+        rates = config.learning_rate or (3e-4 if hidden else 0.1)
+        self.descent = Descent(self.weights.vector, rates=rates, eps=config.adam_eps,
                                max_grad_norm=config.max_grad_norm)  # fmt: skip
+        self._batch_size = config.batch_size or (64 if hidden else None)
         self._orders, self._noise = (Streams(self.seeds, name, device) for name in ("batches", "actions"))
         self._beta = None if config.beta is None else each(config.beta, learners, device)
         self._states: Tensor | None = None  # [S, states, D], in Discrete spaces
@@ -215,11 +217,15 @@ class PreferenceOptimization(ManyLearners):
         total = self.config.schedule_timesteps
         if self.config.schedule == "constant" or total is None or learned < 0:
             return 1.0
-        return 1.0 - min(1.0, learned / max(1, total - self.config.cloning_steps))
+        return 1.0 - min(1.0, self._done(learned, total))
+
+    def _done(self, learned: int, total: int) -> float:
+        """Return the share of the schedule's timesteps that have passed after ``learned`` gradient steps."""
+        return learned / max(1, total - self.config.cloning_steps)
 
     def _places(self, count: int) -> Tensor:
         """Return which comparisons the learners take a step on, [S, B]."""
-        size = self.config.batch_size
+        size = self._batch_size
         if size is None or size >= count:
             return torch.arange(count, device=self.device).expand(self.num_learners, -1)
         return self._orders.integers(count, size)

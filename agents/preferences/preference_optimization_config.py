@@ -108,17 +108,18 @@ class PreferenceOptimizationConfig(Settings):
     """Of the products of the mlp: bf16 is faster where the processor has it (AMX or avx512_bf16) and layers
     are 256 wide or more; weights, Adam and losses stay float32."""
 
-    learning_rate: Positive | tuple[Positive, ...] = 3e-4
-    """Adam's step size; one for all learners, or one for each."""
+    learning_rate: Positive | tuple[Positive, ...] | None = None
+    """Adam's step size; one for all learners, or one for each; None: 3e-4, for a table 0.1."""
 
-    schedule: Schedule = "constant"
-    """What becomes of the step size after cloning: it stays, or falls linearly to 0."""
+    schedule: Schedule | None = None
+    """What becomes of the step size after cloning: it stays, or falls linearly to 0; None: it falls where
+    schedule_timesteps are given."""
 
     schedule_timesteps: Count | None = None
     """Timesteps in which a linear schedule reaches 0; None: those of the run, for ``prefrl train`` only."""
 
-    batch_size: Count | None = 64
-    """Comparisons of a gradient step; None: all of them."""
+    batch_size: Count | None = None
+    """Comparisons of a gradient step, at most all; None: 64, for a table all of them."""
 
     max_grad_norm: Positive | None = None
     """Gradients are cut to this norm; None: they are not."""

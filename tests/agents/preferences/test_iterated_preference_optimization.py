@@ -165,6 +165,16 @@ def test_comparisons_that_were_given_come_first() -> None:
     assert value(agent, task) > before + 0.3
 
 
+def test_the_step_size_falls_with_the_timesteps() -> None:
+    agent = make(schedule_timesteps=200)
+    agent.learn(100)
+    assert agent._share(0) == 0.5
+    constant = make(schedule="constant", schedule_timesteps=200)
+    constant.learn(100)
+    assert constant._share(0) == 1.0
+    assert not torch.equal(agent.weights.vector, constant.weights.vector)
+
+
 def test_nothing_to_compare_is_said() -> None:
     agent = make(rows=1, round_timesteps=3)
     with pytest.warns(UserWarning, match="nothing was answered in 3 timesteps"):

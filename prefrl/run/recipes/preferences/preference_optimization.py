@@ -66,7 +66,7 @@ class TrainPreferenceOptimization(StackedRecipe):
     """Share of labels that is turned round; it is epsilon for losses that take one, unless that is given."""
 
     label_model: tuple[LabelModelName, ...] = ()
-    """What is made of the labels, one after the other; see docs/preferences/label_models.md."""
+    """What is made of the labels, one after the other."""
 
     total_timesteps: Count = 5_000
     """Gradient steps, those of cloning included."""
