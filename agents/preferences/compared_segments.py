@@ -68,7 +68,8 @@ class Policy(nn.Module):
             raw: [S, M, A] raw actions.
             index: [S, M] the row that each action was taken at; None: its own.
         """
-        parts = torch.split(rows, ROWS if rows.device.type == "cpu" else rows.shape[1], 1)
+        at_once = ROWS if self.layers.low is None else 2 * ROWS  # whose numbers are half as long
+        parts = torch.split(rows, at_once if rows.device.type == "cpu" else rows.shape[1], 1)
         records = [self.layers.record(part) for part in parts]
         outputs = torch.cat([record.outputs for record in records], 1)
         if index is not None:
