@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from prefrl.config import Count, Natural, Positive, Rows, Settings, Sizes, checked
-from prefrl.data import TransitionDataset, Transitions, seeded_generator
+from prefrl.data import Segments, TransitionDataset, Transitions, seeded_generator
 from prefrl.data.devices import building, make_generator, restore_generator
 from prefrl.data.off_policy import OffPolicySettings
 from prefrl.data.replay import Batch, ReplayBuffer, replay_state, restored_replay
@@ -25,7 +25,7 @@ from prefrl.functional.streams import Streams
 from prefrl.functional.value_based.exploration import epsilon_greedy
 from prefrl.nn.adam import Descent
 from prefrl.nn.flat import FlatParameters
-from prefrl.nn.likelihood_policies import GaussianKind, likelihood_policy
+from prefrl.nn.likelihood_policies import GaussianKind, likelihood_policy, segment_log_probs
 from prefrl.nn.update import AdamUpdate
 from prefrl.reading.errors import one_line
 
@@ -295,13 +295,13 @@ class OfflineAgent(Agent):
         return self.policy.draw(obs[None], self.policy.noise(self._noise, len(obs)))[0]
 
     @torch.no_grad()
-    def log_prob(self, obs: Tensor, actions: Tensor) -> Tensor:
-        """Return log pi(a | s) [n] of actions [n, ...] at observations [n, ...], both on the device.
+    def log_prob(self, segments: Segments) -> Tensor:
+        """Return log pi(a_t | s_t) [N, L] of the steps of N segments, 0 where they are padding.
 
-        Of a Box it is the logarithm of a density, in the environment's units. Gradients are those of
-        ``policy.log_prob``, which has an axis of learners more.
+        Of a Box it is the logarithm of a density, in the environment's units. Label models can ask it
+        (``DensityRatio``); :attr:`policy` has the same of single actions, with gradients.
         """
-        return self.policy.log_prob(obs[None], actions[None])[0]
+        return segment_log_probs(self.policy, segments.to(self.device))[0]
 
     def observe(self, transitions: Transitions) -> None:
         """See :meth:`Agent.observe`: the data set is all that there is to learn from."""

@@ -191,6 +191,14 @@ class BRAIn(Agent):
             return self.policy.mode(obs[None])[0]
         return self.policy.draw(obs[None], self.policy.noise(self._noise, len(obs)))[0]
 
+    @torch.no_grad()
+    def log_prob(self, segments: Segments) -> Tensor:
+        """Return log pi(a_t | s_t) [N, L] of the steps of N segments, 0 where they are padding.
+
+        Of a Box it is the logarithm of a density, in the environment's units.
+        """
+        return segment_log_probs(self.policy, segments.to(self.device))[0]
+
     def observe(self, transitions: Transitions) -> None:
         """Nothing is learned from stepping: the groups are the data."""
 

@@ -14,6 +14,8 @@ from prefrl.data import Preferences, Segments, seeded_generator
 from prefrl.data.devices import building
 from prefrl.data.observations import ObservationLayout
 from prefrl.functional.preferences.pair_loss import first_differing_step
+from prefrl.functional.streams import Streams
+from prefrl.nn.flat import FlatParameters
 from prefrl.nn.likelihood_policies import Actions
 from prefrl.nn.mlp import Record, StackedMLP
 from prefrl.nn.policies import ActionDistribution
@@ -48,7 +50,7 @@ class Policy(nn.Module):
         activation: Literal["relu", "tanh"], log_std: float, seeds: Sequence[int], device: torch.device,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.distribution = distribution
+        self.distribution, self.seeds = distribution, seeds
         size = inputs, hidden, distribution.outputs, activation
         with building(device, 0):
             self.layers = StackedMLP(len(seeds), *size)
@@ -91,6 +93,24 @@ class Policy(nn.Module):
         self.free.grad += of_free  # type: ignore[operator]
 
 
+@torch.inference_mode()
+def divergence(policy: Policy, weights: FlatParameters, reference: Tensor, rows: Tensor) -> float:
+    """Return the mean of log pi - log pi_ref of actions drawn from pi, one at each observation.
+
+    Args:
+        policy: of S learners.
+        weights: its parameters.
+        reference: [S, P] those of pi_ref.
+        rows: [S, R, D] observations.
+    """
+    distribution, outputs = policy.distribution, policy.layers.record(rows).outputs
+    noise = distribution.noise(Streams(policy.seeds, "divergence", rows.device), rows.shape[1])
+    raw = distribution.draw(outputs, policy.free, noise.to(outputs.dtype))
+    own = policy.evaluate(rows, raw)[1]
+    with weights.holding(reference):
+        return float((own - policy.evaluate(rows, raw)[1]).mean())
+
+
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """Comparisons as a policy reads them, on its device."""
@@ -111,19 +131,16 @@ class Pairs:
     """[N] first step in which the two sides differ."""
 
     @classmethod
-    def of(
-        cls, preferences: Preferences, layout: ObservationLayout, actions: Actions, device: torch.device,
-        dtype: torch.dtype,
-    ) -> Pairs:  # fmt: skip
+    def of(cls, preferences: Preferences, layout: ObservationLayout, actions: Actions, like: Tensor) -> Pairs:
         """Return comparisons as a policy reads them.
 
         Args:
             preferences: N comparisons.
             layout: of the observations.
             actions: of the space.
-            device: torch device.
-            dtype: of the policy's numbers.
+            like: a number of the policy, on its device.
         """
+        device, dtype = like.device, like.dtype
         longest = max(preferences.first.max_length, preferences.second.max_length)
         sides = [side.padded(longest).to(device) for side in (preferences.first, preferences.second)]
         acted, mask = (

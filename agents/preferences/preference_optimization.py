@@ -28,7 +28,7 @@ from torch import Tensor
 
 from prefrl.agents.base import Spaces
 from prefrl.agents.shared import ManyLearners
-from prefrl.data import Preferences, Transitions
+from prefrl.data import Preferences, Segments, Transitions
 from prefrl.data.devices import low_dtype
 from prefrl.data.observations import ObservationLayout
 from prefrl.data.rollouts import by_learner, each, one_of
@@ -50,7 +50,7 @@ from prefrl.nn.adam import Descent
 from prefrl.nn.flat import FlatParameters
 from prefrl.nn.likelihood_policies import Actions
 
-from .compared_segments import Pairs, Pass, Policy, check_preferences
+from .compared_segments import Pairs, Pass, Policy, check_preferences, check_segments, divergence
 from .preference_optimization_config import PreferenceOptimizationConfig as PreferenceOptimizationConfig
 
 STATES = 4_096
@@ -148,7 +148,7 @@ class PreferenceOptimization(ManyLearners):
         return fits and self.config.policy != "mlp"
 
     def _read_pairs(self, preferences: Preferences) -> Pairs:
-        return Pairs.of(preferences, self.layout, self.actions, self.device, self.network.free.dtype)
+        return Pairs.of(preferences, self.layout, self.actions, self.network.free)
 
     # Acting ----------------------------------------------------------------------------------------------
 
@@ -158,10 +158,11 @@ class PreferenceOptimization(ManyLearners):
         rows = by_learner(self.layout.keep(obs)[None], self.num_learners)
         outputs = self.network.layers.record(self._read(rows)).outputs
         distribution = self.actions.distribution
-        if deterministic:
-            return self.actions.to_env(distribution.mode(outputs).flatten(0, 1))
-        noise = distribution.noise(self._noise, rows.shape[1])
-        return self.actions.to_env(distribution.draw(outputs, self.network.free, noise).flatten(0, 1))
+        raw = distribution.mode(outputs)
+        if not deterministic:
+            noise = distribution.noise(self._noise, rows.shape[1])
+            raw = distribution.draw(outputs, self.network.free, noise)
+        return self.actions.to_env(raw.flatten(0, 1))
 
     def _read(self, kept: Tensor) -> Tensor:
         """Return observations as they are kept [S, M, ...] as numbers [S, M, D]."""
@@ -177,12 +178,11 @@ class PreferenceOptimization(ManyLearners):
         """Take a gradient step: of cloning, or down the pair loss; see :meth:`Agent.update`."""
         config, pairs = self.config, self.pairs
         if pairs is None:
-            raise ValueError("this agent has no preferences to learn from; make it with them: "
+            raise ValueError("this agent has no preferences to learn from; give them: "
                              "PreferenceOptimization(env, config, preferences)")  # fmt: skip
         learned = self.num_timesteps - config.cloning_steps
         if learned >= 0:
-            every = config.round_steps
-            begins = learned == 0 or (every is not None and learned % every == 0)
+            begins = learned == 0 or (config.round_steps is not None and learned % config.round_steps == 0)
             self._prepare(pairs, new_reference=learned == 0, new_round=begins)
         metrics = self._descend(pairs, learned)
         self.num_timesteps += 1
@@ -205,10 +205,10 @@ class PreferenceOptimization(ManyLearners):
 
     def _descend(self, pairs: Pairs, learned: int) -> dict[str, Tensor]:
         """Take the gradient step after ``learned`` ones down the pair loss; below 0, one of cloning."""
-        places = self._places(len(pairs))
         self.weights.gradient.zero_()
         with torch.inference_mode():
-            metrics = (self._clone if learned < 0 else self._optimize)(pairs, places)
+            step = self._clone if learned < 0 else self._optimize
+            metrics = step(pairs, self._places(len(pairs)))
             self.descent.step(share=self._share(learned))
         return {f"train/{name}": self.descent.mean(value) for name, value in metrics.items()}
 
@@ -232,11 +232,16 @@ class PreferenceOptimization(ManyLearners):
 
     def _pass(self, pairs: Pairs, places: Tensor) -> tuple[Pass, Tensor]:
         """Return what a pass through the policies leaves of pairs [S, b], and log pi(a|s) [S, b, 2, L]."""
-        raw, obs = pairs.raw[places], pairs.obs[places].flatten(1, 3)
-        # In Discrete spaces the network is asked about each state once, whoever was there.
-        rows, index = (self._read(obs), None) if self._states is None else (self._states, obs - self._first)
-        kept, log_probs = self.network.evaluate(rows, raw.flatten(1, 3), index)
+        raw = pairs.raw[places]
+        kept, log_probs = self._evaluate(pairs.obs[places].flatten(1, 3), raw.flatten(1, 3))
         return kept, log_probs.view(raw.shape[:4])
+
+    def _evaluate(self, obs: Tensor, raw: Tensor) -> tuple[Pass, Tensor]:
+        """Do the same for observations as they are kept [S, M, ...] and raw actions [S, M, A]."""
+        if self._states is None:
+            return self.network.evaluate(self._read(obs), raw)
+        # In Discrete spaces the network is asked about each state once, whoever was there.
+        return self.network.evaluate(self._states, raw, obs - self._first)
 
     def _clone(self, pairs: Pairs, places: Tensor) -> dict[str, Tensor]:
         """Add the gradient of -mean log pi(a|s) over the steps of a batch [S, B] of pairs."""
@@ -253,15 +258,9 @@ class PreferenceOptimization(ManyLearners):
         kept, log_probs = self._pass(pairs, places)
         learners = torch.arange(self.num_learners, device=self.device)[:, None]
         said = {name: values[learners, places] for name, values in self._said.items()}
-        reference = said.pop("reference")
         mask, weights = pairs.mask[places], pairs.weights[places]
         labels = pairs.labels[places] if self._labels is None else self._labels[learners, places]
-        about: dict[str, Any] = {"beta": self._beta, "settings": config.of_row, **said}
-        if row.needs_reference:
-            about["reference"] = reference
-        if row.suffix:
-            about["starts"] = pairs.starts[places]
-        offsets = pairs.offsets[places]
+        about, offsets = self._about(said, pairs.starts[places]), pairs.offsets[places]
         given = {**about, "weights": weights / places.shape[1], "offsets": offsets}
         self.network.pull(kept, pair_slopes(row, log_probs, mask, labels, **given))
 
@@ -269,7 +268,7 @@ class PreferenceOptimization(ManyLearners):
         if self._labels is not None:
             believed = dynamic_labels(labels, leads - offsets, config.label_rate)
             self._labels[learners, places] = believed
-        own, base = likelihood_leads(log_probs, mask), likelihood_leads(reference, mask)
+        own, base = (likelihood_leads(each, mask) for each in (log_probs, said["reference"]))
         found = alignment(own, base, labels, weights)
         return {
             "loss": pair_loss(row, log_probs, mask, labels, **given).sum(-1),
@@ -279,6 +278,13 @@ class PreferenceOptimization(ManyLearners):
             "relative_alignment": found.relative,
             "label_noise": effective_label_noise(effective_labels(row, labels, config.of_row)),
         }
+
+    def _about(self, said: Mapping[str, Tensor], starts: Tensor) -> dict[str, Any]:
+        """Return what the row asks for besides likelihoods and labels."""
+        row = self.config.row
+        about: dict[str, Any] = {"beta": self._beta, "settings": self.config.of_row}
+        wanted = {"reference": row.needs_reference, "opponents": row.needs_opponents, "starts": row.suffix}
+        return about | {name: {**said, "starts": starts}[name] for name in wanted if wanted[name]}
 
     @torch.inference_mode()
     def _say(self, vector: Tensor) -> Tensor:
@@ -290,6 +296,26 @@ class PreferenceOptimization(ManyLearners):
         return torch.cat(found, 1)
 
     # What came of it, and what a continuation needs -------------------------------------------------------
+
+    @torch.inference_mode()
+    def log_prob(self, segments: Segments) -> Tensor:
+        """Return log pi(a_t | s_t) [N, L] of the steps of N segments, 0 where they are padding.
+
+        Of a Box it is the logarithm of a density, in the environment's units. Label models can ask it
+        (``DensityRatio``).
+
+        Raises:
+            ValueError: if there are several learners, or segments of other spaces.
+        """
+        if self.num_learners > 1:
+            raise ValueError(f"there are {self.num_learners} learners; ask one: agent.learner(0)")
+        check_segments("the segments", segments, self.observation_space, self.action_space)
+        segments = segments.to(self.device)
+        mask, raw = segments.mask, self.actions.from_env(segments.actions.flatten(0, 1))
+        raw = torch.where(mask.flatten()[:, None], raw, 0)  # padding need not be actions
+        obs = self.layout.keep(segments.obs[:, :-1]).flatten(0, 1)
+        found = self._evaluate(obs[None], raw[None])[1].view(mask.shape) - self.actions.log_unit
+        return torch.where(mask, found, 0.0)
 
     @torch.inference_mode()
     def policy_table(self, vector: Tensor | None = None) -> Tensor:
@@ -313,45 +339,25 @@ class PreferenceOptimization(ManyLearners):
         and ``relative_alignment`` as in :func:`~prefrl.functional.preferences.alignment.alignment`, None
         without a reference; ``kl_to_reference``: nats per step in states of the segments, from one draw each.
         """
-        if self.pairs is None:
-            return super().result()
         pairs, row, reference = self.pairs, self.config.row, self.reference
+        if pairs is None:
+            return super().result()
         log_probs = self._say(self.weights.vector.detach())
         base = log_probs if reference is None else self._say(reference)
-        given: dict[str, Any] = {"settings": self.config.of_row, "beta": self._beta}
-        if row.needs_reference:
-            given["reference"] = base
-        if row.needs_opponents:
-            given["opponents"] = base
-        if row.suffix:
-            given["starts"] = pairs.starts
-        leads = pair_leads(row, log_probs, pairs.mask, **given)
+        about = self._about({"reference": base, "opponents": base}, pairs.starts)
+        leads = pair_leads(row, log_probs, pairs.mask, **about)
         own, start = (likelihood_leads(each, pairs.mask) for each in (log_probs, base))
         found = alignment(own, start, pairs.labels, pairs.weights)
+        states = pairs.obs[pairs.mask][None, :: max(1, int(pairs.mask.sum()) // STATES)]
+        rows = self._read(states.expand(self.num_learners, *states.shape[1:]))
+        moved = None if reference is None else divergence(self.network, self.weights, reference, rows)
         return {
             **super().result(),
             "pair_accuracy": float(pair_accuracy(leads, pairs.labels, pairs.weights).mean()),
             "absolute_alignment": float(found.absolute.mean()),
             "relative_alignment": None if reference is None else float(found.relative.mean()),
-            "kl_to_reference": None if reference is None else self._divergence(reference),
+            "kl_to_reference": moved,
         }
-
-    @torch.inference_mode()
-    def _divergence(self, reference: Tensor) -> float:
-        """Return the mean of log pi - log pi_ref of actions drawn from pi in states of the segments."""
-        assert self.pairs is not None
-        states = self.pairs.obs[self.pairs.mask]
-        states = states[:: max(1, len(states) // STATES)]
-        rows = self._read(states.expand(self.num_learners, *states.shape))
-        distribution, network = self.actions.distribution, self.network
-        outputs = network.layers.record(rows).outputs
-        noise = distribution.noise(Streams(self.seeds, "divergence", self.device), rows.shape[1])
-        raw = distribution.draw(outputs, network.free, noise.to(outputs.dtype))
-        own = distribution.evaluate(outputs, network.free, raw).log_probs
-        with self.weights.holding(reference):
-            outputs = network.layers.record(rows).outputs
-            base = distribution.evaluate(outputs, network.free, raw).log_probs
-        return float((own - base).mean())
 
     def learner(self, index: int) -> PreferenceOptimization:
         """See :class:`ManyLearners`."""

@@ -62,11 +62,13 @@ class Actions:
     Attributes:
         distribution: the family of distributions over them.
         bounded: [A] bool, of a Box: which numbers have bounds.
+        log_unit: what the logarithm of a density of raw actions is above that of the environment's own.
     """
 
     def __init__(self, space: gym.Space[Any], device: torch.device, name: str = "a policy") -> None:
         self.space = space
         self.distribution: ActionDistribution
+        self.log_unit: float = 0.0
         if isinstance(space, gym.spaces.Discrete):
             self.distribution = Categoricals([int(space.n)])
             self.start = torch.full((1,), int(space.start), device=device)
@@ -82,6 +84,7 @@ class Actions:
                 bounded = np.isfinite(high - low) & (low < high)
             self.bounded = torch.stack([torch.full((), bool(each), device=device) for each in bounded])
             half = np.where(bounded, 0.5 * (high - low), 1.0)
+            self.log_unit = float(np.log(half).sum())
             middle = np.where(bounded, low + half, 0.0)
             self.low, self.high, self.half, self.middle = (
                 torch.stack([torch.full((), float(value), device=device) for value in values])
@@ -297,9 +300,6 @@ class GaussianPolicy(LikelihoodPolicy):
                              "the low ones below the high ones")  # fmt: skip
         self.squashed, size = squashed, self.distribution.outputs
         self.numbers = Numbers(observation_space, torch.device(device))
-        self._scale = (
-            self.actions.half.double().log().sum()
-        )  # of densities, from units of half the Box to its own
         with torch.device(device):
             outputs = 2 * size if squashed else size
             self.network = StackedMLP(learners, self.numbers.size, hidden, outputs)
@@ -327,8 +327,8 @@ class GaussianPolicy(LikelihoodPolicy):
         mean, log_std = self.parameters_at(obs)
         raw = self._raw(actions.to(mean.dtype))
         if self.squashed:
-            return squashed_log_prob(mean, log_std, raw) - self._scale
-        return self.distribution.evaluate(mean, log_std, raw).log_probs - self._scale
+            return squashed_log_prob(mean, log_std, raw) - self.actions.log_unit
+        return self.distribution.evaluate(mean, log_std, raw).log_probs - self.actions.log_unit
 
     def mode(self, obs: Tensor) -> Tensor:
         """See :class:`LikelihoodPolicy`: the mean; squashed, tanh of the mean."""

@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from likelihoods import step_log_probs
 
 import prefrl
 import prefrl.envs
@@ -59,12 +60,12 @@ def test_choices_come_to_the_datas_shares() -> None:
     agent = agent_of(BehaviourCloning, data_of(rows[:, 0], rows[:, 1]), batch_size=256).learn(600)
     for (state, action), count in counts.items():
         share = count / (10 if state == 0 else 8)
-        found = float(agent.log_prob(torch.tensor([state]), torch.tensor([action])))
+        found = float(step_log_probs(agent, torch.tensor([state]), torch.tensor([action])))
         assert found == pytest.approx(math.log(share), abs=0.12)
-    assert float(agent.log_prob(torch.tensor([1]), torch.tensor([0]))) < math.log(0.02)
+    assert float(step_log_probs(agent, torch.tensor([1]), torch.tensor([0]))) < math.log(0.02)
     # the mean log-likelihood can only be below that of the shares, and is not far from it
     best = sum(n * math.log(n / (10 if s == 0 else 8)) for (s, _), n in counts.items()) / 18
-    reached = float(agent.log_prob(rows[:, 0], rows[:, 1]).mean())
+    reached = float(step_log_probs(agent, rows[:, 0], rows[:, 1]).mean())
     assert best - 0.01 < reached < best + 1e-5
 
 
@@ -80,7 +81,7 @@ def test_numbers_come_to_the_datas_moments() -> None:
     torch.testing.assert_close(log_std[0, 0].detach(), spreads.log(), rtol=0, atol=0.08)
     normal = torch.distributions.Normal(means[data.obs], spreads)
     best = float(normal.log_prob(data.actions).sum(-1).mean())
-    reached = float(agent.log_prob(data.obs, data.actions).mean())
+    reached = float(step_log_probs(agent, data.obs, data.actions).mean())
     assert best - 0.03 < reached < best + 1e-5
 
 
@@ -102,7 +103,9 @@ def test_rewards_do_not_matter() -> None:
     data = numbers()
     other = data_of(data.obs, data.actions, rewards=torch.randn(60), action_space=LINE)
     ours, theirs = (agent_of(BehaviourCloning, each).learn(5) for each in (data, other))
-    assert torch.equal(ours.log_prob(data.obs, data.actions), theirs.log_prob(data.obs, data.actions))
+    assert torch.equal(
+        step_log_probs(ours, data.obs, data.actions), step_log_probs(theirs, data.obs, data.actions)
+    )
 
 
 # How both run ------------------------------------------------------------------------------------------
@@ -166,7 +169,9 @@ def test_a_saved_agent_acts_without_data_and_learns_on_with_them(kind: Any, tmp_
     agent.save(tmp_path / "agent.pt")
     loaded = kind.load(tmp_path / "agent.pt", device="cpu")
     assert equal(loaded.state_dict(), agent.state_dict())
-    assert torch.equal(loaded.log_prob(data.obs, data.actions), agent.log_prob(data.obs, data.actions))
+    assert torch.equal(
+        step_log_probs(loaded, data.obs, data.actions), step_log_probs(agent, data.obs, data.actions)
+    )
     for deterministic in (True, False):
         ours, theirs = (each.predict(1, deterministic=deterministic)[0] for each in (agent, loaded))
         assert (ours == theirs).all()

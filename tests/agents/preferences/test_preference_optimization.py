@@ -1,6 +1,7 @@
 """Policies from pairs of segments: gradients, exact optima, many learners, files, refusals."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -20,6 +21,7 @@ from prefrl.agents.preferences.preference_optimization_config import PairLossNam
 from prefrl.cli import main
 from prefrl.data import Preferences, Segments, load_preferences, save_transitions
 from prefrl.functional.preferences.pair_loss import pair_leads, pair_loss
+from prefrl.preferences.label_models import DensityRatio
 from prefrl.run.collect import collect_transitions
 from prefrl.run.recipes.preferences.labels import LabelModelName
 
@@ -192,6 +194,37 @@ def test_a_continuation_is_equal_to_the_bit(after: int) -> None:
     for _ in range(4):
         whole.update(), other.update()
     assert torch.equal(whole.weights.vector, other.weights.vector)
+
+
+@pytest.mark.parametrize("spaces", SPACES)
+def test_likelihoods_are_those_that_are_learned_from(spaces: str) -> None:
+    data = comparisons(SPACES[spaces])
+    agent = make(SPACES[spaces], data)
+    for _ in range(5):
+        agent.update()
+    kept, mask = agent._say(agent.weights.vector.detach())[0], agent.pairs.mask
+    unit = 2.0 * math.log(2.5) if spaces == "box" else 0.0  # of halves of [-2, 3]
+    for side, segments in enumerate((data.first, data.second)):
+        found = agent.log_prob(segments)
+        expected = torch.where(mask[:, side], kept[:, side] - unit, 0.0)[:, : segments.max_length]
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_two_checkpoints_label_comparisons() -> None:
+    """What was learned for longer, against what was cloned, finds the labels that it learned."""
+    data = comparisons(BOX, 40)
+    data = replace(data, labels=(data.labels > 0.5).double())
+    early, late = make(BOX, data, cloning_steps=300), make(BOX, data, cloning_steps=300)
+    for step in range(600):
+        late.update()
+        if step < 300:
+            early.update()
+    found = DensityRatio(late, early)(data)
+    assert float(((found.labels > 0.5) == (data.labels > 0.5)).double().mean()) > 0.9
+    with pytest.raises(ValueError, match="there are 2 learners; ask one"):
+        make(BOX, data, num_learners=2).log_prob(data.first)
+    with pytest.raises(ValueError, match="obs of the segments have shape"):
+        early.log_prob(comparisons(TABLE).first)
 
 
 def test_a_file_brings_back_what_acts(tmp_path: Path) -> None:
