@@ -52,6 +52,10 @@ if TYPE_CHECKING:
         MatrixSelfPlay as MatrixSelfPlay,
         MatrixSelfPlayConfig as MatrixSelfPlayConfig,
     )
+    from prefrl.agents.preferences.nash_learning import (
+        NashLearning as NashLearning,
+        NashLearningConfig as NashLearningConfig,
+    )
     from prefrl.agents.preferences.preference_optimization import (
         PreferenceOptimization as PreferenceOptimization,
         PreferenceOptimizationConfig as PreferenceOptimizationConfig,
@@ -114,6 +118,8 @@ _PUBLIC = {
     "MatrixSelfPlayConfig": "prefrl.agents.preferences.matrix_self_play",
     "PPO": "prefrl.agents.actor_critic.ppo",
     "PPOConfig": "prefrl.agents.actor_critic.ppo",
+    "NashLearning": "prefrl.agents.preferences.nash_learning",
+    "NashLearningConfig": "prefrl.agents.preferences.nash_learning",
     "PreferenceOptimization": "prefrl.agents.preferences.preference_optimization",
     "PreferenceOptimizationConfig": "prefrl.agents.preferences.preference_optimization",
     "PreferenceRL": "prefrl.agents.preferences.preference_rl",

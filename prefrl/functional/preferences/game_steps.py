@@ -220,14 +220,15 @@ def divergence(policy: Tensor, reference: Tensor) -> Tensor:
 def regularised_exploitability(game: Game, policy: Tensor) -> Tensor:
     """Return max_q V(q, p) [...], what the best answer wins against policies p [..., K] (logarithms).
 
-    Since V(p, p) = 0 it is what p loses to its best answer. 0 for an equilibrium alone, up to rounding.
+    Since V(p, p) = 0 it is what p loses to its best answer: 0 for an equilibrium alone, and not negative.
     """
     best, _ = best_response(game, payoffs(game.matrix, policy.exp()))
-    return best + game.beta * divergence(policy, game.reference) if game.beta > 0.0 else best
+    paid = game.beta * divergence(policy, game.reference) if game.beta > 0.0 else 0.0
+    return (best + paid).clamp(min=0.0)
 
 
 def duality_gap(game: Game, policy: Tensor, opponent: Tensor | None = None) -> Tensor:
-    """Return max_q V(q, opponent) - min_q V(policy, q) [...], not negative but for rounding.
+    """Return max_q V(q, opponent) - min_q V(policy, q) [...], not negative.
 
     Args:
         game: see :class:`Game`.

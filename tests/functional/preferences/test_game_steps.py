@@ -425,7 +425,7 @@ def test_the_gap_is_what_best_answers_win():
 
 
 def test_players_with_oracles_of_their_own():
-    """The gap of two with one matrix is the duality gap; with one oracle, players from one place stay alike."""
+    """The gap of two with one matrix is the duality gap; with one oracle, players who are alike stay so."""
     game = random_games(4, 5, 0.2, seed=14)
     both = torch.stack([game.reference, torch.zeros_like(game.reference).log_softmax(-1)], -2)
     one = Game(game.matrix[:, None], game.reference[:, None], 0.2)
