@@ -7,15 +7,16 @@ the game
 
 has one equilibrium, and it is the same policy for both players: p ~ reference exp(A p / beta) (Munos et al.
 2023, arXiv 2312.00886). Without (beta 0) it is a minimax winner. Every timestep is one step of a solver on
-the exact matrix, from ``prefrl.functional.preferences.game_steps``, where a table says what each does. How far
-the policy still is from an equilibrium is known as exactly: the duality gap,
+the exact matrix, from ``prefrl.functional.preferences.game_steps``, where a table says what each does. How
+far the policy still is from an equilibrium is known as exactly: the duality gap,
 
     gap(p) = max_q V(q, p) - min_q V(p, q).
 
 Some solvers approach it with their last policy (EGPO, ONPO), others with the average of all (Hedge).
 
 Options are those of a matrix, the arms of a bandit, or all sequences that can be said after a prompt. A
-policy of sequences is also one of steps: what is taken next in proportion to what all that begins so has together.
+policy of sequences is also one of steps: what is taken next in proportion to what all that begins so has
+together.
 """
 
 from __future__ import annotations
@@ -280,6 +281,6 @@ def _log_reference(reference: Tensor | None, games: Tensor) -> Tensor:
     if tuple(given.shape) not in (tuple(shape), (shape[1],)):
         raise ValueError(f"reference has shape {list(given.shape)}; it must be [K] = [{shape[1]}] or "
                          f"[P, K] = {list(shape)}")  # fmt: skip
-    if not bool((given > 0.0).all()) or float((given.sum(-1) - 1.0).abs().max()) > 1e-9:
+    if not bool((given > 0.0).all()) or float((given.sum(-1) - 1.0).abs().max()) > 1e-6:
         raise ValueError("reference must hold probabilities above 0 that sum to 1")
-    return given.log().expand(shape).clone()
+    return (given / given.sum(-1, keepdim=True)).log().expand(shape).clone()
