@@ -142,7 +142,7 @@ def test_the_benchmark_reports_ratios(tmp_path):
 
 
 def test_the_study_of_games(tmp_path):
-    """A few steps of every solver: gaps of each game, and a regulariser that regret matching does not know."""
+    """A few steps of every solver: gaps of each game; regret matching knows no regulariser."""
     out = tmp_path / "games"
     flags = ("--games", "cycle", "random_free", "--steps", 60, "--cycle-steps", 3_000, "--out", out)
     result = result_of(out, run("reproduce_games.py", *flags))

@@ -11,6 +11,7 @@ import torch
 
 import prefrl.envs
 from prefrl.agents import NashLearning, NashLearningConfig, load
+from prefrl.agents.preferences.games.nash_learning import DESCENDING
 from prefrl.cli import main
 from prefrl.functional.preferences.game_steps import SOLVERS, Game, duality_gap
 from prefrl.functional.preferences.games import cycle_of_three, exploitability
@@ -108,11 +109,61 @@ def test_in_a_bandit_whose_arms_go_in_a_circle():
     assert agent.predict(6, deterministic=True)[0] == int(agent.policy[1].argmax())
 
 
-@pytest.mark.parametrize("solver", list(SOLVERS))
-def test_saved_and_resumed_it_goes_on_to_the_bit(solver, tmp_path):
-    beta = 0.1 if SOLVERS[solver].regularised else 0.0
+@pytest.mark.parametrize("solver", DESCENDING)
+def test_a_table_of_one_step_descends_as_the_exact_solver_steps(solver):
+    """Half step, weights put back, full step: with the step s beta K / 4 they are mirror descent's."""
+    reference = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
+    given = {"matrix": CYCLE, "reference": reference, "solver": solver, "beta": 0.2}
+    for steps in (0, 1, 40):
+        table, exact = solved(steps, **given, policy="table"), solved(steps, **given)
+        torch.testing.assert_close(table.policy, exact.policy, atol=1e-13, rtol=0.0)
+        torch.testing.assert_close(table.average_policy, exact.average_policy, atol=1e-13, rtol=0.0)
+
+
+def test_a_table_of_one_step_goes_round_with_omd_and_settles_with_egpo():
+    reference = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    given = {"matrix": 0.5 * cycle_of_three(1, 1, 1), "reference": reference, "beta": 0.01, "policy": "table"}
+    assert solved(4_000, **given, solver="egpo").result()["duality_gap"] < 1e-10
+    assert solved(4_000, **given, solver="omd").result()["duality_gap"] > 0.1
+
+
+@pytest.mark.parametrize("policy", ["table", "network"])
+def test_policies_of_steps_find_the_equilibrium_of_sequences(policy):
+    env = gym.make(TREE, layout_seed=1, prompts=1)
+    agent = solved(400, env=env, policy=policy, hidden=(32,), learning_rate=0.01)
+    a = torch.as_tensor(env.unwrapped.preference_matrix()) - 0.5
+    wanted = nash_equilibrium(Game(a, torch.zeros(1, 81).double().log_softmax(-1), 0.1)).exp()
+    torch.testing.assert_close(agent.policy, wanted, atol=1e-4, rtol=0.0)
+    assert agent.result()["duality_gap"] < 1e-7
+    if policy == "network":  # what Adam saw looking ahead is forgotten
+        assert float(agent.steps.adam.states[0]["step"]) == 400.0
+
+
+def test_comparisons_that_are_drawn_have_the_exact_loss_on_average():
+    """Up to what targets vary: their slopes are those of all pairs."""
+    env, slopes = gym.make(TREE, vocabulary=2, depth=2), []
+    for pairs in (None, 200_000):
+        agent = solved(0, env=env, policy="table", pairs=pairs)
+        start = torch.randn(2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        policy, opponent = start.requires_grad_(), torch.log_softmax(2.0 * start.detach(), -1)
+        slopes.append(torch.autograd.grad(agent._loss(policy, opponent), policy)[0])
+    assert float((slopes[0] - slopes[1]).norm()) < 0.02 * float(slopes[0].norm())
+    drawn = solved(500, env=env, policy="network", pairs=16)
+    assert drawn.result()["average_gap"] < 0.01 < solved(0, env=env).result()["duality_gap"]
+
+
+GAMES = {
+    **{name: {"solver": name, "beta": 0.1 if row.regularised else 0.0} for name, row in SOLVERS.items()},
+    "a table": {"policy": "table", "pairs": 5},
+    "a network": {"policy": "network", "hidden": (4,), "pairs": 5},
+    "a network, exactly": {"policy": "network", "hidden": (4, 4), "solver": "nash_md"},
+}
+
+
+@pytest.mark.parametrize("name", list(GAMES))
+def test_saved_and_resumed_it_goes_on_to_the_bit(name, tmp_path):
     reference = torch.tensor([0.55, 0.27, 0.18], dtype=torch.float64)
-    given = {"matrix": CYCLE, "reference": reference, "solver": solver, "beta": beta}
+    given = {"matrix": CYCLE, "reference": reference, **GAMES[name]}
     whole, half = solved(40, **given), solved(15, **given)
     half.save(tmp_path / "agent.pt")
     loaded = load(tmp_path / "agent.pt", device="cpu")
@@ -155,7 +206,19 @@ def test_runs(tmp_path: Path):
     assert json.loads((out / "result.json").read_text())["policy"] == result["policy"]
     assert main(["evaluate", str(out)]) == 2
     tree = tmp_path / "tree"
-    assert main(["train", "nash_learning", "--total-timesteps", "60", "--quiet", "--out", str(tree)]) == 0
+    flags = [
+        "train",
+        "nash_learning",
+        "--policy",
+        "network",
+        "--hidden",
+        "16",
+        "16",
+        "--pairs",
+        "32",
+        "--quiet",
+    ]
+    assert main([*flags, "--total-timesteps", "60", "--out", str(tree)]) == 0
     assert {"final_return", "duality_gap"} <= set(json.loads((tree / "result.json").read_text()))
     assert main(["evaluate", str(tree)]) == 0
 
@@ -176,6 +239,8 @@ def test_runs(tmp_path: Path):
         (lambda: NashLearningConfig(beta=-1.0), "beta is -1"),
         (lambda: NashLearningConfig(beta=2.0, step_size=0.6), "at most 1"),
         (lambda: NashLearningConfig(solver="regret_matching"), "knows no regulariser"),
+        (lambda: NashLearningConfig(policy="table", beta=0.0), "beta above 0"),
+        (lambda: NashLearningConfig(policy="network", solver="onpo"), "needs egpo, omd, nash_md"),
         (lambda: NashLearningConfig(population=(0.5, 0.4)), "must sum to 1"),
     ],
 )
@@ -190,6 +255,7 @@ def test_a_state_of_another_game_is_refused():
         ({"matrix": -CYCLE}, "another matrix"),
         ({"matrix": CYCLE, "reference": torch.tensor([0.5, 0.3, 0.2])}, "another reference"),
         ({"matrix": CYCLE, "solver": "onpo"}, "its memory is"),
+        ({"matrix": CYCLE, "policy": "table"}, "another policy"),
     ):
         with pytest.raises(ValueError, match=message):
             solved(0, **other).load_state_dict(state)

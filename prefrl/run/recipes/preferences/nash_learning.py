@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import torch
 from tyro.conf import arg
 
-from prefrl.agents.preferences.nash_learning import NashLearning, NashLearningConfig
+from prefrl.agents.preferences.games.nash_learning import NashLearning, NashLearningConfig
 from prefrl.config import Count
 from prefrl.data.files.matrices import read_matrix, save_matrix
 from prefrl.functional.preferences.games import check_payoff_matrix

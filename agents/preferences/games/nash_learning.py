@@ -14,6 +14,15 @@ far the policy still is from an equilibrium is known as exactly: the duality gap
 
 Some solvers approach it with their last policy (EGPO, ONPO), others with the average of all (Hedge).
 
+**Step by step.** With ``policy`` "table" or "network" the policy has a number, or a network's output, for
+each next token, and descends the loss of online IPO (arXiv 2503.08942), over even pairs of options i and j,
+
+    mean_ij ( h_i - h_j - (A_i q - A_j q) / beta )^2,        h = log(p / reference),
+
+whose slope in the logits of a softmax over K options is 4 / K (a - mean a), a = h - A q / beta: a step of
+size s beta K / 4 is a step of mirror descent of size s against q. EGPO takes it twice from the same place: a
+look ahead against q = p and, the weights put back, the step against what it saw there.
+
 Options are those of a matrix, the arms of a bandit, or all sequences that can be said after a prompt. A
 policy of sequences is also one of steps: what is taken next in proportion to what all that begins so has
 together.
@@ -31,7 +40,7 @@ import torch
 from torch import Tensor
 
 from prefrl.agents.base import Agent, Spaces
-from prefrl.config import Length, NonNegative, Positive, Settings, Share
+from prefrl.config import Count, Length, NonNegative, Positive, Settings, Share, Sizes
 from prefrl.data import Transitions
 from prefrl.data.devices import make_generator, restore_generator
 from prefrl.functional.preferences.game_steps import (
@@ -42,8 +51,14 @@ from prefrl.functional.preferences.game_steps import (
     begin,
     default_step_size,
     duality_gap,
+    payoffs,
 )
 from prefrl.functional.preferences.games import check_payoff_matrix
+
+from .step_policies import StepPolicy
+
+DESCENDING = ("egpo", "omd", "nash_md")
+"""Solvers whose steps are down a loss against some opponent."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,20 @@ class NashLearningConfig(Settings):
     step_size: Positive | None = None
     """None: 1 / (beta + 3), which EGPO's theorem allows for payoffs in [-1, 1]."""
 
+    policy: Literal["exact", "table", "network"] = "exact"
+    """Probabilities of whole options; or a table, or a network, of next steps that descends a loss: of egpo,
+    omd and nash_md, with beta above 0."""
+
+    hidden: Sizes = (64, 64)
+    """network: sizes of its hidden layers."""
+
+    learning_rate: Positive = 3e-3
+    """network: step size of Adam. (A table descends plainly, by step_size beta K / 4.)"""
+
+    pairs: Count | None = None
+    """table, network: pairs of options drawn evenly for each prompt and step of descent, and an option of the
+    opponent for each to be compared with; None: all there are, exactly."""
+
     population: Annotated[tuple[Share, ...], Length(1)] = (0.5, 0.5)
     """mnpo: weights of the present policy and those before it as opponents; they sum to 1."""
 
@@ -82,6 +111,9 @@ class NashLearningConfig(Settings):
                              "most 1, or a step goes beyond the reference")  # fmt: skip
         if self.beta > 0.0 and not SOLVERS[self.solver].regularised:
             raise ValueError(f"beta is {self.beta:g}; {self.solver} knows no regulariser: give beta 0")
+        if self.policy != "exact" and (self.solver not in DESCENDING or self.beta == 0.0):
+            raise ValueError(f"policy is {self.policy!r}, solver {self.solver}, beta {self.beta:g}; such a "
+                             f"policy needs {', '.join(DESCENDING)} and beta above 0")  # fmt: skip
         if abs(sum(self.population) - 1.0) > 1e-9:
             raise ValueError(f"population is {self.population}; its weights must sum to 1")
 
@@ -139,6 +171,13 @@ class NashLearning(Agent):
         self.play = begin(config.solver, self.game.reference, len(config.population))
         self._total = torch.zeros_like(self.game.reference)
         self._generator = make_generator(self.device, seed)
+        self.steps: StepPolicy | None = None
+        if config.policy != "exact":
+            inner = (k - 1) // (self._vocabulary - 1)
+            tables = self.step_policy().view(len(games), -1, self._vocabulary)
+            hidden = config.hidden if config.policy == "network" else None
+            rate = config.learning_rate if hidden else config.step * config.beta * k / 4.0
+            self.steps = StepPolicy(tables[:, :inner].log(), self._depth, hidden, rate, seed)
 
     def _tree(self, prompts: int, k: int) -> tuple[int, int, int]:
         """Return V and T, of which V^T = K, and how many observations a prompt has."""
@@ -197,15 +236,47 @@ class NashLearning(Agent):
     def update(self) -> dict[str, Tensor]:
         """Take a step of the solver; see :meth:`Agent.update`."""
         self._total += self.play.policy.exp()
-        self.play = advance(
-            self.config.solver, self.game, self.play, self.config.step, self.config.population
-        )
+        config = self.config
+        if self.steps is None:
+            self.play = advance(config.solver, self.game, self.play, config.step, config.population)
+        else:
+            self.play = self.play._replace(policy=self._descend(self.steps, self.play.policy))
         self.num_timesteps += 1
         return {
             "train/entropy": torch.special.entr(self.last_policy).sum(-1).mean(),
             "train/last_iterate_gap": duality_gap(self.game, self.play.policy).mean(),
             "train/average_gap": duality_gap(self.game, self.average_policy.log()).mean(),
         }
+
+    def _descend(self, steps: StepPolicy, now: Tensor) -> Tensor:
+        """Take the solver's step by descent from policies ``now`` [P, K]; return those that it leads to."""
+        opponent = now
+        if self.config.solver == "egpo":
+            before = steps.snapshot()
+            steps.descend(self._loss(steps.log_probs(), now))
+            opponent = steps.log_probs().detach()
+            steps.load_state_dict(before)
+        elif self.config.solver == "nash_md":
+            pull = self.config.step * self.config.beta
+            opponent = torch.log_softmax(torch.lerp(now, self.game.reference, pull), -1)
+        steps.descend(self._loss(steps.log_probs(), opponent))
+        return steps.log_probs().detach()
+
+    def _loss(self, policy: Tensor, opponent: Tensor) -> Tensor:
+        """Return online IPO's loss [] of policies against opponents [P, K], summed over prompts."""
+        matrix, reference, beta = self.game
+        lead = policy - reference
+        if self.config.pairs is None:
+            away = lead - payoffs(matrix, opponent.exp()) / beta
+            return 2.0 * away.var(-1, unbiased=False).sum()  # of all pairs the mean square is twice that
+        prompts, k = lead.shape
+        size, source = (3, prompts, self.config.pairs), self._generator
+        noise = torch.rand(size, generator=source, device=source.device, dtype=torch.float64).to(self.device)
+        first, second = (noise[:2] * k).long()
+        other = torch.searchsorted(opponent.exp().cumsum(-1), noise[2]).clamp(max=k - 1)
+        rows = torch.arange(prompts, device=self.device)[:, None]
+        target = (matrix[rows, first, other] - matrix[rows, second, other]) / beta
+        return (lead.gather(1, first) - lead.gather(1, second) - target).square().mean(-1).sum()
 
     def result(self) -> dict[str, Any]:
         """Return duality gaps, means over prompts, of policy, last policy and average; and the policy."""
@@ -230,6 +301,7 @@ class NashLearning(Agent):
             "memory": self.play.memory,
             "total": self._total,
             "generator": self._generator.get_state(),
+            "steps": {} if self.steps is None else self.steps.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -247,6 +319,8 @@ class NashLearning(Agent):
         self.game = self.game._replace(**held)  # to the last bit
         self.play = Play(state["policy"].to(self.device), state["memory"].to(self.device))
         self._total = state["total"].to(self.device)
+        if self.steps is not None:
+            self.steps.load_state_dict(state["steps"])
         restore_generator(self._generator, state["generator"])
 
     @classmethod
