@@ -89,8 +89,13 @@ class NashLearningConfig(Settings):
     hidden: Sizes = (64, 64)
     """network: sizes of its hidden layers."""
 
-    learning_rate: Positive = 3e-3
-    """network: step size of Adam. (A table descends plainly, by step_size beta K / 4.)"""
+    optimizer: Literal["adam", "gradient"] = "adam"
+    """network: Adam, or plain gradient descent as of a table. Adam is fast where mirror descent settles; where
+    it goes round, so did EGPO with Adam, and by plain descent it did not."""
+
+    learning_rate: Positive | None = None
+    """Of a table or network; None: Adam's is 3e-3, a table's step_size beta K / 4; plain descent of a network
+    needs one, and smaller."""
 
     pairs: Count | None = None
     """table, network: pairs of options drawn evenly for each prompt and step of descent, and an option of the
@@ -114,6 +119,8 @@ class NashLearningConfig(Settings):
         if self.policy != "exact" and (self.solver not in DESCENDING or self.beta == 0.0):
             raise ValueError(f"policy is {self.policy!r}, solver {self.solver}, beta {self.beta:g}; such a "
                              f"policy needs {', '.join(DESCENDING)} and beta above 0")  # fmt: skip
+        if self.policy == "network" and self.optimizer == "gradient" and self.learning_rate is None:
+            raise ValueError("learning_rate is None; plain gradient descent of a network needs one")
         if abs(sum(self.population) - 1.0) > 1e-9:
             raise ValueError(f"population is {self.population}; its weights must sum to 1")
 
@@ -176,8 +183,10 @@ class NashLearning(Agent):
             inner = (k - 1) // (self._vocabulary - 1)
             tables = self.step_policy().view(len(games), -1, self._vocabulary)
             hidden = config.hidden if config.policy == "network" else None
-            rate = config.learning_rate if hidden else config.step * config.beta * k / 4.0
-            self.steps = StepPolicy(tables[:, :inner].log(), self._depth, hidden, rate, seed)
+            adam = hidden is not None and config.optimizer == "adam"
+            rate = config.learning_rate or (3e-3 if adam else config.step * config.beta * k / 4.0)
+            prior = tables[:, :inner].log()
+            self.steps = StepPolicy(prior, self._depth, hidden, rate=rate, adam=adam, seed=seed)
 
     def _tree(self, prompts: int, k: int) -> tuple[int, int, int]:
         """Return V and T, of which V^T = K, and how many observations a prompt has."""

@@ -36,12 +36,13 @@ class StepPolicy:
             numbered as in :mod:`prefrl.envs.finite_horizon.sequence_tree`.
         depth: T.
         hidden: sizes of the network's hidden layers; None: a table.
-        rate: step size, of plain gradient descent for a table, of Adam for a network.
+        rate: step size.
+        adam: whether steps are Adam's, and not plain gradient descent.
         seed: of the network's weights.
     """
 
     def __init__(
-        self, prior: Tensor, depth: int, hidden: Sequence[int] | None, rate: float, seed: int
+        self, prior: Tensor, depth: int, hidden: Sequence[int] | None, *, rate: float, adam: bool, seed: int
     ) -> None:  # fmt: skip
         prompts, nodes, vocabulary = prior.shape
         device, states = prior.device, prompts * nodes
@@ -57,7 +58,7 @@ class StepPolicy:
             self._nodes = nodes * torch.arange(prompts)[:, None, None] + torch.stack(passed, -1)  # [P, K, T]
         self.module = module
         self.weights = FlatParameters(module)
-        self.adam = None if hidden is None else Adam([self.weights.vector], lr=rate)
+        self.adam = Adam([self.weights.vector], lr=rate) if adam else None
 
     def log_probs(self) -> Tensor:
         """Return logarithms of the probabilities of sequences [P, K], float64 whatever the network's."""

@@ -127,10 +127,28 @@ def test_a_table_of_one_step_goes_round_with_omd_and_settles_with_egpo():
     assert solved(4_000, **given, solver="omd").result()["duality_gap"] > 0.1
 
 
+def test_so_does_a_network_that_descends_plainly():
+    """Steps a sixth of a table's; with Adam EGPO goes round too."""
+    reference = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    given = {"matrix": 0.5 * cycle_of_three(1, 1, 1), "reference": reference, "beta": 0.01, "hidden": (32,)}
+    gaps = {}
+    for name, solver, more in (
+        ("egpo", "egpo", {"optimizer": "gradient", "learning_rate": 4e-4}),
+        ("omd", "omd", {"optimizer": "gradient", "learning_rate": 4e-4}),
+        ("adam", "egpo", {}),
+    ):
+        agent = solved(1_500, **given, policy="network", solver=solver, **more)
+        gaps[name] = agent.result()["duality_gap"]
+    assert gaps["egpo"] < 1e-6 < 1e-2 < gaps["omd"], gaps
+    assert gaps["adam"] > 0.1, gaps
+
+
 @pytest.mark.parametrize("policy", ["table", "network"])
 def test_policies_of_steps_find_the_equilibrium_of_sequences(policy):
     env = gym.make(TREE, layout_seed=1, prompts=1)
-    agent = solved(400, env=env, policy=policy, hidden=(32,), learning_rate=0.01)
+    agent = solved(
+        400, env=env, policy=policy, hidden=(32,), learning_rate=0.01 if policy == "network" else None
+    )
     a = torch.as_tensor(env.unwrapped.preference_matrix()) - 0.5
     wanted = nash_equilibrium(Game(a, torch.zeros(1, 81).double().log_softmax(-1), 0.1)).exp()
     torch.testing.assert_close(agent.policy, wanted, atol=1e-4, rtol=0.0)
@@ -156,6 +174,7 @@ GAMES = {
     **{name: {"solver": name, "beta": 0.1 if row.regularised else 0.0} for name, row in SOLVERS.items()},
     "a table": {"policy": "table", "pairs": 5},
     "a network": {"policy": "network", "hidden": (4,), "pairs": 5},
+    "a network, plainly": {"policy": "network", "optimizer": "gradient", "learning_rate": 0.01},
     "a network, exactly": {"policy": "network", "hidden": (4, 4), "solver": "nash_md"},
 }
 
@@ -241,6 +260,7 @@ def test_runs(tmp_path: Path):
         (lambda: NashLearningConfig(solver="regret_matching"), "knows no regulariser"),
         (lambda: NashLearningConfig(policy="table", beta=0.0), "beta above 0"),
         (lambda: NashLearningConfig(policy="network", solver="onpo"), "needs egpo, omd, nash_md"),
+        (lambda: NashLearningConfig(policy="network", optimizer="gradient"), "needs one"),
         (lambda: NashLearningConfig(population=(0.5, 0.4)), "must sum to 1"),
     ],
 )
