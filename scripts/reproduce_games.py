@@ -8,6 +8,10 @@ Games, all by default:
   play begins
 - cycle_free: the same, beta 0
 
+- oracles: 20 times three random 6 x 6 oracles, alone or with half of each what all share; beta .1. Is the mean
+  policy of three players, each with an oracle of its own (MNPO's steps), by the oracle that likes it least at
+  least as good as each oracle's own equilibrium?
+
 The step size is 1 / (beta + 3) unless one is given, mnpo's population is half the present policy and half the
 one before. Every game's gaps are in ``result.json``; the tables show the median and, behind it, the largest.
 """
@@ -37,6 +41,7 @@ from prefrl.functional.preferences.game_steps import (
     default_step_size,
     divergence,
     duality_gap,
+    multiplayer_step,
 )
 from prefrl.functional.preferences.games import cycle_of_three
 from prefrl.run.flags import parse
@@ -45,7 +50,7 @@ from prefrl.run.plot import LINE_STYLES, PALETTE
 from prefrl.run.study.study import check_positive, run_study
 from prefrl.tabular import nash_equilibrium
 
-Which = Literal["random", "random_free", "cycle", "cycle_free"]
+Which = Literal["random", "random_free", "cycle", "cycle_free", "oracles"]
 
 BETAS: dict[str, float] = {"random": 0.1, "random_free": 0.0, "cycle": 0.01, "cycle_free": 0.0}
 
@@ -97,13 +102,16 @@ class GameStudy:
 
     def measure(self, folder: RunFolder) -> dict[str, Any]:
         """Play every game with every solver that can; draw, print and return the gaps."""
-        result: dict[str, Any] = {}
-        figure = Figure(figsize=(10.0, 3.2 * -(-len(self.games) // 2) + 0.6), layout="constrained")
+        result: dict[str, Any] = {"oracles": three_oracles()} if "oracles" in self.games else {}
+        names = [name for name in self.games if name != "oracles"]
+        if not names:
+            return result
+        figure = Figure(figsize=(10.0, 3.2 * -(-len(names) // 2) + 0.6), layout="constrained")
         FigureCanvasAgg(figure)
-        panels = figure.subplots(-(-len(self.games) // 2), 2, squeeze=False).flatten()
-        for axes in panels[len(self.games) :]:
+        panels = figure.subplots(-(-len(names) // 2), 2, squeeze=False).flatten()
+        for axes in panels[len(names) :]:
             axes.remove()
-        for axes, name in zip(panels, self.games, strict=False):
+        for axes, name in zip(panels, names, strict=False):
             random = name.startswith("random")
             game = random_games(BETAS[name], self.seed) if random else cycles(BETAS[name])
             steps = self.steps if random else self.cycle_steps
@@ -160,6 +168,37 @@ def solve(game: Game, solver: str, steps: int, size: float) -> dict[str, Any]:
     }
     if game.beta > 0.0:
         found["distances"] = divergence(play.policy, nash_equilibrium(game)).tolist()
+    return found
+
+
+def three_oracles(count: int = 20, beta: float = 0.1, steps: int = 1_500) -> dict[str, Any]:
+    """Return what the least content of three oracles gives to MNPO's players and to single equilibria.
+
+    ``even`` and ``equilibria`` say whom policies are compared with: the even policy, or the three equilibria.
+    Each holds [MNPO, the best equilibrium] for every seed, and how often the first was not behind.
+    """
+    even = torch.zeros(3, 6, dtype=torch.float64).log_softmax(-1)
+    found: dict[str, Any] = {}
+    for shared in (0.0, 0.5):
+        rows: dict[str, list[list[float]]] = {"even": [], "equilibria": []}
+        for seed in range(count):
+            noise = torch.rand(4, 6, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+            games = (2.0 * noise - 1.0).triu(1) - (2.0 * noise - 1.0).triu(1).mT
+            game = Game((1.0 - shared) * games[:3] + shared * games[3], even, beta)
+            players = even
+            for _ in range(steps):
+                players = multiplayer_step(game, players, default_step_size(beta))
+            own = nash_equilibrium(game).exp()
+            for name, others in (("even", even[:1].exp()), ("equilibria", own)):
+                policies = torch.cat([players.exp().mean(0, keepdim=True), own])
+                worst = (policies @ game.matrix @ others.T).amin((0, 2))
+                rows[name].append([float(worst[0]), float(worst[1:].max())])
+        found[f"shared {shared:g}"] = {
+            name: {"not_behind": sum(mine >= best for mine, best in pairs), "of": count, "worst": pairs}
+            for name, pairs in rows.items()
+        }
+    for name, against in found.items():
+        print(f"oracles, {name}:", {whom: f"{row['not_behind']} of {count}" for whom, row in against.items()})
     return found
 
 

@@ -144,9 +144,10 @@ def test_the_benchmark_reports_ratios(tmp_path):
 def test_the_study_of_games(tmp_path):
     """A few steps of every solver: gaps of each game; regret matching knows no regulariser."""
     out = tmp_path / "games"
-    flags = ("--games", "cycle", "random_free", "--steps", 60, "--cycle-steps", 3_000, "--out", out)
-    result = result_of(out, run("reproduce_games.py", *flags))
-    assert set(result) == {"cycle", "random_free"}
+    flags = ("--games", "cycle", "random_free", "oracles", "--steps", 60, "--cycle-steps", 3_000)
+    result = result_of(out, run("reproduce_games.py", *flags, "--out", out))
+    assert set(result) == {"cycle", "random_free", "oracles"}
+    assert result["oracles"]["shared 0"]["even"]["not_behind"] > 10
     assert set(result["random_free"]) - set(result["cycle"]) == {"regret_matching"}
     assert max(result["cycle"]["egpo"]["last_gaps"]) < 1e-9 < min(result["cycle"]["omd"]["last_gaps"])
     assert max(result["cycle"]["egpo"]["distances"]) < 1e-9

@@ -90,8 +90,8 @@ class NashLearningConfig(Settings):
     """network: sizes of its hidden layers."""
 
     optimizer: Literal["adam", "gradient"] = "adam"
-    """network: Adam, or plain gradient descent as of a table. Adam is fast where mirror descent settles; where
-    it goes round, so did EGPO with Adam, and by plain descent it did not."""
+    """network: Adam, or plain gradient descent as of a table. Adam is fast where mirror descent settles;
+    where it goes round, so did EGPO with Adam, and by plain descent it did not."""
 
     learning_rate: Positive | None = None
     """Of a table or network; None: Adam's is 3e-3, a table's step_size beta K / 4; plain descent of a network
