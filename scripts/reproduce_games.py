@@ -7,10 +7,9 @@ Games, all by default:
 - cycle: rock, paper, scissors as probabilities less 1/2, beta .01, three references that are not even, where
   play begins
 - cycle_free: the same, beta 0
-
 - oracles: 20 times three random 6 x 6 oracles, alone or with half of each what all share, beta .1. Is the
-  mean policy of three players, each with an oracle of its own (MNPO's steps), by the one that likes it least at
-  least as good as each oracle's own equilibrium?
+  mean policy of three players, each with an oracle of its own (MNPO's steps), at least as good by the one
+  that likes it least as each oracle's own equilibrium?
 
 The step size is 1 / (beta + 3) unless one is given, mnpo's population is half the present policy and half the
 one before. Every game's gaps are in ``result.json``; the tables show the median and, behind it, the largest.

@@ -40,7 +40,7 @@ import torch
 from torch import Tensor
 
 from prefrl.agents.base import Agent, Spaces
-from prefrl.config import Count, Length, NonNegative, Positive, Settings, Share, Sizes
+from prefrl.config import Length, NonNegative, Positive, Rows, Settings, Share, Sizes
 from prefrl.data import Transitions
 from prefrl.data.devices import make_generator, restore_generator
 from prefrl.functional.preferences.game_steps import (
@@ -80,7 +80,8 @@ class NashLearningConfig(Settings):
     """Price of a nat of divergence from the reference, in the unit of the matrix; 0 for none."""
 
     step_size: Positive | None = None
-    """None: 1 / (beta + 3), which EGPO's theorem allows for payoffs in [-1, 1]."""
+    """None: 1 / (beta + 3), which EGPO's theorem allows for payoffs in [-1, 1]. (A network's steps are of its
+    learning_rate.)"""
 
     policy: Literal["exact", "table", "network"] = "exact"
     """Probabilities of whole options; or a table, or a network, of next steps that descends a loss: of egpo,
@@ -97,7 +98,7 @@ class NashLearningConfig(Settings):
     """Of a table or network; None: Adam's is 3e-3, a table's step_size beta K / 4; plain descent of a network
     needs one, and smaller."""
 
-    pairs: Count | None = None
+    pairs: Rows | None = None
     """table, network: pairs of options drawn evenly for each prompt and step of descent, and an option of the
     opponent for each to be compared with; None: all there are, exactly."""
 
@@ -138,7 +139,7 @@ class NashLearning(Agent):
         reference: probabilities [K] or [P, K] (of P prompts), all above 0, where policies also begin (None:
             even).
         device: torch device, or "auto".
-        seed: seeds the draws of :meth:`act`.
+        seed: seeds the draws of :meth:`act` and of pairs, and a network's weights.
 
     Raises:
         ValueError: if there is no matrix, or one that is not antisymmetric, or the reference does not fit.

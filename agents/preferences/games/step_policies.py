@@ -76,9 +76,9 @@ class StepPolicy:
                 self.weights.vector.sub_(self.weights.gradient, alpha=self._rate)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return parameters and Adam's averages, as they are and not copied."""
+        """Return prior, parameters and Adam's averages, as they are and not copied."""
         averages = {} if self.adam is None else self.adam.states[0]
-        return {"vector": self.weights.vector.detach(), **averages}
+        return {"prior": self._prior, "vector": self.weights.vector.detach(), **averages}
 
     def snapshot(self) -> dict[str, Tensor]:
         """Return a copy of :meth:`state_dict`."""
