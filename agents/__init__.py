@@ -42,6 +42,10 @@ if TYPE_CHECKING:
         ContinuousQLearningConfig as ContinuousQLearningConfig,
     )
     from prefrl.agents.preferences.brain import BRAIn as BRAIn, BRAInConfig as BRAInConfig
+    from prefrl.agents.preferences.games.nash_learning import (
+        NashLearning as NashLearning,
+        NashLearningConfig as NashLearningConfig,
+    )
     from prefrl.agents.preferences.heron import Heron as Heron, HeronConfig as HeronConfig
     from prefrl.agents.preferences.iterated_preference_optimization import (
         IteratedPreferenceOptimization as IteratedPreferenceOptimization,
@@ -114,6 +118,8 @@ _PUBLIC = {
     "MatrixSelfPlayConfig": "prefrl.agents.preferences.matrix_self_play",
     "PPO": "prefrl.agents.actor_critic.ppo",
     "PPOConfig": "prefrl.agents.actor_critic.ppo",
+    "NashLearning": "prefrl.agents.preferences.games.nash_learning",
+    "NashLearningConfig": "prefrl.agents.preferences.games.nash_learning",
     "PreferenceOptimization": "prefrl.agents.preferences.preference_optimization",
     "PreferenceOptimizationConfig": "prefrl.agents.preferences.preference_optimization",
     "PreferenceRL": "prefrl.agents.preferences.preference_rl",

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
         MatrixSelfPlay as MatrixSelfPlay,
         MatrixSelfPlayConfig as MatrixSelfPlayConfig,
         MBPOConfig as MBPOConfig,
+        NashLearning as NashLearning,
+        NashLearningConfig as NashLearningConfig,
         PPOConfig as PPOConfig,
         PreferenceOptimization as PreferenceOptimization,
         PreferenceOptimizationConfig as PreferenceOptimizationConfig,

@@ -100,6 +100,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "first_fit": 128, "fit_every": 128, "total_timesteps": 512,
     }),
     "self_play": ("self_play", {**REWARD, "env_id": "prefrl/ThreeGoals-v0", "total_timesteps": 400}),
+    "nash_learning": ("nash_learning", {"agent.solver": "onpo", "total_timesteps": 300}),
     "regret": ("regret", {"env_id": "prefrl/Delivery-v0", "num_pairs": 40, "fit_steps": 50}),
     "distributional_dp": ("distributional_dp", {"env_id": "prefrl/TwoCoins-v0"}),
     "dual_mirror_descent": ("dual_mirror_descent", {"horizon": 200, "replications": 4}),

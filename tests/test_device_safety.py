@@ -56,6 +56,8 @@ from prefrl.agents.continuous_time.q_learning import ContinuousQLearning
 from prefrl.agents.preferences import matrix_self_play
 from prefrl.agents.preferences.brain import BRAIn, BRAInConfig
 from prefrl.agents.preferences.compared_segments import Pairs
+from prefrl.agents.preferences.games import nash_learning
+from prefrl.agents.preferences.games.nash_learning import NashLearning, NashLearningConfig
 from prefrl.agents.preferences.heron import Heron, HeronConfig
 from prefrl.agents.preferences.iterated_preference_optimization import (
     IteratedPreferenceOptimization,
@@ -661,6 +663,28 @@ def matrix_case(mode: str) -> Case:
     return make
 
 
+def nash_case(solver: Any, beta: float = 0.1, **settings: Any) -> Case:
+    """A solver on the sequences of a tree, whose matrices were checked on real numbers."""
+
+    def make(fake_mode: FakeTensorMode) -> Step:
+        with real_numbers():
+            env = gym.make("prefrl/TokenTree-v0", vocabulary=2, depth=2)
+            games = torch.as_tensor(env.unwrapped.preference_matrix()) - 0.5  # type: ignore[attr-defined]
+        config = NashLearningConfig(solver=solver, beta=beta, step_size=0.3, **settings)
+        with mock.patch.object(nash_learning, "_games", return_value=fake(fake_mode, games, "cpu")):
+            agent = NashLearning(env, config, device=DEVICE)
+        obs = torch.zeros(5, dtype=torch.int64, device=DEVICE)
+
+        def step() -> dict[str, Tensor]:
+            agent.act(obs)
+            agent.act(obs, deterministic=True)
+            return agent.update()
+
+        return step
+
+    return make
+
+
 def moved(mode: FakeTensorMode, value: Any) -> Any:
     """A copy of an object of the exact solver with its tensors on the accelerator."""
     if isinstance(value, Tensor):
@@ -1130,6 +1154,10 @@ CASES: dict[str, Case] = {
     "MatrixSelfPlay, Hedge": matrix_case("hedge"),
     "MatrixSelfPlay, sampled": matrix_case("sampled"),
     "MatrixSelfPlay, reward model": matrix_case("reward_model"),
+    **{f"NashLearning, {name}": nash_case(name) for name in ("egpo", "optimistic_hedge", "onpo", "mnpo")},
+    "NashLearning, a table": nash_case("nash_md", policy="table"),
+    "NashLearning, a network": nash_case("egpo", policy="network", hidden=(8,), pairs=4),
+    "NashLearning, regret matching": nash_case("regret_matching", beta=0.0),
     "IQL": offline_case(IQL),
     "IQL, choices": offline_case(IQL, box=False),
     "IQL, squashed": offline_case(IQL, policy="squashed"),

@@ -3,6 +3,7 @@
 from prefrl.tabular.stock_grid_solver import StockGridSolver
 
 from .blind_policies import open_loop_distributions, return_to_go_policy
+from .equilibria import nash_equilibrium
 from .mdp import TabularMDP
 from .preference_optima import mirror_descent_step, population_minimiser
 from .return_distributions import BackwardInduction, Solution, StockPolicy, policy_value, solve
@@ -36,6 +37,7 @@ __all__ = [
     "greedy_policy",
     "mean_start_value",
     "mirror_descent_step",
+    "nash_equilibrium",
     "open_loop_distributions",
     "optimal_policy",
     "policy_evaluation",

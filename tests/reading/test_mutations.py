@@ -31,13 +31,13 @@ from prefrl.data import (
 )
 from prefrl.data.comparisons import Preferences
 from prefrl.data.files import bounded
+from prefrl.data.files.matrices import read_matrix
 from prefrl.preferences import RewardModel, RewardModelConfig, read_label_table
 from prefrl.run.checkpoint import load_checkpoint, save_checkpoint
 from prefrl.run.curves import read_curve, read_settings
 from prefrl.run.folder import RunFolder
 from prefrl.run.launch import open_recipe
 from prefrl.run.logger import logged_step, read_progress
-from prefrl.run.recipes.preferences.self_play import read_matrix
 from prefrl.run.sweep.results import read_result
 from prefrl.run.sweep.trials import make_trials, open_sweep
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from prefrl.data.files.matrices import read_matrix
 from prefrl.run.environments import parse_env_args
 from prefrl.run.logger import read_progress
-from prefrl.run.recipes.preferences.self_play import read_matrix
 from prefrl.run.sweep.results import read_result
 
 

@@ -139,3 +139,28 @@ def test_the_benchmark_reports_ratios(tmp_path):
         "wrapper_over_plain_seconds",
         "learner_sb3_over_ours_64",
     }
+
+
+def test_the_study_of_games(tmp_path):
+    """A few steps of every solver: gaps of each game; regret matching knows no regulariser."""
+    out = tmp_path / "games"
+    flags = ("--games", "cycle", "random_free", "oracles", "--steps", 60, "--cycle-steps", 3_000)
+    result = result_of(out, run("reproduce_games.py", *flags, "--out", out))
+    assert set(result) == {"cycle", "random_free", "oracles"}
+    assert result["oracles"]["shared 0"]["even"]["not_behind"] > 10
+    assert set(result["random_free"]) - set(result["cycle"]) == {"regret_matching"}
+    assert max(result["cycle"]["egpo"]["last_gaps"]) < 1e-9 < min(result["cycle"]["omd"]["last_gaps"])
+    assert max(result["cycle"]["egpo"]["distances"]) < 1e-9
+    assert (out / "games.png").stat().st_size > 10_000
+
+
+def test_train_nash_learning(tmp_path):
+    matrix, out = tmp_path / "matrix.csv", tmp_path / "run"
+    np.savetxt(matrix, [[0.0, 1.5, -1.0], [-1.5, 0.0, 0.25], [1.0, -0.25, 0.0]], delimiter=",")
+    flags = ("--matrix", matrix, "--solver", "egpo", "--beta", 0.5, "--total-timesteps", 300, "--seed", 3)
+    result = result_of(out, run("train_nash_learning.py", *flags, "--out", out))
+    assert {"duality_gap", "policy", "last_iterate_gap", "average_gap", "seconds"} <= set(result)
+    assert result["duality_gap"] < 1e-12
+    matrix.write_text("0,1\n1,0\n")
+    errors = refused("train_nash_learning.py", "--matrix", matrix, "--out", tmp_path / "other")
+    assert "not antisymmetric" in errors

@@ -24,17 +24,36 @@ def check_preference_matrix(matrix: Tensor) -> Tensor:
     Raises:
         ValueError: if it is not square, of at least 2 options, antisymmetric, and within [-1, 1].
     """
-    matrix = matrix.to(torch.float64)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
-        raise ValueError(
-            f"the preference matrix has shape {list(matrix.shape)}; it must be [K, K], K at least 2"
-        )
+    matrix = _check_square(matrix, "preference matrix")
     if not bool(torch.isfinite(matrix).all()) or float(matrix.abs().max()) > 1.0:
         raise ValueError("the preference matrix has entries outside [-1, 1]")
-    wrong = torch.nonzero((matrix + matrix.T).abs() > TOLERANCE)
+    return _check_antisymmetric(matrix, "preference matrix", TOLERANCE)
+
+
+def check_payoff_matrix(matrix: Tensor) -> Tensor:
+    """Return a matrix of payoffs [K, K], of any size, as float64.
+
+    Raises:
+        ValueError: if it is not square, of at least 2 options, finite, and antisymmetric.
+    """
+    matrix = _check_square(matrix, "payoff matrix")
+    if not bool(torch.isfinite(matrix).all()):
+        raise ValueError("the payoff matrix has entries that are not finite")
+    return _check_antisymmetric(matrix, "payoff matrix", TOLERANCE * max(1.0, float(matrix.abs().max())))
+
+
+def _check_square(matrix: Tensor, name: str) -> Tensor:
+    matrix = matrix.to(torch.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
+        raise ValueError(f"the {name} has shape {list(matrix.shape)}; it must be [K, K], K at least 2")
+    return matrix
+
+
+def _check_antisymmetric(matrix: Tensor, name: str, tolerance: float) -> Tensor:
+    wrong = torch.nonzero((matrix + matrix.T).abs() > tolerance)
     if len(wrong):
         i, j = wrong[0].tolist()
-        raise ValueError(f"the preference matrix is not antisymmetric: entry ({i}, {j}) is "
+        raise ValueError(f"the {name} is not antisymmetric: entry ({i}, {j}) is "
                          f"{float(matrix[i, j]):g} and ({j}, {i}) is {float(matrix[j, i]):g}")  # fmt: skip
     return matrix
 

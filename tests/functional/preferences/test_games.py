@@ -7,6 +7,7 @@ import torch
 
 from prefrl.functional.preferences.games import (
     bradley_terry,
+    check_payoff_matrix,
     check_preference_matrix,
     cycle_of_three,
     exploitability,
@@ -92,6 +93,15 @@ def test_hedge_keeps_its_promise_on_twenty_cycles():
 def test_other_matrices_are_refused(matrix, message):
     with pytest.raises(ValueError, match=message):
         check_preference_matrix(matrix)
+
+
+def test_payoffs_may_be_of_any_size():
+    large = torch.tensor([[0.0, 2e9], [-2e9, 0.0]], dtype=torch.float64)
+    assert torch.equal(check_payoff_matrix(large), large)
+    for matrix, message in ((large.abs(), "not antisymmetric"), (large * math.inf, "not finite"),
+                            (large[:1], r"payoff matrix has shape \[1, 2\]")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            check_payoff_matrix(matrix)
 
 
 def test_bradley_terry_finds_the_utilities_that_made_the_answers():

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 from tyro.conf import arg
 
@@ -15,8 +14,8 @@ from prefrl.agents.preferences.learners import Learner
 from prefrl.agents.preferences.matrix_self_play import MatrixSelfPlay, MatrixSelfPlayConfig
 from prefrl.agents.preferences.self_play import SelfPlay, SelfPlayConfig
 from prefrl.config import Bounds, Count, Share
-from prefrl.data.files.atomic import atomic_path
-from prefrl.functional.preferences.games import check_preference_matrix, cycle_of_three
+from prefrl.data.files.matrices import read_matrix, save_matrix
+from prefrl.functional.preferences.games import cycle_of_three
 from prefrl.preferences.reward_model import RewardModelConfig
 from prefrl.preferences.trajectories import (
     ByOption,
@@ -26,8 +25,6 @@ from prefrl.preferences.trajectories import (
     WithinBudget,
     majority_matrix,
 )
-from prefrl.reading.errors import reading
-from prefrl.reading.text import read_table
 from prefrl.run.evaluate import Evaluation
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
@@ -134,8 +131,7 @@ class TrainSelfPlay(WithLearnerRecipe):
     def begin(self, agent: Agent, folder: RunFolder, given: dict[str, Any]) -> None:
         """Keep the matrix as ``matrix.csv``."""
         if given:
-            with atomic_path(folder.path / "matrix.csv") as path:
-                np.savetxt(path, given["matrix"].numpy(), delimiter=",", fmt="%.17g")
+            save_matrix(folder.path / "matrix.csv", given["matrix"])
 
     def evaluations(self) -> Evaluation | None:
         """See :meth:`Recipe.evaluations`: there are no episodes on a matrix."""
@@ -168,19 +164,3 @@ class TrainSelfPlay(WithLearnerRecipe):
             raise ValueError("a preference matrix has no episodes to evaluate in; result.json has the "
                              "exploitability")  # fmt: skip
         return super().evaluation(folder)
-
-
-def read_matrix(path: Path) -> torch.Tensor:
-    """Return the preference matrix [K, K] of a CSV file.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it holds no preference matrix.
-    """
-    rows = [row for row in read_table(path, "matrix file") if not row[0].startswith("#")]
-    with reading(path, "matrix file"):
-        if len({len(row) for row in rows}) > 1 or len(rows) != len(rows[0] if rows else ()):
-            raise ValueError(f"it has {len(rows)} rows of {sorted({len(row) for row in rows})} numbers; a "
-                             "preference matrix is square")  # fmt: skip
-        return check_preference_matrix(torch.tensor([[float(entry) for entry in row] for row in rows],
-                                                    dtype=torch.float64))  # fmt: skip

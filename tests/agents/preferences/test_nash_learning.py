@@ -1,0 +1,281 @@
+"""Nash learning: equilibria of matrices and of sequences, answers by solver, steps, files, runs, refusals."""
+
+import json
+import math
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+import prefrl.envs
+from prefrl.agents import NashLearning, NashLearningConfig, load
+from prefrl.agents.preferences.games.nash_learning import DESCENDING
+from prefrl.cli import main
+from prefrl.functional.preferences.game_steps import SOLVERS, Game, duality_gap
+from prefrl.functional.preferences.games import cycle_of_three, exploitability
+from prefrl.tabular import nash_equilibrium
+
+assert prefrl.envs.REGISTRY
+TREE, BANDIT = "prefrl/TokenTree-v0", "prefrl/PreferenceBandit-v0"
+CYCLE = cycle_of_three(0.9, 0.3, 0.6)
+WINNER = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64) / 6.0
+LAST = ("egpo", "omd", "inpo", "onpo", "mnpo", "dno", "gpo")
+
+
+def solved(steps, env=None, matrix=None, reference=None, seed=0, **settings):
+    config = NashLearningConfig(**settings)
+    agent = NashLearning(env, config, matrix=matrix, reference=reference, device="cpu", seed=seed)
+    for _ in range(steps):
+        agent.update()
+    return agent
+
+
+@pytest.mark.parametrize("solver", list(SOLVERS))
+def test_every_solver_on_a_cycle(solver):
+    """With beta .1 (regret matching: 0) last policies are there; Nash-MD's and averages are near."""
+    beta = 0.1 if SOLVERS[solver].regularised else 0.0
+    agent = solved(1_500, matrix=CYCLE, solver=solver, beta=beta)
+    found, wanted = agent.result(), nash_equilibrium(Game(CYCLE, torch.zeros(3).log_softmax(-1), beta)).exp()
+    most = 1e-12 if solver in LAST else 0.03
+    assert 0.0 <= found["duality_gap"] <= most
+    assert (
+        found["duality_gap"] == found["last_iterate_gap" if solver in (*LAST, "nash_md") else "average_gap"]
+    )
+    assert (torch.tensor(found["policy"]) - wanted).abs().max() < (1e-6 if solver in LAST else 0.1)
+    assert found["policy"] == agent.policy[0].tolist()
+
+
+def test_without_a_regulariser_it_finds_the_minimax_winner():
+    for solver in ("egpo", "onpo", "optimistic_hedge"):
+        agent = solved(3_000, matrix=CYCLE, solver=solver, beta=0.0)
+        torch.testing.assert_close(agent.policy[0], WINNER, atol=2e-3, rtol=0.0)
+        assert agent.result()["duality_gap"] == pytest.approx(
+            2 * float(exploitability(CYCLE, agent.policy[0]))
+        )
+
+
+def test_payoffs_are_taken_as_they_are():
+    with pytest.warns(UserWarning, match=r"as large as 9.*0\.333.*give 0\.037"):
+        solved(0, matrix=10.0 * CYCLE, beta=0.0)
+    agent = solved(3_000, matrix=10.0 * CYCLE, beta=1.0, step_size=1.0 / 28.0)
+    same = solved(3_000, matrix=CYCLE, beta=0.1, step_size=10.0 / 28.0)
+    torch.testing.assert_close(agent.policy, same.policy)
+    assert agent.result()["average_gap"] == pytest.approx(10.0 * same.result()["average_gap"])
+
+
+def test_a_reference_of_ones_own():
+    reference = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
+    agent = solved(400, matrix=CYCLE, reference=reference, beta=0.5)
+    wanted = nash_equilibrium(Game(CYCLE, reference.log(), 0.5))
+    torch.testing.assert_close(agent.policy[0], wanted.exp(), atol=1e-12, rtol=0.0)
+    torch.testing.assert_close(solved(0, matrix=CYCLE, reference=reference).policy[0], reference)
+
+
+def test_in_a_tree_of_sequences():
+    """Sequences have the equilibrium's probabilities, and so has what is done step by step."""
+    env = gym.make(TREE, layout_seed=2)
+    task = env.unwrapped
+    agent = solved(500, env=env)
+    a = torch.as_tensor(task.preference_matrix()) - 0.5
+    game = Game(a, torch.zeros(2, 81, dtype=torch.float64).log_softmax(-1), 0.1)
+    wanted = nash_equilibrium(game)
+    torch.testing.assert_close(agent.policy, wanted.exp(), atol=1e-6, rtol=0.0)
+    assert agent.result()["duality_gap"] == pytest.approx(float(duality_gap(game, agent.policy.log()).mean()))
+    assert np.shape(agent.result()["policy"]) == (2, 81)
+    table = agent.step_policy().numpy()
+    np.testing.assert_allclose(table, task.step_policy(agent.policy.log().numpy()), atol=1e-12)
+    np.testing.assert_allclose(np.exp(task.sequence_log_probs(table)), agent.policy.numpy(), atol=1e-12)
+
+
+def test_steps_where_some_sequences_never_come():
+    """All on one arm of two tokens: even after what is never said."""
+    env = gym.make(TREE, vocabulary=2, depth=2, prompts=1)
+    agent = solved(0, env=env)
+    agent.play = agent.play._replace(policy=torch.tensor([[-math.inf, 0.0, -math.inf, -math.inf]]).double())
+    assert agent.step_policy().tolist() == [[1.0, 0.0], [0.0, 1.0], [0.5, 0.5], *[[0.5, 0.5]] * 4]
+
+
+def test_in_a_bandit_whose_arms_go_in_a_circle():
+    env = gym.make(BANDIT, arms=5, contexts=3, preferences="intransitive")
+    agent = solved(800, env=env, beta=0.05)
+    assert agent.result()["duality_gap"] < 1e-12
+    obs = torch.arange(3).repeat_interleave(4_000) * 6
+    drawn = agent.act(obs).view(3, -1)
+    for context in range(3):
+        shares = torch.bincount(drawn[context], minlength=5) / 4_000
+        torch.testing.assert_close(shares.double(), agent.policy[context], atol=0.03, rtol=0.0)
+    assert agent.predict(6, deterministic=True)[0] == int(agent.policy[1].argmax())
+
+
+@pytest.mark.parametrize("solver", DESCENDING)
+def test_a_table_of_one_step_descends_as_the_exact_solver_steps(solver):
+    """Half step, weights put back, full step: with the step s beta K / 4 they are mirror descent's."""
+    reference = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
+    given = {"matrix": CYCLE, "reference": reference, "solver": solver, "beta": 0.2}
+    for steps in (0, 1, 40):
+        table, exact = solved(steps, **given, policy="table"), solved(steps, **given)
+        torch.testing.assert_close(table.policy, exact.policy, atol=1e-13, rtol=0.0)
+        torch.testing.assert_close(table.average_policy, exact.average_policy, atol=1e-13, rtol=0.0)
+
+
+def test_a_table_of_one_step_goes_round_with_omd_and_settles_with_egpo():
+    reference = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    given = {"matrix": 0.5 * cycle_of_three(1, 1, 1), "reference": reference, "beta": 0.01, "policy": "table"}
+    assert solved(4_000, **given, solver="egpo").result()["duality_gap"] < 1e-10
+    assert solved(4_000, **given, solver="omd").result()["duality_gap"] > 0.1
+
+
+def test_so_does_a_network_that_descends_plainly():
+    """Steps a sixth of a table's; with Adam EGPO goes round too."""
+    reference = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    given = {"matrix": 0.5 * cycle_of_three(1, 1, 1), "reference": reference, "beta": 0.01, "hidden": (32,)}
+    gaps = {}
+    for name, solver, more in (
+        ("egpo", "egpo", {"optimizer": "gradient", "learning_rate": 4e-4}),
+        ("omd", "omd", {"optimizer": "gradient", "learning_rate": 4e-4}),
+        ("adam", "egpo", {}),
+    ):
+        agent = solved(1_500, **given, policy="network", solver=solver, **more)
+        gaps[name] = agent.result()["duality_gap"]
+    assert gaps["egpo"] < 1e-6 < 1e-2 < gaps["omd"], gaps
+    assert gaps["adam"] > 0.1, gaps
+
+
+@pytest.mark.parametrize("policy", ["table", "network"])
+def test_policies_of_steps_find_the_equilibrium_of_sequences(policy):
+    env = gym.make(TREE, layout_seed=1, prompts=1)
+    agent = solved(
+        400, env=env, policy=policy, hidden=(32,), learning_rate=0.01 if policy == "network" else None
+    )
+    a = torch.as_tensor(env.unwrapped.preference_matrix()) - 0.5
+    wanted = nash_equilibrium(Game(a, torch.zeros(1, 81).double().log_softmax(-1), 0.1)).exp()
+    torch.testing.assert_close(agent.policy, wanted, atol=1e-4, rtol=0.0)
+    assert agent.result()["duality_gap"] < 1e-7
+    if policy == "network":  # what Adam saw looking ahead is forgotten
+        assert float(agent.steps.adam.states[0]["step"]) == 400.0
+
+
+def test_comparisons_that_are_drawn_have_the_exact_loss_on_average():
+    """Up to what targets vary: their slopes are those of all pairs."""
+    env, slopes = gym.make(TREE, vocabulary=2, depth=2), []
+    for pairs in (None, 200_000):
+        agent = solved(0, env=env, policy="table", pairs=pairs)
+        start = torch.randn(2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        policy, opponent = start.requires_grad_(), torch.log_softmax(2.0 * start.detach(), -1)
+        slopes.append(torch.autograd.grad(agent._loss(policy, opponent), policy)[0])
+    assert float((slopes[0] - slopes[1]).norm()) < 0.02 * float(slopes[0].norm())
+    drawn = solved(500, env=env, policy="network", pairs=16)
+    assert drawn.result()["average_gap"] < 0.01 < solved(0, env=env).result()["duality_gap"]
+
+
+GAMES = {
+    **{name: {"solver": name, "beta": 0.1 if row.regularised else 0.0} for name, row in SOLVERS.items()},
+    "a table": {"policy": "table", "pairs": 5},
+    "a network": {"policy": "network", "hidden": (4,), "pairs": 5},
+    "a network, plainly": {"policy": "network", "optimizer": "gradient", "learning_rate": 0.01},
+    "a network, exactly": {"policy": "network", "hidden": (4, 4), "solver": "nash_md"},
+}
+
+
+@pytest.mark.parametrize("name", list(GAMES))
+def test_saved_and_resumed_it_goes_on_to_the_bit(name, tmp_path):
+    reference = torch.tensor([0.55, 0.27, 0.18], dtype=torch.float64)
+    given = {"matrix": CYCLE, "reference": reference, **GAMES[name]}
+    whole, half = solved(40, **given), solved(15, **given)
+    half.save(tmp_path / "agent.pt")
+    loaded = load(tmp_path / "agent.pt", device="cpu")
+    assert isinstance(loaded, NashLearning)
+    loaded.learn(25)
+    assert loaded.num_timesteps == 40
+    for name in ("last_policy", "average_policy", "policy"):
+        assert torch.equal(getattr(loaded, name), getattr(whole, name)), name
+    assert loaded.result() == whole.result()
+    obs = torch.zeros(50, dtype=torch.int64)
+    assert torch.equal(loaded.act(obs), whole.act(obs))
+
+
+def test_runs(tmp_path: Path):
+    """A matrix that is no preference matrix; a tree; killed and resumed; what evaluate says."""
+    matrix = tmp_path / "game.csv"
+    np.savetxt(matrix, (2.0 * CYCLE).numpy(), delimiter=",")
+    out = tmp_path / "run"
+    flags = [
+        "train",
+        "nash_learning",
+        "--matrix",
+        str(matrix),
+        "--solver",
+        "onpo",
+        "--beta",
+        "0.2",
+        "--quiet",
+    ]
+    flags += ["--step-size", "0.1", "--total-timesteps", "2000", "--out", str(out)]
+    assert main(flags) == 0
+    result = json.loads((out / "result.json").read_text())
+    assert {"duality_gap", "policy", "last_iterate_gap", "average_gap", "seconds"} <= set(result)
+    assert result["duality_gap"] < 1e-12
+    wanted = solved(2_000, matrix=2.0 * CYCLE, solver="onpo", beta=0.2, step_size=0.1)
+    assert result["policy"] == pytest.approx(wanted.policy[0].tolist(), abs=1e-12)
+    (out / "result.json").unlink()
+    matrix.unlink()
+    assert main(["resume", str(out)]) == 0
+    assert json.loads((out / "result.json").read_text())["policy"] == result["policy"]
+    assert main(["evaluate", str(out)]) == 2
+    tree = tmp_path / "tree"
+    flags = [
+        "train",
+        "nash_learning",
+        "--policy",
+        "network",
+        "--hidden",
+        "16",
+        "16",
+        "--pairs",
+        "32",
+        "--quiet",
+    ]
+    assert main([*flags, "--total-timesteps", "60", "--out", str(tree)]) == 0
+    assert {"final_return", "duality_gap"} <= set(json.loads((tree / "result.json").read_text()))
+    assert main(["evaluate", str(tree)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: NashLearning(), "matrix is None"),
+        (lambda: NashLearning(gym.make("CartPole-v1")), r"knows no preference_matrix\(\)"),
+        (lambda: NashLearning(matrix=torch.ones(2, 2)), "not antisymmetric"),
+        (lambda: NashLearning(matrix=torch.zeros(2)), r"matrix has shape \[2\]"),
+        (lambda: NashLearning(matrix=torch.full((2, 2), math.nan)), "not finite"),
+        (lambda: NashLearning(gym.make(BANDIT, arms=3), matrix=torch.zeros(4, 4)), "do not fit 1 matrices"),
+        (lambda: NashLearning(matrix=CYCLE, reference=torch.ones(2) / 2), r"reference has shape \[2\]"),
+        (lambda: NashLearning(matrix=CYCLE, reference=torch.ones(3)), "sum to 1"),
+        (lambda: NashLearning(matrix=CYCLE, reference=torch.tensor([0.5, 0.5, 0.0])), "above 0"),
+        (lambda: NashLearningConfig(solver="nash"), "solver is 'nash'"),
+        (lambda: NashLearningConfig(beta=-1.0), "beta is -1"),
+        (lambda: NashLearningConfig(beta=2.0, step_size=0.6), "at most 1"),
+        (lambda: NashLearningConfig(solver="regret_matching"), "knows no regulariser"),
+        (lambda: NashLearningConfig(policy="table", beta=0.0), "beta above 0"),
+        (lambda: NashLearningConfig(policy="network", solver="onpo"), "needs egpo, omd, nash_md"),
+        (lambda: NashLearningConfig(policy="network", optimizer="gradient"), "needs one"),
+        (lambda: NashLearningConfig(population=(0.5, 0.4)), "must sum to 1"),
+    ],
+)
+def test_wrong_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_state_of_another_game_is_refused():
+    state = solved(2, matrix=CYCLE).state_dict()
+    for other, message in (
+        ({"matrix": -CYCLE}, "another matrix"),
+        ({"matrix": CYCLE, "reference": torch.tensor([0.5, 0.3, 0.2])}, "another reference"),
+        ({"matrix": CYCLE, "solver": "onpo"}, "its memory is"),
+        ({"matrix": CYCLE, "policy": "table"}, "another policy"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            solved(0, **other).load_state_dict(state)
