@@ -111,14 +111,12 @@ class Pairs:
 
     @classmethod
     def of(
-        cls, preferences: Preferences, layout: ObservationLayout, actions: Actions, device: torch.device,
-        dtype: torch.dtype,
+        cls, preferences: Preferences, actions: Actions, device: torch.device, dtype: torch.dtype
     ) -> Pairs:  # fmt: skip
         """Return comparisons as a policy reads them.
 
         Args:
             preferences: N comparisons.
-            layout: of the observations.
             actions: of the space.
             device: torch device.
             dtype: of the policy's numbers.
@@ -136,7 +134,7 @@ class Pairs:
             for values in (preferences.labels, preferences.weights, preferences.margins)
         )
         return cls(
-            obs=torch.stack([layout.keep(side.obs[:, :-1]) for side in sides], 1), raw=raw, mask=mask,
+            obs=torch.stack([side.obs[:, :-1] for side in sides], 1), raw=raw, mask=mask,
             labels=labels, weights=weights, offsets=offsets,
             starts=first_differing_step(differs, torch.zeros_like(differs)),
         )  # fmt: skip
@@ -198,18 +196,22 @@ def check_segments(
     """
     for name, values, space in (("obs", segments.obs, observation_space),
                                 ("actions", segments.actions, action_space)):  # fmt: skip
-        if isinstance(space, gym.spaces.Dict):
-            continue  # parts side by side, as the layout keeps them
-        shape = tuple(space.shape or ())
+        shape = ObservationLayout(space).kept_shape
         if tuple(values.shape[2:]) != shape:
             raise ValueError(f"{name} of {whose} have shape {tuple(values.shape[2:])}; those of {space} "
                              f"have {shape}")  # fmt: skip
+        used = values if name == "obs" else values[segments.mask]
         if isinstance(space, gym.spaces.Discrete):
-            used = values if name == "obs" else values[segments.mask]
             first, last = int(space.start), int(space.start + space.n - 1)
             if used.is_floating_point() or int(used.min()) < first or int(used.max()) > last:
                 raise ValueError(f"{name} of {whose} are {used.dtype} from {used.min()} to {used.max()}; "
                                  f"those of {space} are whole numbers from {first} to {last}")  # fmt: skip
+        elif isinstance(space, gym.spaces.MultiDiscrete):
+            start, sizes = (torch.as_tensor(each, device=used.device) for each in (space.start, space.nvec))
+            outside = (used < start) | (used >= start + sizes)
+            if used.is_floating_point() or bool(outside.any()):
+                raise ValueError(f"{name} of {whose} are {used.dtype}, {int(outside.sum())} of them outside "
+                                 f"of {space}")  # fmt: skip
 
 
 def check_segment_length(env: Any, length: int) -> None:

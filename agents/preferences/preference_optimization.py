@@ -148,7 +148,7 @@ class PreferenceOptimization(ManyLearners):
         return fits and self.config.policy != "mlp"
 
     def _read_pairs(self, preferences: Preferences) -> Pairs:
-        return Pairs.of(preferences, self.layout, self.actions, self.device, self.network.free.dtype)
+        return Pairs.of(preferences, self.actions, self.device, self.network.free.dtype)
 
     # Acting ----------------------------------------------------------------------------------------------
 

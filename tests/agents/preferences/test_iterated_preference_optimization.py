@@ -175,6 +175,14 @@ def test_the_step_size_falls_with_the_timesteps() -> None:
     assert not torch.equal(agent.weights.vector, constant.weights.vector)
 
 
+def test_observations_of_parts_are_learned_from() -> None:
+    agent = make("prefrl/NetworkRevenue-v0")
+    before = agent.weights.vector.detach().clone()
+    agent.learn(40 * 2)
+    assert agent.rounds == 2
+    assert not torch.equal(agent.weights.vector, before)
+
+
 def test_nothing_to_compare_is_said() -> None:
     agent = make(rows=1, round_timesteps=3)
     with pytest.warns(UserWarning, match="nothing was answered in 3 timesteps"):

@@ -29,7 +29,9 @@ TABLE = Spaces(gym.spaces.Discrete(STATES), gym.spaces.Discrete(ARMS, start=2))
 NUMBERS = Spaces(gym.spaces.Box(-1.0, 1.0, (2,)), gym.spaces.Discrete(ARMS))
 BOX = Spaces(gym.spaces.Box(-1.0, 1.0, (2,)), gym.spaces.Box(-2.0, 3.0, (2,)))
 CHOICES = Spaces(gym.spaces.Box(-1.0, 1.0, (2,)), gym.spaces.MultiDiscrete([2, 3]))
-SPACES = {"table": TABLE, "numbers": NUMBERS, "box": BOX, "choices": CHOICES}
+PARTS = Spaces(gym.spaces.Dict({"where": gym.spaces.Box(-1.0, 1.0, (2,)), "left": gym.spaces.Discrete(4)}),
+               gym.spaces.Discrete(ARMS))  # fmt: skip
+SPACES = {"table": TABLE, "numbers": NUMBERS, "box": BOX, "choices": CHOICES, "parts": PARTS}
 
 
 def comparisons(spaces: Spaces, count: int = 9, length: int = 4, seed: int = 0) -> Preferences:
@@ -41,6 +43,9 @@ def comparisons(spaces: Spaces, count: int = 9, length: int = 4, seed: int = 0) 
             return torch.randint(int(space.start), int(space.start + space.n), shape, generator=draws)
         if isinstance(space, gym.spaces.MultiDiscrete):
             return torch.stack([torch.randint(int(n), shape, generator=draws) for n in space.nvec], -1)
+        if isinstance(space, gym.spaces.Dict):  # parts side by side, as they are kept
+            parts = [drawn(part, *shape).view(*shape, -1) for _, part in sorted(space.items())]
+            return torch.cat([part.to(torch.float32) for part in parts], -1)
         return torch.rand(*shape, *space.shape, generator=draws) * 1.8 - 0.9
 
     def segments() -> Segments:
@@ -218,8 +223,12 @@ def test_a_file_brings_back_what_acts(tmp_path: Path) -> None:
         (BOX, lambda data: comparisons(TABLE), r"obs of the first segments have shape \(\)"),
         (TABLE, lambda data: comparisons(Spaces(gym.spaces.Discrete(9), gym.spaces.Discrete(3, start=2))),
          "obs of the first segments are torch.int64 from 0 to 8"),
+        (CHOICES, lambda data: comparisons(Spaces(NUMBERS.single_observation_space,
+                                                  gym.spaces.MultiDiscrete([2, 4]))),
+         "actions of the first segments are torch.int64, .* of them outside of MultiDiscrete"),
+        (PARTS, lambda data: comparisons(NUMBERS), r"obs of the first segments have shape \(2,\)"),
     ],
-    ids=["none", "nan", "no weight", "actions", "observations", "states"],
+    ids=["none", "nan", "no weight", "actions", "observations", "states", "choices", "parts"],
 )  # fmt: skip
 def test_bad_comparisons_are_refused(spaces: Spaces, change: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
