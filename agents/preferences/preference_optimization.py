@@ -293,7 +293,7 @@ class PreferenceOptimization(ManyLearners):
 
     @torch.inference_mode()
     def policy_table(self, vector: Tensor | None = None) -> Tensor:
-        """Return pi(a | s) [S, states, actions] in Discrete spaces.
+        """Return pi(a | s) [S, states, actions] in Discrete spaces, float64.
 
         Args:
             vector: [S, P] parameters, such as :attr:`reference`; None: those that were learned.
@@ -304,7 +304,7 @@ class PreferenceOptimization(ManyLearners):
         if self._states is None or not isinstance(self.action_space, gym.spaces.Discrete):
             raise ValueError("observations and actions must be Discrete; there is no table of others")
         with self.weights.holding(self.weights.vector if vector is None else vector):
-            return torch.softmax(self.network.layers.record(self._states).outputs, -1)
+            return torch.softmax(self.network.layers.record(self._states).outputs.double(), -1)
 
     def result(self) -> dict[str, Any]:
         """Return what the policy makes of all comparisons; means over learners.

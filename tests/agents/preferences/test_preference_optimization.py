@@ -320,6 +320,27 @@ def test_a_teacher_compares_uniform_actions_where_there_are_no_data(tmp_path: Pa
     assert result["kl_to_reference"] >= 0.0
 
 
+@pytest.mark.parametrize(
+    ("env_id", "more"),
+    [
+        ("prefrl/Delivery-v0", {}),
+        ("prefrl/Delivery-v0", {"policy": "mlp", "hidden": 8}),
+        ("prefrl/TokenTree-v0", {"policy": "mlp", "hidden": 8}),
+        ("prefrl/ThreeGoals-v0", {"hidden": 8}),
+    ],
+    ids=str,
+)
+def test_what_is_known_exactly_is_said(env_id: str, more: dict[str, Any], tmp_path: Path) -> None:
+    """Of networks as of tables, and of what knows a table but shows vectors (ThreeGoals) nothing."""
+    result = trained(tmp_path, **{"env-id": env_id, "num-pairs": 20, "segment-length": 2, **more})
+    if env_id == "prefrl/ThreeGoals-v0":
+        assert "value" not in result
+        assert result["optimal_value"] is None
+    else:
+        assert result["value"] < result["optimal_value"]
+        assert result["policy_error"] is None
+
+
 def test_a_teacher_compares_segments_of_a_file(tmp_path: Path) -> None:
     env = gym.make("Pendulum-v1")
     data = collect_transitions(None, env, 400, epsilon=1.0)

@@ -20,7 +20,7 @@ from prefrl.preferences.models import PartialReturn
 from prefrl.run.collect import collect_transitions
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
-from prefrl.run.outcomes.policies import tabular_outcome
+from prefrl.run.outcomes.policies import has_table, tabular_outcome
 from prefrl.run.recipes.base import Recipe, default
 from prefrl.run.recipes.stacked import StackedRecipe
 from prefrl.tabular import TabularMDP
@@ -119,7 +119,7 @@ class TrainPreferenceOptimization(StackedRecipe):
             return load_preferences(self.preferences)
         if self.teacher is None and self.dataset is None and hasattr(task, "preference_matrix"):
             return exact_answers(env, self.num_pairs, seed=self.seed)
-        if self.dataset is None and hasattr(task, "tabular_model"):
+        if self.dataset is None and has_table(env):
             return ask_teacher(
                 TabularMDP.from_env(env), pairs, kind=kind, model=PartialReturn(),
                 length=self.segment_length or 3, seed=self.seed,
@@ -145,7 +145,7 @@ class TrainPreferenceOptimization(StackedRecipe):
         """Return the return, and what is known exactly in an environment with a table of its model."""
         found = {"optimal_value": None, **super().outcome(agent, loop, folder)}
         env = self.scalar_env()
-        if hasattr(env.unwrapped, "tabular_model"):
+        if has_table(env):
             sources = self.preferences, self.teacher, self.dataset, self.num_pairs
             exact = all(source is None for source in sources) and not self.label_model
             found |= tabular_outcome(agent, env, self.label_noise, exact=exact)
