@@ -311,7 +311,7 @@ class PreferenceOptimization(ManyLearners):
 
         ``pair_accuracy``: share of pairs that the loss's own margins order rightly; ``absolute_alignment``
         and ``relative_alignment`` as in :func:`~prefrl.functional.preferences.alignment.alignment`, None
-        without a reference; ``kl_to_reference``: nats per step in states of the segments, from one draw each.
+        without a reference; ``kl_to_reference``: nats per step, the mean over states of the segments.
         """
         if self.pairs is None:
             return super().result()
@@ -338,20 +338,16 @@ class PreferenceOptimization(ManyLearners):
 
     @torch.inference_mode()
     def _divergence(self, reference: Tensor) -> float:
-        """Return the mean of log pi - log pi_ref of actions drawn from pi in states of the segments."""
+        """Return the mean of KL(pi, pi_ref) over states of the segments."""
         assert self.pairs is not None
         states = self.pairs.obs[self.pairs.mask]
         states = states[:: max(1, len(states) // STATES)]
         rows = self._read(states.expand(self.num_learners, *states.shape))
-        distribution, network = self.actions.distribution, self.network
-        outputs = network.layers.record(rows).outputs
-        noise = distribution.noise(Streams(self.seeds, "divergence", self.device), rows.shape[1])
-        raw = distribution.draw(outputs, network.free, noise.to(outputs.dtype))
-        own = distribution.evaluate(outputs, network.free, raw).log_probs
+        network = self.network
+        own = network.layers.record(rows).outputs, network.free.clone()
         with self.weights.holding(reference):
-            outputs = network.layers.record(rows).outputs
-            base = distribution.evaluate(outputs, network.free, raw).log_probs
-        return float((own - base).mean())
+            base = network.layers.record(rows).outputs, network.free
+            return float(network.distribution.divergences(*own, *base).mean())
 
     def learner(self, index: int) -> PreferenceOptimization:
         """See :class:`ManyLearners`."""
