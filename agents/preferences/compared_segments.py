@@ -169,8 +169,11 @@ def check_preferences(
     """Refuse comparisons that a policy of these spaces cannot learn from.
 
     Raises:
+        TypeError: if they are none.
         ValueError: naming what is wrong.
     """
+    if not isinstance(preferences, Preferences):
+        raise TypeError(f"preferences is a {type(preferences).__name__}; it must be Preferences")
     if not len(preferences):
         raise ValueError("preferences hold no comparison")
     preferences.validate()

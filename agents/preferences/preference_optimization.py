@@ -73,6 +73,7 @@ class PreferenceOptimization(ManyLearners):
         seed: of the first learner, the others having the next ones; or one of each.
 
     Raises:
+        TypeError: if ``preferences`` are none.
         ValueError: if a space is of another kind, or there is no comparison, or one of other spaces.
 
     Attributes:
@@ -234,7 +235,11 @@ class PreferenceOptimization(ManyLearners):
         """Return what a pass through the policies leaves of pairs [S, b], and log pi(a|s) [S, b, 2, L]."""
         raw, obs = pairs.raw[places], pairs.obs[places].flatten(1, 3)
         # In Discrete spaces the network is asked about each state once, whoever was there.
-        rows, index = (self._read(obs), None) if self._states is None else (self._states, obs - self._first)
+        rows, index = self._states, None
+        if rows is None:
+            rows = self._read(obs)
+        else:  # padding need not be a state
+            index = (obs.long() - self._first).clamp_(0, rows.shape[1] - 1)
         kept, log_probs = self.network.evaluate(rows, raw.flatten(1, 3), index)
         return kept, log_probs.view(raw.shape[:4])
 

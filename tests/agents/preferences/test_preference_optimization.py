@@ -235,6 +235,22 @@ def test_bad_comparisons_are_refused(spaces: Spaces, change: Any, message: str) 
         make(spaces, change(comparisons(spaces)))
 
 
+def test_states_may_be_of_any_whole_numbers() -> None:
+    """A file's uint8 are no mask."""
+    answers = comparisons(TABLE)
+    small = [replace(side, obs=side.obs.to(torch.uint8)) for side in (answers.first, answers.second)]
+    agents = [make(TABLE, answers), make(TABLE, replace(answers, first=small[0], second=small[1]))]
+    for agent in agents:
+        for _ in range(4):
+            agent.update()
+    assert torch.equal(agents[0].weights.vector, agents[1].weights.vector)
+
+
+def test_what_are_no_comparisons_is_refused() -> None:
+    with pytest.raises(TypeError, match="preferences is a list; it must be Preferences"):
+        make(TABLE, [1, 2])  # type: ignore[arg-type]
+
+
 @pytest.mark.filterwarnings("ignore:precision is 'bf16'")
 @pytest.mark.parametrize("loss", ["cpl", "ipo"])
 def test_bf16_takes_nearly_the_same_steps(loss: str) -> None:
@@ -397,11 +413,12 @@ def test_labels_move_to_what_is_believed() -> None:
         (["--label-model", "robust_flips", "--loss", "robust_dpo"], "both correct labels for flips"),
         (["--preferences", "file.npz", "--dataset", "data.npz"], "preferences and dataset are both given"),
         (["--label-model", "dynamic_labels", "--loss", "ipo"], "label_rate is 0.01; it must be 0 for 'ipo'"),
+        (["--env-id", "prefrl/NetworkRevenue-v0"], "allowed are Discrete and Box spaces; give comparisons"),
     ],
     ids=str,
 )
 def test_what_does_not_go_together_is_refused(
-    flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train", "preference_optimization", *flags]) == 2
+    assert main(["train", "preference_optimization", *flags, "--out", str(tmp_path / "run")]) == 2
     assert message in capsys.readouterr().err
