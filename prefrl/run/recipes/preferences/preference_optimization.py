@@ -125,7 +125,10 @@ class TrainPreferenceOptimization(StackedRecipe):
                 length=self.segment_length or 3, seed=self.seed,
             )  # fmt: skip
         if self.dataset is None:
-            dataset = collect_transitions(None, env, UNIFORM_TIMESTEPS, epsilon=1.0, seed=self.seed)
+            try:
+                dataset = collect_transitions(None, env, UNIFORM_TIMESTEPS, epsilon=1.0, seed=self.seed)
+            except (TypeError, ValueError) as error:  # of spaces that no data set has, or without ends
+                raise ValueError(f"{error}; give comparisons: --preferences FILE") from error
         else:
             dataset = load_transitions(self.dataset)
         dataset.check_matches(env.observation_space, env.action_space)
