@@ -95,7 +95,7 @@ def sequence_outcome(task: Any, policy: Tensor, reference: Tensor, wanted: Any |
     return {
         "value": float(starts @ task.true_value(table)),
         "optimal_value": float(starts @ task.optimal_value()),
-        "kl_to_reference": float((probs * (log_probs - base)).sum(-1).mean()),
+        "kl_to_reference": float((probs * np.where(probs > 0, log_probs - base, 0.0)).sum(-1).mean()),
         "policy_error": None if wanted is None else float(np.abs(probs - np.exp(wanted)).max()),
     }
 

@@ -16,8 +16,8 @@ from prefrl.agents import (
     PreferenceOptimization,
     PreferenceOptimizationConfig,
 )
-from prefrl.agents.preferences.iterated_preference_optimization import with_same_start
 from prefrl.agents.base import Spaces
+from prefrl.agents.preferences.iterated_preference_optimization import with_same_start
 from prefrl.cli import main
 from prefrl.data import Preferences, Segments, load_preferences, save_preferences
 from prefrl.data.segment_store import Excerpt

@@ -79,9 +79,11 @@ class TrainPreferenceOptimization(StackedRecipe):
     def check(self) -> None:
         """Raise ValueError for two sources of comparisons, or noise that the loss cannot reckon with."""
         super().check()
-        others = [name for name in ("teacher", "dataset", "num_pairs") if getattr(self, name) is not None]
+        names = ("teacher", "dataset", "num_pairs", "segment_length")
+        others = [name for name in names if getattr(self, name) is not None]
         if self.preferences is not None and others:
-            raise ValueError(f"preferences and {others[0]} are both given; comparisons come from one of them")
+            raise ValueError(f"preferences and {others[0]} are both given; comparisons of a file are taken "
+                             "as they are")  # fmt: skip
         if "robust_flips" in self.label_model and self.agent.row.labels == "robust":
             raise ValueError(f"label_model is robust_flips and loss {self.agent.loss!r}; both correct labels "
                              "for flips, and one of them is enough")  # fmt: skip
@@ -118,6 +120,9 @@ class TrainPreferenceOptimization(StackedRecipe):
         if self.preferences is not None:
             return load_preferences(self.preferences)
         if self.teacher is None and self.dataset is None and hasattr(task, "preference_matrix"):
+            if self.segment_length is not None:
+                raise ValueError(f"segment_length is {self.segment_length}; whole sequences are compared "
+                                 "where no teacher and no dataset is given")  # fmt: skip
             return exact_answers(env, self.num_pairs, seed=self.seed)
         if self.dataset is None and has_table(env):
             return ask_teacher(
@@ -136,7 +141,8 @@ class TrainPreferenceOptimization(StackedRecipe):
 
     def make_agent(self, env: Any, preferences: Preferences | None = None) -> PreferenceOptimization:
         """See :meth:`Recipe.make_agent`."""
-        spaces = env if self.num_learners == 1 else Spaces(env.observation_space, env.action_space)
+        alone = self.num_learners == 1 or isinstance(env, Spaces)
+        spaces = env if alone else Spaces(env.observation_space, env.action_space)
         return PreferenceOptimization(spaces, self.settings, preferences, num_learners=self.num_learners,
                                       device=self.device, seed=self.given_seed)  # fmt: skip
 
