@@ -39,8 +39,8 @@ class TrainIteratedPreferenceOptimization(EvaluatedRecipe):
         """Raise ValueError for a run that ends before its first round."""
         super().check()
         if self.preferences is None and self.total_timesteps < self.agent.round_timesteps:
-            raise ValueError(f"total_timesteps is {self.total_timesteps}; a round has {self.agent.round_timesteps} "
-                             "(round_timesteps), and nothing would be learned")  # fmt: skip
+            raise ValueError(f"total_timesteps is {self.total_timesteps}; nothing would be learned before a "
+                             f"round is over, after {self.agent.round_timesteps} (round_timesteps)")  # fmt: skip
 
     def given(self, env: Any, folder: RunFolder, *, resume: bool) -> dict[str, Any]:
         """Return the file's comparisons, if there is one, or what the folder keeps of them."""
