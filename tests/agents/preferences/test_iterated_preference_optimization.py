@@ -257,4 +257,4 @@ def test_from_the_command_line_with_a_file(tmp_path: Path) -> None:
 
 def test_a_run_without_a_round_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "iterated_preference_optimization", "--total-timesteps", "1999"]) == 2
-    assert "after 2000 (round_timesteps)" in capsys.readouterr().err
+    assert "before a round is over: 2000 round_timesteps" in capsys.readouterr().err

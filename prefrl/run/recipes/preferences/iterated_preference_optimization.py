@@ -40,7 +40,7 @@ class TrainIteratedPreferenceOptimization(EvaluatedRecipe):
         super().check()
         if self.preferences is None and self.total_timesteps < self.agent.round_timesteps:
             raise ValueError(f"total_timesteps is {self.total_timesteps}; nothing would be learned before a "
-                             f"round is over, after {self.agent.round_timesteps} (round_timesteps)")  # fmt: skip
+                             f"round is over: {self.agent.round_timesteps} round_timesteps")  # fmt: skip
 
     def given(self, env: Any, folder: RunFolder, *, resume: bool) -> dict[str, Any]:
         """Return the file's comparisons, if there is one, or what the folder keeps of them."""

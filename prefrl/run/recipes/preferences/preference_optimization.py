@@ -36,6 +36,7 @@ class TrainPreferenceOptimization(StackedRecipe):
     """A policy straight from preferences: DPO, IPO, CPL, SimPO, ... behind one loss; cloning first."""
 
     data_by_seed: ClassVar[bool] = True
+    steps: ClassVar[bool] = False
 
     groups: ClassVar[Mapping[str, str]] = {
         **Recipe.groups,
