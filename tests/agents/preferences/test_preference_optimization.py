@@ -275,6 +275,7 @@ def test_a_table_has_no_bf16() -> None:
         ({"policy": "table"}, "needs Discrete observations and actions"),
         ({"loss": "orpo"}, "needs probabilities"),
         ({"schedule": "linear"}, "schedule_timesteps is None"),
+        ({"round_steps": 3}, "round_steps is 3; it must be None for 'dpo', whose reference stays"),
         ({"beta": (0.1, 0.2)}, "beta is for 2 learners"),
     ],
     ids=str,
