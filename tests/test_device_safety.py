@@ -820,8 +820,9 @@ def compared_case(loss: str, box: bool = True) -> Case:
     spaces = Spaces(gym.spaces.Box(-9.0, 9.0, (4,)) if box else gym.spaces.Discrete(5), actions)
 
     def make(mode: FakeTensorMode) -> Step:
+        every = 2 if loss in PreferenceOptimizationConfig.in_rounds else None
         config = PreferenceOptimizationConfig(loss=loss, hidden=(8,), batch_size=3, cloning_steps=1,
-                                              round_steps=2)  # fmt: skip
+                                              round_steps=every)  # fmt: skip
         agent = PreferenceOptimization(spaces, config, device=DEVICE)
         with real_numbers():
             obs = [torch.randn(4, 6, 4) if box else torch.randint(5, (4, 6)) for _ in range(2)]

@@ -85,8 +85,8 @@ class BRAInConfig(Settings):
     hidden: Sizes = (256, 256)
     """Sizes of the network's hidden layers, ReLU."""
 
-    learning_rate: Positive = 3e-4
-    """Adam's step size."""
+    learning_rate: Positive | None = None
+    """Adam's step size; None: 3e-4, for a table 0.01."""
 
     batch_size: Rows = 32
     """Groups of a gradient step; all of them, where there are no more."""
@@ -141,8 +141,8 @@ class BRAIn(Agent):
             self.policy = self._make_policy()
         if reference is not None:
             self._start_from(reference)
-        self._update = AdamUpdate(self.policy, self._loss, lr=self.config.learning_rate, eps=1e-8,
-                                  max_grad_norm=float("inf"))  # fmt: skip
+        rate = self.config.learning_rate or (0.01 if isinstance(self.policy, TabularPolicy) else 3e-4)
+        self._update = AdamUpdate(self.policy, self._loss, lr=rate, eps=1e-8, max_grad_norm=float("inf"))
         names = ("batches", "outputs", "actions")
         self._orders, self._draws, self._noise = (Streams([self.seed], name, self.device) for name in names)
         self.weights = self._update.weights

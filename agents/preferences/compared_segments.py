@@ -14,7 +14,6 @@ from prefrl.data import Preferences, Segments, seeded_generator
 from prefrl.data.devices import building
 from prefrl.data.observations import ObservationLayout
 from prefrl.functional.preferences.pair_loss import first_differing_step
-from prefrl.functional.streams import Streams
 from prefrl.nn.flat import FlatParameters
 from prefrl.nn.likelihood_policies import Actions
 from prefrl.nn.mlp import Record, StackedMLP
@@ -50,7 +49,7 @@ class Policy(nn.Module):
         activation: Literal["relu", "tanh"], log_std: float, seeds: Sequence[int], device: torch.device,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.distribution, self.seeds = distribution, seeds
+        self.distribution = distribution
         size = inputs, hidden, distribution.outputs, activation
         with building(device, 0):
             self.layers = StackedMLP(len(seeds), *size)
@@ -95,7 +94,7 @@ class Policy(nn.Module):
 
 @torch.inference_mode()
 def divergence(policy: Policy, weights: FlatParameters, reference: Tensor, rows: Tensor) -> float:
-    """Return the mean of log pi - log pi_ref of actions drawn from pi, one at each observation.
+    """Return the mean of KL(pi, pi_ref) over observations.
 
     Args:
         policy: of S learners.
@@ -103,12 +102,10 @@ def divergence(policy: Policy, weights: FlatParameters, reference: Tensor, rows:
         reference: [S, P] those of pi_ref.
         rows: [S, R, D] observations.
     """
-    distribution, outputs = policy.distribution, policy.layers.record(rows).outputs
-    noise = distribution.noise(Streams(policy.seeds, "divergence", rows.device), rows.shape[1])
-    raw = distribution.draw(outputs, policy.free, noise.to(outputs.dtype))
-    own = policy.evaluate(rows, raw)[1]
+    own = policy.layers.record(rows).outputs, policy.free.clone()
     with weights.holding(reference):
-        return float((own - policy.evaluate(rows, raw)[1]).mean())
+        base = policy.layers.record(rows).outputs, policy.free
+        return float(policy.distribution.divergences(*own, *base).mean())
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,12 +128,11 @@ class Pairs:
     """[N] first step in which the two sides differ."""
 
     @classmethod
-    def of(cls, preferences: Preferences, layout: ObservationLayout, actions: Actions, like: Tensor) -> Pairs:
+    def of(cls, preferences: Preferences, actions: Actions, like: Tensor) -> Pairs:
         """Return comparisons as a policy reads them.
 
         Args:
             preferences: N comparisons.
-            layout: of the observations.
             actions: of the space.
             like: a number of the policy, on its device.
         """
@@ -154,7 +150,7 @@ class Pairs:
             for values in (preferences.labels, preferences.weights, preferences.margins)
         )
         return cls(
-            obs=torch.stack([layout.keep(side.obs[:, :-1]) for side in sides], 1), raw=raw, mask=mask,
+            obs=torch.stack([side.obs[:, :-1] for side in sides], 1), raw=raw, mask=mask,
             labels=labels, weights=weights, offsets=offsets,
             starts=first_differing_step(differs, torch.zeros_like(differs)),
         )  # fmt: skip
@@ -189,8 +185,11 @@ def check_preferences(
     """Refuse comparisons that a policy of these spaces cannot learn from.
 
     Raises:
+        TypeError: if they are none.
         ValueError: naming what is wrong.
     """
+    if not isinstance(preferences, Preferences):
+        raise TypeError(f"preferences is a {type(preferences).__name__}; it must be Preferences")
     if not len(preferences):
         raise ValueError("preferences hold no comparison")
     preferences.validate()
@@ -216,18 +215,22 @@ def check_segments(
     """
     for name, values, space in (("obs", segments.obs, observation_space),
                                 ("actions", segments.actions, action_space)):  # fmt: skip
-        if isinstance(space, gym.spaces.Dict):
-            continue  # parts side by side, as the layout keeps them
-        shape = tuple(space.shape or ())
+        shape = ObservationLayout(space).kept_shape
         if tuple(values.shape[2:]) != shape:
             raise ValueError(f"{name} of {whose} have shape {tuple(values.shape[2:])}; those of {space} "
                              f"have {shape}")  # fmt: skip
+        used = values if name == "obs" else values[segments.mask]
         if isinstance(space, gym.spaces.Discrete):
-            used = values if name == "obs" else values[segments.mask]
             first, last = int(space.start), int(space.start + space.n - 1)
             if used.is_floating_point() or int(used.min()) < first or int(used.max()) > last:
                 raise ValueError(f"{name} of {whose} are {used.dtype} from {used.min()} to {used.max()}; "
                                  f"those of {space} are whole numbers from {first} to {last}")  # fmt: skip
+        elif isinstance(space, gym.spaces.MultiDiscrete):
+            start, sizes = (torch.as_tensor(each, device=used.device) for each in (space.start, space.nvec))
+            outside = (used < start) | (used >= start + sizes)
+            if used.is_floating_point() or bool(outside.any()):
+                raise ValueError(f"{name} of {whose} are {used.dtype}, {int(outside.sum())} of them outside "
+                                 f"of {space}")  # fmt: skip
 
 
 def check_segment_length(env: Any, length: int) -> None:

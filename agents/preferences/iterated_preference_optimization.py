@@ -16,7 +16,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ from prefrl.preferences.label_models import LabelModel
 
 from .compared_segments import Pairs, check_segment_length
 from .preference_optimization import PreferenceOptimization
-from .preference_optimization_config import PreferenceOptimizationConfig
+from .preference_optimization_config import PairLossName, PreferenceOptimizationConfig
 
 CANDIDATES = 32
 """Pairs to choose each from, where both segments are to start in the same observation."""
@@ -41,6 +41,8 @@ CANDIDATES = 32
 @dataclass(frozen=True)
 class IteratedPreferenceOptimizationConfig(PreferenceOptimizationConfig):
     """Settings of :class:`IteratedPreferenceOptimization`."""
+
+    in_rounds: ClassVar[tuple[str, ...]] = get_args(PairLossName)
 
     cloning_steps: Natural = 0
     """Gradient steps of behaviour cloning on the comparisons that the agent was given, before it acts."""

@@ -73,6 +73,7 @@ class PreferenceOptimization(ManyLearners):
         seed: of the first learner, the others having the next ones; or one of each.
 
     Raises:
+        TypeError: if ``preferences`` are none.
         ValueError: if a space is of another kind, or there is no comparison, or one of other spaces.
 
     Attributes:
@@ -148,7 +149,7 @@ class PreferenceOptimization(ManyLearners):
         return fits and self.config.policy != "mlp"
 
     def _read_pairs(self, preferences: Preferences) -> Pairs:
-        return Pairs.of(preferences, self.layout, self.actions, self.network.free)
+        return Pairs.of(preferences, self.actions, self.network.free)
 
     # Acting ----------------------------------------------------------------------------------------------
 
@@ -240,8 +241,9 @@ class PreferenceOptimization(ManyLearners):
         """Do the same for observations as they are kept [S, M, ...] and raw actions [S, M, A]."""
         if self._states is None:
             return self.network.evaluate(self._read(obs), raw)
-        # In Discrete spaces the network is asked about each state once, whoever was there.
-        return self.network.evaluate(self._states, raw, obs - self._first)
+        # In Discrete spaces the network is asked about each state once; padding need not be one.
+        index = (obs.long() - self._first).clamp_(0, self._states.shape[1] - 1)
+        return self.network.evaluate(self._states, raw, index)
 
     def _clone(self, pairs: Pairs, places: Tensor) -> dict[str, Tensor]:
         """Add the gradient of -mean log pi(a|s) over the steps of a batch [S, B] of pairs."""
@@ -313,13 +315,12 @@ class PreferenceOptimization(ManyLearners):
         segments = segments.to(self.device)
         mask, raw = segments.mask, self.actions.from_env(segments.actions.flatten(0, 1))
         raw = torch.where(mask.flatten()[:, None], raw, 0)  # padding need not be actions
-        obs = self.layout.keep(segments.obs[:, :-1]).flatten(0, 1)
-        found = self._evaluate(obs[None], raw[None])[1].view(mask.shape) - self.actions.log_unit
-        return torch.where(mask, found, 0.0)
+        _, found = self._evaluate(segments.obs[None, :, :-1].flatten(1, 2), raw[None])
+        return torch.where(mask, found.view(mask.shape) - self.actions.log_unit, 0.0)
 
     @torch.inference_mode()
     def policy_table(self, vector: Tensor | None = None) -> Tensor:
-        """Return pi(a | s) [S, states, actions] in Discrete spaces.
+        """Return pi(a | s) [S, states, actions] in Discrete spaces, float64.
 
         Args:
             vector: [S, P] parameters, such as :attr:`reference`; None: those that were learned.
@@ -330,14 +331,14 @@ class PreferenceOptimization(ManyLearners):
         if self._states is None or not isinstance(self.action_space, gym.spaces.Discrete):
             raise ValueError("observations and actions must be Discrete; there is no table of others")
         with self.weights.holding(self.weights.vector if vector is None else vector):
-            return torch.softmax(self.network.layers.record(self._states).outputs, -1)
+            return torch.softmax(self.network.layers.record(self._states).outputs.double(), -1)
 
     def result(self) -> dict[str, Any]:
         """Return what the policy makes of all comparisons; means over learners.
 
         ``pair_accuracy``: share of pairs that the loss's own margins order rightly; ``absolute_alignment``
         and ``relative_alignment`` as in :func:`~prefrl.functional.preferences.alignment.alignment`, None
-        without a reference; ``kl_to_reference``: nats per step in states of the segments, from one draw each.
+        without a reference; ``kl_to_reference``: nats per step, the mean over states of the segments.
         """
         pairs, row, reference = self.pairs, self.config.row, self.reference
         if pairs is None:

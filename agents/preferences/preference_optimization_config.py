@@ -30,6 +30,9 @@ class PreferenceOptimizationConfig(Settings):
 
     of_each: ClassVar[tuple[str, ...]] = ("learning_rate", "beta")
 
+    in_rounds: ClassVar[tuple[str, ...]] = ("dno", "upo", "inpo")
+    """Losses that rounds of the same comparisons change something of."""
+
     loss: PairLossName = "dpo"
     """What is made of a comparison; see ``prefrl.functional.preferences.pair_rows``."""
 
@@ -135,6 +138,9 @@ class PreferenceOptimizationConfig(Settings):
                 takes = ", ".join(["beta", *sorted(self.row.settings)])
                 raise ValueError(f"{name} is {getattr(self, name)!r}; the loss {self.loss!r} takes {takes}")
         self.row.resolve(None, self.of_row)
+        if self.round_steps is not None and self.loss not in self.in_rounds:
+            raise ValueError(f"round_steps is {self.round_steps}; it must be None for {self.loss!r}, whose "
+                             "reference stays")  # fmt: skip
         if self.label_rate and self.row.link != "logistic":
             raise ValueError(f"label_rate is {self.label_rate}; it must be 0 for {self.loss!r}, whose leads "
                              "are no log-odds")  # fmt: skip

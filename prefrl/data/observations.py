@@ -40,6 +40,7 @@ class ObservationLayout:
         numeric: [D] bool, True for numbers, False for indicators.
         picture: (height, width, channels), or None.
         picture_space: of the picture as the environment gives it, or None.
+        kept_shape: of one step as it is kept.
     """
 
     def __init__(self, space: gym.Space[Any]) -> None:
@@ -67,6 +68,7 @@ class ObservationLayout:
         self.numeric = torch.cat([*kinds, torch.zeros(0, dtype=torch.bool)])
         self.vector_size = len(self.numeric)
         self._kept_sizes = [max(1, math.prod(part.shape or ())) for _, part in self.parts]
+        self.kept_shape = (sum(self._kept_sizes),) if self.is_dict else tuple(space.shape or ())
 
     @staticmethod
     def _check(space: gym.Space[Any]) -> None:

@@ -58,6 +58,10 @@ class ActionDistribution(ABC):
         """Return what is said of raw actions; differentiable by autograd."""
 
     @abstractmethod
+    def divergences(self, outputs: Tensor, free: Tensor, others: Tensor, others_free: Tensor) -> Tensor:
+        """Return KL(pi(. | s), other(. | s)) [S, N], both by their outputs and free parameters."""
+
+    @abstractmethod
     def slopes(
         self, kept: tuple[Tensor, ...], of_log_probs: Tensor, of_entropies: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -103,6 +107,14 @@ class Categoricals(ActionDistribution):
         chosen = [log.gather(-1, raw[..., place, None])[..., 0] for place, log in enumerate(logs)]
         parts = [-(prob * log).sum(-1) for prob, log in zip(probs, logs, strict=True)]
         return Evaluated(sum_of(chosen), sum_of(parts), (raw, *logs, *probs, *parts))
+
+    def divergences(self, outputs: Tensor, free: Tensor, others: Tensor, others_free: Tensor) -> Tensor:
+        """See :class:`ActionDistribution`."""
+        found = []
+        for own, other in zip(self._split(outputs), self._split(others), strict=True):
+            logs = torch.log_softmax(own, -1)
+            found.append((logs.exp() * (logs - torch.log_softmax(other, -1))).sum(-1))
+        return sum_of(found)
 
     def slopes(
         self, kept: tuple[Tensor, ...], of_log_probs: Tensor, of_entropies: Tensor
@@ -150,6 +162,12 @@ class DiagonalGaussian(ActionDistribution):
         log_probs = -0.5 * scaled.square().sum(-1) - total - 0.5 * self.outputs * LOG_TWO_PI
         entropies = (total + 0.5 * self.outputs * (1.0 + LOG_TWO_PI)).expand_as(log_probs)
         return Evaluated(log_probs, entropies, (scaled, free))
+
+    def divergences(self, outputs: Tensor, free: Tensor, others: Tensor, others_free: Tensor) -> Tensor:
+        """See :class:`ActionDistribution`."""
+        apart = ((outputs - others) * (-others_free).exp()).square()
+        wider = free - others_free
+        return (0.5 * (apart + (2.0 * wider).exp() - 1.0) - wider).sum(-1)
 
     def slopes(
         self, kept: tuple[Tensor, ...], of_log_probs: Tensor, of_entropies: Tensor

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prefrl.config import Count, Positive, checked
 from prefrl.data import Preferences, ScoredSegments, Segments, TransitionDataset, seeded_generator
 from prefrl.data.segment_store import Excerpt
 from prefrl.tabular import TabularMDP, optimal_policy
@@ -67,7 +68,11 @@ def answers_by_return(
         second: what each is compared with.
         temperature: of the logistic teacher, in standard deviations of the segments' returns.
         seed: of the answers.
+
+    Raises:
+        ValueError: if the temperature is not above 0.
     """
+    checked(Positive, temperature, "temperature")
     model, valuations = PartialReturn(), [_by_reward(side) for side in (first, second)]
     teacher = Teacher(model)
     if kind != "noiseless":  # whose answers wait for no device
@@ -123,8 +128,7 @@ def random_excerpts(
     Raises:
         ValueError: for a bad argument, or if the data hold no two such segments.
     """
-    if num_pairs < 1:
-        raise ValueError(f"num_pairs is {num_pairs}; it must be at least 1")
+    checked(Count, num_pairs, "num_pairs")
     starts = dataset.segment_starts(length)
     if len(starts) < 2:
         raise ValueError(f"length is {length}; the data have {len(starts)} segments of so many steps, and "
@@ -152,8 +156,11 @@ def exact_answers(task: Any, num_pairs: int | None = None, *, seed: int = 0) -> 
         seed: of pairs and answers.
 
     Raises:
-        ValueError: if ``task`` knows no such thing, or there are more than a million pairs.
+        TypeError: if ``num_pairs`` is no number.
+        ValueError: if ``task`` knows no such thing, ``num_pairs`` is below 1, or pairs are more than a
+            million.
     """
+    checked(Count | None, num_pairs, "num_pairs")
     task = getattr(task, "unwrapped", task)
     if not hasattr(task, "preference_matrix"):
         raise ValueError(f"{type(task).__name__} does not know who beats whom; give comparisons")

@@ -380,7 +380,7 @@ class RewardModel:
         if not len(preferences):
             raise ValueError("there is no comparison to fit the reward model to")
         segments = preferences.first
-        wanted = {"obs": _kept_shape(self.layout), "actions": _kept_shape(self._actions)}
+        wanted = {"obs": self.layout.kept_shape, "actions": self._actions.kept_shape}
         for name, shape in wanted.items():
             given = tuple(getattr(segments, name).shape[2:])
             if given != shape:
@@ -539,10 +539,3 @@ class RewardModel:
             if given is not None and given != known:
                 raise ValueError(f"{path} was fitted with {name} {known}; this environment has {given}")
         return model
-
-
-def _kept_shape(layout: ObservationLayout) -> tuple[int, ...]:
-    """Return the shape of one step as it is kept."""
-    if layout.is_dict:
-        return (sum(layout._kept_sizes),)
-    return tuple(layout.space.shape or ())

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Independent, Normal
+from torch.distributions import Categorical, Independent, Normal, kl_divergence
 
 from prefrl.functional.streams import Streams
 from prefrl.nn.policies import ActionDistribution, Categoricals, DiagonalGaussian
@@ -52,6 +52,14 @@ def test_log_probabilities_and_entropies_are_torchs(family: ActionDistribution) 
     torch.testing.assert_close(said.log_probs, log_probs, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(said.entropies, sum(part.entropy() for part in parts), rtol=1e-12, atol=1e-12)
     assert said.log_probs.shape == said.entropies.shape == (LEARNERS, ROWS)
+
+
+def test_divergences_are_torchs(family: ActionDistribution) -> None:
+    outputs, free = inputs(family)
+    others, others_free = 0.3 - 0.5 * outputs.flip(1), free + 0.2
+    found = family.divergences(outputs, free, others, others_free)
+    parts = zip(torchs(family, outputs, free), torchs(family, others, others_free), strict=True)
+    torch.testing.assert_close(found, sum(kl_divergence(p, q) for p, q in parts), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("for_all", [False, True])

@@ -11,7 +11,7 @@ from scipy import stats
 import prefrl.envs  # noqa: F401
 from prefrl.data import TransitionDataset
 from prefrl.preferences import PartialReturn, Regret, StepwiseModel, TeacherKind, ask_teacher, true_valuation
-from prefrl.preferences.asking import ask_about
+from prefrl.preferences.asking import ask_about, exact_answers
 from prefrl.tabular import TabularMDP, optimal_policy
 from prefrl.tabular.segments import random_pairs
 
@@ -133,3 +133,13 @@ def test_skipped_pairs_of_data_are_left_out() -> None:
 def test_data_without_segments_are_refused(pairs: int, length: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ask_about(rows(), pairs, length=length)
+
+
+def test_other_numbers_are_refused() -> None:
+    """A temperature below 0 would turn every answer round."""
+    with pytest.raises(ValueError, match=r"temperature is -1\.0; it must be above 0"):
+        ask_about(rows(), 5, length=4, kind="logistic", temperature=-1.0)
+    with pytest.raises(TypeError, match=r"num_pairs is 3\.5"):
+        ask_about(rows(), 3.5, length=4)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="num_pairs is -1; it must be at least 1"):
+        exact_answers(gym.make("prefrl/PreferenceBandit-v0"), -1)

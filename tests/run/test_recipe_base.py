@@ -68,6 +68,12 @@ def test_nonsense_is_refused_by_name(name: str, field: str, values: list[Any]) -
             load_recipe(name)(**{field: value})
 
 
+@pytest.mark.parametrize("name", ["iql", "behaviour_cloning", "brain", "preference_optimization"])
+def test_environments_that_nobody_steps_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="num_envs is 3; it must be None, since nothing is stepped here"):
+        load_recipe(name)(num_envs=3)
+
+
 def test_bounds_of_recipes_of_their_own() -> None:
     for name, settings in (("self_play", {"flip": 0.5}), ("self_play", {"cycle": (1.0, 2.0, 0.0)}),
                            ("self_play", {"budget": 1.5}), ("heron", {"level_scale": 0.5})):  # fmt: skip

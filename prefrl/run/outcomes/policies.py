@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,6 +26,17 @@ MINIMISERS = {
 given DNO is DPO within a round, and steps before two sequences part cancel in a difference of DPO's."""
 
 
+def has_table(env: Any) -> bool:
+    """Whether an environment knows a table of its model, and shows and takes its states and actions.
+
+    Some that know one show something else: vectors, or what a wrapper makes of states.
+    """
+    spaces = env.observation_space, env.action_space
+    return hasattr(getattr(env, "unwrapped", env), "tabular_model") and all(
+        isinstance(space, gym.spaces.Discrete) for space in spaces
+    )
+
+
 def tabular_outcome(
     agent: PreferenceOptimization, env: Any, label_noise: float, *, exact: bool
 ) -> dict[str, Any]:
@@ -39,7 +51,7 @@ def tabular_outcome(
 
     Returns:
         ``value`` and ``optimal_value`` from the start, undiscounted in an environment of sequences; there
-        also ``kl_to_reference``, in nats per sequence, and ``policy_error``, the largest difference of the
+        also ``kl_to_reference``, in nats per sequence; and ``policy_error``, the largest difference of the
         probability of a sequence to that under the minimiser (None where it is not known).
     """
     task = getattr(env, "unwrapped", env)
@@ -50,7 +62,7 @@ def tabular_outcome(
         values = policy_evaluation(mdp, policy[None].cpu(), rewards, GAMMA)
         best = optimal_policy(mdp, rewards, GAMMA)[0]
         value, optimal = (float(mean_start_value(mdp, each)[0]) for each in (values, best))
-        return {"value": value, "optimal_value": optimal}
+        return {"value": value, "optimal_value": optimal, "policy_error": None}
     assert agent.reference is not None
     base = agent.policy_table(agent.reference)[0]
     wanted = None
@@ -83,7 +95,7 @@ def sequence_outcome(task: Any, policy: Tensor, reference: Tensor, wanted: Any |
     return {
         "value": float(starts @ task.true_value(table)),
         "optimal_value": float(starts @ task.optimal_value()),
-        "kl_to_reference": float((probs * (log_probs - base)).sum(-1).mean()),
+        "kl_to_reference": float((probs * np.where(probs > 0, log_probs - base, 0.0)).sum(-1).mean()),
         "policy_error": None if wanted is None else float(np.abs(probs - np.exp(wanted)).max()),
     }
 

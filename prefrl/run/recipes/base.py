@@ -205,11 +205,20 @@ class Recipe(Settings, ABC):
 class SteppingRecipe(Recipe):
     """A recipe whose agent steps environments for a number of timesteps."""
 
+    steps: ClassVar[bool] = True
+    """Whether environments are stepped to learn; of data, nothing is."""
+
     num_envs: Rows | None = None
     """Environments stepped together."""
 
     total_timesteps: Count = 10_000
     """Timesteps to train for; a step of n environments is n."""
+
+    def check(self) -> None:
+        """Raise ValueError for environments that would not be stepped."""
+        super().check()
+        if not self.steps and self.num_envs is not None:
+            raise ValueError(f"num_envs is {self.num_envs}; it must be None, since nothing is stepped here")
 
     @property
     def rows(self) -> int:

@@ -125,6 +125,15 @@ def test_a_cloned_policy_is_a_reference() -> None:
     assert not torch.allclose(agent.policy_table(), expected)
 
 
+@pytest.mark.parametrize(("policy", "rate"), [("table", 0.01), ("network", 3e-4)])
+def test_a_table_takes_longer_steps(policy: Any, rate: float) -> None:
+    """Adam's first step is as long as the step size."""
+    agent = make(TABLE, policy=policy, learning_rate=None)
+    before = agent.weights.vector.detach().clone()
+    agent.update()
+    assert float((agent.weights.vector.detach() - before).abs().max()) == pytest.approx(rate, rel=1e-2)
+
+
 def test_without_the_baseline_draws_leave_an_error() -> None:
     env = gym.make(BANDIT)
     errors = {}

@@ -16,9 +16,10 @@ from prefrl.agents import (
     PreferenceOptimization,
     PreferenceOptimizationConfig,
 )
+from prefrl.agents.base import Spaces
 from prefrl.agents.preferences.iterated_preference_optimization import with_same_start
 from prefrl.cli import main
-from prefrl.data import Preferences, load_preferences, save_preferences
+from prefrl.data import Preferences, Segments, load_preferences, save_preferences
 from prefrl.data.segment_store import Excerpt
 from prefrl.preferences.asking import exact_answers
 from prefrl.preferences.label_models import DensityRatio
@@ -175,6 +176,33 @@ def test_the_step_size_falls_with_the_timesteps() -> None:
     assert not torch.equal(agent.weights.vector, constant.weights.vector)
 
 
+def test_observations_of_parts_are_learned_from() -> None:
+    agent = make("prefrl/NetworkRevenue-v0")
+    before = agent.weights.vector.detach().clone()
+    agent.learn(40 * 2)
+    assert agent.rounds == 2
+    assert not torch.equal(agent.weights.vector, before)
+
+
+@pytest.mark.parametrize("start", [3, -5])
+def test_rounds_of_other_lengths_than_what_was_given_are_kept_together(start: int) -> None:
+    """What pads the shorter ones, 0, is no state of this space."""
+    spaces = Spaces(gym.spaces.Discrete(2, start=start), gym.spaces.Discrete(2))
+    agents = []
+    for length in (3, 5):
+        obs, actions = torch.full((4, length + 1), start), torch.zeros(4, length, dtype=torch.int64)
+        sides = [
+            Segments(obs + obs.new_tensor(side), actions + side, torch.full((4,), length), actions[:, 0] > 0)
+            for side in (0, 1)
+        ]
+        answers = Preferences.from_labels(*sides, torch.ones(4))
+        config = IteratedPreferenceOptimizationConfig(**{**SMALL, "segment_length": 3, "keep_rounds": 2})
+        agents.append(IteratedPreferenceOptimization(spaces, config, answers, rows=1, device="cpu"))
+    agents[1]._kept = [agents[1].pairs, agents[0].pairs]
+    agents[1]._learn_round()
+    assert agents[1].policy_table()[0, 1, 1] > 0.5
+
+
 def test_nothing_to_compare_is_said() -> None:
     agent = make(rows=1, round_timesteps=3)
     with pytest.warns(UserWarning, match="nothing was answered in 3 timesteps"):
@@ -225,3 +253,8 @@ def test_from_the_command_line_with_a_file(tmp_path: Path) -> None:
     assert result["kl_to_reference"] >= 0.0
     kept: Preferences = load_preferences(tmp_path / "run" / "preferences.npz")
     assert torch.equal(kept.labels, answers.labels)
+
+
+def test_a_run_without_a_round_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "iterated_preference_optimization", "--total-timesteps", "1999"]) == 2
+    assert "before a round is over: 2000 round_timesteps" in capsys.readouterr().err

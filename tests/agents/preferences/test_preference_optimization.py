@@ -1,6 +1,5 @@
 """Policies from pairs of segments: gradients, exact optima, many learners, files, refusals."""
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +17,9 @@ from prefrl.agents.preferences.preference_optimization import (
     PreferenceOptimizationConfig,
 )
 from prefrl.agents.preferences.preference_optimization_config import PairLossName
-from prefrl.cli import main
-from prefrl.data import Preferences, Segments, load_preferences, save_transitions
+from prefrl.data import Preferences, Segments
 from prefrl.functional.preferences.pair_loss import pair_leads, pair_loss
 from prefrl.preferences.label_models import DensityRatio
-from prefrl.run.collect import collect_transitions
-from prefrl.run.recipes.preferences.labels import LabelModelName
 
 LOSSES = get_args(PairLossName)
 STATES, ARMS = 4, 3
@@ -31,7 +27,9 @@ TABLE = Spaces(gym.spaces.Discrete(STATES), gym.spaces.Discrete(ARMS, start=2))
 NUMBERS = Spaces(gym.spaces.Box(-1.0, 1.0, (2,)), gym.spaces.Discrete(ARMS))
 BOX = Spaces(gym.spaces.Box(-1.0, 1.0, (2,)), gym.spaces.Box(-2.0, 3.0, (2,)))
 CHOICES = Spaces(gym.spaces.Box(-1.0, 1.0, (2,)), gym.spaces.MultiDiscrete([2, 3]))
-SPACES = {"table": TABLE, "numbers": NUMBERS, "box": BOX, "choices": CHOICES}
+PARTS = Spaces(gym.spaces.Dict({"where": gym.spaces.Box(-1.0, 1.0, (2,)), "left": gym.spaces.Discrete(4)}),
+               gym.spaces.Discrete(ARMS))  # fmt: skip
+SPACES = {"table": TABLE, "numbers": NUMBERS, "box": BOX, "choices": CHOICES, "parts": PARTS}
 
 
 def comparisons(spaces: Spaces, count: int = 9, length: int = 4, seed: int = 0) -> Preferences:
@@ -43,6 +41,9 @@ def comparisons(spaces: Spaces, count: int = 9, length: int = 4, seed: int = 0) 
             return torch.randint(int(space.start), int(space.start + space.n), shape, generator=draws)
         if isinstance(space, gym.spaces.MultiDiscrete):
             return torch.stack([torch.randint(int(n), shape, generator=draws) for n in space.nvec], -1)
+        if isinstance(space, gym.spaces.Dict):  # parts side by side, as they are kept
+            parts = [drawn(part, *shape).view(*shape, -1) for _, part in sorted(space.items())]
+            return torch.cat([part.to(torch.float32) for part in parts], -1)
         return torch.rand(*shape, *space.shape, generator=draws) * 1.8 - 0.9
 
     def segments() -> Segments:
@@ -251,12 +252,32 @@ def test_a_file_brings_back_what_acts(tmp_path: Path) -> None:
         (BOX, lambda data: comparisons(TABLE), r"obs of the first segments have shape \(\)"),
         (TABLE, lambda data: comparisons(Spaces(gym.spaces.Discrete(9), gym.spaces.Discrete(3, start=2))),
          "obs of the first segments are torch.int64 from 0 to 8"),
+        (CHOICES, lambda data: comparisons(Spaces(NUMBERS.single_observation_space,
+                                                  gym.spaces.MultiDiscrete([2, 4]))),
+         "actions of the first segments are torch.int64, .* of them outside of MultiDiscrete"),
+        (PARTS, lambda data: comparisons(NUMBERS), r"obs of the first segments have shape \(2,\)"),
     ],
-    ids=["none", "nan", "no weight", "actions", "observations", "states"],
+    ids=["none", "nan", "no weight", "actions", "observations", "states", "choices", "parts"],
 )  # fmt: skip
 def test_bad_comparisons_are_refused(spaces: Spaces, change: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(spaces, change(comparisons(spaces)))
+
+
+def test_states_may_be_of_any_whole_numbers() -> None:
+    """A file's uint8 are no mask."""
+    answers = comparisons(TABLE)
+    small = [replace(side, obs=side.obs.to(torch.uint8)) for side in (answers.first, answers.second)]
+    agents = [make(TABLE, answers), make(TABLE, replace(answers, first=small[0], second=small[1]))]
+    for agent in agents:
+        for _ in range(4):
+            agent.update()
+    assert torch.equal(agents[0].weights.vector, agents[1].weights.vector)
+
+
+def test_what_are_no_comparisons_is_refused() -> None:
+    with pytest.raises(TypeError, match="preferences is a list; it must be Preferences"):
+        make(TABLE, [1, 2])  # type: ignore[arg-type]
 
 
 @pytest.mark.filterwarnings("ignore:precision is 'bf16'")
@@ -287,6 +308,7 @@ def test_a_table_has_no_bf16() -> None:
         ({"policy": "table"}, "needs Discrete observations and actions"),
         ({"loss": "orpo"}, "needs probabilities"),
         ({"schedule": "linear"}, "schedule_timesteps is None"),
+        ({"round_steps": 3}, "round_steps is 3; it must be None for 'dpo', whose reference stays"),
         ({"beta": (0.1, 0.2)}, "beta is for 2 learners"),
     ],
     ids=str,
@@ -294,91 +316,6 @@ def test_a_table_has_no_bf16() -> None:
 def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(BOX, **settings)
-
-
-def test_a_run_that_would_only_clone_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "preference_optimization", "--total-timesteps", "1000"]) == 2
-    assert "after 1000 cloning_steps nothing would be learned" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("loss", "extra"), [("ipo", {}), ("inpo", {}), ("dpo", {"num-learners": 2})], ids=str
-)
-def test_a_tree_ends_at_the_exact_minimiser(loss: str, extra: dict[str, int], tmp_path: Path) -> None:
-    """From the command line: the largest difference of a probability to what other methods say."""
-    settings = {
-        "env-id": "prefrl/TokenTree-v0", "env.depth": 2, "loss": loss, "beta": 0.5, "cloning-steps": 0,
-        "total-timesteps": 500, **extra,
-    }  # fmt: skip
-    flags = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    command = ["preference_optimization", *flags, "--out", str(tmp_path / "run")]
-    assert main(["train", *command]) == 0
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert result["policy_error"] < 1e-6
-    assert result["value"] <= result["optimal_value"]
-    assert result["kl_to_reference"] > 0.0
-    assert result["pair_accuracy"] == 1.0
-
-
-def trained(tmp_path: Path, **settings: Any) -> dict[str, Any]:
-    """Return the result of a run from the command line."""
-    given = {"cloning-steps": 5, "total-timesteps": 30, "eval-episodes": 2, **settings}
-    flags = [word for name, value in given.items() for word in (f"--{name}", *map(str, _several(value)))]
-    assert main(["train", "preference_optimization", *flags, "--out", str(tmp_path / "run")]) == 0
-    result: dict[str, Any] = json.loads((tmp_path / "run" / "result.json").read_text())
-    return result
-
-
-def _several(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def test_a_teacher_compares_uniform_actions_where_there_are_no_data(tmp_path: Path) -> None:
-    result = trained(tmp_path, **{"env-id": "Pendulum-v1", "num-pairs": 30, "segment-length": 10})
-    kept = load_preferences(tmp_path / "run" / "preferences.npz")
-    assert len(kept) == 30
-    assert (kept.first.lengths == 10).all()
-    assert kept.metadata["teacher"] == "logistic"
-    assert result["final_return"] < 0.0
-    assert result["optimal_value"] is None
-    assert result["kl_to_reference"] >= 0.0
-
-
-def test_a_teacher_compares_segments_of_a_file(tmp_path: Path) -> None:
-    env = gym.make("Pendulum-v1")
-    data = collect_transitions(None, env, 400, epsilon=1.0)
-    save_transitions(tmp_path / "data.npz", data)
-    flags = {
-        "env-id": "Pendulum-v1",
-        "dataset": tmp_path / "data.npz",
-        "teacher": "noiseless",
-        "num-pairs": 20,
-    }
-    trained(tmp_path, **flags)
-    kept = load_preferences(tmp_path / "run" / "preferences.npz")
-    assert torch.isin(kept.first.actions.flatten(), data.actions.flatten()).all()
-    assert kept.metadata["teacher"] == "noiseless"
-
-
-@pytest.mark.parametrize("name", [*get_args(LabelModelName), "dropout_filter ensemble_vote"])
-def test_label_models_change_what_is_learned_from(name: str, tmp_path: Path) -> None:
-    flags = {"env.depth": 2, "num-pairs": 60, "label-noise": 0.2, "seed": 3}
-    plain = trained(tmp_path / "plain", **flags)
-    result = trained(tmp_path, **flags, **{"label-model": name.split()})
-    before, after = (
-        load_preferences(path / "run" / "preferences.npz") for path in (tmp_path / "plain", tmp_path)
-    )
-    assert result["value"] != plain["value"]
-    assert result["policy_error"] is None
-    if name == "dynamic_labels":
-        config = json.loads((tmp_path / "run" / "config.json").read_text())
-        assert config["config"]["label_model"] == ["dynamic_labels"]
-        assert torch.equal(before.labels, after.labels), "they move while the policy learns"
-    elif name == "robust_flips":
-        torch.testing.assert_close(after.labels, (before.labels - 0.2) / 0.6)
-    else:
-        assert len(after) == (30 if "dropout_filter" in name else 60)
-        assert not torch.equal(before.labels, after.labels)
 
 
 def test_labels_move_to_what_is_believed() -> None:
@@ -392,19 +329,3 @@ def test_labels_move_to_what_is_believed() -> None:
     believed = torch.sigmoid(leads - agent.pairs.offsets)
     torch.testing.assert_close(agent._labels, before + 0.3 * (believed - before))
     assert not torch.equal(agent._labels[0], agent._labels[1])
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--label-model", "robust_flips", "--loss", "robust_dpo"], "both correct labels for flips"),
-        (["--preferences", "file.npz", "--dataset", "data.npz"], "preferences and dataset are both given"),
-        (["--label-model", "dynamic_labels", "--loss", "ipo"], "label_rate is 0.01; it must be 0 for 'ipo'"),
-    ],
-    ids=str,
-)
-def test_what_does_not_go_together_is_refused(
-    flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["train", "preference_optimization", *flags]) == 2
-    assert message in capsys.readouterr().err

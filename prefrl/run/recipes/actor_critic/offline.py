@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from tyro.conf import arg
 
@@ -17,6 +17,8 @@ from prefrl.run.recipes.base import EvaluatedRecipe
 @dataclass(frozen=True)
 class OfflineRecipe(EvaluatedRecipe):
     """Settings of recipes whose timesteps are gradient steps on a data set."""
+
+    steps: ClassVar[bool] = False
 
     env_id: str = "Pendulum-v1"
     """Environment that the data are of, for evaluations."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from prefrl.agents.preferences.brain import BRAIn, BRAInConfig
 from prefrl.config import Count
@@ -18,6 +18,8 @@ from prefrl.run.recipes.base import EvaluatedRecipe
 @dataclass(frozen=True)
 class TrainBRAIn(EvaluatedRecipe):
     """BRAIn: the posterior of good outputs, by groups of outputs to the same prompt; cloning first."""
+
+    steps: ClassVar[bool] = False
 
     env_id: str = "prefrl/TokenTree-v0"
     """Environment that knows all its sequences and their returns, by which outputs are good."""

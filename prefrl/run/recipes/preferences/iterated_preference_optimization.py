@@ -14,7 +14,7 @@ from prefrl.config import Count, Rows
 from prefrl.data import Preferences, load_preferences, save_preferences
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
-from prefrl.run.outcomes.policies import tabular_outcome
+from prefrl.run.outcomes.policies import has_table, tabular_outcome
 from prefrl.run.recipes.base import EvaluatedRecipe
 
 
@@ -34,6 +34,13 @@ class TrainIteratedPreferenceOptimization(EvaluatedRecipe):
 
     agent: IteratedPreferenceOptimizationConfig = field(default_factory=IteratedPreferenceOptimizationConfig)
     """Settings of the agent."""
+
+    def check(self) -> None:
+        """Raise ValueError for a run that ends before its first round."""
+        super().check()
+        if self.preferences is None and self.total_timesteps < self.agent.round_timesteps:
+            raise ValueError(f"total_timesteps is {self.total_timesteps}; nothing would be learned before a "
+                             f"round is over: {self.agent.round_timesteps} round_timesteps")  # fmt: skip
 
     def given(self, env: Any, folder: RunFolder, *, resume: bool) -> dict[str, Any]:
         """Return the file's comparisons, if there is one, or what the folder keeps of them."""
@@ -55,7 +62,8 @@ class TrainIteratedPreferenceOptimization(EvaluatedRecipe):
 
     def outcome(self, agent: Any, loop: Loop, folder: RunFolder) -> dict[str, Any]:
         """Return what is known exactly too, in an environment with a table of its model."""
-        found, env = super().outcome(agent, loop, folder), self.scalar_env()
-        if hasattr(env.unwrapped, "tabular_model"):
+        env = self.scalar_env()
+        found = {"optimal_value": None, **super().outcome(agent, loop, folder)}
+        if has_table(env):
             found |= tabular_outcome(agent, env, 0.0, exact=False)
         return found

@@ -20,7 +20,7 @@ from prefrl.preferences.models import PartialReturn
 from prefrl.run.collect import collect_transitions
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
-from prefrl.run.outcomes.policies import tabular_outcome
+from prefrl.run.outcomes.policies import has_table, tabular_outcome
 from prefrl.run.recipes.base import Recipe, default
 from prefrl.run.recipes.stacked import StackedRecipe
 from prefrl.tabular import TabularMDP
@@ -36,6 +36,7 @@ class TrainPreferenceOptimization(StackedRecipe):
     """A policy straight from preferences: DPO, IPO, CPL, SimPO, ... behind one loss; cloning first."""
 
     data_by_seed: ClassVar[bool] = True
+    steps: ClassVar[bool] = False
 
     groups: ClassVar[Mapping[str, str]] = {
         **Recipe.groups,
@@ -79,9 +80,11 @@ class TrainPreferenceOptimization(StackedRecipe):
     def check(self) -> None:
         """Raise ValueError for two sources of comparisons, or noise that the loss cannot reckon with."""
         super().check()
-        others = [name for name in ("teacher", "dataset", "num_pairs") if getattr(self, name) is not None]
+        names = ("teacher", "dataset", "num_pairs", "segment_length")
+        others = [name for name in names if getattr(self, name) is not None]
         if self.preferences is not None and others:
-            raise ValueError(f"preferences and {others[0]} are both given; comparisons come from one of them")
+            raise ValueError(f"preferences and {others[0]} are both given; comparisons of a file are taken "
+                             "as they are")  # fmt: skip
         if "robust_flips" in self.label_model and self.agent.row.labels == "robust":
             raise ValueError(f"label_model is robust_flips and loss {self.agent.loss!r}; both correct labels "
                              "for flips, and one of them is enough")  # fmt: skip
@@ -118,14 +121,20 @@ class TrainPreferenceOptimization(StackedRecipe):
         if self.preferences is not None:
             return load_preferences(self.preferences)
         if self.teacher is None and self.dataset is None and hasattr(task, "preference_matrix"):
+            if self.segment_length is not None:
+                raise ValueError(f"segment_length is {self.segment_length}; whole sequences are compared "
+                                 "where no teacher and no dataset is given")  # fmt: skip
             return exact_answers(env, self.num_pairs, seed=self.seed)
-        if self.dataset is None and hasattr(task, "tabular_model"):
+        if self.dataset is None and has_table(env):
             return ask_teacher(
                 TabularMDP.from_env(env), pairs, kind=kind, model=PartialReturn(),
                 length=self.segment_length or 3, seed=self.seed,
             )  # fmt: skip
         if self.dataset is None:
-            dataset = collect_transitions(None, env, UNIFORM_TIMESTEPS, epsilon=1.0, seed=self.seed)
+            try:
+                dataset = collect_transitions(None, env, UNIFORM_TIMESTEPS, epsilon=1.0, seed=self.seed)
+            except (TypeError, ValueError) as error:  # of spaces that no data set has, or without ends
+                raise ValueError(f"{error}; give comparisons: --preferences FILE") from error
         else:
             dataset = load_transitions(self.dataset)
         dataset.check_matches(env.observation_space, env.action_space)
@@ -133,7 +142,8 @@ class TrainPreferenceOptimization(StackedRecipe):
 
     def make_agent(self, env: Any, preferences: Preferences | None = None) -> PreferenceOptimization:
         """See :meth:`Recipe.make_agent`."""
-        spaces = env if self.num_learners == 1 else Spaces(env.observation_space, env.action_space)
+        alone = self.num_learners == 1 or isinstance(env, Spaces)
+        spaces = env if alone else Spaces(env.observation_space, env.action_space)
         return PreferenceOptimization(spaces, self.settings, preferences, num_learners=self.num_learners,
                                       device=self.device, seed=self.given_seed)  # fmt: skip
 
@@ -145,7 +155,7 @@ class TrainPreferenceOptimization(StackedRecipe):
         """Return the return, and what is known exactly in an environment with a table of its model."""
         found = {"optimal_value": None, **super().outcome(agent, loop, folder)}
         env = self.scalar_env()
-        if hasattr(env.unwrapped, "tabular_model"):
+        if has_table(env):
             sources = self.preferences, self.teacher, self.dataset, self.num_pairs
             exact = all(source is None for source in sources) and not self.label_model
             found |= tabular_outcome(agent, env, self.label_noise, exact=exact)
