@@ -170,6 +170,11 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def share(self, found: Tensor) -> float | None:
+        """Return the mean over learners [S] of a share of pairs without tie; None where there are none."""
+        decided = (self.labels != 0.5) & (self.weights > 0)
+        return float(found.mean()) if bool(decided.any()) else None
+
 
 def _padded(values: Tensor, longest: int) -> Tensor:
     """Return [N, 2, L, ...] with zeros (or False) up to ``longest`` steps; [N] as it is."""

@@ -354,9 +354,9 @@ class PreferenceOptimization(ManyLearners):
         moved = None if reference is None else divergence(self.network, self.weights, reference, rows)
         return {
             **super().result(),
-            "pair_accuracy": float(pair_accuracy(leads, pairs.labels, pairs.weights).mean()),
-            "absolute_alignment": float(found.absolute.mean()),
-            "relative_alignment": None if reference is None else float(found.relative.mean()),
+            "pair_accuracy": pairs.share(pair_accuracy(leads, pairs.labels, pairs.weights)),
+            "absolute_alignment": pairs.share(found.absolute),
+            "relative_alignment": None if reference is None else pairs.share(found.relative),
             "kl_to_reference": moved,
         }
 

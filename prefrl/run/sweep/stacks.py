@@ -56,7 +56,10 @@ def make_stacks(recipe: str, trials: Sequence[Trial]) -> list[Stack]:
         ValueError: if the recipe cannot train several learners.
     """
     recipe_class = load_recipe(recipe)
-    if not issubclass(recipe_class, StackedRecipe) or recipe_class.data_by_seed:
+    if issubclass(recipe_class, StackedRecipe) and recipe_class.data_by_seed:
+        raise ValueError(f"recipe is {recipe!r}, whose trials each learn from data of their own seed; leave "
+                         "--stack out")  # fmt: skip
+    if not issubclass(recipe_class, StackedRecipe):
         raise ValueError(f"recipe is {recipe!r}, whose runs cannot be stacked; leave --stack out")
     settings: Settings = recipe_class().agent  # type: ignore[attr-defined]
     of_each = [f"agent.{name}" for name in settings.of_each]

@@ -211,6 +211,15 @@ def test_likelihoods_are_those_that_are_learned_from(spaces: str) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_ties_alone_have_no_accuracy() -> None:
+    data = comparisons(TABLE)
+    agent = make(TABLE, replace(data, labels=torch.full_like(data.labels, 0.5)))
+    agent.update()
+    result = agent.result()
+    assert [result[name] for name in ("pair_accuracy", "absolute_alignment")] == [None, None]
+    assert 0.0 <= make(TABLE, data).result()["pair_accuracy"] <= 1.0
+
+
 def test_two_checkpoints_label_comparisons() -> None:
     """What was learned for longer, against what was cloned, finds the labels that it learned."""
     data = comparisons(BOX, 40)
