@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -23,6 +24,9 @@ from .comparisons import Comparisons, feature_sums
 
 FILE_FORMAT = 1
 """Version of the files that :meth:`GeneralModel.save` writes."""
+
+SHORT = 50
+"""Iterations of L-BFGS after which starts are compared."""
 
 ROWS = 1024
 """Comparisons whose slopes in all parameters are worked out at once."""
@@ -74,10 +78,10 @@ class GeneralModelConfig(Settings):
 class DescentConfig(GeneralModelConfig):
     """Settings of models that are fitted by L-BFGS, of which the best of several fits is kept."""
 
-    starts: Count = 4
-    """Fits from other random starts."""
+    starts: Count = 8
+    """Random starts; a short descent from each says which quarter of them is worth a long one."""
     max_iterations: Count = 500
-    """Of L-BFGS, in each."""
+    """Of L-BFGS, in each long descent."""
 
 
 class GeneralModel(ABC):
@@ -364,15 +368,18 @@ class DescentModel(GeneralModel):
             loss: Tensor = ((counts * entropy).sum() + 0.5 * self.config.ridge * size) / total
             return loss
 
-        generator, best = seeded_generator(self.seed, f"{self.name} starts"), float("inf")
-        for _ in range(self.config.starts):
-            start = {n: v.to(total.device) for n, v in self.start(sizes, generator).items()}
-            found, loss = descend(loss_at, start, self.config.max_iterations)
-            if loss < best:
-                best, parameters = loss, found
-        if best == float("inf"):
+        generator = seeded_generator(self.seed, f"{self.name} starts")
+        starts = [self.start(sizes, generator) for _ in range(self.config.starts)]
+        on_device = [{name: value.to(total.device) for name, value in start.items()} for start in starts]
+        short = [descend(loss_at, start, SHORT) for start in on_device]
+        short = sorted((each for each in short if math.isfinite(each[1])), key=lambda each: each[1])
+        if not short:
             raise ValueError(f"no fit of {type(self).__name__} came to a finite loss; raise ridge (now "
                              f"{self.config.ridge})")  # fmt: skip
+        ends = [
+            descend(loss_at, found, self.config.max_iterations) for found, _ in short[: -(-len(short) // 4)]
+        ]
+        parameters, _ = min(ends, key=lambda each: each[1])
         self.take(self.settled(parameters, merged), sizes)
         return {"loss": self.loss(comparisons), "accuracy": self.accuracy(comparisons)}
 

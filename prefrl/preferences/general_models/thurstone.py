@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prefrl.config import Count, NonNegative
 from prefrl.functional.preferences.general_models.margins import probit_margin
 
 from .base import DescentConfig, DescentModel, ModelSizes, Parameters, Rows, ScoredModel, encoded
@@ -26,7 +27,10 @@ from .comparisons import Comparisons
 class ThurstoneConfig(DescentConfig):
     """Settings of :class:`Thurstone`."""
 
-    starts: int = 1
+    starts: Count = 1
+    """As of :class:`DescentConfig`."""
+    ridge: NonNegative = 1.0
+    """Of log variances alone: a normal prior of variance 1."""
 
 
 class Thurstone(DescentModel, ScoredModel):
