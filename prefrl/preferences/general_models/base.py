@@ -64,6 +64,10 @@ class ModelSizes(Settings):
         """Rows of an encoder: K options, or F features and a constant."""
         return self.num_options or self.num_features + 1
 
+    def __str__(self) -> str:
+        """Return what options are known by, in words."""
+        return f"{self.num_options} options" if self.num_options else f"{self.num_features} features"
+
 
 @dataclass(frozen=True)
 class GeneralModelConfig(Settings):

@@ -62,13 +62,13 @@ class GPM(DescentModel):
         """Refuse more planes than could ever be told apart.
 
         An antisymmetric form of n inputs has rank n at most, so n / 2 planes say all that it can. Embeddings
-        of length 1 may need one more, in which they differ in length but not in direction.
+        of length 1 may need one more, in which they differ in length but not in direction. Rates that depend
+        on contexts may need any number.
         """
-        inputs = ModelSizes.of(comparisons).inputs
-        most = inputs // 2 + self.config.normalise
-        if self.config.blocks > most:
-            kind = "options" if comparisons.features is None else "features and a constant"
-            raise ValueError(f"blocks is {self.config.blocks}; {inputs} {kind} allow at most {most}")
+        sizes = ModelSizes.of(comparisons)
+        most = sizes.inputs // 2 + self.config.normalise
+        if self.config.blocks > most and not sizes.num_contexts:
+            raise ValueError(f"blocks is {self.config.blocks}; {sizes} allow at most {most}")
 
     def penalised(self) -> tuple[str, ...]:
         """See :meth:`DescentModel.penalised`; the length of what is normalised says nothing."""

@@ -107,10 +107,9 @@ class PAL(DescentModel, ScoredModel):
         if self.config.prototypes > comparisons.num_users:
             raise ValueError(f"prototypes is {self.config.prototypes}; {comparisons.num_users} users allow "
                              "at most as many")  # fmt: skip
-        inputs = ModelSizes.of(comparisons).inputs
-        if self.config.dimension > inputs:
-            kind = "options" if comparisons.features is None else "features and a constant"
-            raise ValueError(f"dimension is {self.config.dimension}; {inputs} {kind} allow at most {inputs}")
+        sizes = ModelSizes.of(comparisons)
+        if self.config.dimension > sizes.inputs:
+            raise ValueError(f"dimension is {self.config.dimension}; {sizes} allow at most {sizes.inputs}")
 
     def start(self, sizes: ModelSizes, generator: torch.Generator) -> Parameters:
         """Return options and prototypes at random, users between all prototypes, a temperature of 1.
