@@ -390,3 +390,53 @@ def test_damaged_files(tmp_path: Path) -> None:
     path.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"damaged or no preference model"):
         load_general_model(path)
+
+
+def test_gpm_by_hand() -> None:
+    """Lengths 2 and 3, a quarter turn apart; the gate of the first block of two is log 3."""
+    sizes = ModelSizes(2, 0, 1, 0)
+    embeddings = torch.tensor([[0.0, 2.0, 1e-30, 0.0], [3.0, 0.0, 1e-30, 0.0]], dtype=torch.float64)
+    parameters = {"embeddings": embeddings, "gate": torch.tensor([[3.0, 1.0]], dtype=torch.float64).log()}
+    for normalise, wanted in ((False, 6.0), (True, 1.0)):
+        model = GPM(GPMConfig(normalise=normalise, temperature=0.5))
+        model.take(parameters, sizes)
+        assert float(model.margin(0, 1)) == pytest.approx(2 * 0.75 * wanted / 0.5)
+
+
+def test_pal_by_hand_and_by_what_new_users_say() -> None:
+    """Two prototypes on a line, at 0 and at 4; the second user is a quarter of the way."""
+    model = PAL(PALConfig(prototypes=2, dimension=1))
+    column = torch.tensor([[0.0], [1.0], [4.0]], dtype=torch.float64)
+    users = torch.tensor([[50.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
+    users[1, 0] = torch.tensor(3.0).double().log()
+    model.take({"embeddings": column, "prototypes": column[[0, 2]], "users": users}, ModelSizes(3, 0, 2, 0))
+    margins = model.margin([0, 0], 1, [0, 1])
+    assert margins.tolist() == pytest.approx([-1.0, 1.0], abs=1e-5)
+    # 2 beats 0 to one new user, 0 beats 2 to another.
+    wins = torch.zeros(2, 3, 3)
+    wins[0, 2, 0] = wins[1, 0, 2] = 5.0
+    new = model.add_users(Comparisons.from_wins(wins))
+    margins = model.margin(0, 2, new)
+    assert float(margins[0]) > 2.0
+    assert float(margins[1]) < -2.0
+
+
+@pytest.mark.parametrize("data", [DATA["table"], DATA["features"]], ids=["table", "features"])
+def test_means_of_thurstone_are_standardised(data: Comparisons) -> None:
+    model = Thurstone()
+    model.fit(data)
+    scores = model.score(torch.arange(6) if data.features is None else data.features)
+    assert float(scores.mean()) == pytest.approx(0.0, abs=1e-12)
+    assert float(scores.std(correction=0)) == pytest.approx(1.0)
+
+
+def test_loss_and_accuracy_by_hand() -> None:
+    model = BradleyTerry()
+    utilities = torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64)
+    model.take({"utilities": utilities}, ModelSizes(3, 0, 1, 0))
+    wins = torch.tensor([[0.0, 1.0, 0.0], [3.0, 0.0, 2.0], [0.0, 2.0, 0.0]])
+    data = Comparisons.from_wins(wins)
+    assert float(model.accuracy(data)) == pytest.approx((3.0 + 2.0) / 8.0)
+    right = 1.0 / (1.0 + np.exp(-1.0))
+    entropy = -(3.0 * np.log(right) + np.log(1.0 - right) + 4.0 * np.log(0.5)) / 8.0
+    assert float(model.loss(data)) == pytest.approx(entropy)
