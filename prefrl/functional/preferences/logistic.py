@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -48,13 +50,37 @@ def logistic_regression(
         entropy = weighted_mean(preference_cross_entropy(logit, labels), share)
         return entropy + 0.5 * ridge * w.square().sum(-1)
 
-    fit = inputs.new_zeros(inputs.shape[0], inputs.shape[-1])
-    loss = loss_at(fit)
-    for _ in range(max_iterations):
-        p = torch.sigmoid(torch.einsum("bnk,bk->bn", inputs, fit))
-        gradient = torch.einsum("bn,bnk->bk", share * (p - labels), inputs) + ridge * fit
+    def newton_at(w: Tensor) -> tuple[Tensor, Tensor]:
+        p = torch.sigmoid(torch.einsum("bnk,bk->bn", inputs, w))
+        gradient = torch.einsum("bn,bnk->bk", share * (p - labels), inputs) + ridge * w
         curvature = torch.einsum("bn,bnk,bnl->bkl", share * p * (1.0 - p), inputs, inputs)
-        step = torch.linalg.solve(curvature + ridge * identity + jitter, gradient[..., None])[..., 0]
+        return gradient, curvature + ridge * identity + jitter
+
+    start = inputs.new_zeros(inputs.shape[0], inputs.shape[-1])
+    return damped_newton(start, loss_at, newton_at, max_iterations=max_iterations, tolerance=tolerance)
+
+
+def damped_newton(
+    start: Tensor, loss_at: Callable[[Tensor], Tensor],
+    newton_at: Callable[[Tensor], tuple[Tensor, Tensor]], *, max_iterations: int = 200,
+    tolerance: float = 1e-13,
+) -> Tensor:  # fmt: skip
+    """Minimise B convex functions by Newton steps; one that does not lower a fit's loss is halved.
+
+    Args:
+        start: [B, k].
+        loss_at: returns the losses [B] there.
+        newton_at: returns gradients [B, k] and regular matrices of second derivatives [B, k, k].
+        max_iterations: Newton steps at most.
+        tolerance: a fit is done when a Newton step promises to lower its loss by no more than this.
+
+    Returns:
+        [B, k].
+    """
+    fit, loss = start, loss_at(start)
+    for _ in range(max_iterations):
+        gradient, curvature = newton_at(fit)
+        step = torch.linalg.solve(curvature, gradient[..., None])[..., 0]
         decrement = 0.5 * (gradient * step).sum(-1)  # what a full step promises to gain
         if not bool((decrement > tolerance).any()):
             break
