@@ -411,12 +411,12 @@ def draw(results: dict[str, dict[str, Seeds]]) -> Figure:
         axes.axvline(0.0, color="0.6", linewidth=0.8)
         axes.axvline(1.0, color="0.6", linewidth=0.8, linestyle="--")
         axes.set_title(part, loc="left", fontsize=11)
-        axes.set_xlim(-0.6, 1.15)
         axes.set_xlabel("0: reference, 1: optimum" if part == "tree" else "0: cloned, 1: online SAC")
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_yticks(range(len(losses)), losses)
     panels[0].invert_yaxis()
-    panels[0].legend(frameon=False, fontsize=8, loc="lower left")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=8, ncols=len(labels), loc="outside upper right")
     return figure
 
 
