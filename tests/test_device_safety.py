@@ -803,7 +803,9 @@ def offline_case(kind: type[BehaviourCloning | IQL], box: bool = True, **setting
         obs = (torch.zeros(7, 4) if box else torch.zeros(7, dtype=torch.int64)).to(DEVICE)
 
         def step() -> dict[str, Tensor]:
-            agent.log_prob(obs, agent.act(obs))
+            once, no = torch.ones(7, dtype=torch.int64, device=DEVICE), torch.zeros(7, dtype=torch.bool)
+            steps = torch.stack([obs, obs], 1), agent.act(obs)[:, None]
+            agent.log_prob(Segments(*steps, once, no.to(DEVICE)))
             agent.act(obs, deterministic=True)
             if isinstance(agent, IQL):
                 agent.values(obs), agent.q_values(obs, agent.act(obs))

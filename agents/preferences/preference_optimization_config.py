@@ -89,7 +89,8 @@ class PreferenceOptimizationConfig(Settings):
     learned from (POWER-DL's dynamic labels, arXiv 2412.09544, whose rate is not known to us); 0: none."""
 
     cloning_steps: Natural = 1_000
-    """Gradient steps of behaviour cloning on all segments, first; what comes of it is the reference."""
+    """Gradient steps of behaviour cloning on all segments, first; what comes of it is the reference. Adam's
+    averages go on from there."""
 
     round_steps: Count | None = None
     """Gradient steps of a round, after which the policy becomes the reference of dno and upo, and the

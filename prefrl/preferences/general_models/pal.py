@@ -48,7 +48,7 @@ class PALConfig(DescentConfig):
     form: Literal["A", "B"] = "A"
     """Ideal points ("A") or ideal directions that may depend on the context ("B")."""
     prototypes: Count = 3
-    """K."""
+    """K, ideals that every user's is a mixture of."""
     dimension: Count = 2
     """d, of the space that options and ideals lie in."""
     starts: Count = 16

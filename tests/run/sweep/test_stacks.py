@@ -44,8 +44,12 @@ def test_what_cannot_be_stacked_stays_by_itself() -> None:
     settings = {"loss": ["huber"], "compile": ["True", "False"]}
     (stack,) = make_stacks("dqn", make_trials("dqn", [0, 1], settings))
     assert stack.config["agent"]["compile"] is False
-    for recipe in ("q_learning", "preference_optimization"):
-        with pytest.raises(ValueError, match=f"recipe is '{recipe}', whose runs cannot be stacked"):
+    refusals = {
+        "q_learning": "runs cannot be stacked",
+        "preference_optimization": "trials each learn from data",
+    }
+    for recipe, why in refusals.items():
+        with pytest.raises(ValueError, match=f"recipe is '{recipe}', whose {why}"):
             make_stacks(recipe, make_trials(recipe, [0, 1], {}))
 
 
