@@ -28,7 +28,6 @@ from prefrl.cli import execute
 from prefrl.data import Preferences, Segments
 from prefrl.functional.preferences.pair_loss import expected_log_ratio, pair_loss, pair_slopes
 from prefrl.preferences.asking import exact_answers
-from prefrl.preferences.label_models import DynamicLabels
 from prefrl.run.flags import parse
 from prefrl.run.study.claims import Claim, ClaimStudy, Numbers
 
@@ -289,19 +288,8 @@ def one_wrong_pair(seed: int, steps: int = 2_000) -> dict[str, float]:
     start = 0.1 * torch.randn(1, 3, generator=generator(seed), dtype=torch.float64)
     found = {}
     for name, rate in (("dpo", 0.0), ("dynamic", 0.01)):
-        settings = {"beta": 1.0, "learning_rate": 1e-2, "schedule": "constant"}
-        agent, labelled = table_agent(data, 1, 3, 0, logits=start, **settings), data
-
-        def score(segments: Segments, agent: PreferenceOptimization = agent) -> Tensor:
-            return (log_policy(agent) - torch.log_softmax(start, -1))[0, segments.actions[:, 0]]
-
-        drift = DynamicLabels(score, rate)
-        for _ in range(steps):
-            agent.update()
-            if rate:
-                labelled = drift(labelled)
-                assert agent.pairs is not None
-                agent.pairs.labels = labelled.labels
+        settings = {"beta": 1.0, "learning_rate": 1e-2, "schedule": "constant", "label_rate": rate}
+        agent = table_agent(data, 1, 3, steps, logits=start, **settings)
         margins = (log_policy(agent) - torch.log_softmax(start, -1))[0]
         found[f"{name}_c_over_a"] = float(margins[2] - margins[0])
         found[f"{name}_a_over_b"] = float(margins[0] - margins[1])
