@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from prefrl.agents import DQN, DQNConfig
 from prefrl.cli import recipe_summary, summary
 from prefrl.run.folder import RunFolder
 from prefrl.run.recipes import RECIPES, load_recipe
-from prefrl.run.recipes.base import EvaluatedRecipe, Recipe, small_networks
+from prefrl.run.recipes.base import EvaluatedRecipe, Recipe, SteppingRecipe, small_networks
 from prefrl.run.recipes.value_based.dqn import TrainDQN
 
 SMALL = DQNConfig(learning_starts=8, hidden=(4,), batch_size=4)
@@ -157,3 +157,12 @@ def test_a_recipe_must_say_which_agent() -> None:
 
     with pytest.raises(TypeError, match="abstract"):
         Nothing()  # type: ignore[abstract]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_say_whether_environments_are_stepped(name: str) -> None:
+    """Where nothing is stepped, a number of environments would do nothing, and is refused."""
+    recipe = load_recipe(name)
+    if issubclass(recipe, SteppingRecipe):
+        agents = get_type_hints(recipe.make_agent)["return"]
+        assert recipe.steps == any(agent.steps_env for agent in get_args(agents) or (agents,))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from tyro.conf import arg
@@ -22,6 +22,8 @@ from prefrl.run.recipes.base import EvaluatedRecipe
 @dataclass(frozen=True)
 class TrainNashLearning(EvaluatedRecipe):
     """Nash learning: the policy that no other is preferred to, by EGPO and other solvers, exactly."""
+
+    steps: ClassVar[bool] = False
 
     env_id: str = "prefrl/TokenTree-v0"
     """Environment that knows how all its sequences are preferred."""
