@@ -816,6 +816,27 @@ def offline_case(kind: type[BehaviourCloning | IQL], box: bool = True, **setting
     return make
 
 
+def fake_segments(mode: FakeTensorMode, count: int, box: bool) -> Segments:
+    """Segments of five steps on the host, drawn as real numbers."""
+    with real_numbers():
+        obs = torch.randn(count, 6, 4) if box else torch.randint(5, (count, 6))
+        acted = torch.rand(count, 5, 2) if box else torch.randint(1, 4, (count, 5))
+        whole, no = torch.full((count,), 5), torch.zeros(count, dtype=torch.bool)
+    return Segments(*(fake(mode, value, "cpu") for value in (obs, acted, whole, no)))
+
+
+def acting_and_learning(agent: Agent, box: bool) -> Step:
+    """Steps of an agent that learns from segments, and acts on nothing but zeros."""
+    seen = torch.zeros(7, 4) if box else torch.zeros(7, dtype=torch.int64)
+
+    def step() -> dict[str, Tensor]:
+        agent.act(seen.to(DEVICE))
+        agent.act(seen.to(DEVICE), deterministic=True)
+        return agent.update()
+
+    return step
+
+
 def compared_case(loss: str, box: bool = True) -> Case:
     """A policy from comparisons, which are checked on the host, on real numbers."""
     actions: Any = gym.spaces.Box(-2.0, 3.0, (2,)) if box else gym.spaces.Discrete(3, start=1)
@@ -826,24 +847,10 @@ def compared_case(loss: str, box: bool = True) -> Case:
         config = PreferenceOptimizationConfig(loss=loss, hidden=(8,), batch_size=3, cloning_steps=1,
                                               round_steps=every)  # fmt: skip
         agent = PreferenceOptimization(spaces, config, device=DEVICE)
-        with real_numbers():
-            obs = [torch.randn(4, 6, 4) if box else torch.randint(5, (4, 6)) for _ in range(2)]
-            acted = [torch.rand(4, 5, 2) if box else torch.randint(1, 4, (4, 5)) for _ in range(2)]
-        whole, no = torch.full((4,), 5), torch.zeros(4, dtype=torch.bool)
-        sides = [
-            Segments(*(fake(mode, value, "cpu") for value in (seen, did, whole, no)))
-            for seen, did in zip(obs, acted, strict=True)
-        ]
+        sides = [fake_segments(mode, 4, box) for _ in range(2)]
         answers = Preferences.from_labels(*sides, torch.full((4,), 0.7, dtype=torch.float64))
         agent.pairs = Pairs.joined([agent._read_pairs(answers)])
-        seen_now = torch.zeros(7, 4) if box else torch.zeros(7, dtype=torch.int64)
-
-        def step() -> dict[str, Tensor]:
-            agent.act(seen_now.to(DEVICE))
-            agent.act(seen_now.to(DEVICE), deterministic=True)
-            return agent.update()
-
-        return step
+        return acting_and_learning(agent, box)
 
     return make
 
@@ -880,21 +887,12 @@ def grouped_case(proposal: Any, box: bool = True, kind: type[BRAIn] = BRAIn, **s
                              **settings)  # fmt: skip
         agent = kind(spaces, config, device=DEVICE)
         with real_numbers():
-            obs = torch.randn(6, 6, 4) if box else torch.randint(5, (6, 6))
-            acted = torch.rand(6, 5, 2) if box else torch.randint(1, 4, (6, 5))
-            whole, no = torch.full((6,), 5), torch.zeros(6, dtype=torch.bool)
             places, there = torch.arange(6).view(3, 2), torch.ones(3, 2, dtype=torch.bool)
             scores = torch.randn(6, dtype=torch.float64)
-        segments = Segments(*(fake(mode, value, "cpu") for value in (obs, acted, whole, no)))
-        agent._take(segments, *(fake(mode, value, "cpu") for value in (scores, places, there)))
-        seen_now = torch.zeros(7, 4) if box else torch.zeros(7, dtype=torch.int64)
-
-        def step() -> dict[str, Tensor]:
-            agent.act(seen_now.to(DEVICE))
-            agent.act(seen_now.to(DEVICE), deterministic=True)
-            return agent.update()
-
-        return step
+        agent._take(
+            fake_segments(mode, 6, box), *(fake(mode, value, "cpu") for value in (scores, places, there))
+        )
+        return acting_and_learning(agent, box)
 
     return make
 

@@ -37,7 +37,7 @@ class Policy(nn.Module):
     Args:
         inputs: D, numbers of an observation.
         distribution: what the outputs mean.
-        hidden: sizes of the hidden layers; none: a table, for observations that are indicators.
+        hidden: sizes of the hidden layers; none: a table in float64, for observations that are indicators.
         activation: after every hidden layer.
         log_std: what the free parameters start at.
         seeds: of the learners.
@@ -54,12 +54,22 @@ class Policy(nn.Module):
         with building(device, 0):
             self.layers = StackedMLP(len(seeds), *size)
             self.free = nn.Parameter(torch.full((len(seeds), 1, distribution.width), log_std))
+        if not hidden:
+            self._make_table()
+            return
         with torch.no_grad():
             for learner, seed in enumerate(seeds):
                 with building(device, seeded_generator(seed, "network").initial_seed()):
                     one = StackedMLP(1, *size)
                 for mine, drawn in zip(self.layers.parameters(), one.parameters(), strict=True):
-                    mine[learner] = drawn[0] if hidden else 0.0  # a table starts with uniform actions
+                    mine[learner] = drawn[0]
+
+    def _make_table(self) -> None:
+        """Have all numbers in float64, and actions uniform."""
+        self.free = nn.Parameter(self.free.detach().to(torch.float64))
+        for layer in self.layers.layers:
+            for name, values in list(layer.named_parameters()):
+                setattr(layer, name, nn.Parameter(torch.zeros_like(values, dtype=torch.float64)))
 
     def evaluate(self, rows: Tensor, raw: Tensor, index: Tensor | None = None) -> tuple[Pass, Tensor]:
         """Return what :meth:`pull` takes, and log pi(a | s) [S, M].

@@ -114,10 +114,8 @@ class PreferenceOptimization(ManyLearners):
             self.layout.vector_size, self.actions.distribution, hidden, config.activation,
             config.log_std_init, self.seeds, device,
         )  # fmt: skip
-        if not hidden:
-            if config.precision != "float32":
-                raise ValueError(f"precision is {config.precision!r}; a table is of float64: give float32")
-            self.network.double()
+        if not hidden and config.precision != "float32":
+            raise ValueError(f"precision is {config.precision!r}; a table is of float64: give float32")
         self.network.layers.low = low_dtype(config.precision, device, hidden)
         self.weights = FlatParameters(self.network, learners)
         rates = config.learning_rate or (3e-4 if hidden else 0.1)
