@@ -67,6 +67,10 @@ if TYPE_CHECKING:
     from prefrl.agents.preferences.regret import RegretAgent as RegretAgent
     from prefrl.agents.preferences.sb3 import SB3Agent as SB3Agent, SB3Config as SB3Config
     from prefrl.agents.preferences.self_play import SelfPlay as SelfPlay, SelfPlayConfig as SelfPlayConfig
+    from prefrl.agents.preferences.uncertain_objective import (
+        UncertainObjective as UncertainObjective,
+        UncertainObjectiveConfig as UncertainObjectiveConfig,
+    )
     from prefrl.agents.returns.distributional_dp import (
         DistributionalDP as DistributionalDP,
         DistributionalDPConfig as DistributionalDPConfig,
@@ -137,6 +141,8 @@ _PUBLIC = {
     "SelfPlayConfig": "prefrl.agents.preferences.self_play",
     "StockDQN": "prefrl.agents.returns.stock_dqn",
     "StockDQNConfig": "prefrl.agents.returns.stock_dqn",
+    "UncertainObjective": "prefrl.agents.preferences.uncertain_objective",
+    "UncertainObjectiveConfig": "prefrl.agents.preferences.uncertain_objective",
     "ValueIteration": "prefrl.agents.value_based.value_iteration",
     "ValueIterationConfig": "prefrl.agents.value_based.value_iteration",
     "load": "prefrl.agents.base",

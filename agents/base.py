@@ -6,7 +6,6 @@ import dataclasses
 import inspect
 import json
 import os
-import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -22,15 +21,13 @@ from prefrl.data import Transitions
 from prefrl.data.devices import resolve_device, tensor_on
 from prefrl.data.files.bounded import BoundedTensors
 from prefrl.data.files.spaces import space_from_json, space_to_json
-from prefrl.data.files.tensor_file import read_tensor_file, write_tensor_file
+from prefrl.data.files.tensor_file import write_tensor_file
 from prefrl.data.observations import as_batch
 from prefrl.reading.errors import reading, refusal, taking_over as taking_over
-from prefrl.reading.text import parse_json
+
+from .agent_files import FILE_FORMAT, checked_content, read_agent_file as read_agent_file
 
 AgentType = TypeVar("AgentType", bound="Agent")
-
-FILE_FORMAT = 1
-"""Version of the files that :meth:`Agent.save` writes."""
 
 
 class LearningFailedError(FloatingPointError):
@@ -247,6 +244,10 @@ class Agent(ABC):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the agent to one file: tensors and JSON, no pickled objects; whole or not at all."""
+        write_tensor_file(path, self.content())
+
+    def content(self) -> dict[str, Any]:
+        """Return what :meth:`save` writes; ``agents.agent_files.checked_content`` takes it apart."""
         header = {
             "format": FILE_FORMAT,
             "agent": type(self).__name__,
@@ -257,7 +258,7 @@ class Agent(ABC):
             "observation_space": space_to_json(self.observation_space),
             "action_space": space_to_json(self.action_space),
         }
-        write_tensor_file(path, {"header": json.dumps(header), "state": self.saved_state()})
+        return {"header": json.dumps(header), "state": self.saved_state()}
 
     @classmethod
     def load(
@@ -286,25 +287,31 @@ class Agent(ABC):
     ) -> AgentType:  # fmt: skip
         """Do the same, with what else the agent was made of, which no file holds."""
         header, state = read_agent_file(path)
+        with reading(path, "agent file"), BoundedTensors(path):
+            return cls.from_content(path, header, state, env, device, given)
+
+    @classmethod
+    def from_content(
+        cls: type[AgentType], place: str | os.PathLike[str], header: Mapping[str, Any],
+        state: Mapping[str, Any], env: Any, device: torch.device | str, given: Mapping[str, Any],
+    ) -> AgentType:  # fmt: skip
+        """Return the agent of what :meth:`content` returned; messages call it by its ``place``."""
         name = cls.__name__
         if header["agent"] != name:
-            raise refusal(path, f"{path} holds a {header['agent']}, not a {name}")
-        with reading(path, "agent file"), BoundedTensors(path):
-            with taking_over(path, f"spaces for a {name}"):
-                spaces = Spaces(
-                    *(space_from_json(header[f"{kind}_space"]) for kind in ("observation", "action"))
-                )
-            with taking_over(path, f"settings of a {name}"):
-                config = from_json(cls.config_class, header["config"])
-            where = spaces if env is None else env
-            agent = cls._rebuilt(where, config, state, device=device, seed=header["seed"], **given)
-            theirs = (agent.observation_space, agent.action_space)
-            if theirs != (spaces.single_observation_space, spaces.single_action_space):
-                trained = f"{spaces.single_observation_space} and {spaces.single_action_space}"
-                raise ValueError(f"{path} was trained on {trained}; env has {theirs[0]} and {theirs[1]}")
-            agent.num_timesteps = header["num_timesteps"]
-            with taking_over(path, f"state of a {name} in these spaces"):
-                agent.load_state_dict(state)
+            raise refusal(place, f"{place} holds a {header['agent']}, not a {name}")
+        with taking_over(place, f"spaces for a {name}"):
+            spaces = Spaces(*(space_from_json(header[f"{kind}_space"]) for kind in ("observation", "action")))
+        with taking_over(place, f"settings of a {name}"):
+            config = from_json(cls.config_class, header["config"])
+        where = spaces if env is None else env
+        agent = cls._rebuilt(where, config, state, device=device, seed=header["seed"], **given)
+        theirs = (agent.observation_space, agent.action_space)
+        if theirs != (spaces.single_observation_space, spaces.single_action_space):
+            trained = f"{spaces.single_observation_space} and {spaces.single_action_space}"
+            raise ValueError(f"{place} was trained on {trained}; env has {theirs[0]} and {theirs[1]}")
+        agent.num_timesteps = header["num_timesteps"]
+        with taking_over(place, f"state of a {name} in these spaces"):
+            agent.load_state_dict(state)
         return agent
 
     @classmethod
@@ -339,11 +346,24 @@ def load(path: str | os.PathLike[str], env: Any = None, device: torch.device | s
             it), or ``env`` has other spaces.
     """
     name = read_agent_file(path)[0]["agent"]
+    return agent_class(path, name).load(path, env=env, device=device)
+
+
+def agent_class(place: str | os.PathLike[str], name: str) -> type[Agent]:
+    """Return the library's agent of a name; ValueError if it has none."""
     public = import_module("prefrl.agents")
     kind = getattr(public, name) if name in public.__all__ else None
     if not (isinstance(kind, type) and issubclass(kind, Agent)):
-        raise refusal(path, f"{path} holds a {name}, which is no agent of prefrl; load it with its own class")
-    return kind.load(path, env=env, device=device)
+        raise refusal(
+            place, f"{place} holds a {name}, which is no agent of prefrl; load it with its own class"
+        )
+    return kind
+
+
+def agent_of(place: str, content: Mapping[str, Any], device: torch.device | str) -> Agent:
+    """Return an agent that another one keeps, of what its ``content`` returned; ValueError for none."""
+    header, state = checked_content(place, content)
+    return agent_class(place, header["agent"]).from_content(place, header, state, None, device, {})
 
 
 def _check_call(kind: type[Agent], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -366,34 +386,3 @@ def _check_call(kind: type[Agent], args: tuple[Any, ...], kwargs: Mapping[str, A
         given = ", ".join(f"{setting}={kwargs[setting]!r}" for setting in kwargs if setting in known)
         raise TypeError(f"{', '.join(sorted(known))}: settings belong to the config; give "
                         f"{name}(env, {config}({given}))")  # fmt: skip
-
-
-HEADER = {
-    "agent": str,
-    "config": dict,
-    "seed": int,
-    "num_timesteps": int,
-    "observation_space": dict,
-    "action_space": dict,
-}
-"""What the header of an agent file holds besides its format."""
-
-MAX_NUMBER = 1 << 63
-"""Seeds and timesteps in files are below."""
-
-
-def read_agent_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return header and state of a file that :meth:`Agent.save` wrote; ValueError for any other."""
-    content = read_tensor_file(path, "agent file")
-    with reading(path, "agent file of prefrl"):
-        header, state = parse_json(content["header"]), content["state"]
-        if not isinstance(header, dict) or not isinstance(state, dict):
-            raise ValueError(f"{path} is no agent file of prefrl")
-        if header.get("format") != FILE_FORMAT:
-            raise ValueError(f"{path} has format {header.get('format')}; this version reads {FILE_FORMAT}")
-        for key, kind in HEADER.items():
-            value = header.get(key)
-            fits = not isinstance(value, int) or 0 <= value < MAX_NUMBER
-            if not (isinstance(value, kind) and fits):
-                raise ValueError(f"{path} is no agent file of prefrl: its {key} is {reprlib.repr(value)}")
-        return header, state

@@ -104,7 +104,7 @@ class DeepQ(Agent):
     def _rebuilt(
         cls: type[DeepQType], env: Any, config: Any, state: Mapping[str, Any], **settings: Any
     ) -> DeepQType:
-        check_torso(cls, settings["torso"], state)
+        check_torso(cls, settings.get("torso"), state)
         return cls(env, config, **settings)
 
     def state_dict(self) -> dict[str, Any]:

@@ -67,6 +67,8 @@ if TYPE_CHECKING:
         SelfPlayConfig as SelfPlayConfig,
         StockDQN as StockDQN,
         StockDQNConfig as StockDQNConfig,
+        UncertainObjective as UncertainObjective,
+        UncertainObjectiveConfig as UncertainObjectiveConfig,
         ValueIteration as ValueIteration,
         ValueIterationConfig as ValueIterationConfig,
     )

@@ -71,6 +71,7 @@ from prefrl.agents.preferences.preference_optimization import (
 from prefrl.agents.preferences.preference_optimization_config import PairLossName
 from prefrl.agents.preferences.preference_rl import PreferenceRL, PreferenceRLConfig
 from prefrl.agents.preferences.regret import RegretAgent
+from prefrl.agents.preferences.uncertain_objective import UncertainObjective, UncertainObjectiveConfig
 from prefrl.agents.returns.distributional_dp import DistributionalDP, DistributionalDPConfig
 from prefrl.agents.returns.stock_dqn import StockDQN, StockDQNConfig
 from prefrl.agents.value_based import dqn
@@ -685,6 +686,20 @@ def nash_case(solver: Any, beta: float = 0.1, **settings: Any) -> Case:
     return make
 
 
+def uncertain_case(mode: FakeTensorMode) -> Step:
+    """An agent of two trained members that falls back where they disagree."""
+    spaces = Spaces(gym.spaces.Box(-1.0, 1.0, (4,)), gym.spaces.Discrete(2))
+    members = [DQN(spaces, DQNConfig(hidden=(8,)), device=DEVICE, seed=seed) for seed in range(2)]
+    settings: Any = {"agreement": 0.9, "fallback": 1, "choice": "approval"}
+    agent = UncertainObjective(config=UncertainObjectiveConfig(**settings), members=members, device=DEVICE)
+    obs = torch.zeros(5, 4, device=DEVICE)
+
+    def step() -> dict[str, Tensor]:
+        return {"actions": agent.act(obs), "approval": agent.approval(obs), "abstains": agent.abstains(obs)}
+
+    return step
+
+
 def moved(mode: FakeTensorMode, value: Any) -> Any:
     """A copy of an object of the exact solver with its tensors on the accelerator."""
     if isinstance(value, Tensor):
@@ -1156,6 +1171,7 @@ CASES: dict[str, Case] = {
     "MatrixSelfPlay, sampled": matrix_case("sampled"),
     "MatrixSelfPlay, reward model": matrix_case("reward_model"),
     **{f"NashLearning, {name}": nash_case(name) for name in ("egpo", "optimistic_hedge", "onpo", "mnpo")},
+    "UncertainObjective": uncertain_case,
     "NashLearning, a table": nash_case("nash_md", policy="table"),
     "NashLearning, a network": nash_case("egpo", policy="network", hidden=(8,), pairs=4),
     "NashLearning, regret matching": nash_case("regret_matching", beta=0.0),

@@ -377,7 +377,7 @@ class PPO(ManyLearners):
 
     @classmethod
     def _rebuilt(cls, env: Any, config: Any, state: Mapping[str, Any], **settings: Any) -> PPO:
-        check_torso(cls, settings["torso"], state)
+        check_torso(cls, settings.get("torso"), state)
         if "torso" not in state:  # a file of when there was nothing else
             config = replace(config, network="mlp")
         seeds = state["seeds"].tolist()

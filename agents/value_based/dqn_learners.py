@@ -266,7 +266,7 @@ class DQNLearners(ManyLearners):
 
     @classmethod
     def _rebuilt(cls, env: Any, config: Any, state: Mapping[str, Any], **settings: Any) -> DQNLearners:
-        check_torso(cls, settings["torso"], state)
+        check_torso(cls, settings.get("torso"), state)
         seeds = state["seeds"].tolist()
         return cls(env, config, **{**settings, "num_learners": len(seeds), "seed": seeds})
 

@@ -106,9 +106,13 @@ class QLearning(Agent):
             config.epsilon_start, config.epsilon_end, config.epsilon_timesteps, self.num_timesteps
         )
 
+    def q_values(self, obs: Tensor) -> Tensor:
+        """Return Q(s, a) [n, A] for states [n]."""
+        return self.q[obs - self._first_state]
+
     def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
         """Return epsilon-greedy actions [n] for states [n]; deterministic: the first of the best."""
-        q = self.q[obs - self._first_state]
+        q = self.q_values(obs)
         if deterministic:
             return q.argmax(-1) + self._first_action
         noise = uniform(self._generator, len(q), self.num_actions + 1, device=self.device)

@@ -80,9 +80,13 @@ class ValueIteration(Agent):
         if self.mdp is not None:
             self._rewards = self.mdp.linear_rewards(self.mdp.weights)
 
+    def q_values(self, obs: Tensor) -> Tensor:
+        """Return Q(s, a) [n, A] in states [n]."""
+        return self.q[obs]
+
     def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
         """Return best actions [n] in states [n]; among equals the first, or drawn evenly."""
-        q = self.q[obs]
+        q = self.q_values(obs)
         if deterministic:
             return q.argmax(-1)
         best = (q >= q.amax(-1, keepdim=True) - 1e-9).to(torch.float64)

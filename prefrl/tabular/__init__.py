@@ -5,6 +5,7 @@ from prefrl.tabular.stock_grid_solver import StockGridSolver
 from .blind_policies import open_loop_distributions, return_to_go_policy
 from .equilibria import nash_equilibrium
 from .mdp import TabularMDP
+from .orders import OrderDistribution, least_uncertain_orders
 from .preference_optima import mirror_descent_step, population_minimiser
 from .return_distributions import BackwardInduction, Solution, StockPolicy, policy_value, solve
 from .solvers import (
@@ -20,10 +21,12 @@ from .solvers import (
 from .stock_grid import StockGrid
 from .stock_lattice import FiniteHorizon, StockLattice, TooManyTotalsError
 from .successor import PolicySet, build_policy_set, successor_features
+from .uncertain_objectives import UncertainPlan, plan_under_uncertainty
 
 __all__ = [
     "BackwardInduction",
     "FiniteHorizon",
+    "OrderDistribution",
     "PolicySet",
     "Solution",
     "StockGrid",
@@ -32,14 +35,17 @@ __all__ = [
     "StockPolicy",
     "TabularMDP",
     "TooManyTotalsError",
+    "UncertainPlan",
     "action_values",
     "build_policy_set",
     "greedy_policy",
+    "least_uncertain_orders",
     "mean_start_value",
     "mirror_descent_step",
     "nash_equilibrium",
     "open_loop_distributions",
     "optimal_policy",
+    "plan_under_uncertainty",
     "policy_evaluation",
     "policy_iteration",
     "policy_value",

@@ -154,6 +154,17 @@ def test_the_study_of_games(tmp_path):
     assert (out / "games.png").stat().st_size > 10_000
 
 
+def test_the_study_of_uncertain_objectives(tmp_path):
+    out = tmp_path / "objectives"
+    result = result_of(out, run("reproduce_uncertain_objectives.py", "--num-grids", 4, "--out", out))
+    planned = {name: row for name, row in result["plans"].items() if "," in name}
+    assert len(planned) == 6
+    assert {row["dominated"] for row in planned.values()} == {0}
+    asked = [result["asking"][name]["regret"] for name in ("0.0", "1.0")]
+    assert asked[0] > 2.0 * asked[1] >= 0.0
+    assert (out / "uncertain_objectives.png").stat().st_size > 10_000
+
+
 def test_train_nash_learning(tmp_path):
     matrix, out = tmp_path / "matrix.csv", tmp_path / "run"
     np.savetxt(matrix, [[0.0, 1.5, -1.0], [-1.5, 0.0, 0.25], [1.0, -0.25, 0.0]], delimiter=",")
