@@ -29,6 +29,10 @@ if TYPE_CHECKING:
         DualMirrorDescentConfig as DualMirrorDescentConfig,
     )
     from prefrl.agents.base import Agent as Agent, load as load
+    from prefrl.agents.choice.dynamic_choice import (
+        DynamicChoice as DynamicChoice,
+        DynamicChoiceConfig as DynamicChoiceConfig,
+    )
     from prefrl.agents.continuous_time.actor_critic import (
         ContinuousActorCritic as ContinuousActorCritic,
         ContinuousActorCriticConfig as ContinuousActorCriticConfig,
@@ -107,6 +111,8 @@ _PUBLIC = {
     "DistributionalDPConfig": "prefrl.agents.returns.distributional_dp",
     "DualMirrorDescent": "prefrl.agents.allocation.dual_mirror_descent",
     "DualMirrorDescentConfig": "prefrl.agents.allocation.dual_mirror_descent",
+    "DynamicChoice": "prefrl.agents.choice.dynamic_choice",
+    "DynamicChoiceConfig": "prefrl.agents.choice.dynamic_choice",
     "Heron": "prefrl.agents.preferences.heron",
     "HeronConfig": "prefrl.agents.preferences.heron",
     "IQL": "prefrl.agents.actor_critic.iql",

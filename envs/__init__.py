@@ -77,7 +77,9 @@ _PREFERENCES = {
     "prefrl/PreferenceBandit-v0": _Entry("finite_horizon.preference_bandit:PreferenceBanditDynamics"),
 }
 
-REGISTRY = {**_CONTROL, **_DIFFUSIONS, **_ALLOCATION, **_RETURNS, **_PREFERENCES}
+_CHOICE = {"prefrl/DynamicChoice-v0": _Entry("finite_horizon.dynamic_choice:DynamicChoiceDynamics")}
+
+REGISTRY = {**_CONTROL, **_DIFFUSIONS, **_ALLOCATION, **_RETURNS, **_PREFERENCES, **_CHOICE}
 """Registered ids and where they live."""
 
 DIFFUSION_IDS, ALLOCATION_IDS, RETURN_IDS = tuple(_DIFFUSIONS), tuple(_ALLOCATION), tuple(_RETURNS)

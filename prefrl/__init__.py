@@ -37,6 +37,8 @@ if TYPE_CHECKING:
         DQNLearners as DQNLearners,
         DualMirrorDescent as DualMirrorDescent,
         DualMirrorDescentConfig as DualMirrorDescentConfig,
+        DynamicChoice as DynamicChoice,
+        DynamicChoiceConfig as DynamicChoiceConfig,
         Heron as Heron,
         HeronConfig as HeronConfig,
         IQLConfig as IQLConfig,

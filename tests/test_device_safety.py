@@ -1243,6 +1243,7 @@ def generating() -> list[ModuleType]:
 
 
 HOST_BOUND = {
+    "DynamicChoice": "three convex problems are solved once, by Newton's method until it has settled",
     "SB3Agent": "Stable-Baselines3 keeps its buffers in host memory",
     "SelfPlay": "whole trajectories are compared when they end, which the host has to know",
 }

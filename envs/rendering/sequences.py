@@ -47,3 +47,30 @@ def draw_sequence(title: str, tokens: Sequence[int], vocabulary: int, depth: int
             left = x - text_width(label, height) / 2.0
             write(canvas, left, y - height / 2.0, label, height, WHITE if chosen else INK)
     return canvas.image()
+
+
+def draw_states(title: str, num_states: int, horizon: int, state: int, time: int) -> Image:
+    """Return a picture: a column of states for each time, the one that is visited now marked.
+
+    Args:
+        title: what stands above it, in capitals.
+        num_states: states; of more than 24 only the present one's number is written.
+        horizon: steps until the end.
+        state: the present one.
+        time: steps so far.
+    """
+    pitch, top = 44.0, 34.0
+    rows = num_states if num_states <= MAX_ROWS else 1
+    width = max(pitch * (horizon + 1) + 12.0, text_width(title, 10.0) + 24.0)
+    canvas = Canvas(int(width), int(top + pitch * rows + 8.0), PAPER)
+    write(canvas, 12.0, 12.0, title, 10.0, INK)
+    for step in range(horizon + 1):
+        for row in range(rows):
+            x, y = (step + 0.6) * pitch, top + (row + 0.5) * pitch
+            here = step == time and row == state % rows
+            canvas.disc(x, y, 16.0 if step >= time else 9.0, BODY if here else SHADE)
+            label = "" if step < time else str(state if here else row) if here or rows > 1 else ""
+            height = min(10.0, 26.0 * 10.0 / max(26.0, text_width(label, 10.0)))
+            write(canvas, x - text_width(label, height) / 2.0, y - height / 2.0, label, height,
+                  WHITE if here else INK)  # fmt: skip
+    return canvas.image()

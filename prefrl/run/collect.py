@@ -75,6 +75,41 @@ def collect_transitions(
     )
 
 
+class People:
+    """Acts as those did whose policy [H, S, A] is known, where observations are ``S * h + state``."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, policy: Any, seed: int) -> None:
+        table = torch.as_tensor(policy)
+        self._policy = table.flatten(0, 1)
+        self._generator = seeded_generator(seed, "choices of people")
+
+    def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
+        """Return actions [n], drawn whatever ``deterministic`` says."""
+        chances = self._policy[obs.clamp(max=len(self._policy) - 1)]
+        return torch.multinomial(chances, 1, generator=self._generator)[:, 0]
+
+
+def collect_choices(env: Any, rows: Any, num_choices: int, *, seed: int) -> TransitionDataset:
+    """Return choices of the people of an environment that knows them, as transitions.
+
+    Args:
+        env: the scalar environment, whose ``behaviour()`` is asked.
+        rows: the same as a vector environment, in which they act.
+        num_choices: how many.
+        seed: of the episodes and the choices.
+
+    Raises:
+        ValueError: if the environment knows nobody.
+    """
+    task = getattr(env, "unwrapped", env)
+    if not hasattr(task, "behaviour"):
+        raise ValueError(f"{type(task).__name__} knows no people who act in it; give a file of transitions: "
+                         "--dataset FILE")  # fmt: skip
+    return collect_transitions(People(task.behaviour(), seed), rows, num_choices, seed=seed)
+
+
 def _spaces(env: Any, agent: Policy | None) -> tuple[Any, Any]:
     """Return the spaces of single observations and actions, which data sets and the agent must take."""
     found = []

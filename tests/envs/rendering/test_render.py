@@ -33,11 +33,11 @@ every_family = pytest.mark.parametrize(
 NOT_SHOWN = prefrl.envs.ALLOCATION_IDS + prefrl.envs.DIFFUSION_IDS
 """What a request asks, and where a diffusion is to the last digit."""
 
-SEQUENCES = ("prefrl/TokenTree-v0", "prefrl/PreferenceBandit-v0")
-"""Their pictures show the observation, in which the last action is, and nothing else."""
+SEQUENCES = ("prefrl/TokenTree-v0", "prefrl/PreferenceBandit-v0", "prefrl/DynamicChoice-v0")
+"""Their pictures show the observation, and nothing else: in those of sequences the last action is."""
 
-SEVERAL = {"prefrl/PreferenceBandit-v0": {"contexts": 20}}
-"""Where rows that end start anew within a step, and show nothing but starts."""
+SEVERAL = {"prefrl/PreferenceBandit-v0": {"contexts": 20}, "prefrl/DynamicChoice-v0": {"num_actions": 4}}
+"""Where rows that end start anew within a step, and show nothing but starts; or there are three actions."""
 
 picturesque = pytest.mark.parametrize(
     ("env_id", "kwargs"),

@@ -1,0 +1,1 @@
+"""Agents that learn from choices of people who look ahead."""

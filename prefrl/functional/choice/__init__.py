@@ -1,0 +1,1 @@
+"""The mathematics of choices that look ahead: what they say about values and rewards."""

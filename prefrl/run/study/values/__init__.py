@@ -1,0 +1,1 @@
+"""Claims about methods that learn from returns, choices and search, by family."""
