@@ -142,12 +142,23 @@ def mnpo(game: Game, play: Play, step_size: float, population: Sequence[float]) 
         population: H weights of the present policy and those before it, that sum to 1; (1,) and (1, 0) are
             INPO.
     """
+    base, mixture, memory = population_means(play, population)
+    return Play(mirror_step(game, base, mixture, step_size), memory)
+
+
+def population_means(play: Play, population: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the means of a population of policies by H weights, and what its next one remembers.
+
+    Returns:
+        [..., K] the geometric mean's logarithms (not normalised); [..., K] the arithmetic mean's
+        probabilities; [..., H - 1, K] logarithms of the policies that are past then, the newest first.
+    """
     players = torch.cat([play.policy[..., None, :], play.memory], -2)
     # Weights of 0 leave out what may be minus infinity.
     members = [(weight, players[..., h, :]) for h, weight in enumerate(population) if weight > 0.0]
     base = torch.stack([weight * log_policy for weight, log_policy in members]).sum(0)
-    opponent = torch.stack([weight * log_policy.exp() for weight, log_policy in members]).sum(0)
-    return Play(mirror_step(game, base, opponent, step_size), players[..., : len(population) - 1, :])
+    mixture = torch.stack([weight * log_policy.exp() for weight, log_policy in members]).sum(0)
+    return base, mixture, players[..., : len(population) - 1, :]
 
 
 def regret_matching(game: Game, play: Play, step_size: float) -> Play:
