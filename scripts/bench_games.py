@@ -1,9 +1,10 @@
 """How fast preference games and preference models are beside choix, nashpy, open_spiel and loops in NumPy.
 
-- bradley_terry: utilities of 100 options from 10,000 comparisons without a ridge, ours from the comparisons
-  and from a table of wins, beside choix's fits and open_spiel's C++ (minorisation and maximisation of a
-  table, ``pyspiel.elo``). Errors are the largest distance to the maximum of the likelihood by a Newton's
-  method written out here in NumPy. choix's ``lsr_pairwise_dense`` is no maximum; it is the first step of ilsr.
+- bradley_terry: utilities of 100 options from 10,000 comparisons without a ridge, from the comparisons and
+  from a table of wins, beside choix's fits and open_spiel's C++ (minorisation and maximisation of a table,
+  ``pyspiel.elo``). Ours from comparisons also checks them, and says loss and accuracy. Errors are the
+  largest distance to the maximum of the likelihood by a Newton's method written out here in NumPy. choix's
+  ``lsr_pairwise_dense`` is no maximum but ilsr's first step.
 - egpo: 1,000 games of 10 x 10, 400 steps: one batch beside a loop over games, each step vectorised in NumPy
 - equilibria: 20 games of 10 x 10 without a regulariser, one after another, by linear programming beside
   nashpy's and open_spiel's, and 1,000 steps of regret matching beside open_spiel's, which are in Python
@@ -111,19 +112,22 @@ class Bench:
         winners, losers = contests(self.options, self.comparisons)
         first, second = torch.as_tensor(losers), torch.as_tensor(winners)
         labels = torch.ones(len(first), dtype=torch.float64)
-        wins = np.zeros((self.options, self.options))
-        np.add.at(wins, (winners, losers), 1.0)
+        wins = counted(winners, losers, self.options)
         table, model = torch.as_tensor(wins)[None], BradleyTerry(BradleyTerryConfig(ridge=0.0))
 
         def ours() -> Numbers:
             model.fit(Comparisons(first, second, labels, self.options))
             return model.parameters["utilities"].numpy()
 
-        sides = {"ours": ours, "ours_table": lambda: inference.utilities(table, 0.0)[0].numpy()}
-        sides |= peers_of_bradley_terry(winners, losers, wins)
-        best = most_likely(wins)
-        errors = {name: float(np.abs(centred(side()) - best).max()) for name, side in sides.items()}
-        return {"largest_error": errors, **turns(sides, self.repeats)}
+        from_list, from_table = peers_of_bradley_terry(winners, losers, wins)
+        found, best = {}, most_likely(wins)
+        for name, sides in (
+            ("from_comparisons", {"ours": ours, **from_list}),
+            ("from_table", {"ours": lambda: inference.utilities(table, 0.0)[0].numpy(), **from_table}),
+        ):
+            errors = {peer: float(np.abs(centred(side()) - best).max()) for peer, side in sides.items()}
+            found[name] = {"largest_error": errors, **turns(sides, self.repeats)}
+        return found
 
     def egpo(self) -> dict[str, Any]:
         """Return times of a batch of games and of a loop over them."""
@@ -202,6 +206,11 @@ def contests(options: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.in
     return np.where(won, first, second), np.where(won, second, first)
 
 
+def counted(winners: Any, losers: Any, options: int) -> Numbers:
+    """Return how often the row won against the column [K, K]."""
+    return np.bincount(winners * options + losers, minlength=options**2).reshape(options, -1).astype(float)
+
+
 def random_games(count: int) -> Game:
     """Return antisymmetric 10 x 10 games with entries even in [-1, 1]."""
     noise = 2.0 * torch.rand(count, 10, 10, generator=torch.Generator().manual_seed(0)).double() - 1.0
@@ -252,22 +261,32 @@ def peer(name: str) -> Any:
         return None
 
 
-def peers_of_bradley_terry(winners: Any, losers: Any, wins: Numbers) -> dict[str, Callable[[], Any]]:
-    """Return the fits of others."""
-    sides: dict[str, Callable[[], Any]] = {}
+Sides = dict[str, Callable[[], Any]]
+
+
+def peers_of_bradley_terry(winners: Any, losers: Any, wins: Numbers) -> tuple[Sides, Sides]:
+    """Return the fits of others: from comparisons, counted where they want a table; and from a table."""
+    of_list: Sides = {}
+    of_table: Sides = {}
     k, listed = len(wins), list(zip(winners.tolist(), losers.tolist(), strict=True))
     if choix := peer("choix"):
-        sides["choix_ilsr_dense"] = lambda: choix.ilsr_pairwise_dense(wins)
-        sides["choix_lsr_dense"] = lambda: choix.lsr_pairwise_dense(wins)
-        sides["choix_ilsr"] = lambda: choix.ilsr_pairwise(k, listed)
-        sides["choix_mm"] = lambda: choix.mm_pairwise(k, listed, max_iter=10_000)
-        sides["choix_newton"] = lambda: choix.opt_pairwise(k, listed, alpha=0.0)
+        of_list["choix_ilsr_dense"] = lambda: choix.ilsr_pairwise_dense(counted(winners, losers, k))
+        of_list["choix_ilsr"] = lambda: choix.ilsr_pairwise(k, listed)
+        of_list["choix_mm"] = lambda: choix.mm_pairwise(k, listed, max_iter=10_000)
+        of_list["choix_newton"] = lambda: choix.opt_pairwise(k, listed, alpha=0.0)
+        of_table["choix_ilsr_dense"] = lambda: choix.ilsr_pairwise_dense(wins)
+        of_table["choix_lsr_dense"] = lambda: choix.lsr_pairwise_dense(wins)
     if pyspiel := peer("pyspiel"):
         options = pyspiel.elo.default_elo_options()
-        options.smoothing_factor, options.scale_factor = 0.0, 1.0
-        table = wins.astype(int).tolist()  # it takes whole numbers only
-        sides["open_spiel"] = lambda: pyspiel.elo.compute_ratings_from_matrices(table, [], options)
-    return sides
+        options.smoothing_factor, options.scale_factor = 0.0, math.log(10.0)  # its unit is a decade
+
+        def ratings(table: Any) -> Any:
+            return pyspiel.elo.compute_ratings_from_matrices(table, [], options)
+
+        whole = wins.astype(int).tolist()  # it takes whole numbers only
+        of_list["open_spiel"] = lambda: ratings(counted(winners, losers, k).astype(int).tolist())
+        of_table["open_spiel"] = lambda: ratings(whole)
+    return of_list, of_table
 
 
 def peers_of_equilibria(matrices: Numbers, steps: int) -> dict[str, dict[str, Callable[[], Any]]]:
@@ -328,7 +347,7 @@ def show(result: dict[str, Any]) -> None:
 
     for part, found in result.items():
         add(part, found)
-    Console(width=110).print(table)
+    Console(width=140).print(table)
 
 
 if __name__ == "__main__":
