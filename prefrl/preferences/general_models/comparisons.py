@@ -191,7 +191,7 @@ class Comparisons:
 
         asked = self.counts > 0.0
         edges = [side[asked].cpu().numpy() for side in (self.first, self.second)]
-        if self.num_options**2 <= 8 * len(edges[0]) and _all_reached(*edges, self.num_options):
+        if self.num_options**2 <= 8 * len(edges[0]) and _all_reached(edges[0], edges[1], self.num_options):
             return
         seen = torch.zeros(self.num_options, dtype=torch.bool)
         seen[torch.cat([self.first[asked], self.second[asked]]).cpu()] = True
