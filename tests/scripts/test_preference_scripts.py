@@ -154,6 +154,17 @@ def test_the_study_of_games(tmp_path):
     assert (out / "games.png").stat().st_size > 10_000
 
 
+def test_the_bench_of_games(tmp_path):
+    """With or without peers: what is timed comes out right."""
+    flags = ("--options", 12, "--comparisons", 600, "--games", 20, "--steps", 20, "--repeats", 1)
+    parts = ("--parts", "bradley_terry", "egpo")
+    result = result_of(tmp_path / "run", run("bench_games.py", *flags, *parts, "--out", tmp_path / "run"))
+    for given in ("from_comparisons", "from_table"):
+        assert result["bradley_terry"][given]["largest_error"]["ours"] < 1e-9
+    assert result["egpo"]["largest_difference"] < 1e-12
+    assert result["egpo"]["loop_over_ours"]["median"] > 0.0
+
+
 def test_the_study_of_losses_in_the_tree(tmp_path):
     """A few steps of descent by every loss: gaps of each seed, at multiples of what a solver's step takes."""
     out = tmp_path / "tree"
