@@ -10,6 +10,9 @@ Games, all by default:
 - oracles: 20 times three random 6 x 6 oracles, alone or with half of each what all share, beta .1. Is the
   mean policy of three players, each with an oracle of its own (MNPO's steps), at least as good by the one
   that likes it least as each oracle's own equilibrium?
+- tree: sequences of prefrl/TokenTree-v0 by a network of steps, beta .1, where solvers descend the losses of
+  their papers: gaps against steps of descent, three seeds each. 8 and 32 are such steps in one of the
+  solver's; 64 pairs are drawn each time where they are not all there are.
 
 The step size is 1 / (beta + 3) unless one is given, mnpo's population is half the present policy and half the
 one before. Every game's gaps are in ``result.json``; the tables show the median and, behind it, the largest.
@@ -22,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import gymnasium as gym
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -30,6 +34,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+import prefrl.envs
+from prefrl.agents import NashLearning, NashLearningConfig
+from prefrl.agents.preferences.games.nash_learning_config import DESCENDING, REGRESSING
 from prefrl.cli import execute
 from prefrl.data.files.atomic import atomic_path
 from prefrl.functional.preferences.game_steps import (
@@ -49,7 +56,9 @@ from prefrl.run.plot import LINE_STYLES, PALETTE
 from prefrl.run.study.study import check_positive, run_study
 from prefrl.tabular import nash_equilibrium
 
-Which = Literal["random", "random_free", "cycle", "cycle_free", "oracles"]
+assert prefrl.envs.REGISTRY
+
+Which = Literal["random", "random_free", "cycle", "cycle_free", "oracles", "tree"]
 
 BETAS: dict[str, float] = {"random": 0.1, "random_free": 0.0, "cycle": 0.01, "cycle_free": 0.0}
 
@@ -61,6 +70,14 @@ SAME = ("inpo", "dno", "gpo")
 
 LOWEST = 1e-17
 """Gaps below this are drawn there: rounding is all that they are."""
+
+TREE: dict[str, dict[str, Any]] = {
+    **{solver: {"solver": solver} for solver in DESCENDING},
+    **{f"{solver}, {n}": {"solver": solver, "inner_steps": n} for solver in REGRESSING for n in (8, 32)},
+    **{f"{solver}, 64 pairs": {"solver": solver, "pairs": 64} for solver in DESCENDING},
+    **{f"{solver}, 8, 64 pairs": {"solver": solver, "inner_steps": 8, "pairs": 64} for solver in REGRESSING},
+}
+"""What a network descends, and how."""
 
 POINTS = 200
 """Of a curve, evenly spaced on a logarithmic axis."""
@@ -85,11 +102,17 @@ class GameStudy:
     step_size: float | None = None
     """None: 1 / (beta + 3)."""
 
+    descents: int = 3_200
+    """Steps of descent in the tree."""
+
+    tree_seeds: int = 3
+    """Seeds of the network, and of the pairs."""
+
     seed: int = 0
     """Seeds the random games."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "steps", "cycle_steps")
+        check_positive(self, "steps", "cycle_steps", "descents", "tree_seeds")
         if not self.games:
             raise ValueError(f"games is empty; give some of {', '.join(get_args(Which))}")
         if self.step_size is not None and self.step_size <= 0.0:
@@ -102,7 +125,9 @@ class GameStudy:
     def measure(self, folder: RunFolder) -> dict[str, Any]:
         """Play every game with every solver that can; draw, print and return the gaps."""
         result: dict[str, Any] = {"oracles": three_oracles()} if "oracles" in self.games else {}
-        names = [name for name in self.games if name != "oracles"]
+        if "tree" in self.games:
+            result["tree"] = self.tree(folder)
+        names = [name for name in self.games if name in BETAS]
         if not names:
             return result
         figure = Figure(figsize=(10.0, 3.2 * -(-len(names) // 2) + 0.6), layout="constrained")
@@ -127,6 +152,54 @@ class GameStudy:
         with atomic_path(folder.path / "games.png") as path:
             figure.savefig(path, dpi=110)
         return result
+
+    def tree(self, folder: RunFolder) -> dict[str, Any]:
+        """Descend every loss in the tree; draw, print and return the gaps."""
+        env, found = gym.make("prefrl/TokenTree-v0"), {}
+        for name, settings in TREE.items():
+            curves = [descend(env, settings, self.descents, seed) for seed in range(self.tree_seeds)]
+            found[name] = {"last_gaps": [curve["last"][-1] for curve in curves], "curves": curves}
+            print(f"tree, {name}:", " ".join(f"{gap:.1e}" for gap in found[name]["last_gaps"]), flush=True)
+        draw_tree(folder.path / "games_tree.png", found)
+        return found
+
+
+def descend(env: Any, settings: dict[str, Any], descents: int, seed: int) -> dict[str, list[float]]:
+    """Return gaps of the last policy of a network against its steps of descent."""
+    config = NashLearningConfig(policy="network", **settings)
+    agent = NashLearning(env, config, device="cpu", seed=seed)
+    each = config.descents * (2 if config.solver in ("egpo", "onpo") else 1)
+    curve: dict[str, list[float]] = {"descents": [], "last": []}
+    for step in range(1, descents // each + 1):
+        gap = agent.update()["train/last_iterate_gap"]
+        curve["descents"].append(step * each)
+        curve["last"].append(float(gap))
+    return curve
+
+
+def draw_tree(path: Path, rows: dict[str, Any]) -> None:
+    """Draw every seed's gap: of one step of descent a time, of 8, of 32, and of drawn pairs."""
+    figure = Figure(figsize=(10.0, 7.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    solvers = (*DESCENDING, *REGRESSING)
+    for axes, (title, end) in zip(
+        figure.subplots(2, 2, sharex=True).flatten(),
+        (("one step of descent", ""), ("8", ", 8"), ("32", ", 32"), ("64 pairs drawn", ", 64 pairs")),
+        strict=True,
+    ):
+        for name, row in rows.items():
+            solver, _, rest = name.partition(", ")
+            if end == (", 64 pairs" if "pairs" in rest else f", {rest}" if rest else ""):
+                place = solvers.index(solver)
+                style = {"color": PALETTE[place % 7], "linestyle": LINE_STYLES[place // 7]}
+                for seed, curve in enumerate(row["curves"]):
+                    gaps = [max(LOWEST, gap) for gap in curve["last"]]
+                    axes.semilogy(curve["descents"], gaps, lw=1.0, label=None if seed else solver, **style)
+        axes.set_title(title, loc="left", fontsize=11)
+        axes.legend(frameon=False, fontsize=8)
+        axes.set(xlabel="steps of descent", ylabel="duality gap")
+    with atomic_path(path) as drawn:
+        figure.savefig(drawn, dpi=110)
 
 
 def random_games(beta: float, seed: int) -> Game:

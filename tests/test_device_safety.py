@@ -1174,6 +1174,15 @@ CASES: dict[str, Case] = {
     "UncertainObjective": uncertain_case,
     "NashLearning, a table": nash_case("nash_md", policy="table"),
     "NashLearning, a network": nash_case("egpo", policy="network", hidden=(8,), pairs=4),
+    "NashLearning, INPO's loss": nash_case("inpo", policy="table", inner_steps=2),
+    "NashLearning, ONPO's two, drawn": nash_case(
+        "onpo", policy="network", hidden=(8,), pairs=4, inner_steps=2
+    ),
+    "NashLearning, MNPO's loss": nash_case("mnpo", policy="network", hidden=(8,), inner_steps=2),
+    "NashLearning, DNO's loss, drawn": nash_case("dno", policy="table", pairs=4, inner_steps=2),
+    "NashLearning, GPO's loss, drawn": nash_case(
+        "gpo", policy="network", hidden=(8,), pairs=4, inner_steps=2
+    ),
     "NashLearning, regret matching": nash_case("regret_matching", beta=0.0),
     "IQL": offline_case(IQL),
     "IQL, choices": offline_case(IQL, box=False),

@@ -5,6 +5,8 @@ the average of its mixtures approaches a minimax winner, at the rate of its regr
 
     exploitability(average) = max_q q P average = Reg(T) / T   <= sqrt(2 ln K / T) for Hedge.
 
+Mode "hedge" is :class:`NashLearning` with solver "hedge", beta 0 and that step size: one step, in
+:func:`prefrl.functional.preferences.game_steps.hedge`, serves both.
 Beside the exact expectation stands the algorithm as it is used in deep learning: options are drawn, compared
 with a queue of earlier draws, and a softmax policy follows the gradient; and its opponent, a Bradley-Terry
 reward per option fitted to the same comparisons, whose policy ends in a corner where preferences are
@@ -26,12 +28,12 @@ from prefrl.agents.base import Agent, Spaces
 from prefrl.config import Count, Positive, Settings
 from prefrl.data import Transitions
 from prefrl.data.devices import make_generator, restore_generator
+from prefrl.functional.preferences.game_steps import Game, advance, begin
 from prefrl.functional.preferences.games import (
     bradley_terry,
     check_preference_matrix,
     exploitability,
     hedge_rate,
-    hedge_step,
 )
 
 
@@ -110,6 +112,7 @@ class MatrixSelfPlay(Agent):
             self._queue = torch.zeros(config.queue, dtype=torch.int64)
             self._wins = torch.zeros(num_options, num_options, dtype=torch.float64)
             self._utility = torch.zeros(num_options, dtype=torch.float64)
+        self._game = Game(self.matrix, self.logits, 0.0)  # beta 0: it costs nothing to leave a reference
         if config.mode == "hedge":
             self._rate = config.learning_rate or hedge_rate(num_options, config.rounds)
         else:
@@ -140,7 +143,7 @@ class MatrixSelfPlay(Agent):
         policy = self.policy
         self._total += policy
         if self.config.mode == "hedge":
-            self.logits = hedge_step(self.logits, self.matrix @ policy, self._rate)
+            self.logits = advance("hedge", self._game, begin("hedge", self.logits), self._rate).policy
         else:
             self._sampled_round(policy)
         self.num_timesteps += 1

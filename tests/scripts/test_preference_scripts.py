@@ -165,6 +165,31 @@ def test_the_study_of_uncertain_objectives(tmp_path):
     assert (out / "uncertain_objectives.png").stat().st_size > 10_000
 
 
+def test_the_bench_of_games(tmp_path):
+    """With or without peers: what is timed comes out right."""
+    flags = ("--options", 12, "--comparisons", 600, "--games", 20, "--steps", 20, "--repeats", 1)
+    parts = ("--parts", "bradley_terry", "egpo")
+    result = result_of(tmp_path / "run", run("bench_games.py", *flags, *parts, "--out", tmp_path / "run"))
+    for given in ("from_comparisons", "from_table"):
+        assert result["bradley_terry"][given]["largest_error"]["ours"] < 1e-9
+    assert result["egpo"]["largest_difference"] < 1e-12
+    assert result["egpo"]["loop_over_ours"]["median"] > 0.0
+
+
+def test_the_study_of_losses_in_the_tree(tmp_path):
+    """A few steps of descent by every loss: gaps of each seed, at multiples of what a solver's step takes."""
+    out = tmp_path / "tree"
+    flags = ("--games", "tree", "--descents", 128, "--tree-seeds", 1, "--out", out)
+    tree = result_of(out, run("reproduce_games.py", *flags))["tree"]
+    assert tree["egpo"]["curves"][0]["descents"][:2] == [2, 4]
+    assert tree["onpo, 32"]["curves"][0]["descents"] == [64, 128]
+    for name, row in tree.items():
+        (curve,) = row["curves"]
+        assert [curve["last"][-1]] == row["last_gaps"]
+        assert 0.0 < curve["last"][-1] < curve["last"][0] or "egpo" in name, name
+    assert (out / "games_tree.png").stat().st_size > 10_000
+
+
 def test_train_nash_learning(tmp_path):
     matrix, out = tmp_path / "matrix.csv", tmp_path / "run"
     np.savetxt(matrix, [[0.0, 1.5, -1.0], [-1.5, 0.0, 0.25], [1.0, -0.25, 0.0]], delimiter=",")

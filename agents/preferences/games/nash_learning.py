@@ -15,13 +15,17 @@ far the policy still is from an equilibrium is known as exactly: the duality gap
 Some solvers approach it with their last policy (EGPO, ONPO), others with the average of all (Hedge).
 
 **Step by step.** With ``policy`` "table" or "network" the policy has a number, or a network's output, for
-each next token, and descends the loss of online IPO (arXiv 2503.08942), over even pairs of options i and j,
+each next token, and takes a solver's step by descending the loss of its paper, from
+:mod:`prefrl.functional.preferences.game_losses`. EGPO, mirror descent and Nash-MD descend that of online IPO
+(arXiv 2503.08942), over even pairs of options i and j,
 
     mean_ij ( h_i - h_j - (A_i q - A_j q) / beta )^2,        h = log(p / reference),
 
 whose slope in the logits of a softmax over K options is 4 / K (a - mean a), a = h - A q / beta: a step of
 size s beta K / 4 is a step of mirror descent of size s against q. EGPO takes it twice from the same place: a
-look ahead against q = p and, the weights put back, the step against what it saw there.
+look ahead against q = p and, the weights put back, the step against what it saw there. INPO, MNPO, DNO and
+GPO have losses whose minimiser is the step: ``inner_steps`` steps of descent go towards it. ONPO goes towards
+two, one after the other, the first from the weights where its last first one ended.
 
 Options are those of a matrix, the arms of a bandit, or all sequences that can be said after a prompt. A
 policy of sequences is also one of steps: what is taken next in proportion to what all that begins so has
@@ -31,99 +35,39 @@ together.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import torch
 from torch import Tensor
 
 from prefrl.agents.base import Agent, Spaces
-from prefrl.config import Length, NonNegative, Positive, Rows, Settings, Share, Sizes
 from prefrl.data import Transitions
 from prefrl.data.devices import make_generator, restore_generator
+from prefrl.functional.preferences.game_losses import (
+    Pairs,
+    all_pairs,
+    dno_loss,
+    drawn_options,
+    drawn_pairs,
+    gpo_loss,
+    inpo_loss,
+    online_ipo_loss,
+)
 from prefrl.functional.preferences.game_steps import (
     SOLVERS,
     Game,
     Play,
     advance,
     begin,
-    default_step_size,
     duality_gap,
-    payoffs,
+    population_means,
 )
 from prefrl.functional.preferences.games import check_payoff_matrix
 
+from .nash_learning_config import NashLearningConfig as NashLearningConfig
 from .step_policies import StepPolicy
-
-DESCENDING = ("egpo", "omd", "nash_md")
-"""Solvers whose steps are down a loss against some opponent."""
-
-
-@dataclass(frozen=True)
-class NashLearningConfig(Settings):
-    """Settings of :class:`NashLearning`.
-
-    Raises:
-        ValueError: if a number is out of range, or the solver unknown or without such a beta.
-    """
-
-    solver: Literal[
-        "egpo", "omd", "hedge", "optimistic_hedge", "nash_md", "inpo", "onpo", "mnpo", "dno", "gpo",
-        "regret_matching",
-    ] = "egpo"  # fmt: skip
-    """Extragradient; mirror descent; Hedge; optimistic Hedge; Nash-MD; what minimises the losses of INPO, DNO
-    and GPO; optimistic mirror descent; against past policies; regret matching (beta 0)."""
-
-    beta: NonNegative = 0.1
-    """Price of a nat of divergence from the reference, in the unit of the matrix; 0 for none."""
-
-    step_size: Positive | None = None
-    """None: 1 / (beta + 3), which EGPO's theorem allows for payoffs in [-1, 1]. (A network's steps are of its
-    learning_rate.)"""
-
-    policy: Literal["exact", "table", "network"] = "exact"
-    """Probabilities of whole options; or a table, or a network, of next steps that descends a loss: of egpo,
-    omd and nash_md, with beta above 0."""
-
-    hidden: Sizes = (64, 64)
-    """network: sizes of its hidden layers."""
-
-    optimizer: Literal["adam", "gradient"] = "adam"
-    """network: Adam, or plain gradient descent as of a table. Adam is fast where mirror descent settles;
-    where it goes round, so did EGPO with Adam, and by plain descent it did not."""
-
-    learning_rate: Positive | None = None
-    """Of a table or network; None: Adam's is 3e-3, a table's step_size beta K / 4; plain descent of a network
-    needs one, and smaller."""
-
-    pairs: Rows | None = None
-    """table, network: pairs of options drawn evenly for each prompt and step of descent, and an option of the
-    opponent for each to be compared with; None: all there are, exactly."""
-
-    population: Annotated[tuple[Share, ...], Length(1)] = (0.5, 0.5)
-    """mnpo: weights of the present policy and those before it as opponents; they sum to 1."""
-
-    @property
-    def step(self) -> float:
-        """The step size."""
-        return self.step_size or default_step_size(self.beta)
-
-    def check(self) -> None:
-        """Raise ValueError for settings that do not go together."""
-        if self.step * self.beta > 1.0:
-            raise ValueError(f"step_size is {self.step:g} and beta {self.beta:g}; their product must be at "
-                             "most 1, or a step goes beyond the reference")  # fmt: skip
-        if self.beta > 0.0 and not SOLVERS[self.solver].regularised:
-            raise ValueError(f"beta is {self.beta:g}; {self.solver} knows no regulariser: give beta 0")
-        if self.policy != "exact" and (self.solver not in DESCENDING or self.beta == 0.0):
-            raise ValueError(f"policy is {self.policy!r}, solver {self.solver}, beta {self.beta:g}; such a "
-                             f"policy needs {', '.join(DESCENDING)} and beta above 0")  # fmt: skip
-        if self.policy == "network" and self.optimizer == "gradient" and self.learning_rate is None:
-            raise ValueError("learning_rate is None; plain gradient descent of a network needs one")
-        if abs(sum(self.population) - 1.0) > 1e-9:
-            raise ValueError(f"population is {self.population}; its weights must sum to 1")
 
 
 class NashLearning(Agent):
@@ -185,9 +129,11 @@ class NashLearning(Agent):
             tables = self.step_policy().view(len(games), -1, self._vocabulary)
             hidden = config.hidden if config.policy == "network" else None
             adam = hidden is not None and config.optimizer == "adam"
-            rate = config.learning_rate or (3e-3 if adam else config.step * config.beta * k / 4.0)
+            rate = config.learning_rate or (3e-3 if adam else config.table_rate(k))
             prior = tables[:, :inner].log()
             self.steps = StepPolicy(prior, self._depth, hidden, rate=rate, adam=adam, seed=seed)
+        # ONPO's other policy, from which it steps: weights and Adam's averages.
+        self._base = self.steps.snapshot() if self.steps is not None and config.solver == "onpo" else {}
 
     def _tree(self, prompts: int, k: int) -> tuple[int, int, int]:
         """Return V and T, of which V^T = K, and how many observations a prompt has."""
@@ -250,7 +196,7 @@ class NashLearning(Agent):
         if self.steps is None:
             self.play = advance(config.solver, self.game, self.play, config.step, config.population)
         else:
-            self.play = self.play._replace(policy=self._descend(self.steps, self.play.policy))
+            self.play = self._descend(self.steps, self.play)
         self.num_timesteps += 1
         return {
             "train/entropy": torch.special.entr(self.last_policy).sum(-1).mean(),
@@ -258,35 +204,77 @@ class NashLearning(Agent):
             "train/average_gap": duality_gap(self.game, self.average_policy.log()).mean(),
         }
 
-    def _descend(self, steps: StepPolicy, now: Tensor) -> Tensor:
-        """Take the solver's step by descent from policies ``now`` [P, K]; return those that it leads to."""
-        opponent = now
-        if self.config.solver == "egpo":
+    def _descend(self, steps: StepPolicy, play: Play) -> Play:
+        """Take the solver's step by descent from where it stands; return where that leads to."""
+        game, config, (now, memory) = self.game, self.config, play
+        solver, size = config.solver, config.step
+        if solver == "egpo":
             before = steps.snapshot()
-            steps.descend(self._loss(steps.log_probs(), now))
-            opponent = steps.log_probs().detach()
+            ahead = self._against(steps, now)
             steps.load_state_dict(before)
-        elif self.config.solver == "nash_md":
-            pull = self.config.step * self.config.beta
-            opponent = torch.log_softmax(torch.lerp(now, self.game.reference, pull), -1)
-        steps.descend(self._loss(steps.log_probs(), opponent))
+            return Play(self._against(steps, ahead), memory)
+        if solver == "omd":
+            return Play(self._against(steps, now), memory)
+        if solver == "nash_md":
+            mixture = torch.log_softmax(torch.lerp(now, game.reference, size * game.beta), -1)
+            return Play(self._against(steps, mixture), memory)
+        if solver == "inpo":
+            return Play(self._towards(steps, now, now.exp()), memory)
+        if solver == "onpo":
+            steps.load_state_dict(self._base)
+            base = self._towards(steps, memory[:, 0], now.exp())
+            self._base = steps.snapshot()
+            return Play(self._towards(steps, base, now.exp()), base[:, None])
+        if solver == "mnpo":
+            base, mixture, memory = population_means(play, config.population)
+            sampler = mixture if config.mnpo_pairs == "population" else now.exp()
+            return Play(self._towards(steps, base, sampler), memory)
+        if solver == "dno":
+            pairs = self._compared(now.exp())
+            return Play(self._fit(steps, lambda policy: dno_loss(game, policy, now, pairs(), size)), memory)
+        form, seen = config.normaliser, self._seen(now.exp())
+        return Play(self._fit(steps, lambda policy: gpo_loss(game, policy, now, size, form, seen())), memory)
+
+    def _fit(self, steps: StepPolicy, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """Descend a loss [P] of policies [P, K], summed over prompts; return the policies reached."""
+        for _ in range(self.config.descents):
+            steps.descend(loss(steps.log_probs()).sum())
         return steps.log_probs().detach()
 
-    def _loss(self, policy: Tensor, opponent: Tensor) -> Tensor:
-        """Return online IPO's loss [] of policies against opponents [P, K], summed over prompts."""
-        matrix, reference, beta = self.game
-        lead = policy - reference
-        if self.config.pairs is None:
-            away = lead - payoffs(matrix, opponent.exp()) / beta
-            return 2.0 * away.var(-1, unbiased=False).sum()  # of all pairs the mean square is twice that
-        prompts, k = lead.shape
-        size, source = (3, prompts, self.config.pairs), self._generator
-        noise = torch.rand(size, generator=source, device=source.device, dtype=torch.float64).to(self.device)
-        first, second = (noise[:2] * k).long()
-        other = torch.searchsorted(opponent.exp().cumsum(-1), noise[2]).clamp(max=k - 1)
-        rows = torch.arange(prompts, device=self.device)[:, None]
-        target = (matrix[rows, first, other] - matrix[rows, second, other]) / beta
-        return (lead.gather(1, first) - lead.gather(1, second) - target).square().mean(-1).sum()
+    def _against(self, steps: StepPolicy, opponent: Tensor) -> Tensor:
+        """Descend online IPO's loss against opponents [P, K]; return the policies reached."""
+        count = self.config.pairs
+        return self._fit(
+            steps,
+            lambda policy: online_ipo_loss(
+                self.game, policy, opponent, None if count is None else self._noise(3, count)
+            ),
+        )
+
+    def _towards(self, steps: StepPolicy, base: Tensor, sampler: Tensor) -> Tensor:
+        """Descend INPO's loss from a base over pairs of a sampler [P, K]; return the policies reached."""
+        size, pairs = self.config.step, self._compared(sampler)
+        return self._fit(steps, lambda policy: inpo_loss(self.game, policy, base, pairs(), size))
+
+    def _compared(self, sampler: Tensor) -> Callable[[], Pairs]:
+        """Return what gives the pairs of a step of descent: all, or others each time."""
+        count = self.config.pairs
+        if count is None:
+            every = all_pairs(sampler)
+            return lambda: every
+        return lambda: drawn_pairs(sampler, self._noise(2, count))
+
+    def _seen(self, sampler: Tensor) -> Callable[[], Tensor | None]:
+        """Return what gives the options of a step of descent: None for all, or others each time."""
+        count = self.config.pairs
+        if count is None:
+            return lambda: None
+        return lambda: drawn_options(sampler, self._noise(1, count)[0])
+
+    def _noise(self, rows: int, count: int) -> Tensor:
+        """Return numbers [rows, P, count], even in [0, 1)."""
+        size, source = (rows, len(self.game.reference), count), self._generator
+        return torch.rand(size, generator=source, device=source.device, dtype=torch.float64).to(self.device)
 
     def result(self) -> dict[str, Any]:
         """Return duality gaps, means over prompts, of policy, last policy and average; and the policy."""
@@ -312,6 +300,7 @@ class NashLearning(Agent):
             "total": self._total,
             "generator": self._generator.get_state(),
             "steps": {} if self.steps is None else self.steps.state_dict(),
+            "base": self._base,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -331,6 +320,8 @@ class NashLearning(Agent):
         self._total = state["total"].to(self.device)
         if self.steps is not None:
             self.steps.load_state_dict(state["steps"])
+        if self._base:
+            self._base = {name: value.to(self.device, copy=True) for name, value in state["base"].items()}
         restore_generator(self._generator, state["generator"])
 
     @classmethod

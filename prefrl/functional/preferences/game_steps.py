@@ -40,7 +40,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from .games import hedge_step
+from .games import hedge_step, log_normalised
 
 
 class Game(NamedTuple):
@@ -66,8 +66,19 @@ class Play(NamedTuple):
     """[..., M, K] what else it keeps: past gains or policies, sums of regrets; M may be 0."""
 
 
+def games_last(game: Game) -> Game:
+    """Return the same games [P, K, K], with those of all P side by side in memory.
+
+    Steps of many small games are two to four times as fast then, and come out the same up to rounding.
+    """
+    matrix, reference = (x.movedim(0, -1).contiguous().movedim(-1, 0) for x in game[:2])
+    return Game(matrix, reference, game.beta)
+
+
 def payoffs(matrix: Tensor, policy: Tensor) -> Tensor:
     """Return A q [..., K], what each option wins against policies q [..., K] (probabilities)."""
+    if matrix.ndim == 3 and policy.ndim == 2 and matrix.stride(0) == 1:
+        return (matrix.movedim(0, -1) * policy.T).sum(1).T
     return (matrix @ policy[..., None])[..., 0]
 
 
@@ -82,7 +93,7 @@ def mirror_step(game: Game, start: Tensor, opponent: Tensor, step_size: float) -
     """
     pull = step_size * game.beta
     base = torch.lerp(start, game.reference, pull)
-    return torch.log_softmax(base + step_size * payoffs(game.matrix, opponent), -1)
+    return log_normalised(torch.add(base, payoffs(game.matrix, opponent), alpha=step_size))
 
 
 def regularised_gains(game: Game, policy: Tensor) -> Tensor:
@@ -142,12 +153,23 @@ def mnpo(game: Game, play: Play, step_size: float, population: Sequence[float]) 
         population: H weights of the present policy and those before it, that sum to 1; (1,) and (1, 0) are
             INPO.
     """
+    base, mixture, memory = population_means(play, population)
+    return Play(mirror_step(game, base, mixture, step_size), memory)
+
+
+def population_means(play: Play, population: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the means of a population of policies by H weights, and what its next one remembers.
+
+    Returns:
+        [..., K] the geometric mean's logarithms (not normalised); [..., K] the arithmetic mean's
+        probabilities; [..., H - 1, K] logarithms of the policies that are past then, the newest first.
+    """
     players = torch.cat([play.policy[..., None, :], play.memory], -2)
     # Weights of 0 leave out what may be minus infinity.
     members = [(weight, players[..., h, :]) for h, weight in enumerate(population) if weight > 0.0]
     base = torch.stack([weight * log_policy for weight, log_policy in members]).sum(0)
-    opponent = torch.stack([weight * log_policy.exp() for weight, log_policy in members]).sum(0)
-    return Play(mirror_step(game, base, opponent, step_size), players[..., : len(population) - 1, :])
+    mixture = torch.stack([weight * log_policy.exp() for weight, log_policy in members]).sum(0)
+    return base, mixture, players[..., : len(population) - 1, :]
 
 
 def regret_matching(game: Game, play: Play, step_size: float) -> Play:

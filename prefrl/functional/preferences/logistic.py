@@ -80,10 +80,15 @@ def damped_newton(
     fit, loss = start, loss_at(start)
     for _ in range(max_iterations):
         gradient, curvature = newton_at(fit)
-        step = torch.linalg.solve(curvature, gradient[..., None])[..., 0]
+        factor, wrong = torch.linalg.cholesky_ex(curvature)
+        step = torch.cholesky_solve(gradient[..., None], factor)[..., 0]
+        if bool(wrong.any()):  # curved all round but for rounding
+            step = torch.linalg.solve(curvature, gradient[..., None])[..., 0]
         decrement = 0.5 * (gradient * step).sum(-1)  # what a full step promises to gain
         if not bool((decrement > tolerance).any()):
-            break
+            # The last step gains nothing that a loss can tell, but so near it squares the distance that is
+            # left, and it has been paid for.
+            return torch.where(step.isfinite().all(-1, keepdim=True), fit - step, fit)
         step = torch.where((decrement > tolerance)[:, None], step, 0.0)
         length = torch.ones_like(loss)
         for _ in range(40):

@@ -1,11 +1,12 @@
 """Self-play on matrices: S1 exactly, S2 with sampled comparisons, and the reward model's corner."""
 
+import json
 import math
 
 import pytest
 import torch
 
-from prefrl.agents import MatrixSelfPlay, MatrixSelfPlayConfig
+from prefrl.agents import MatrixSelfPlay, MatrixSelfPlayConfig, NashLearning, NashLearningConfig, load
 from prefrl.functional.preferences.games import cycle_of_three, exploitability, minimax_winner
 from prefrl.run.loop import learn
 
@@ -70,6 +71,52 @@ def test_resumes_bit_equal(mode, tmp_path):
     learn(loaded, 60)
     learn(again, 60)
     assert torch.equal(loaded.average_policy, again.average_policy)
+
+
+@pytest.mark.parametrize("size", [0.02, 0.5])
+def test_hedge_is_that_of_nash_learning(size):
+    """One step for both, here of their own and there of a step size given; and one answer, the average."""
+    matrix = cycle_of_three(0.9, 0.3, 0.6)
+    ours = played("hedge", matrix, rounds=2_000, learning_rate=size)
+    config = NashLearningConfig(solver="hedge", beta=0.0, step_size=size)
+    other = NashLearning(matrix=matrix, config=config, device="cpu")
+    for _ in range(2_000):
+        other.update()
+    torch.testing.assert_close(ours.policy, other.last_policy[0], atol=1e-12, rtol=0.0)
+    torch.testing.assert_close(ours.average_policy, other.policy[0], atol=1e-12, rtol=0.0)
+    assert 2.0 * ours.result()["exploitability"] == pytest.approx(other.result()["duality_gap"], abs=1e-12)
+
+
+def test_a_file_of_before_goes_on_as_it_would_have(tmp_path):
+    """What the Hedge that was written out here saved after 200 of 500 rounds, and what it came to."""
+    header = {
+        "format": 1, "agent": "MatrixSelfPlay", "version": "0.1.0", "seed": 3, "num_timesteps": 200,
+        "config": {"mode": "hedge", "rounds": 500, "learning_rate": None, "policy_rate": 0.02, "samples": 32,
+                   "queue": 100, "fit_every": 50},
+        "observation_space": {"kind": "Discrete", "n": 1, "start": 0},
+        "action_space": {"kind": "Discrete", "n": 3, "start": 0},
+    }  # fmt: skip
+    zeros = torch.zeros(3, dtype=torch.float64)
+    state = {
+        "matrix": cycle_of_three(0.9, 0.3, 0.6),
+        "logits": numbers("-0x1.809db1531976cp+1", "-0x1.dd710eecd025fp-1", "-0x1.2bb92cfa6831dp-1"),
+        "total": numbers("0x1.21f03667a4761p+5", "0x1.731fc28a992ebp+5", "0x1.d5780386e12d8p+6"),
+        "queue": torch.zeros(100, dtype=torch.int64), "wins": zeros.repeat(3, 1), "utility": zeros,
+        "generator": torch.Generator().manual_seed(3).get_state(),
+    }  # fmt: skip
+    torch.save({"header": json.dumps(header), "state": state}, tmp_path / "agent.pt")
+    agent = load(tmp_path / "agent.pt", device="cpu")
+    assert isinstance(agent, MatrixSelfPlay)
+    for _ in range(300):
+        agent.update()
+    policy = numbers("0x1.d4a6a5ba7a68dp-5", "0x1.0e703d2c0f228p-2", "0x1.5b7d770e50c84p-1")
+    average = numbers("0x1.75bb816d51975p-3", "0x1.2ae14b009a9d8p-2", "0x1.0d207a245e4b6p-1")
+    torch.testing.assert_close(agent.policy, policy, atol=1e-12, rtol=0.0)
+    torch.testing.assert_close(agent.average_policy, average, atol=1e-12, rtol=0.0)
+
+
+def numbers(*texts):
+    return torch.tensor([float.fromhex(text) for text in texts], dtype=torch.float64)
 
 
 def test_acts_by_the_average():

@@ -11,7 +11,7 @@ import torch
 
 import prefrl.envs
 from prefrl.agents import NashLearning, NashLearningConfig, load
-from prefrl.agents.preferences.games.nash_learning import DESCENDING
+from prefrl.agents.preferences.games.nash_learning_config import DESCENDING, REGRESSING
 from prefrl.cli import main
 from prefrl.functional.preferences.game_steps import SOLVERS, Game, duality_gap
 from prefrl.functional.preferences.games import cycle_of_three, exploitability
@@ -157,17 +157,63 @@ def test_policies_of_steps_find_the_equilibrium_of_sequences(policy):
         assert float(agent.steps.adam.states[0]["step"]) == 400.0
 
 
-def test_comparisons_that_are_drawn_have_the_exact_loss_on_average():
-    """Up to what targets vary: their slopes are those of all pairs."""
-    env, slopes = gym.make(TREE, vocabulary=2, depth=2), []
-    for pairs in (None, 200_000):
-        agent = solved(0, env=env, policy="table", pairs=pairs)
-        start = torch.randn(2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        policy, opponent = start.requires_grad_(), torch.log_softmax(2.0 * start.detach(), -1)
-        slopes.append(torch.autograd.grad(agent._loss(policy, opponent), policy)[0])
-    assert float((slopes[0] - slopes[1]).norm()) < 0.02 * float(slopes[0].norm())
+def test_comparisons_that_are_drawn_get_near():
+    env = gym.make(TREE, vocabulary=2, depth=2)
     drawn = solved(500, env=env, policy="network", pairs=16)
     assert drawn.result()["average_gap"] < 0.01 < solved(0, env=env).result()["duality_gap"]
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.2])
+@pytest.mark.parametrize("solver", REGRESSING)
+def test_a_table_that_minimises_its_papers_loss_takes_the_solvers_steps(solver, beta):
+    """Of five options, and of four sequences of two steps for two prompts; five steps, memory and all."""
+    noise = 2.0 * torch.rand(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) - 1.0
+    matrix, reference = noise.triu(1) - noise.triu(1).T, torch.tensor([0.3, 0.25, 0.2, 0.15, 0.1]).double()
+    tree = gym.make(TREE, vocabulary=2, depth=2)
+    for where in ({"matrix": matrix, "reference": reference}, {"env": tree}):
+        given = {**where, "solver": solver, "beta": beta, "population": (0.5, 0.3, 0.2)}
+        exact, table = solved(5, **given), solved(5, **given, policy="table", inner_steps=150)
+        torch.testing.assert_close(table.play.policy, exact.play.policy, atol=1e-6, rtol=0.0)
+        torch.testing.assert_close(table.play.memory, exact.play.memory, atol=1e-6, rtol=0.0)
+        far = solved(5, **given, policy="table", inner_steps=1)
+        assert float((far.play.policy - exact.play.policy).abs().max()) > 1e-3
+
+
+def test_the_papers_shortcuts_lead_elsewhere():
+    """GPO with log Z := 0, more with longer steps; MNPO with pairs from the present policy alone."""
+    off = []
+    for size in (0.1, 0.4, 1.6):
+        given = {"matrix": CYCLE, "solver": "gpo", "beta": 0.0, "step_size": size}
+        given["reference"] = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
+        exact = solved(1, **given)
+        zero = solved(1, **given, policy="table", inner_steps=300, normaliser="zero")
+        off.append(float((exact.policy - zero.policy).abs().max()))
+    assert 0.0 < 8.0 * off[0] < off[1] < off[2] / 8.0
+    given = {"matrix": CYCLE, "solver": "mnpo", "beta": 0.1}
+    exact = solved(4, **given)
+    present = solved(4, **given, policy="table", inner_steps=300, mnpo_pairs="present")
+    assert float((exact.policy - present.policy).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("solver", REGRESSING)
+def test_a_network_that_minimises_its_papers_loss_finds_the_equilibrium(solver):
+    given = {"env": gym.make(TREE, vocabulary=2, depth=2, layout_seed=1), "solver": solver, "beta": 0.3}
+    given |= {"step_size": 1.0, "policy": "network", "hidden": (16,), "learning_rate": 0.01}
+    found = solved(20, **given, inner_steps=16)
+    assert found.result()["duality_gap"] < 1e-4 < 0.02 < solved(0, **given).result()["duality_gap"]
+    drawn = solved(20, **given, inner_steps=16, pairs=32)
+    assert 0.0 < drawn.result()["duality_gap"] < 0.01
+
+
+def test_only_onpos_first_regression_is_kept():
+    """The weights it steps from are those where its first regression ended, and not where it plays."""
+    agent = solved(3, matrix=CYCLE, solver="onpo", policy="network", hidden=(8,))
+    played = agent.steps.log_probs().detach()
+    torch.testing.assert_close(played, agent.play.policy, atol=0.0, rtol=0.0)
+    agent.steps.load_state_dict(agent._base)
+    torch.testing.assert_close(agent.steps.log_probs().detach(), agent.play.memory[:, 0], atol=0.0, rtol=0.0)
+    assert float((played - agent.play.memory[:, 0]).abs().max()) > 1e-3
+    assert float(agent._base["step"]) == 3 * 32
 
 
 GAMES = {
@@ -175,6 +221,17 @@ GAMES = {
     "a table": {"policy": "table", "pairs": 5},
     "a network": {"policy": "network", "hidden": (4,), "pairs": 5},
     "a network, plainly": {"policy": "network", "optimizer": "gradient", "learning_rate": 0.01},
+    **{f"{name}, a table": {"solver": name, "policy": "table", "inner_steps": 3} for name in REGRESSING},
+    **{
+        f"{name}, a network": {
+            "solver": name,
+            "policy": "network",
+            "hidden": (4,),
+            "pairs": 5,
+            "inner_steps": 3,
+        }
+        for name in REGRESSING
+    },
     "a network, exactly": {"policy": "network", "hidden": (4, 4), "solver": "nash_md"},
 }
 
@@ -259,7 +316,13 @@ def test_runs(tmp_path: Path):
         (lambda: NashLearningConfig(beta=2.0, step_size=0.6), "at most 1"),
         (lambda: NashLearningConfig(solver="regret_matching"), "knows no regulariser"),
         (lambda: NashLearningConfig(policy="table", beta=0.0), "beta above 0"),
-        (lambda: NashLearningConfig(policy="network", solver="onpo"), "needs egpo, omd, nash_md"),
+        (
+            lambda: NashLearningConfig(policy="network", solver="hedge"),
+            "needs one of egpo, omd, nash_md, inpo",
+        ),
+        (lambda: NashLearningConfig(inner_steps=0), "inner_steps is 0"),
+        (lambda: NashLearningConfig(normaliser="none"), "normaliser is 'none'"),
+        (lambda: NashLearningConfig(mnpo_pairs="past"), "mnpo_pairs is 'past'"),
         (lambda: NashLearningConfig(policy="network", optimizer="gradient"), "needs one"),
         (lambda: NashLearningConfig(population=(0.5, 0.4)), "must sum to 1"),
     ],

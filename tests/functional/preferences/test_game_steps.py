@@ -18,6 +18,7 @@ from prefrl.functional.preferences.game_steps import (
     default_step_size,
     divergence,
     duality_gap,
+    games_last,
     mirror_step,
     mnpo,
     multiplayer_gap,
@@ -176,6 +177,18 @@ def test_every_solver_against_its_twin(name):
     for one in range(3):
         wanted = TWINS[name](game.matrix[one].tolist(), game.reference[one].exp().tolist(), beta, 0.4, 7)
         assert play.policy[one].exp().tolist() == pytest.approx(wanted, abs=1e-13)
+
+
+@pytest.mark.parametrize("name", list(SOLVERS))
+def test_games_side_by_side_in_memory_are_the_same_games(name):
+    """And stay side by side, which is what makes steps fast; but MNPO puts policies one after another."""
+    game = random_games(20, 4, 0.3 if SOLVERS[name].regularised else 0.0)
+    population = (0.5, 0.3, 0.2) if name == "mnpo" else (1.0,)
+    beside = games_last(game)
+    assert beside.matrix.stride()[0] == beside.reference.stride()[0] == 1 != game.matrix.stride()[0]
+    found, wanted = (played(name, each, 30, 0.4, population=population)[0] for each in (beside, game))
+    torch.testing.assert_close(found.policy, wanted.policy, atol=1e-12, rtol=0.0)
+    assert name == "mnpo" or found.policy.stride() == (1, 20)
 
 
 # Steps and the losses they minimise -----------------------------------------------------------------------

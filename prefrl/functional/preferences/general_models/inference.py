@@ -25,8 +25,9 @@ def utilities(wins: Tensor, ridge: float) -> Tensor:
         wins: [B, K, K] how often (a real number) the row was preferred to the column.
         ridge: not negative; 0 has a finite answer only where every option lost to some other group.
     """
-    counts = wins + wins.transpose(-1, -2)
-    total = counts.sum((-1, -2)).clamp(min=torch.finfo(wins.dtype).tiny) / 2.0
+    total = wins.sum((-1, -2)).clamp(min=torch.finfo(wins.dtype).tiny)
+    shares = wins / total[:, None, None]
+    asked = shares + shares.transpose(-1, -2)
     identity = torch.eye(wins.shape[-1], dtype=wins.dtype, device=wins.device)
     weight = (ridge / total)[:, None]
     # Holds the mean, which no comparison tells anything about.
@@ -34,17 +35,20 @@ def utilities(wins: Tensor, ridge: float) -> Tensor:
 
     def loss_at(u: Tensor) -> Tensor:
         gap = u[:, None, :] - u[:, :, None]  # of the column above the row
-        entropy = (wins * softplus(gap)).sum((-1, -2)) / total
+        entropy = (shares * softplus(gap)).sum((-1, -2))
         return entropy + 0.5 * (weight * u.square()).sum(-1)
 
     def newton_at(u: Tensor) -> tuple[Tensor, Tensor]:
         p = torch.sigmoid(u[:, :, None] - u[:, None, :])  # the row is preferred
-        gradient = (counts * p - wins).sum(-1) / total[:, None] + weight * u
-        laplacian = counts * p * (1.0 - p) / total[:, None, None]
+        expected = asked * p
+        gradient = (expected - shares).sum(-1) + weight * u
+        laplacian = torch.addcmul(expected, expected, p, value=-1.0)
         curvature = torch.diag_embed(laplacian.sum(-1)) - laplacian
         return gradient, curvature + weight[..., None] * identity + hold
 
-    fit = damped_newton(torch.zeros_like(wins[..., 0]), loss_at, newton_at)
+    # Where all meet all alike, log-odds of winning are near; elsewhere Newton's steps come from further.
+    odds = (wins.sum(-1) + 1.0).log() - (wins.sum(-2) + 1.0).log()
+    fit = damped_newton(odds, loss_at, newton_at)
     return fit - fit.mean(-1, keepdim=True)
 
 
