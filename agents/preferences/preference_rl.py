@@ -139,6 +139,10 @@ class PreferenceRL(RewardLearner):
         super().__init__(env, config or PreferenceRLConfig(), device=device, seed=seed)
         config = self.config
         self._make_parts(config.store_size, rows)
+        if not self.reward_model.stepwise:
+            raise ValueError(f"reward is {config.reward}, of which single steps have no reward; PreferenceRL "
+                             "takes RewardModelConfig, ThurstoneNetworkConfig or PALNetworkConfig with form "
+                             "'linear', SelfPlay takes all")  # fmt: skip
         self._generator = make_generator(self.device, seed)
         self.preferences: Preferences | None = None
         self.sessions = self.asked = 0
@@ -146,7 +150,8 @@ class PreferenceRL(RewardLearner):
         self._check_settings(env)
         if preferences is not None:
             self.reward_model.check(preferences)
-            self.preferences = _with_teacher(preferences).to(self.device)
+            self.preferences = _answers(preferences, teacher=config.num_labels > 0).to(self.device)
+            self.reward_model.check(self.preferences)  # which may have one annotator more now
             self.reward_model.fit(self.preferences)
             self.fitted = True
 
@@ -318,9 +323,9 @@ class PreferenceRL(RewardLearner):
             self.preferences = answers.to(self.device)
 
 
-def _with_teacher(preferences: Preferences) -> Preferences:
+def _answers(preferences: Preferences, teacher: bool) -> Preferences:
     """Return comparisons to which a teacher may add, without features that no reward model here reads."""
     names = preferences.annotator_names
     first, second = (replace(side, features=None) for side in (preferences.first, preferences.second))
     return replace(preferences, first=first, second=second,
-                   annotator_names=names if TEACHER in names else (*names, TEACHER))  # fmt: skip
+                   annotator_names=names if TEACHER in names or not teacher else (*names, TEACHER))  # fmt: skip
