@@ -98,8 +98,12 @@ class PreferenceRLConfig(RewardLearnerConfig):
     """Transitions to keep for segments and relabelling; what the learner keeps longer is not relabelled."""
 
     def check(self) -> None:
-        """Raise ValueError for an ensemble of one that is to disagree."""
+        """Raise ValueError for an ensemble of one that is to disagree, or a model without rewards."""
         super().check()
+        if not self.reward.stepwise:
+            raise ValueError(f"reward is {self.reward}, without rewards of single steps; PreferenceRL takes "
+                             "RewardModelConfig, ThurstoneNetworkConfig, PALNetworkConfig of form 'linear' "
+                             "(SelfPlay takes all)")  # fmt: skip
         if self.query == "disagreement" and self.reward.members == 1:
             raise ValueError("query is 'disagreement', and the reward model has one member, who agrees with "
                              "itself; give it members, or choose another query")  # fmt: skip
@@ -139,10 +143,6 @@ class PreferenceRL(RewardLearner):
         super().__init__(env, config or PreferenceRLConfig(), device=device, seed=seed)
         config = self.config
         self._make_parts(config.store_size, rows)
-        if not self.reward_model.stepwise:
-            raise ValueError(f"reward is {config.reward}, of which single steps have no reward; PreferenceRL "
-                             "takes RewardModelConfig, ThurstoneNetworkConfig or PALNetworkConfig with form "
-                             "'linear', SelfPlay takes all")  # fmt: skip
         self._generator = make_generator(self.device, seed)
         self.preferences: Preferences | None = None
         self.sessions = self.asked = 0
@@ -326,6 +326,6 @@ class PreferenceRL(RewardLearner):
 def _answers(preferences: Preferences, teacher: bool) -> Preferences:
     """Return comparisons to which a teacher may add, without features that no reward model here reads."""
     names = preferences.annotator_names
+    names = (*names, TEACHER) if teacher and TEACHER not in names else names
     first, second = (replace(side, features=None) for side in (preferences.first, preferences.second))
-    return replace(preferences, first=first, second=second,
-                   annotator_names=names if TEACHER in names or not teacher else (*names, TEACHER))  # fmt: skip
+    return replace(preferences, first=first, second=second, annotator_names=names)

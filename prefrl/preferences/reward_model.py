@@ -111,6 +111,11 @@ class RewardModelConfig(Settings):
     layers are 256 wide or more and batches have many steps; weights, Adam and losses stay float32. Not with
     pictures."""
 
+    @property
+    def stepwise(self) -> bool:
+        """Whether each transition has a reward, of which a segment's score is the sum."""
+        return True
+
     def check(self) -> None:
         """Refuse a model without inputs."""
         if not (self.use_obs or self.use_actions or self.use_next_obs or self.use_features):
@@ -152,6 +157,7 @@ class RewardModel(PairModel):
         self.config = config = config or RewardModelConfig()
         self.observation_space, self.action_space = observation_space, action_space
         self.device, self.num_features = torch.device(device), num_features
+        self.stepwise = config.stepwise
         self.seed: int = checked(Natural, seed, "seed")
         self.layout, self._actions = ObservationLayout(observation_space), ObservationLayout(action_space)
         if config.use_features != (num_features > 0):
@@ -286,6 +292,11 @@ class RewardModel(PairModel):
             rewards = self._members(*self._flat(part)).reshape(self.config.members, *part.mask.shape)
             pieces.append(partial_return(rewards, part.mask))
         return torch.cat(pieces, 1)
+
+    @property
+    def members(self) -> int:
+        """E, networks of the ensemble."""
+        return self.config.members
 
     def embeddings(self, segments: Segments) -> Tensor:
         """See :meth:`PairModel.embeddings`; here they are the scores, D = 1."""

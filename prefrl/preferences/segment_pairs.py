@@ -16,12 +16,10 @@ class PairModel(ABC):
     Attributes:
         device: torch device.
         stepwise: whether each transition has a reward, so that an agent can be told.
-        scored: whether segments have scores, of which margins are differences.
     """
 
     device: torch.device
-    stepwise: bool = True
-    scored: bool = True
+    stepwise: bool
 
     @abstractmethod
     def embeddings(self, segments: Segments) -> Tensor:
@@ -36,6 +34,11 @@ class PairModel(ABC):
             second: likewise.
             users: [...] int64 who is asked.
         """
+
+    @property
+    @abstractmethod
+    def members(self) -> int:
+        """E."""
 
     @property
     def user(self) -> int:

@@ -21,7 +21,6 @@ from prefrl.functional.preferences.general_models.margins import (
     unit,
 )
 from prefrl.functional.preferences.preferences import partial_return
-
 from prefrl.nn.reward_nets import RewardNetwork
 
 Pooling = Literal["sum", "mean"]
@@ -39,13 +38,9 @@ class MarginHead(nn.Module, ABC):
 
     Attributes:
         outputs: D, numbers of a step that it asks for.
-        scored: whether users give segments scores, so that margins are differences of these.
-        stepwise: whether scores are sums over steps, each of which has a reward then.
     """
 
     outputs: int
-    scored: bool = True
-    stepwise: bool = True
 
     def steps(self, outputs: Tensor) -> Tensor:
         """Return what is pooled [E, N, D], of a network's outputs [E, N, D] for N steps."""
@@ -114,8 +109,6 @@ class GPMHead(MarginHead):
         temperature: what the form is divided by.
     """
 
-    scored = stepwise = False
-
     def __init__(self, members: int, blocks: int, normalise: bool, temperature: float) -> None:
         super().__init__()
         self.outputs, self.normalise, self.temperature = 2 * blocks, normalise, temperature
@@ -150,7 +143,7 @@ class PALHead(MarginHead):
         self, members: int, users: int, prototypes: int, dimension: int, form: Literal["A", "B", "linear"]
     ) -> None:
         super().__init__()
-        self.outputs, self.form, self.stepwise = dimension, form, form == "linear"
+        self.outputs, self.form = dimension, form
         self.users = nn.Parameter(0.1 * torch.randn(members, users, prototypes))
         self.prototypes = nn.Parameter(torch.randn(members, prototypes, dimension))
         if form == "B":

@@ -77,6 +77,11 @@ class GPMNetworkConfig(SegmentModelConfig):
     temperature: Positive = 0.1
     """What the form is divided by, in [.1, 1] as published."""
 
+    @property
+    def stepwise(self) -> bool:
+        """No: there is not even a score."""
+        return False
+
     def head(self) -> MarginHead:
         """See :meth:`SegmentModelConfig.head`."""
         return GPMHead(self.members, self.blocks, self.normalise, self.temperature)
@@ -104,6 +109,11 @@ class PALNetworkConfig(SegmentModelConfig):
     user: Natural = 0
     """Whose score and reward are told where nobody is named, so to agents: a place among the annotators."""
 
+    @property
+    def stepwise(self) -> bool:
+        """Only of form "linear"; distances and cosines are no sums over steps."""
+        return self.form == "linear"
+
     def check(self) -> None:
         """Refuse a user who is none, and prototypes that users cannot tell apart."""
         super().check()
@@ -117,9 +127,7 @@ class PALNetworkConfig(SegmentModelConfig):
         return PALHead(self.members, self.num_users, self.prototypes, self.dimension, self.form)
 
 
-AnyRewardConfig: TypeAlias = (
-    RewardModelConfig | ThurstoneNetworkConfig | GPMNetworkConfig | PALNetworkConfig
-)
+AnyRewardConfig: TypeAlias = RewardModelConfig | ThurstoneNetworkConfig | GPMNetworkConfig | PALNetworkConfig
 """Settings of whatever is learned from comparisons of segments; their type says what, and in a file their
 fields do."""
 
@@ -133,7 +141,7 @@ REWARD_CONFIGS: dict[str, type[RewardModelConfig]] = {
 class SegmentModel(RewardModel):
     """An ensemble of general preference models for segments of an environment; see the module's text.
 
-    Arguments, fits, ensembles and files are those of :class:`RewardModel`. Users are the places of annotators.
+    Arguments, fits, ensembles and files are those of :class:`RewardModel`. Users are places of annotators.
     """
 
     config: Any
@@ -142,7 +150,7 @@ class SegmentModel(RewardModel):
 
     @staticmethod
     def _loss(
-        network: SegmentNetwork, vectors: Tensor, pictures: Tensor | None, compared: Compared
+        network: Any, vectors: Tensor, pictures: Tensor | None, compared: Compared
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss [], the head's penalty included, and metrics (:meth:`Compared.metrics`)."""
         steps = network(vectors, pictures)
@@ -159,7 +167,6 @@ class SegmentModel(RewardModel):
         """See :meth:`RewardModel._make_network`."""
         config, head = self.config, self.config.head()
         self.begun = False
-        self.stepwise, self.scored = head.stepwise, head.scored
         encoder = RewardNetwork(config.members, inputs, config.hidden, picture, config.conv_filters,
                                 head.outputs)  # fmt: skip
         return SegmentNetwork(encoder, head, config.pooling)
