@@ -113,7 +113,7 @@ class SelfPlay(RewardLearner):
         self._make_parts(config.relabel_size, rows=1)
         by_model = config.reward_source == "reward_model" and not self.reward_model.stepwise
         self._asked = config.queue + 1 if by_model else 0  # segments kept for the model to compare
-        if by_model and self.learner.keeps_rewards:
+        if by_model and not getattr(self.config.learner, "on_policy", False):
             raise ValueError(f"reward is {config.reward}, without rewards of single steps, and the learner "
                              f"{type(self.config.learner).__name__} keeps steps, whose reward would age; "
                              "take PPOConfig, or another reward")  # fmt: skip
@@ -306,7 +306,7 @@ class SelfPlay(RewardLearner):
             return {}
         metrics = self.reward_model.fit(self.comparisons())
         self.fitted = True
-        if len(self.store):
+        if len(self.store) and not self._asked:
             self.relabel_learner(self.reward_model.kept_rewards)
         return {f"reward_model/{name}": value for name, value in metrics.items()}
 

@@ -144,7 +144,7 @@ class PALHead(MarginHead):
     ) -> None:
         super().__init__()
         self.outputs, self.form = dimension, form
-        self.users = nn.Parameter(0.1 * torch.randn(members, users, prototypes))
+        self.users = nn.Parameter(torch.randn(members, users, prototypes))
         self.prototypes = nn.Parameter(torch.randn(members, prototypes, dimension))
         if form == "B":
             self.log_temperature = nn.Parameter(torch.zeros(members))
