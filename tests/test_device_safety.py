@@ -1349,7 +1349,7 @@ def test_a_wrong_agent_is_found_out(outcomes: dict[str, str], name: str) -> None
 
 
 def test_every_agent_is_among_the_cases() -> None:
-    found = set()
+    found = {"SegmentModel"}  # no agent, but fitted on the device as one
     for module in pkgutil.walk_packages(prefrl.agents.__path__, "prefrl.agents."):
         for name, value in vars(importlib.import_module(module.name)).items():
             if inspect.isclass(value) and issubclass(value, Agent) and not inspect.isabstract(value):

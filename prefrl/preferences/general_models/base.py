@@ -129,8 +129,7 @@ class GeneralModel(ABC):
             ``loss``, the mean cross-entropy, and ``accuracy``, see :meth:`accuracy`.
 
         Raises:
-            ValueError: if there is an option or a user that they say nothing about, or less than the settings
-                ask for.
+            ValueError: if they say nothing about an option or a user, or less than the settings ask for.
         """
 
     # What it believes -------------------------------------------------------------------------------------
