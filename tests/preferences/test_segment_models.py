@@ -32,8 +32,8 @@ CONFIGS = {
     "thurstone": ThurstoneNetworkConfig(**SMALL),
     "gpm": GPMNetworkConfig(**SMALL),
     "gpm, free": GPMNetworkConfig(**SMALL, blocks=1, normalise=False, temperature=1.0),
-    "pal, A": PALNetworkConfig(**SMALL, form="A"),
-    "pal, B": PALNetworkConfig(**SMALL, form="B", pooling="mean", user=1),
+    "pal, A": PALNetworkConfig(**SMALL, form="A", pooling="mean"),
+    "pal, B": PALNetworkConfig(**SMALL, form="B", user=1),
     "pal, linear": PALNetworkConfig(**SMALL, user=1),
 }
 ALL = pytest.mark.parametrize("name", CONFIGS)

@@ -133,13 +133,13 @@ def test_the_baseline_of_self_play_may_be_thurstone(learner):
 @pytest.mark.parametrize("credit", ["spread", "last"])
 def test_without_rewards_of_steps_trajectories_are_paid_what_the_model_thinks_of_them(reward, credit):
     agent = player(reward, queue=6, credit=credit)
-    shown, inner, wanted = [], agent.learner.observe, []
+    shown, inner, wanted, asked = [], agent.learner.observe, [], []
     agent.learner.observe = lambda step: (shown.append(step), inner(step))
     believed = agent._believed
 
     def watched(trajectory):
         others = [segment for _, segment in agent._opponents][:-1]
-        assert 0 < len(others) <= 6
+        asked.append(len(others))
         mine = trajectory.as_segment()
         chances = [agent.reward_model.probability(other, mine) for other in others]
         wanted.append((2.0 * torch.cat(chances).mean() - 1.0, len(trajectory)))
@@ -148,6 +148,7 @@ def test_without_rewards_of_steps_trajectories_are_paid_what_the_model_thinks_of
     agent._believed = watched
     learn(agent, 500)
     assert len(wanted) > 5
+    assert max(asked) == 6
     paid = torch.cat([step.rewards for step in shown])
     parts = [torch.zeros(n) if credit == "last" else (worth / n).expand(n) for worth, n in wanted]
     for part, (worth, _) in zip(parts, wanted, strict=True):
