@@ -93,6 +93,12 @@ from prefrl.functional.preferences.games import cycle_of_three
 from prefrl.nn import ensemble
 from prefrl.nn.update import GraphedStep
 from prefrl.preferences import PartialReturn, RewardModelConfig, ask_teacher, reward_fit
+from prefrl.preferences.general_models import (
+    GPMNetworkConfig,
+    PALNetworkConfig,
+    ThurstoneNetworkConfig,
+    make_reward_model,
+)
 from prefrl.preferences.reward_fit import RegretConfig, RewardFit
 from prefrl.run.stepping import Stepper
 from prefrl.tabular import BackwardInduction, FiniteHorizon, StockLattice, TabularMDP
@@ -385,16 +391,43 @@ OUR_PPO = PPOConfig(hidden=(8,), n_steps=3, batch_size=20, n_epochs=2)
 
 def preference_rl_case(
     learner: Any = LEARNER, env_id: str = "prefrl/CartPole-v0", reward: Mapping[str, Any] | None = None,
-    **settings: Any,
+    kind: type[RewardModelConfig] = RewardModelConfig, **settings: Any,
 ) -> Case:  # fmt: skip
     """Preference RL over deep Q-learning, or another learner: every step asks, fits and relabels."""
 
     def make(_: FakeTensorMode) -> Step:
         env = prefrl.envs.make_device(env_id, 16, device=DEVICE, generator_device="cpu", max_episode_steps=5)
-        model = RewardModelConfig(members=2, hidden=(8,), epochs=2, batch_size=4, **(reward or {}))
+        model = kind(members=2, hidden=(8,), epochs=2, batch_size=4, **(reward or {}))
         schedule = {"first_session": 1, "session_every": 16, "first_labels": 6, "session_labels": 5}
         config = PreferenceRLConfig(learner, model, segment_length=3, **{**schedule, **settings})
         return stepped(PreferenceRL(env, config, device=DEVICE))
+
+    return make
+
+
+FEW: dict[str, Any] = {"hidden": (8,), "epochs": 2, "batch_size": 4}
+
+
+def segment_model_case(config: RewardModelConfig) -> Case:
+    """A general preference model of segments: every step fits it, and asks what it believes."""
+
+    def make(_: FakeTensorMode) -> Step:
+        spaces = gym.spaces.Box(-1.0, 1.0, (3,)), gym.spaces.Discrete(2)
+        model = make_reward_model(*spaces, config, device=DEVICE)
+        with torch.device(DEVICE):
+            sides = [
+                Segments(torch.rand(6, 5, 3), torch.zeros(6, 4, dtype=torch.int64), torch.full((6,), 4),
+                         torch.zeros(6, dtype=torch.bool)) for _ in range(2)
+            ]  # fmt: skip
+            who = torch.zeros(6, dtype=torch.int64)
+            labels = torch.rand(6, dtype=torch.float64)
+            answers = Preferences(*sides, labels, torch.ones_like(labels), who, ("one", "other"))
+
+        def step() -> dict[str, Tensor]:
+            return {**model.fit(answers), "right": model.accuracy(answers),
+                    "won": model.win_rates(sides[0], sides[1]).mean()}  # fmt: skip
+
+        return step
 
     return make
 
@@ -1104,6 +1137,11 @@ CASES: dict[str, Case] = {
     ),
     "PreferenceRL, PPO": preference_rl_case(OUR_PPO),
     "PreferenceRL, PPO of numbers": preference_rl_case(OUR_PPO, "prefrl/Pendulum-v0"),
+    "PreferenceRL, Thurstone": preference_rl_case(kind=ThurstoneNetworkConfig),
+    "PreferenceRL, PAL": preference_rl_case(OUR_PPO, kind=PALNetworkConfig, reward={"user": 1}),
+    "SegmentModel, GPM": segment_model_case(GPMNetworkConfig(**FEW)),
+    "SegmentModel, PAL-A": segment_model_case(PALNetworkConfig(**FEW, form="A")),
+    "SegmentModel, PAL-B": segment_model_case(PALNetworkConfig(**FEW, form="B")),
     "Heron, hierarchy": heron_case(),
     "Heron, PPO": heron_case(learner=OUR_PPO),
     "Heron, levels apart": heron_case(level_scale=2.0, spread_of="batch", segment_length=2),
@@ -1337,7 +1375,7 @@ def test_a_wrong_agent_is_found_out(outcomes: dict[str, str], name: str) -> None
 
 
 def test_every_agent_is_among_the_cases() -> None:
-    found = set()
+    found = {"SegmentModel"}  # no agent, but fitted on the device as one
     for module in pkgutil.walk_packages(prefrl.agents.__path__, "prefrl.agents."):
         for name, value in vars(importlib.import_module(module.name)).items():
             if inspect.isclass(value) and issubclass(value, Agent) and not inspect.isabstract(value):

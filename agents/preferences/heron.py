@@ -103,6 +103,9 @@ class HeronConfig(RewardLearnerConfig):
     def check(self) -> None:
         """Raise ValueError for a factor that is ranked twice, or margins that do not fit the ranking."""
         super().check()
+        if type(self.reward) is not RewardModelConfig:
+            raise ValueError(f"reward is a {type(self.reward).__name__}; it must be RewardModelConfig, since "
+                             "a hierarchy decides without noise or circles, and for everybody")  # fmt: skip
         if len(set(self.ranking)) < len(self.ranking):
             raise ValueError(f"ranking is {list(self.ranking)}; a factor can have one rank only")
         if self.margins and self.ranking and len(self.margins) != len(self.ranking):

@@ -21,7 +21,8 @@ from prefrl.data import Transitions
 from prefrl.data.files.bounded import kept_rows
 from prefrl.data.observations import ObservationLayout
 from prefrl.data.segment_store import SegmentStore
-from prefrl.preferences.reward_model import RewardModel, RewardModelConfig
+from prefrl.preferences.general_models import AnyRewardConfig, make_reward_model
+from prefrl.preferences.reward_model import RewardModelConfig
 
 from .sb3 import Algorithm, SB3Agent, SB3Config
 
@@ -154,8 +155,8 @@ class RewardLearnerConfig(Settings):
     learner: Learner | None = None
     """What learns the policy: the config of an agent; None: see :func:`default_learner`."""
 
-    reward: RewardModelConfig = field(default_factory=RewardModelConfig)
-    """The reward model."""
+    reward: AnyRewardConfig = field(default_factory=RewardModelConfig)
+    """The reward model, or a general preference model in its place: the type says which."""
 
     def check(self) -> None:
         """Keep the learner as the config that it is of."""
@@ -179,8 +180,8 @@ class RewardLearner(Agent):
             self.config = replace(self.config, learner=default_learner(self.env))  # files tell which it was
         parts: dict[str, Any] = {"device": self.device, "seed": self.seed}
         self.learner = make_learner(self.config.learner, self.env, rows=self.rows, **parts)
-        self.reward_model = RewardModel(self.observation_space, self.action_space, self.config.reward,
-                                        num_features=num_features, **parts)  # fmt: skip
+        self.reward_model = make_reward_model(self.observation_space, self.action_space, self.config.reward,
+                                              num_features=num_features, **parts)  # fmt: skip
         self.store = SegmentStore(store_size, self.rows)
 
     def act(self, obs: Any, *, deterministic: bool = False) -> Tensor:

@@ -98,8 +98,12 @@ class PreferenceRLConfig(RewardLearnerConfig):
     """Transitions to keep for segments and relabelling; what the learner keeps longer is not relabelled."""
 
     def check(self) -> None:
-        """Raise ValueError for an ensemble of one that is to disagree."""
+        """Raise ValueError for an ensemble of one that is to disagree, or a model without rewards."""
         super().check()
+        if not self.reward.stepwise:
+            raise ValueError(f"reward is {self.reward}, without rewards of single steps; PreferenceRL takes "
+                             "RewardModelConfig, ThurstoneNetworkConfig, PALNetworkConfig of form 'linear' "
+                             "(SelfPlay takes all)")  # fmt: skip
         if self.query == "disagreement" and self.reward.members == 1:
             raise ValueError("query is 'disagreement', and the reward model has one member, who agrees with "
                              "itself; give it members, or choose another query")  # fmt: skip
@@ -146,7 +150,8 @@ class PreferenceRL(RewardLearner):
         self._check_settings(env)
         if preferences is not None:
             self.reward_model.check(preferences)
-            self.preferences = _with_teacher(preferences).to(self.device)
+            self.preferences = _answers(preferences, teacher=config.num_labels > 0).to(self.device)
+            self.reward_model.check(self.preferences)  # which may have one annotator more now
             self.reward_model.fit(self.preferences)
             self.fitted = True
 
@@ -318,9 +323,9 @@ class PreferenceRL(RewardLearner):
             self.preferences = answers.to(self.device)
 
 
-def _with_teacher(preferences: Preferences) -> Preferences:
+def _answers(preferences: Preferences, teacher: bool) -> Preferences:
     """Return comparisons to which a teacher may add, without features that no reward model here reads."""
     names = preferences.annotator_names
+    names = (*names, TEACHER) if teacher and TEACHER not in names else names
     first, second = (replace(side, features=None) for side in (preferences.first, preferences.second))
-    return replace(preferences, first=first, second=second,
-                   annotator_names=names if TEACHER in names else (*names, TEACHER))  # fmt: skip
+    return replace(preferences, first=first, second=second, annotator_names=names)

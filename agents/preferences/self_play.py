@@ -8,7 +8,8 @@ how often its trajectory is preferred to the latest ones of its own,
 
 spread over the steps of xi, or paid at the end. There is no reward model and no adversary. For comparison,
 the same learner may be trained on a reward model that is fitted to the same comparisons, or on the true
-reward.
+reward. A fitted model that has no reward of single steps (GPM, which has no score either, and PAL's distances
+and cosines) is asked in place of whoever compares: R is then how often it says that xi is preferred.
 
 A trajectory is shown to the learner when it is over, since only then is it known how it compares: step by
 step, as if a single environment had made it.
@@ -27,6 +28,7 @@ from torch import Tensor
 from prefrl.config import Count
 from prefrl.data import Preferences, Segments, Transitions, concatenate_segments, seeded_generator
 from prefrl.functional.preferences.games import win_rates
+from prefrl.preferences.general_models import AnyRewardConfig
 from prefrl.preferences.reward_model import RewardModelConfig
 from prefrl.preferences.trajectories import MaxReturn, Trajectory, TrajectoryPreference
 
@@ -44,10 +46,10 @@ class SelfPlayConfig(RewardLearnerConfig):
         ValueError: if a number is out of range, or a name unknown.
     """
 
-    reward: RewardModelConfig = field(
+    reward: AnyRewardConfig = field(
         default_factory=lambda: RewardModelConfig(members=1, bootstrap=False, epochs=3)
     )
-    """The reward model of the baseline."""
+    """The reward model of the baseline, or a general preference model: the type says which."""
 
     reward_source: Literal["self_play", "reward_model", "true"] = "self_play"
     """What the learner is rewarded with: preferences over its own trajectories, or for comparison a reward
@@ -109,6 +111,12 @@ class SelfPlay(RewardLearner):
         super().__init__(env, config or SelfPlayConfig(), device=device, seed=seed)
         config = self.config
         self._make_parts(config.relabel_size, rows=1)
+        by_model = config.reward_source == "reward_model" and not self.reward_model.stepwise
+        self._asked = config.queue + 1 if by_model else 0  # segments kept for the model to compare
+        if by_model and not getattr(self.config.learner, "on_policy", False):
+            raise ValueError(f"reward is {config.reward}, without rewards of single steps, and the learner "
+                             f"{type(self.config.learner).__name__} keeps steps, whose reward would age; "
+                             "take PPOConfig, or another reward")  # fmt: skip
         self.preference = preference or MaxReturn()
         self.info_keys = self.preference.info_keys
         self._generator = seeded_generator(seed, "answers of a preference")
@@ -119,7 +127,7 @@ class SelfPlay(RewardLearner):
         self.recent: deque[Tensor] = deque(maxlen=config.queue)
         self._known: deque[tuple[Tensor, int]] = deque()
         self._known_steps = 0
-        self._opponents: deque[tuple[Tensor, Segments]] = deque(maxlen=config.opponents)
+        self._opponents: deque[tuple[Tensor, Segments]] = deque(maxlen=max(config.opponents, self._asked))
         self._comparisons: deque[tuple[Segments, Segments, float]] = deque(maxlen=config.fit_comparisons)
         self.history: list[Tensor] = []
         self._trained_by: str | None = None
@@ -199,13 +207,14 @@ class SelfPlay(RewardLearner):
             self._known_steps += len(steps)
             while self._known_steps - self._known[0][1] >= config.relabel_size:
                 self._known_steps -= self._known.popleft()[1]
+        whole = config.reward_source == "self_play" or self._asked > 0
         for step, reward in zip(steps, rewards, strict=True):
             if config.reward_source == "reward_model":
                 self.store.add(step, step.obs, step.next_obs)
             self.learner.num_timesteps += 1
             told = {name: value for name, value in step.infos.items() if name not in self.info_keys}
             shown = replace(self._as_observed(step), rewards=reward[None], infos=told)
-            shown = self._with_ends(shown) if config.reward_source == "self_play" else shown
+            shown = self._with_ends(shown) if whole else shown
             self.show(shown, rewarded=self.fitted or config.reward_source != "reward_model")
             metrics |= self.learner.update()
         if self._known and self.trajectories % config.relabel_every == 0:
@@ -226,8 +235,18 @@ class SelfPlay(RewardLearner):
             return self._step_rewards(wins, len(trajectory))
         if not self.fitted:
             return torch.zeros(len(trajectory), device=self.device)
+        if self._asked:
+            return self._step_rewards(self._believed(trajectory), len(trajectory))
         obs = trajectory.obs
         return self.reward_model.kept_rewards(obs[:-1], trajectory.actions, obs[1:])
+
+    def _believed(self, trajectory: Trajectory) -> Tensor:
+        """Return what the fitted model takes R [] to be, by its P against the latest other trajectories."""
+        others = [segment for _, segment in self._opponents][:-1]  # the last one is this trajectory
+        if not others:
+            return torch.zeros((), dtype=torch.float64, device=self.device)
+        won = self.reward_model.win_rates(trajectory.as_segment(), concatenate_segments(others))[0]
+        return 2.0 * won.to(torch.float64) - 1.0
 
     def _step_rewards(self, wins: Tensor, length: int) -> Tensor:
         """Return R [] as rewards of ``length`` steps."""
@@ -275,8 +294,8 @@ class SelfPlay(RewardLearner):
     def _compare_for_model(self, trajectory: Trajectory, summary: Tensor) -> dict[str, Tensor]:
         """Add comparisons with the latest trajectories, and fit the reward model where it is due."""
         config = self.config
-        mine = as_segment(trajectory)
-        for other, segment in self._opponents:
+        mine = trajectory.as_segment()
+        for other, segment in list(self._opponents)[-config.opponents :]:
             preferred = float(self.preference.compare(summary[None], other[None], self._generator)[0, 0])
             self._comparisons.append((segment, mine, (1.0 + preferred) / 2.0))
         self._opponents.append((summary, mine))
@@ -287,7 +306,7 @@ class SelfPlay(RewardLearner):
             return {}
         metrics = self.reward_model.fit(self.comparisons())
         self.fitted = True
-        if len(self.store):
+        if len(self.store) and not self._asked:
             self.relabel_learner(self.reward_model.kept_rewards)
         return {f"reward_model/{name}": value for name, value in metrics.items()}
 
@@ -375,15 +394,6 @@ def _row(step: Transitions, row: int) -> Transitions:
     only = slice(row, row + 1)
     fields = {name: getattr(step, name)[only] for name in STEP_FIELDS}
     return Transitions(**fields, infos={name: value[only] for name, value in step.infos.items()})
-
-
-def as_segment(trajectory: Trajectory) -> Segments:
-    """Return a trajectory as a segment [1, T]."""
-    device = trajectory.rewards.device
-    return Segments(
-        trajectory.obs[None], trajectory.actions[None], torch.tensor([len(trajectory)], device=device),
-        torch.tensor([trajectory.terminated], device=device),
-    )  # fmt: skip
 
 
 def _segment_state(segment: Segments) -> list[Tensor]:

@@ -62,6 +62,7 @@ class RewardNetwork(nn.Module):
         hidden: sizes of the hidden layers.
         picture: (height, width, channels) of the picture; None: there is none.
         filters: filters of the first convolution.
+        outputs: numbers that each function gives, on an axis of their own; None: one reward, without.
     """
 
     def __init__(
@@ -71,16 +72,20 @@ class RewardNetwork(nn.Module):
         hidden: Sequence[int],
         picture: Sequence[int] | None = None,
         filters: int = 16,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
         self.members = members
         self.torso = None if picture is None else StackedConv(members, picture, filters)
         features = 0 if self.torso is None else self.torso.features
-        self.mlp = StackedMLP(members, inputs + features, hidden)
+        self.mlp = StackedMLP(members, inputs + features, hidden, outputs)
         self._rows = max(1, IN_CACHE // max(1, *hidden))
 
     def forward(self, vectors: Tensor, pictures: Tensor | None = None) -> Tensor:
-        """Map vectors [N, D], and pictures [N, height, width, channels] in uint8, to rewards [E, N]."""
+        """Map vectors [N, D], and pictures [N, height, width, channels] in uint8, to rewards [E, N].
+
+        With ``outputs`` they are [E, N, outputs].
+        """
         parts = self.parts(vectors)
         if len(parts) == 1:
             return self._rewards(vectors, pictures)

@@ -38,13 +38,20 @@ class Compared(NamedTuple):
     """[P] places of first segments; None, of both: pairs are each two segments in turn."""
     second: Tensor | None = None
     """[P] places of second ones."""
+    users: Tensor | None = None
+    """[P] int64 who answered; None: the first one, or it makes no difference."""
+
+    def sides(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what segments have [E, N, ...] for the first and the second ones of pairs [E, P, ...]."""
+        if self.first is None or self.second is None:
+            pairs = values.reshape(len(values), -1, 2, *values.shape[2:])
+            return pairs[:, :, 0], pairs[:, :, 1]
+        return values[:, self.first], values[:, self.second]
 
     def logits(self, scores: Tensor) -> Tensor:
         """Return log-odds [E, P] that the second segment is preferred, of scores [E, N]."""
-        if self.first is None or self.second is None:
-            pairs = scores.reshape(len(scores), -1, 2)
-            return pairs[..., 1] - pairs[..., 0]
-        return scores[:, self.second] - scores[:, self.first]
+        first, second = self.sides(scores)
+        return second - first
 
     def of_scores(self, slopes: Tensor) -> Tensor:
         """Return a gradient [E, N] in scores, of that in log-odds [E, P]."""

@@ -12,12 +12,13 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from typing_extensions import Self
 
 from prefrl.config import Count, Natural, Positive, Settings, Sizes, checked, from_json
 from prefrl.data import (
@@ -40,6 +41,7 @@ from prefrl.reading.errors import reading
 from prefrl.reading.text import parse_json
 
 from .reward_loss import Compared, gradients_by_hand, reward_loss
+from .segment_pairs import PairModel
 
 FILE_FORMAT = 1
 """Version of the files that :meth:`RewardModel.save` writes."""
@@ -58,6 +60,9 @@ class RewardModelConfig(Settings):
     Raises:
         ValueError: if a number is out of range, or the model would look at nothing.
     """
+
+    name: ClassVar[str] = "bradley_terry"
+    """What the model is called in files."""
 
     members: Count = 3
     """Networks of the ensemble (PEBBLE: 3)."""
@@ -106,6 +111,11 @@ class RewardModelConfig(Settings):
     layers are 256 wide or more and batches have many steps; weights, Adam and losses stay float32. Not with
     pictures."""
 
+    @property
+    def stepwise(self) -> bool:
+        """Whether each transition has a reward, of which a segment's score is the sum."""
+        return True
+
     def check(self) -> None:
         """Refuse a model without inputs."""
         if not (self.use_obs or self.use_actions or self.use_next_obs or self.use_features):
@@ -113,7 +123,7 @@ class RewardModelConfig(Settings):
                              "use_next_obs, use_features")  # fmt: skip
 
 
-class RewardModel:
+class RewardModel(PairModel):
     """An ensemble of reward networks for the transitions of an environment.
 
     Args:
@@ -128,6 +138,12 @@ class RewardModel:
         ValueError: if a space is of another kind, or the settings do not fit it.
     """
 
+    config_classes: ClassVar[tuple[type[RewardModelConfig], ...]] = (RewardModelConfig,)
+    """Settings that it takes."""
+
+    _loss = staticmethod(reward_loss)
+    """Of the networks and what they read of some comparisons; its metrics too."""
+
     def __init__(
         self,
         observation_space: gym.Space[Any],
@@ -141,6 +157,7 @@ class RewardModel:
         self.config = config = config or RewardModelConfig()
         self.observation_space, self.action_space = observation_space, action_space
         self.device, self.num_features = torch.device(device), num_features
+        self.stepwise = config.stepwise
         self.seed: int = checked(Natural, seed, "seed")
         self.layout, self._actions = ObservationLayout(observation_space), ObservationLayout(action_space)
         if config.use_features != (num_features > 0):
@@ -156,21 +173,25 @@ class RewardModel:
         self._numeric = torch.cat([*kinds, torch.zeros(0, dtype=torch.bool)])
         picture = self.layout.picture if config.use_obs or config.use_next_obs else None
         with building(self.device, seeded_generator(seed, "reward network").initial_seed()):
-            self.network = RewardNetwork(config.members, len(self._numeric), config.hidden, picture,
-                                         config.conv_filters)  # fmt: skip
+            self.network: nn.Module = self._make_network(len(self._numeric), picture)
             self._shift = torch.zeros(len(self._numeric))
             self._spread = torch.ones(len(self._numeric))
             self._mean, self._std = torch.zeros(()), torch.ones(())
-        self._update = AdamUpdate(self.network, reward_loss, lr=config.learning_rate, eps=1e-8,
+        self._update = AdamUpdate(self.network, self._loss, lr=config.learning_rate, eps=1e-8,
                                   max_grad_norm=float("inf"))  # fmt: skip
         self._chain: RewardChain | None = None
-        if picture is None:
+        if picture is None and isinstance(self.network, RewardNetwork):
             low = low_dtype(config.precision, self.device, config.hidden)
             self._chain = RewardChain(self.network, low)
         elif config.precision != "float32":
             raise ValueError(f"precision is {config.precision!r}; it must be 'float32' where the reward "
-                             "model reads pictures")  # fmt: skip
+                             "model reads pictures, or is no plain one")  # fmt: skip
         self._generator = seeded_generator(seed, "reward fit")
+
+    def _make_network(self, inputs: int, picture: tuple[int, ...] | None) -> nn.Module:
+        """Return the networks, of vectors of ``inputs`` numbers and perhaps pictures."""
+        config = self.config
+        return RewardNetwork(config.members, inputs, config.hidden, picture, config.conv_filters)
 
     # What an agent is told --------------------------------------------------------------------------------
 
@@ -272,17 +293,18 @@ class RewardModel:
             pieces.append(partial_return(rewards, part.mask))
         return torch.cat(pieces, 1)
 
-    @torch.no_grad()
-    def accuracy(self, preferences: Preferences) -> Tensor:
-        """Return the share [] of comparisons without tie in which the ensemble prefers what was preferred.
+    @property
+    def members(self) -> int:
+        """E, networks of the ensemble."""
+        return self.config.members
 
-        NaN where there is none.
-        """
-        scores = [self.scores(side).mean(0) for side in (preferences.first, preferences.second)]
-        wanted = (preferences.labels - 0.5).sign()
-        right = ((scores[1] - scores[0]).sign() == wanted).to(torch.float64)
-        weights = (wanted != 0) * preferences.weights
-        return (right * weights).sum() / weights.sum()
+    def embeddings(self, segments: Segments) -> Tensor:
+        """See :meth:`PairModel.embeddings`; here they are the scores, D = 1."""
+        return self.scores(segments)[..., None]
+
+    def member_margins(self, first: Tensor, second: Tensor, users: Tensor) -> Tensor:
+        """See :meth:`PairModel.member_margins`; all users are one."""
+        return (second - first)[..., 0]
 
     # Fitting ----------------------------------------------------------------------------------------------
 
@@ -330,13 +352,13 @@ class RewardModel:
             order = torch.randperm(count, generator=self._generator).to(self.device)
             x, m, y, w = vectors[order], mask[order], labels[order], weights[:, order]
             z = None if pictures is None else pictures[order]
-            margins = None if offsets is None else offsets[order]
+            margins, u = None if offsets is None else offsets[order], preferences.annotators[order]
             for start in range(0, count, size):
                 part = slice(start, start + size)
                 metrics = self._step(
                     x[part].flatten(0, 2), None if z is None else z[part].flatten(0, 2),
                     Compared(m[part].flatten(0, 1), y[part], w[:, part],
-                             None if margins is None else margins[part]),
+                             None if margins is None else margins[part], users=u[part]),
                 )  # fmt: skip
                 losses.append(metrics["loss"])
                 if epoch == passes - 1:
@@ -492,6 +514,7 @@ class RewardModel:
         """Write the model to one file: tensors and JSON, no pickled objects; whole or not at all."""
         header = {
             "format": FILE_FORMAT,
+            "model": self.config.name,
             "config": dataclasses.asdict(self.config),
             "observation_space": space_to_json(self.observation_space),
             "action_space": space_to_json(self.action_space),
@@ -508,7 +531,7 @@ class RewardModel:
         observation_space: gym.Space[Any] | None = None,
         action_space: gym.Space[Any] | None = None,
         device: torch.device | str = "cpu",
-    ) -> RewardModel:
+    ) -> Self:
         """Read a model that :meth:`save` wrote.
 
         Args:
@@ -519,7 +542,7 @@ class RewardModel:
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it is damaged, no reward model, or one of other spaces.
+            ValueError: if it is damaged, no such model, or one of other spaces.
         """
         content = read_tensor_file(path, "reward model")
         with reading(path, "reward model"), BoundedTensors(path):
@@ -527,7 +550,11 @@ class RewardModel:
             if header["format"] != FILE_FORMAT:
                 raise ValueError(f"it has format {header['format']}; this version reads {FILE_FORMAT}")
             spaces = [space_from_json(header[f"{kind}_space"]) for kind in ("observation", "action")]
-            config = from_json(RewardModelConfig, header["config"])
+            name = header.get("model", RewardModelConfig.name)
+            kinds = {kind.name: kind for kind in cls.config_classes}
+            if name not in kinds:
+                raise ValueError(f"it holds a model {name!r}; {cls.__name__} reads {list(kinds)}")
+            config = from_json(kinds[name], header["config"])
             model = cls(spaces[0], spaces[1], config, num_features=header["num_features"], device=device,
                         seed=header["seed"])  # fmt: skip
             model.load_state_dict(content["state"])

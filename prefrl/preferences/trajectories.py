@@ -18,7 +18,10 @@ import torch
 from torch import Tensor
 
 from prefrl.config import Bounds, Natural, NonNegative, Settings, Share
+from prefrl.data import Segments
 from prefrl.functional.preferences.games import check_preference_matrix
+
+from .segment_pairs import PairModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +45,12 @@ class Trajectory:
 
     def __len__(self) -> int:
         return len(self.rewards)
+
+    def as_segment(self) -> Segments:
+        """Return the trajectory as a segment [1, T]."""
+        device = self.rewards.device
+        return Segments(self.obs[None], self.actions[None], torch.tensor([len(self)], device=device),
+                        torch.tensor([self.terminated], device=device))  # fmt: skip
 
 
 class TrajectoryPreference(ABC):
@@ -176,6 +185,32 @@ class WithinBudget(Settings, TrajectoryPreference):
         both = within[0] & within[1]
         otherwise = torch.where(both, (a[..., 0] - b[..., 0]).sign(), (b[..., 1] - a[..., 1]).sign())
         return torch.where(budget == 0.0, otherwise, budget)
+
+
+@dataclass(frozen=True, eq=False)
+class ByModel(Settings, TrajectoryPreference):
+    """A fitted model of segments says how often which is preferred: P = 2 P(preferred) - 1, exactly.
+
+    Reward models will do, and general preference models with or without scores: with GPM, self-play is
+    General Preference Optimization's game (arXiv 2410.02197) between trajectories.
+    """
+
+    model: PairModel
+    """On the device of the trajectories."""
+
+    user: Natural | None = None
+    """Whose preference, of models that tell users apart; None: the model's own."""
+
+    def summarize(self, trajectory: Trajectory) -> Tensor:
+        """See :class:`TrajectoryPreference`: the members' embeddings, one after the other."""
+        return self.model.embeddings(trajectory.as_segment()).flatten().to(torch.float64)
+
+    def compare(self, first: Tensor, second: Tensor, generator: torch.Generator) -> Tensor:
+        """See :class:`TrajectoryPreference`."""
+        members = self.model.members
+        sides = [side.view(len(side), members, -1).transpose(0, 1) for side in (second, first)]
+        margins = self.model.margins_between(sides[0], sides[1], self.user).T
+        return torch.tanh(margins / 2.0)  # 2 sigmoid - 1
 
 
 def majority_matrix(rankings: Tensor) -> Tensor:

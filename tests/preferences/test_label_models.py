@@ -8,6 +8,15 @@ import torch
 from torch import Tensor
 
 from prefrl.data import Preferences, Segments, load_preferences, save_preferences
+from prefrl.preferences.general_models import (
+    GPM,
+    PAL,
+    BradleyTerry,
+    Comparisons,
+    GPMConfig,
+    PALConfig,
+    Thurstone,
+)
 from prefrl.preferences.label_models import (
     LABEL_MODELS,
     AnchorRanking,
@@ -17,12 +26,15 @@ from prefrl.preferences.label_models import (
     EnsembleVote,
     HasLogProb,
     LabelModel,
+    ModelLabels,
     MultiLevelPairs,
     Rationale,
     RobustFlips,
     Routed,
     compose,
 )
+
+ONE_IDEAL = PALConfig(prototypes=1, dimension=1)
 
 
 def t(*values: float) -> Tensor:
@@ -73,7 +85,7 @@ def assert_left_alone(before: Preferences, after: Preferences, *but: str) -> Non
 
 
 def test_label_models_have_names() -> None:
-    assert len(LABEL_MODELS) == 8
+    assert len(LABEL_MODELS) == 9
     assert all(issubclass(kind, LabelModel) for kind in LABEL_MODELS.values())
     assert isinstance(LABEL_MODELS["robust_flips"](), RobustFlips)
 
@@ -427,3 +439,42 @@ def test_what_is_wrong_is_said(make, message) -> None:
 class Wide:
     def log_prob(self, rows: Segments) -> Tensor:
         return worth(rows)
+
+
+# What a model believes ----------------------------------------------------------------------------------
+
+
+def test_labels_are_what_a_model_believes() -> None:
+    made = ModelLabels(lambda pairs: worth(pairs.second) - worth(pairs.first))(PAIRS)
+    believed = [1.0 / (1.0 + math.exp(-margin)) for margin in (-2.0, -1.0, 3.0, 4.0, -0.5)]
+    assert made.labels.tolist() == pytest.approx(believed)
+    assert_left_alone(PAIRS, made, "labels")
+    half = ModelLabels(lambda pairs: worth(pairs.second) - worth(pairs.first), share=0.25)(PAIRS)
+    mixed = [0.25 * mine + 0.75 * given for mine, given in zip(believed, LABELS.tolist(), strict=True)]
+    assert half.labels.tolist() == pytest.approx(mixed)
+
+
+@pytest.mark.parametrize("model", [BradleyTerry(), Thurstone(), GPM(GPMConfig(blocks=1)), PAL(ONE_IDEAL)])
+def test_every_general_model_labels(model) -> None:
+    """Of its own probability, on the sums of the segments' features."""
+    known = segments(1.0, 2.0, 3.0, 4.0, features=torch.rand(4, 2, 2, dtype=torch.float64))
+    first, second = known[torch.tensor([0, 1, 2, 3])], known[torch.tensor([1, 2, 3, 0])]
+    answers = Preferences.from_labels(first, second, t(1.0, 0.0, 1.0, 0.5))
+    model.fit(Comparisons.from_preferences(answers))
+    made = ModelLabels(model.preference_margins)(answers)
+    places = Comparisons.from_preferences(answers)
+    wanted = torch.sigmoid(model.margins(places))
+    assert made.labels.tolist() == pytest.approx(wanted.tolist())
+    assert not torch.equal(made.labels, answers.labels)
+
+
+@pytest.mark.parametrize(
+    ("margins", "message"),
+    [
+        (lambda pairs: torch.zeros(2, 5), r"margins returned \[2, 5\]; it must return \[5\]"),
+        (lambda pairs: torch.full((5,), torch.nan), "margins returned NaN or infinity"),
+    ],
+)
+def test_margins_that_are_none_are_refused(margins, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        ModelLabels(margins)(PAIRS)

@@ -33,6 +33,7 @@ from prefrl.data.comparisons import Preferences
 from prefrl.data.files import bounded
 from prefrl.data.files.matrices import read_matrix
 from prefrl.preferences import RewardModel, RewardModelConfig, read_label_table
+from prefrl.preferences.general_models import PALNetworkConfig, SegmentModel, load_reward_model
 from prefrl.run.checkpoint import load_checkpoint, save_checkpoint
 from prefrl.run.curves import read_curve, read_settings
 from prefrl.run.folder import RunFolder
@@ -141,6 +142,13 @@ def make_reward_model(folder: Path) -> Kind:
     config = RewardModelConfig(members=2, hidden=(4,))
     RewardModel(gym.spaces.Box(-1.0, 1.0, (3,)), gym.spaces.Discrete(2), config).save(path)
     return Kind(path, [path.read_bytes()], RewardModel.load, mutating.other_tensors)
+
+
+def make_segment_model(folder: Path) -> Kind:
+    path = folder / "model.pt"
+    config = PALNetworkConfig(members=2, hidden=(4,))
+    SegmentModel(gym.spaces.Box(-1.0, 1.0, (3,)), gym.spaces.Discrete(2), config).save(path)
+    return Kind(path, [path.read_bytes()], load_reward_model, mutating.other_tensors)
 
 
 def make_checkpoint(folder: Path) -> Kind:

@@ -7,7 +7,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from prefrl.config import Count, Natural, NonNegative, Settings, checked, to_json
-from prefrl.data import Segments, seeded_generator
+from prefrl.data import Preferences, Segments, seeded_generator
 from prefrl.data.files.tensor_file import write_tensor_file
 from prefrl.functional.preferences.general_models import inference
 from prefrl.functional.preferences.preferences import preference_cross_entropy, weighted_mean
@@ -129,8 +129,7 @@ class GeneralModel(ABC):
             ``loss``, the mean cross-entropy, and ``accuracy``, see :meth:`accuracy`.
 
         Raises:
-            ValueError: if there is an option or a user that they say nothing about, or less than the settings
-                ask for.
+            ValueError: if they say nothing about an option or a user, or less than the settings ask for.
         """
 
     # What it believes -------------------------------------------------------------------------------------
@@ -160,6 +159,10 @@ class GeneralModel(ABC):
         """Return the margin [N] of each comparison."""
         self._check_known(comparisons)
         return self.log_odds(self.parameters, rows_of(comparisons))
+
+    def preference_margins(self, preferences: Preferences) -> Tensor:
+        """Return the margin [N] of comparisons of segments with features, as label models ask for it."""
+        return self.margins(Comparisons.from_preferences(replace(preferences, offsets=None)))
 
     def loss(self, comparisons: Comparisons) -> Tensor:
         """Return the mean cross-entropy [] of answers, in nats."""

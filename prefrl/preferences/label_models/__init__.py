@@ -2,6 +2,7 @@
 
 from .additions import MultiLevelPairs, Rationale
 from .base import Composed, HasLogProb, LabelModel, Score, compose
+from .believed import ModelLabels
 from .ensembles import DropoutFilter, EnsembleVote
 from .noise import DynamicLabels, RobustFlips
 from .scorers import AnchorRanking, DensityRatio, Routed
@@ -15,6 +16,7 @@ LABEL_MODELS: dict[str, type[LabelModel]] = {
     "anchor_ranking": AnchorRanking,
     "multi_level_pairs": MultiLevelPairs,
     "rationale": Rationale,
+    "model_labels": ModelLabels,
 }
 """Label models by name."""
 
@@ -28,6 +30,7 @@ __all__ = [
     "EnsembleVote",
     "HasLogProb",
     "LabelModel",
+    "ModelLabels",
     "MultiLevelPairs",
     "Rationale",
     "RobustFlips",

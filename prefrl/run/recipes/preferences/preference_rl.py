@@ -18,9 +18,9 @@ from prefrl.preferences.queries import QueryKind
 from prefrl.preferences.reward_model import RewardModelConfig
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
-from prefrl.run.recipes.base import default
+from prefrl.run.recipes.base import Pairs, default
 
-from .with_learner import WithLearnerRecipe
+from .with_learner import WithLearnerRecipe, reward_config
 
 AnyTeacher = Literal["oracle", "logistic", "mistakes", "skips", "ties", "myopia", "file"]
 
@@ -32,6 +32,7 @@ class TrainPreferenceRL(WithLearnerRecipe):
     groups: ClassVar[Mapping[str, str]] = {
         **WithLearnerRecipe.groups,
         **dict.fromkeys(("teacher", "preferences", "num_labels", "first_labels", "sessions"), "preferences"),
+        **dict.fromkeys(("reward_model", "reward_model_args"), "preferences"),
         **dict.fromkeys(("first_session", "query", "segment_length", "teacher_temperature"), "preferences"),
     }
 
@@ -68,6 +69,13 @@ class TrainPreferenceRL(WithLearnerRecipe):
     baseline: bool = False
     """Also train the same learner on the true reward, for as long."""
 
+    reward_model: Literal["bradley_terry", "thurstone", "pal"] = "bradley_terry"
+    """What is fitted to the answers: a reward model, or Thurstone's or PAL's in its place (of PAL, one
+    annotator's reward)."""
+
+    reward_model_args: Pairs = ()
+    """Its own settings, as in: form=linear num_users=2 user=1 (what all have are flags)."""
+
     reward: RewardModelConfig = field(default_factory=RewardModelConfig)
     """Settings of the reward model."""
 
@@ -94,7 +102,7 @@ class TrainPreferenceRL(WithLearnerRecipe):
         teacher: Any = kinds.get(self.teacher, self.teacher)
         return PreferenceRLConfig(
             learner=learner,
-            reward=self.reward,
+            reward=reward_config(self.reward_model, self.reward, self.reward_model_args),
             teacher=teacher,
             teacher_temperature=self.teacher_temperature,
             query=self.query,

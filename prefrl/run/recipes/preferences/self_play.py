@@ -14,10 +14,14 @@ from prefrl.agents.preferences.learners import Learner
 from prefrl.agents.preferences.matrix_self_play import MatrixSelfPlay, MatrixSelfPlayConfig
 from prefrl.agents.preferences.self_play import SelfPlay, SelfPlayConfig
 from prefrl.config import Bounds, Count, Share
+from prefrl.data.devices import resolve_device
 from prefrl.data.files.matrices import read_matrix, save_matrix
 from prefrl.functional.preferences.games import cycle_of_three
+from prefrl.preferences.general_models import load_reward_model
 from prefrl.preferences.reward_model import RewardModelConfig
+from prefrl.preferences.segment_pairs import PairModel
 from prefrl.preferences.trajectories import (
+    ByModel,
     ByOption,
     MaxReturn,
     Noisy,
@@ -28,10 +32,11 @@ from prefrl.preferences.trajectories import (
 from prefrl.run.evaluate import Evaluation
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
+from prefrl.run.recipes.base import Pairs
 
-from .with_learner import WithLearnerRecipe
+from .with_learner import RewardModelName, WithLearnerRecipe, reward_config
 
-PreferenceKind = Literal["max_return", "noisy", "cyclic", "three_populations", "budget"]
+PreferenceKind = Literal["max_return", "noisy", "cyclic", "three_populations", "budget", "model"]
 
 Preference = Annotated[float, Bounds(low=-1, high=1)]
 """1 if the first of two is always preferred, -1 if the second."""
@@ -55,7 +60,10 @@ class TrainSelfPlay(WithLearnerRecipe):
 
     preference: PreferenceKind = "max_return"
     """Who compares: larger return; that with wrong answers; options that beat each other in a cycle, or by
-    the majority of three people; or return within a budget of steps in a region."""
+    the majority of three people; return within a budget of steps in a region; or a fitted model."""
+
+    preference_model: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """model: file of a reward model, or of a general preference model of segments."""
 
     flip: Annotated[float, Bounds(low=0, high=0.5, below=True)] = 0.2
     """noisy: share of wrong answers."""
@@ -81,24 +89,36 @@ class TrainSelfPlay(WithLearnerRecipe):
     credit: Literal["spread", "last"] = "spread"
     """Whether a trajectory's reward is paid in equal parts at every step, or with the last one."""
 
+    reward_model: RewardModelName = "bradley_terry"
+    """What the baseline fits to the comparisons: a reward model, or a general preference model."""
+
+    reward_model_args: Pairs = ()
+    """Its own settings, as in: form=linear num_users=2 user=1 (what all have are flags)."""
+
     reward: RewardModelConfig = field(default_factory=lambda: SelfPlayConfig().reward)
     """Settings of the baseline's reward model."""
 
     def check(self) -> None:
         """Raise ValueError for settings that the agent or who compares does not take."""
         super().check()
+        if (self.preference == "model") != (self.preference_model is not None):
+            raise ValueError(f"preference is {self.preference!r} and preference_model {self.preference_model}"
+                             "; a file of a model goes with --preference model")  # fmt: skip
         if self.matrix is None:
             self.agent_config()
             self.trajectory_preference()
 
     def agent_config(self, learner: Learner | None = None) -> SelfPlayConfig:
         """Return the settings of the agent in an environment."""
-        return SelfPlayConfig(learner=learner, reward=self.reward, queue=self.queue,
+        reward = reward_config(self.reward_model, self.reward, self.reward_model_args)
+        return SelfPlayConfig(learner=learner, reward=reward, queue=self.queue,
                               reward_source=self.reward_source, credit=self.credit)  # fmt: skip
 
-    def trajectory_preference(self) -> TrajectoryPreference:
-        """Return who compares."""
-        if self.preference == "max_return":
+    def trajectory_preference(self, model: PairModel | None = None) -> TrajectoryPreference:
+        """Return who compares; the larger return stands for a model that is not given."""
+        if model is not None:
+            return ByModel(model)
+        if self.preference in ("max_return", "model"):
             return MaxReturn()
         if self.preference == "noisy":
             return Noisy(MaxReturn(), self.flip)
@@ -113,24 +133,35 @@ class TrainSelfPlay(WithLearnerRecipe):
         return super().training_env() if self.matrix is None else None
 
     def given(self, env: Any, folder: RunFolder, *, resume: bool) -> dict[str, Any]:
-        """Return the matrix, if there is one."""
+        """Return the matrix, if there is one, or the model that compares."""
+        if self.matrix is None and self.preference_model is not None:
+            kept = folder.path / "preference_model.pt"
+            file = kept if resume and kept.exists() else self.preference_model
+            model = load_reward_model(file, observation_space=env.single_observation_space,
+                                      action_space=env.single_action_space,
+                                      device=resolve_device(self.device))  # fmt: skip
+            return {"model": model}
         if self.matrix is None:
             return {}
         kept = folder.path / "matrix.csv"
         return {"matrix": read_matrix(kept if resume and kept.exists() else self.matrix)}
 
-    def make_agent(self, env: Any, matrix: torch.Tensor | None = None) -> SelfPlay | MatrixSelfPlay:
+    def make_agent(
+        self, env: Any, matrix: torch.Tensor | None = None, model: PairModel | None = None
+    ) -> SelfPlay | MatrixSelfPlay:
         """See :meth:`Recipe.make_agent`."""
         if matrix is not None:
             rounds = MatrixSelfPlayConfig(mode=self.mode, rounds=self.total_timesteps)
             return MatrixSelfPlay(None, rounds, matrix=matrix, device=self.device, seed=self.seed)
         config = self.agent_config(self.learner_config())
-        return SelfPlay(env, config, preference=self.trajectory_preference(), device=self.device,
+        return SelfPlay(env, config, preference=self.trajectory_preference(model), device=self.device,
                         seed=self.seed)  # fmt: skip
 
     def begin(self, agent: Agent, folder: RunFolder, given: dict[str, Any]) -> None:
-        """Keep the matrix as ``matrix.csv``."""
-        if given:
+        """Keep the matrix as ``matrix.csv``, the model as ``preference_model.pt``."""
+        if "model" in given:
+            given["model"].save(folder.path / "preference_model.pt")
+        if "matrix" in given:
             save_matrix(folder.path / "matrix.csv", given["matrix"])
 
     def evaluations(self) -> Evaluation | None:
@@ -138,13 +169,23 @@ class TrainSelfPlay(WithLearnerRecipe):
         return super().evaluations() if self.matrix is None else None
 
     def outcome(self, agent: Any, loop: Loop, folder: RunFolder) -> dict[str, Any]:
-        """Return how the agent behaves; of a matrix the agent itself says all."""
+        """Return how the agent behaves; of a matrix the agent itself says all.
+
+        A baseline's ``reward_model.pt`` is saved.
+        """
         if self.matrix is not None:
             return {}
+        if self.reward_source == "reward_model":
+            agent.reward_model.save(folder.path / "reward_model.pt")
         return {**super().outcome(agent, loop, folder), **self._behaviour(agent)}
 
     def _behaviour(self, agent: SelfPlay) -> dict[str, Any]:
-        """Return what the trajectories were like, over the whole run and lately."""
+        """Return what the trajectories were like, over the whole run and lately.
+
+        A model's embeddings of them are no numbers to read.
+        """
+        if self.preference == "model":
+            return {}
         history = torch.stack(agent.history)
         parts = {"all": history, "late": history[-max(1, round(LATE_SHARE * len(history))) :]}
         if self.preference in ("cyclic", "three_populations"):

@@ -12,9 +12,11 @@ from prefrl.agents.actor_critic.sac import SACConfig
 from prefrl.agents.preferences.learners import Learner, default_learner, make_learner
 from prefrl.agents.preferences.sb3 import SB3Config
 from prefrl.agents.value_based.dqn import DQNConfig
-from prefrl.config import Count, Rows, from_json
+from prefrl.config import Count, Rows, from_json, to_json
 from prefrl.data.devices import resolve_device
 from prefrl.envs.wrappers import AgentsAsRows
+from prefrl.preferences import RewardModelConfig
+from prefrl.preferences.general_models import REWARD_CONFIGS, AnyRewardConfig
 from prefrl.run.environments import make_rollout_env, parse_env_args
 from prefrl.run.evaluate import rollout
 from prefrl.run.folder import RunFolder
@@ -38,6 +40,36 @@ ALIASES: Mapping[str, str] = {
 
 OWN: Mapping[str, type[Any]] = {"sac": SACConfig, "dqn": DQNConfig, "ppo": PPOConfig}
 """Configs of our learners."""
+
+
+RewardModelName = Literal["bradley_terry", "thurstone", "gpm", "pal"]
+"""What is learned from comparisons: the reward model, or a general preference model in its place."""
+
+
+def reward_config(name: RewardModelName, shared: RewardModelConfig, settings: Pairs) -> AnyRewardConfig:
+    """Return the settings of the model of a name.
+
+    Args:
+        name: of the model.
+        shared: what all models have.
+        settings: its own, as in: form=A.
+
+    Raises:
+        ValueError: for settings that it does not have.
+    """
+    try:
+        own = parse_env_args(settings)
+    except ValueError as error:
+        raise ValueError(str(error).replace("env_args", "reward_model_args")) from error
+    both = sorted(set(own) & set(to_json(shared)))
+    if both:
+        raise ValueError(f"reward_model_args has {both[0]}, which all reward models have; give it as "
+                         f"--{both[0].replace('_', '-')}")  # fmt: skip
+    try:
+        config: AnyRewardConfig = from_json(REWARD_CONFIGS[name], {**to_json(shared), **own})
+    except ValueError as error:
+        raise ValueError(f"reward_model_args {list(settings)} do not suit {name}: {error}") from error
+    return config
 
 
 @dataclass(frozen=True)
