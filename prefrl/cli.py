@@ -1,4 +1,4 @@
-"""The command ``prefrl``: list, train, resume, evaluate, plot, sweep.
+"""The command ``prefrl``: list, train, resume, evaluate, plot, sweep, audit.
 
 A command is a dataclass whose fields tyro turns into flags, and whose ``run`` does the work. Only the modules
 that a command needs are imported.
@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from importlib import import_module
 from importlib.util import find_spec
 from operator import or_
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import tyro
 
+from prefrl.audit import AUDITS
 from prefrl.run import flags
 from prefrl.run.recipes import RECIPES, STACKED, load_recipe, recipe_name, unknown
 
@@ -185,8 +187,13 @@ def summary(thing: Any) -> str:
 
 
 def recipe_summary(name: str) -> str:
-    """Return the first line of a recipe's docstring, out of its source: loading it would load its agent."""
-    module, _, class_name = RECIPES[name].partition(":")
+    """Return the first line of a recipe's docstring."""
+    return class_summary(RECIPES[name])
+
+
+def class_summary(place: str) -> str:
+    """Return the first line of the docstring of MODULE:CLASS, out of its source: loading it takes long."""
+    module, _, class_name = place.partition(":")
     spec = find_spec(module)
     assert spec is not None
     assert spec.origin is not None
@@ -230,6 +237,10 @@ COMMANDS = {
     "evaluate": _Command("Evaluate the agent of a run in fresh episodes.", lambda: EvaluateCommand),
     "plot": _Command("Draw learning curves of many seeds.", _plot_command),
     "sweep": _Command("Train over seeds and settings, several runs at once.", _sweep_command),
+    "audit": _Command(
+        "Look at what was answered, and say what it shows.",
+        lambda: overview({kind: class_summary(place) for kind, place in AUDITS.items()}),
+    ),
 }
 
 
@@ -247,14 +258,26 @@ def parse(arguments: Sequence[str]) -> Any:
     name, rest = (arguments[0], arguments[1:]) if arguments else ("", ())
     if name == "train" and rest and not rest[0].startswith("-"):
         return parse_train(rest[0], rest[1:], prog=f"prefrl train {rest[0]}")
+    if name == "audit" and rest and not rest[0].startswith("-"):
+        return flags.parse(load_audit(rest[0]), rest[1:], prog=f"prefrl audit {rest[0]}")
     if name in COMMANDS:
-        description = COMMANDS["train"].summary if name == "train" else None  # the others have docstrings
+        # The others have docstrings.
+        description = COMMANDS[name].summary if name in ("train", "audit") else None
         return flags.parse(COMMANDS[name].load(), rest, prog=f"prefrl {name}", description=description)
     if name and not name.startswith("-"):
         raise ValueError(unknown("command", name, COMMANDS))
     commands = overview({name: command.summary for name, command in COMMANDS.items()})
     about = "Reinforcement learning when the reward is not handed to you as a number."
     return flags.parse(commands, arguments, prog="prefrl", description=about)
+
+
+def load_audit(kind: str) -> type[Any]:
+    """Return the command of a kind of audit; ValueError if there is none."""
+    if kind not in AUDITS:
+        raise ValueError(unknown("audit", kind, AUDITS))
+    module, _, class_name = AUDITS[kind].partition(":")
+    loaded: type[Any] = getattr(import_module(module), class_name)
+    return loaded
 
 
 def present_flag(recipe_class: type[Any], argument: str) -> str:
