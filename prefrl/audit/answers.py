@@ -13,8 +13,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from prefrl.data import Preferences, Segments, load_preferences
-from prefrl.data.comparisons import concatenate_segments
+from prefrl.data import Preferences, Segments, concatenate_segments, load_preferences
 from prefrl.data.files.comparison_tables import ComparisonTable, load_comparison_table
 from prefrl.data.files.human import load_human_preferences
 from prefrl.preferences.general_models import Comparisons
@@ -169,8 +168,8 @@ def described(options: Segments) -> tuple[Tensor, str]:
         parts = [_sums(part, mask) for part in (options.obs[:, :-1], options.actions)]
         features, known = torch.cat(parts, 1), "sums of observations and actions"
     if features.shape[1] > MOST_FEATURES:
-        raise ValueError(f"segments are described by {features.shape[1]} numbers, at most {MOST_FEATURES} are "
-                         "allowed; save comparisons with features")  # fmt: skip
+        raise ValueError(f"segments are described by {features.shape[1]} numbers; at most {MOST_FEATURES} are"
+                         " allowed: give them features")  # fmt: skip
     return features, known
 
 
@@ -194,7 +193,7 @@ def scaled(features: Tensor, comparisons: Comparisons) -> Tensor:
     size = differences.square().mean(0).sqrt()
     moves = size > 1e-12 * features.abs().amax(0).clamp(min=1e-300)
     if not bool(moves.any()):
-        raise ValueError("no feature differs between two options that were compared; nothing tells them apart")
+        raise ValueError("no feature differs between two compared options")
     return (features[:, moves] - features[:, moves].mean(0)) / size[moves]
 
 

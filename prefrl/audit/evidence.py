@@ -25,7 +25,7 @@ MOST_TRIADS = 100_000
 MOST_DIRECTIONS = 64
 """Directions in which answers of users are compared; where there are more parameters, random ones."""
 
-TRIALS = 40
+TRIALS = 20
 """Answers that are planted to see whether a test would notice."""
 
 AT_ONCE = 1 << 23
@@ -68,7 +68,9 @@ class Pairs:
     @property
     def clarity(self) -> float:
         """How often an answer agrees with the reward, on average, by the model itself."""
-        return float((self.counts * torch.maximum(self.chances, 1.0 - self.chances)).sum() / self.counts.sum())
+        return float(
+            (self.counts * torch.maximum(self.chances, 1.0 - self.chances)).sum() / self.counts.sum()
+        )
 
 
 class Circles(NamedTuple):
@@ -216,7 +218,7 @@ def find_differences(
 
 
 def _slopes(comparisons: Comparisons, generator: torch.Generator) -> Tensor:
-    """Return [N, P] derivatives of margins, larger option minus smaller, in utilities or weights of features."""
+    """Return the derivatives [N, P] of margins, larger option minus smaller, in utilities or weights."""
     low = torch.minimum(comparisons.first, comparisons.second)
     high = torch.maximum(comparisons.first, comparisons.second)
     features = comparisons.features
@@ -261,7 +263,8 @@ def find_planted_circle(
     """
     generator = seeded_generator(seed, "audit planted circles")
     features = comparisons.features
-    assert features is not None  # who asks knows
+    if features is None or features.shape[1] < 2:
+        raise ValueError("a circle needs two features at least")
     found = 0
     for _ in range(3):
         turn = torch.linalg.qr(torch.randn(features.shape[1], 2, generator=generator, dtype=torch.float64))[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -103,27 +104,33 @@ def show_audit(audit: Audit) -> None:
                       "" if name == "coin" else gain)  # fmt: skip
     console.print(table)
     about = Table(title="All answers", title_justify="left", show_header=False)
-    users, options = result["num_users"], result["num_options"]
-    about.add_row("answers", f"{result['num_answers']} to {result['num_pairs']} pairs of {options} options by "
-                             f"{users} user{'s' if users > 1 else ''}; {result['left_out']} left out")  # fmt: skip
-    about.add_row("options known by", result["known_by"])
-    about.add_row("cyclic triads", _circle_text(result))
-    agree = result["agreement"]
-    alpha = result["krippendorff_alpha"]
-    about.add_row("users agree", "(no question was answered by two)" if agree is None else
-                  f"{agree:.1%} of pairs of answers" + ("" if alpha is None else f", alpha {alpha:.2f}"))  # fmt: skip
-    noise = result["noise"]
-    about.add_row("answers turned", "(cannot be told)" if noise is None else
-                  f"{noise:.0%}, {result['noise_interval'][0]:.0%} to {result['noise_interval'][1]:.0%}")  # fmt: skip
+    for row in _facts(result):
+        about.add_row(*row)
     console.print(about)
     console.print(f"[bold]{audit.verdict.word}[/bold]: {audit.verdict.reason}", highlight=False)
 
 
-def _circle_text(result: dict[str, object]) -> str:
+def _facts(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what is said of all answers."""
+    agree, alpha, noise = (result[name] for name in ("agreement", "krippendorff_alpha", "noise"))
+    people = "no question was answered by two"
+    if agree is not None:
+        people = f"{agree:.1%} of pairs of answers" + ("" if alpha is None else f", alpha {alpha:.2f}")
+    turned = "cannot be told"
+    if noise is not None:
+        turned = "{:.0%}, {:.0%} to {:.0%}".format(noise, *result["noise_interval"])
+    asked = (f"{result['num_answers']} to {result['num_pairs']} pairs of {result['num_options']} options, "
+             f"users: {result['num_users']}, left out: {result['left_out']}")  # fmt: skip
+    return [("answers", asked), ("options known by", result["known_by"]),
+            ("cyclic triads", _circle_text(result)), ("users agree", people),
+            ("answers turned", turned)]  # fmt: skip
+
+
+def _circle_text(result: dict[str, Any]) -> str:
     """Return what is said of circles."""
     if result["cyclic_triads"] is None:
         return "(no three options were all compared)"
-    low, high = result["cyclic_triads_interval"]  # type: ignore[misc]  # a list of two
+    low, high = result["cyclic_triads_interval"]
     return (f"{result['cyclic_triads']:.1%} of {result['triads']}; noise gives "
             f"{result['cyclic_triads_expected']:.1%} ({low:.1%} to {high:.1%}), "
             f"p = {result['cyclic_triads_p_value']:.2g}; clearest circle p = "

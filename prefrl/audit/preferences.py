@@ -35,7 +35,7 @@ class AuditSettings(Settings):
     """Planes of the general preference model, one or more numbers; by default 1 and 2, as options allow."""
 
     prototypes: tuple[Count, ...] | None = None
-    """Ideals of the model of groups, one or more numbers; by default 2 and 3, as users allow."""
+    """Ideals of the model of groups, one or more numbers; by default 2, if there are two users."""
 
     draws: Count = 999
     """Sets of answers that noise alone gives."""
@@ -61,7 +61,9 @@ class Audit:
 
 
 def audit_preferences(
-    answers: Answers, settings: AuditSettings | None = None, report: Callable[[float], None] = lambda share: None
+    answers: Answers,
+    settings: AuditSettings | None = None,
+    report: Callable[[float], None] = lambda share: None,
 ) -> Audit:
     """Say whether one reward explains answers; see :func:`prefrl.audit.verdicts.verdict`.
 
@@ -206,7 +208,9 @@ class AuditPreferences(AuditSettings):
 
         settings = AuditSettings(self.folds, self.blocks, self.prototypes, self.draws, self.seed)
         console = Console(stderr=True)
-        bar = Progress(console=console, disable=not (self.progress_bar and sys.stderr.isatty()), transient=True)
+        bar = Progress(
+            console=console, disable=not (self.progress_bar and sys.stderr.isatty()), transient=True
+        )
         with bar:
             task = bar.add_task("fits", total=1.0)
             return audit_preferences(answers, settings, lambda share: bar.update(task, completed=share))

@@ -97,8 +97,8 @@ def _circular(found: Findings, scalar: str | None, general: str | None) -> Verdi
     if found.circles is None:
         if lead > ERRORS:
             return Verdict("cyclic", f"{general} predicts held-out answers better than {scalar}, the best "
-                                     f"single reward, by {lead:.1f} standard errors; no three options were all "
-                                     "compared, so no circle was seen itself")  # fmt: skip
+                                     f"single reward, by {lead:.1f} standard errors; no circle "
+                                     "was seen itself, as no three options were all compared")  # fmt: skip
         return None
     if found.circles.p > LEVEL:
         return None
@@ -111,20 +111,20 @@ def _scalar(found: Findings, scalar: str | None, general: str | None) -> Verdict
     """Return that one reward explains the answers, or what is missing for that."""
     lead = found.lead(scalar, None)
     if lead <= ERRORS:
-        return Verdict("unclear", f"{scalar}, the best single reward, predicts held-out answers no better than "
-                                  f"a coin ({lead:.1f} standard errors)")  # fmt: skip
+        return Verdict("unclear", f"{scalar}, the best single reward, predicts held-out answers no better "
+                                  f"than a coin ({lead:.1f} standard errors)")  # fmt: skip
     if found.lead(general, scalar) > ERRORS:
         return Verdict("unclear", f"{general} predicts held-out answers better than {scalar} by "
                                   f"{found.lead(general, scalar):.1f} standard errors, but there are no more "
                                   "circles than noise gives")  # fmt: skip
     if found.users is not None and found.users.power < ENOUGH_POWER:
         return Verdict("unclear", "users with opposite rewards would have been noticed in "
-                                  f"{found.users.power:.0%} of cases only: too few answers to tell")  # fmt: skip
+                                  f"{found.users.power:.0%} of cases only: too few answers")  # fmt: skip
     power = found.planted if found.circles is None else found.circles.power
     if found.num_options > 2 and (power is None or power < ENOUGH_POWER):
         seen = "could not be seen in these pairs" if power is None else \
             f"would have been noticed in {power:.0%} of cases only"  # fmt: skip
-        return Verdict("unclear", f"{scalar} predicts better than a coin, but a circle {seen}: too few answers "
-                                  "to tell")  # fmt: skip
+        return Verdict("unclear", f"{scalar} predicts better than a coin, but a circle {seen}: too few "
+                                  "answers")  # fmt: skip
     return Verdict("scalar", f"{scalar} predicts held-out answers better than a coin by {lead:.1f} standard "
                              "errors, and neither circles nor groups predict better")  # fmt: skip

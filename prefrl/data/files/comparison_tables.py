@@ -1,7 +1,7 @@
-"""Tables of comparisons: comma-separated text with a line for each answer, options and users by their names.
+"""Tables of comparisons: comma-separated text with a line for each answer, options and users by name.
 
-``first,second,label`` are the columns, and ``user`` and ``weight`` if they are there, in any order; others are
-left alone. ``label`` is the probability that the SECOND option is preferred: 1, 0, .5 for a tie, or the share
+``first,second,label`` are the columns, ``user`` and ``weight`` may be, in any order; others are left
+alone. ``label`` is the probability that the SECOND option is preferred: 1, 0, .5 for a tie, or the share
 of ``weight`` answers. Names are any text; 1 and 01 are two options.
 """
 

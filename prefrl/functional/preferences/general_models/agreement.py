@@ -33,7 +33,8 @@ def agreement(pair: Tensor, labels: Tensor, users: Tensor) -> Agreement | None:
 
     By chance one would expect two answers drawn from all, each of which may be turned round: which option of
     a pair is called the first says nothing. Alpha is then 1 - (mean squared difference of two answers to a
-    question) / (that of two random ones); a question with m answers counts m times in it, as published, and
+    question) / (that of two random ones, without the
+    published correction for few answers); a question with m answers counts m times in it, as published, and
     each pair of its answers the same.
 
     Args:

@@ -32,7 +32,7 @@ def compared_triads(first: Tensor, second: Tensor, most: int, generator: torch.G
     size = int(second.max()) + 1
     keys, place = torch.sort(first * size + second)
     pieces = []
-    for a in first.unique().tolist():
+    for a in torch.unique(first).tolist():
         partners = torch.nonzero(first == a)[:, 0]
         if len(partners) > MOST_PARTNERS:
             partners = partners[torch.randperm(len(partners), generator=generator)[:MOST_PARTNERS]]
@@ -60,7 +60,8 @@ def majority_deviance(wins: Tensor, counts: Tensor) -> Tensor:
     lost = counts - wins
     entropy = torch.special.xlogy(wins, wins) + torch.special.xlogy(lost, lost)
     deviance = 2.0 * (entropy - torch.special.xlogy(counts, counts / 2.0))
-    return deviance.clamp(min=0.0) * (wins - lost).sign()
+    signed: Tensor = deviance.clamp(min=0.0) * (wins - lost).sign()
+    return signed
 
 
 def circles(wins: Tensor, counts: Tensor, triads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
