@@ -239,7 +239,7 @@ COMMANDS = {
     "sweep": _Command("Train over seeds and settings, several runs at once.", _sweep_command),
     "audit": _Command(
         "Look at what was answered, and say what it shows.",
-        lambda: overview({kind: class_summary(place) for kind, place in AUDITS.items()}),
+        lambda: _Overview,
     ),
 }
 
@@ -258,11 +258,10 @@ def parse(arguments: Sequence[str]) -> Any:
     name, rest = (arguments[0], arguments[1:]) if arguments else ("", ())
     if name == "train" and rest and not rest[0].startswith("-"):
         return parse_train(rest[0], rest[1:], prog=f"prefrl train {rest[0]}")
-    if name == "audit" and rest and not rest[0].startswith("-"):
-        return flags.parse(load_audit(rest[0]), rest[1:], prog=f"prefrl audit {rest[0]}")
+    if name == "audit":
+        return parse_audit(rest)
     if name in COMMANDS:
-        # The others have docstrings.
-        description = COMMANDS[name].summary if name in ("train", "audit") else None
+        description = COMMANDS["train"].summary if name == "train" else None  # the others have docstrings
         return flags.parse(COMMANDS[name].load(), rest, prog=f"prefrl {name}", description=description)
     if name and not name.startswith("-"):
         raise ValueError(unknown("command", name, COMMANDS))
@@ -271,13 +270,25 @@ def parse(arguments: Sequence[str]) -> Any:
     return flags.parse(commands, arguments, prog="prefrl", description=about)
 
 
-def load_audit(kind: str) -> type[Any]:
-    """Return the command of a kind of audit; ValueError if there is none."""
+def parse_audit(arguments: Sequence[str]) -> Any:
+    """Return the audit that arguments name; with --help in place of its name, tyro prints all and exits.
+
+    Raises:
+        ValueError: if there is no such audit, or none is named.
+    """
+    kind, rest = (arguments[0], arguments[1:]) if arguments else ("", ())
+    if kind.startswith("-"):
+        kinds = [f"{kind}: {class_summary(place)}" for kind, place in AUDITS.items()]
+        about = "\n\n".join([f"{COMMANDS['audit'].summary} KIND is one of:", *kinds])
+        return flags.parse(_Overview, arguments, prog="prefrl audit", usage="prefrl audit KIND ...",
+                           description=about)  # fmt: skip
     if kind not in AUDITS:
-        raise ValueError(unknown("audit", kind, AUDITS))
+        raise ValueError(unknown("audit", kind, AUDITS) if kind else f"no audit is named; there are "
+                         f"{', '.join(AUDITS)}")  # fmt: skip
     module, _, class_name = AUDITS[kind].partition(":")
-    loaded: type[Any] = getattr(import_module(module), class_name)
-    return loaded
+    found = getattr(import_module(module), class_name)
+    about = vars(found)["__doc__"].text.strip()  # without the settings: flags say what they are
+    return flags.parse(found, rest, prog=f"prefrl audit {kind}", description=about)
 
 
 def present_flag(recipe_class: type[Any], argument: str) -> str:

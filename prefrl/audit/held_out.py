@@ -50,7 +50,7 @@ class Candidate:
 
 
 def candidates(
-    comparisons: Comparisons, blocks: tuple[int, ...] | None, prototypes: tuple[int, ...] | None, seed: int
+    comparisons: Comparisons, blocks: tuple[int, ...], prototypes: tuple[int, ...], seed: int
 ) -> dict[str, Candidate]:
     """Return the models that comparisons allow, by name.
 
@@ -58,8 +58,8 @@ def candidates(
 
     Args:
         comparisons: what they are fitted to.
-        blocks: numbers of planes of GPM; None: 1 and 2, as far as options allow.
-        prototypes: numbers of ideals of PAL; None: 2, if there are two users.
+        blocks: numbers of planes of GPM; none: 1 and 2, as far as options allow.
+        prototypes: numbers of ideals of PAL; none: 2, if there are two users.
         seed: of starts.
 
     Raises:
@@ -86,10 +86,10 @@ def candidates(
 
 
 def _allowed(
-    name: str, given: tuple[int, ...] | None, usual: tuple[int, ...], most: int, what: str
+    name: str, given: tuple[int, ...], usual: tuple[int, ...], most: int, what: str
 ) -> tuple[int, ...]:
     """Return the numbers given, if they can be, or those of the usual ones that can."""
-    if given is None:
+    if not given:
         return tuple(k for k in usual if k <= most)
     for k in given:
         if k > most:

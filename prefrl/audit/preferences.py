@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from prefrl.config import Count, Natural, Settings, to_json
+from prefrl.config import Bounds, Count, Natural, Settings, to_json
 from prefrl.data.devices import seeded_generator
 from prefrl.functional.preferences.general_models.agreement import agreement
 from prefrl.functional.preferences.general_models.lapses import flip_rate
@@ -28,14 +28,14 @@ from .verdicts import ERRORS, Findings, Verdict, verdict
 class AuditSettings(Settings):
     """How comparisons are looked at."""
 
-    folds: Annotated[int, tyro.conf.arg(metavar="INT")] = 5
+    folds: Annotated[int, Bounds(low=2)] = 5
     """Parts of the answers, each predicted by models that are fitted to the others."""
 
-    blocks: tuple[Count, ...] | None = None
-    """Planes of the general preference model, one or more numbers; by default 1 and 2, as options allow."""
+    blocks: Annotated[tuple[Count, ...], tyro.conf.arg(metavar="INT [INT ...]")] = ()
+    """Planes of the general preference model; none: 1 and 2, as options allow."""
 
-    prototypes: tuple[Count, ...] | None = None
-    """Ideals of the model of groups, one or more numbers; by default 2, if there are two users."""
+    prototypes: Annotated[tuple[Count, ...], tyro.conf.arg(metavar="INT [INT ...]")] = ()
+    """Ideals of the model of groups; none: 2, if there are two users."""
 
     draws: Count = 999
     """Sets of answers that noise alone gives."""
@@ -166,15 +166,15 @@ def _groups(answers: Answers, found: Findings) -> dict[str, int]:
     return dict(zip(answers.user_names, nearest, strict=True))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AuditPreferences(AuditSettings):
     """Can one reward explain these comparisons? Held-out models, circles, agreement, groups and noise."""
 
-    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = Path()
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """Comparisons: a table first,second,label[,user][,weight] (.csv), a preference file (.npz), or the
     published human comparisons (CONDITION_segment_pairs.npy beside its other two files)."""
 
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/audit")
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Run folder, new or empty."""
 
     known_by: KnownBy = "auto"

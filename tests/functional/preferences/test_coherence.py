@@ -47,7 +47,7 @@ def test_one_circle_among_four() -> None:
     wins = doubles(9.0, 2.0, 0.0, 8.0, 1.0, 0.0)
     cyclic, directed, clearest = circles(wins[None], counts, triads)
     assert (int(cyclic), int(directed)) == (1, 4)
-    np.testing.assert_allclose(clearest, -majority_deviance(wins[1:2], counts[:1]))  # 8 of 10, the least clear
+    np.testing.assert_allclose(clearest, -majority_deviance(wins[1:2], counts[:1]))
     turned = circles((10.0 - wins)[None], counts, triads)
     assert (int(turned[0]), int(turned[1])) == (1, 4)
     tied = wins.clone()
@@ -120,7 +120,8 @@ def test_agreement_against_all_pairs_of_answers(seed: int) -> None:
     labels = torch.randint(3, (40,), generator=g).double() / 2.0
     found = agreement(pair, labels, users)
     assert found is not None
-    np.testing.assert_allclose(found, twin_agreement(pair.tolist(), labels.tolist(), users.tolist()), rtol=1e-9)
+    twin = twin_agreement(pair.tolist(), labels.tolist(), users.tolist())
+    np.testing.assert_allclose(found, twin, rtol=1e-9)
 
 
 def test_agreement_of_those_who_agree_and_of_one() -> None:
