@@ -68,8 +68,8 @@ def _draw_circles(axes: Axes, audit: Audit) -> None:
     axes.axvline(circles.rate, color="#c1440e", linewidth=2, label="seen")
     axes.set_xlabel("share of triads that go round")
     axes.set_ylabel("draws")
-    axes.legend(fontsize=8, frameon=False, title=f"p = {circles.p:.2g}, clearest circle included",
-                title_fontsize=8)  # fmt: skip
+    axes.set_title(f"circles of three, p = {circles.p:.2g} with the clearest", fontsize=10)
+    axes.legend(fontsize=8, frameon=False)
 
 
 def _draw_answers(axes: Axes, audit: Audit) -> None:

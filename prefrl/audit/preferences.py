@@ -21,7 +21,7 @@ from prefrl.run.folder import RunFolder
 from .answers import Answers, KnownBy, read_answers
 from .evidence import Circles, Pairs, find_circles, find_differences, find_noise, find_planted_circle
 from .held_out import Candidate, candidates, coin, folds_of, held_out, pair_of, told
-from .verdicts import ERRORS, Findings, Verdict, verdict
+from .verdicts import ENOUGH_POWER, ERRORS, Findings, Verdict, verdict
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def audit_preferences(
     users = find_differences(comparisons, models[scalar], pairs.chances, settings.draws, seed)
     planted = None
     features = comparisons.features
-    if circles is None and features is not None and features.shape[1] > 1:
+    blind = circles is None or circles.power < ENOUGH_POWER
+    if blind and features is not None and features.shape[1] > 1:
         few = {name: each for name, each in models.items() if each.kind != "groups"}
         planted = find_planted_circle(comparisons, few, pairs, settings.folds, seed, ERRORS)
     findings = Findings(models, predictions, coin(comparisons), circles, users, planted,
@@ -112,7 +113,8 @@ def _result(
         "reason": word.reason,
         "models": {"coin": _numbers(found, None), **{name: _numbers(found, name) for name in found.models}},
         **_circle_numbers(circles),
-        "circle_power": found.planted if circles is None else circles.power,
+        "circle_power": None if circles is None else circles.power,
+        "planted_circle_found": found.planted,
         "agreement": None if agree is None else agree.share,
         "krippendorff_alpha": None if agree is None else agree.alpha,
         "users_p_value": None if found.users is None else found.users.p_value,

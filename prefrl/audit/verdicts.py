@@ -44,7 +44,7 @@ class Findings:
     users: Heterogeneity | None
     """None where no question was answered by two users."""
     planted: float | None
-    """How often GPM finds a planted circle; None where it was not tried."""
+    """How often GPM finds a circle planted in features; None where triads say enough, or there are none."""
     num_options: int
     """K."""
 
@@ -68,10 +68,11 @@ def verdict(found: Findings) -> Verdict:
     1. groups: a model of groups predicts better than the best single reward by :data:`ERRORS` standard
        errors, and no worse than a model with circles; and users differ (p at most
        :data:`~prefrl.audit.evidence.LEVEL`) where that can be tested.
-    2. unclear: users differ, but no groups were found that predict better.
-    3. cyclic: there are more circles of three, or a clearer one, than the best single reward would give by
-       chance (p at most LEVEL, both tests together); where no three options were all compared, a model with
-       circles predicts better by :data:`ERRORS` standard errors.
+    2. cyclic: there are more circles of three, or a clearer one, than the best single reward would give by
+       chance (p at most LEVEL, both tests together); where triads say too little, as no three options were
+       all compared or too few times, and there are features, or no triads at all, a model with circles
+       predicts better by :data:`ERRORS` standard errors.
+    3. unclear: users differ, but no groups were found that predict better.
     4. scalar: a single reward predicts better than a coin and no worse than a model with circles, by ERRORS
        standard errors, and what was not seen would have been, had it been there, in
        :data:`ENOUGH_POWER` of the cases.
@@ -84,30 +85,30 @@ def verdict(found: Findings) -> Verdict:
         return Verdict("groups", f"{groups} predicts held-out answers better than {scalar}, the best single "
                                  f"reward, by {grouped:.1f} standard errors: users want different "
                                  "things")  # fmt: skip
+    circular = _circular(found, scalar, general)
+    if circular is not None:
+        return circular
     if found.users is not None and differ:
         return Verdict("unclear", f"users differ (p = {found.users.p_value:.2g}), but no groups of them were "
                                   "found that predict better")  # fmt: skip
-    circular = _circular(found, scalar, general)
-    return circular or _scalar(found, scalar, general)
+    return _scalar(found, scalar, general, groups)
 
 
 def _circular(found: Findings, scalar: str | None, general: str | None) -> Verdict | None:
     """Return that there are circles, or None."""
     lead = found.lead(general, scalar)
-    if found.circles is None:
-        if lead > ERRORS:
-            return Verdict("cyclic", f"{general} predicts held-out answers better than {scalar}, the best "
-                                     f"single reward, by {lead:.1f} standard errors; no circle "
-                                     "was seen itself, as no three options were all compared")  # fmt: skip
-        return None
-    if found.circles.p > LEVEL:
-        return None
+    if found.circles is None or found.circles.p > LEVEL:
+        if lead <= ERRORS or (found.circles is not None and found.planted is None):
+            return None
+        return Verdict("cyclic", f"{general} predicts held-out answers better than {scalar}, the best single "
+                                 f"reward, by {lead:.1f} standard errors; what triads there are say too "
+                                 "little to show a circle itself")  # fmt: skip
     return Verdict("cyclic", f"{found.circles.cyclic} of {found.circles.triads} triads go round, noise gives "
                              f"{found.circles.expected:.1%}; p = {found.circles.p:.2g} for their number and "
                              "the clearest one")  # fmt: skip
 
 
-def _scalar(found: Findings, scalar: str | None, general: str | None) -> Verdict:
+def _scalar(found: Findings, scalar: str | None, general: str | None, groups: str | None) -> Verdict:
     """Return that one reward explains the answers, or what is missing for that."""
     lead = found.lead(scalar, None)
     if lead <= ERRORS:
@@ -120,11 +121,13 @@ def _scalar(found: Findings, scalar: str | None, general: str | None) -> Verdict
     if found.users is not None and found.users.power < ENOUGH_POWER:
         return Verdict("unclear", "users with opposite rewards would have been noticed in "
                                   f"{found.users.power:.0%} of cases only: too few answers")  # fmt: skip
-    power = found.planted if found.circles is None else found.circles.power
+    tried = [each for each in (found.planted, found.circles and found.circles.power) if each is not None]
+    power = max(tried, default=None)
     if found.num_options > 2 and (power is None or power < ENOUGH_POWER):
         seen = "could not be seen in these pairs" if power is None else \
             f"would have been noticed in {power:.0%} of cases only"  # fmt: skip
         return Verdict("unclear", f"{scalar} predicts better than a coin, but a circle {seen}: too few "
                                   "answers")  # fmt: skip
+    people = "neither do groups of users" if groups else "there are no users to tell apart"
     return Verdict("scalar", f"{scalar} predicts held-out answers better than a coin by {lead:.1f} standard "
-                             "errors, and neither circles nor groups predict better")  # fmt: skip
+                             f"errors; circles do not predict better, and {people}")  # fmt: skip

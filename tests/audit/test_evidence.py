@@ -20,7 +20,7 @@ def asked(chances: torch.Tensor, each: int, seed: int, users: int = 1) -> Compar
     g = torch.Generator().manual_seed(seed)
     first, second = torch.triu_indices(len(chances), len(chances), 1).repeat(1, each)
     labels = torch.bernoulli(chances[first, second], generator=g)
-    who = torch.arange(len(first)) % users
+    who = torch.arange(len(first)) // (len(first) // each) % users
     return Comparisons(first, second, labels, len(chances), None, who if users > 1 else None, users)
 
 
