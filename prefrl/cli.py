@@ -6,7 +6,6 @@ that a command needs are imported.
 
 from __future__ import annotations
 
-import ast
 import inspect
 import os
 import signal
@@ -15,15 +14,13 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from importlib import import_module
-from importlib.util import find_spec
 from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import tyro
 
-from prefrl.audit import AUDITS
+from prefrl.audit import parse_audit
 from prefrl.run import flags
 from prefrl.run.recipes import RECIPES, STACKED, load_recipe, recipe_name, unknown
 
@@ -188,19 +185,7 @@ def summary(thing: Any) -> str:
 
 def recipe_summary(name: str) -> str:
     """Return the first line of a recipe's docstring."""
-    return class_summary(RECIPES[name])
-
-
-def class_summary(place: str) -> str:
-    """Return the first line of the docstring of MODULE:CLASS, out of its source: loading it takes long."""
-    module, _, class_name = place.partition(":")
-    spec = find_spec(module)
-    assert spec is not None
-    assert spec.origin is not None
-    for node in ast.parse(Path(spec.origin).read_text("utf-8")).body:
-        if isinstance(node, ast.ClassDef) and node.name == class_name:
-            return (ast.get_docstring(node) or "").splitlines()[0]
-    raise ImportError(f"{spec.origin} has no class {class_name}")
+    return flags.class_summary(RECIPES[name])
 
 
 def overview(summaries: dict[str, str]) -> Any:
@@ -237,10 +222,7 @@ COMMANDS = {
     "evaluate": _Command("Evaluate the agent of a run in fresh episodes.", lambda: EvaluateCommand),
     "plot": _Command("Draw learning curves of many seeds.", _plot_command),
     "sweep": _Command("Train over seeds and settings, several runs at once.", _sweep_command),
-    "audit": _Command(
-        "Look at what was answered, and say what it shows.",
-        lambda: _Overview,
-    ),
+    "audit": _Command("Look at what was answered, and say what it shows.", lambda: _Overview),
 }
 
 
@@ -268,27 +250,6 @@ def parse(arguments: Sequence[str]) -> Any:
     commands = overview({name: command.summary for name, command in COMMANDS.items()})
     about = "Reinforcement learning when the reward is not handed to you as a number."
     return flags.parse(commands, arguments, prog="prefrl", description=about)
-
-
-def parse_audit(arguments: Sequence[str]) -> Any:
-    """Return the audit that arguments name; with --help in place of its name, tyro prints all and exits.
-
-    Raises:
-        ValueError: if there is no such audit, or none is named.
-    """
-    kind, rest = (arguments[0], arguments[1:]) if arguments else ("", ())
-    if kind.startswith("-"):
-        kinds = [f"{kind}: {class_summary(place)}" for kind, place in AUDITS.items()]
-        about = "\n\n".join([f"{COMMANDS['audit'].summary} KIND is one of:", *kinds])
-        return flags.parse(_Overview, arguments, prog="prefrl audit", usage="prefrl audit KIND ...",
-                           description=about)  # fmt: skip
-    if kind not in AUDITS:
-        raise ValueError(unknown("audit", kind, AUDITS) if kind else f"no audit is named; there are "
-                         f"{', '.join(AUDITS)}")  # fmt: skip
-    module, _, class_name = AUDITS[kind].partition(":")
-    found = getattr(import_module(module), class_name)
-    about = vars(found)["__doc__"].text.strip()  # without the settings: flags say what they are
-    return flags.parse(found, rest, prog=f"prefrl audit {kind}", description=about)
 
 
 def present_flag(recipe_class: type[Any], argument: str) -> str:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from prefrl.audit.answers import from_table
-from prefrl.audit.preferences import AuditSettings, audit_preferences
+from prefrl.audit.coherence import AuditSettings, audit_preferences
 from prefrl.audit.verdicts import Word
 from prefrl.cli import execute
 from prefrl.data.files.comparison_tables import ComparisonTable

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from prefrl.run.plot import save_figure
 
-from .preferences import Audit
+from .coherence import Audit
 
 COLOURS = {"scalar": "#0b2a5b", "general": "#c1440e", "groups": "#2a7d4f"}
 """By kind of model."""
