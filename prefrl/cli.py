@@ -1,4 +1,4 @@
-"""The command ``prefrl``: list, train, resume, evaluate, plot, sweep.
+"""The command ``prefrl``: list, train, resume, evaluate, plot, sweep, audit.
 
 A command is a dataclass whose fields tyro turns into flags, and whose ``run`` does the work. Only the modules
 that a command needs are imported.
@@ -6,7 +6,6 @@ that a command needs are imported.
 
 from __future__ import annotations
 
-import ast
 import inspect
 import os
 import signal
@@ -15,13 +14,13 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from importlib.util import find_spec
 from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import tyro
 
+from prefrl.audit import parse_audit
 from prefrl.run import flags
 from prefrl.run.recipes import RECIPES, STACKED, load_recipe, recipe_name, unknown
 
@@ -185,15 +184,8 @@ def summary(thing: Any) -> str:
 
 
 def recipe_summary(name: str) -> str:
-    """Return the first line of a recipe's docstring, out of its source: loading it would load its agent."""
-    module, _, class_name = RECIPES[name].partition(":")
-    spec = find_spec(module)
-    assert spec is not None
-    assert spec.origin is not None
-    for node in ast.parse(Path(spec.origin).read_text("utf-8")).body:
-        if isinstance(node, ast.ClassDef) and node.name == class_name:
-            return (ast.get_docstring(node) or "").splitlines()[0]
-    raise ImportError(f"{spec.origin} has no class {class_name}")
+    """Return the first line of a recipe's docstring."""
+    return flags.class_summary(RECIPES[name])
 
 
 def overview(summaries: dict[str, str]) -> Any:
@@ -230,6 +222,7 @@ COMMANDS = {
     "evaluate": _Command("Evaluate the agent of a run in fresh episodes.", lambda: EvaluateCommand),
     "plot": _Command("Draw learning curves of many seeds.", _plot_command),
     "sweep": _Command("Train over seeds and settings, several runs at once.", _sweep_command),
+    "audit": _Command("Look at what was answered, and say what it shows.", lambda: _Overview),
 }
 
 
@@ -247,6 +240,8 @@ def parse(arguments: Sequence[str]) -> Any:
     name, rest = (arguments[0], arguments[1:]) if arguments else ("", ())
     if name == "train" and rest and not rest[0].startswith("-"):
         return parse_train(rest[0], rest[1:], prog=f"prefrl train {rest[0]}")
+    if name == "audit":
+        return parse_audit(rest)
     if name in COMMANDS:
         description = COMMANDS["train"].summary if name == "train" else None  # the others have docstrings
         return flags.parse(COMMANDS[name].load(), rest, prog=f"prefrl {name}", description=description)

@@ -6,10 +6,13 @@ settings of a recipe and of the dataclasses in it. The recipe is then filled fro
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from decimal import Decimal, InvalidOperation
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import tyro
@@ -70,6 +73,18 @@ def parse(kind: Any, arguments: Sequence[str] | None = None, **settings: Any) ->
     """
     with NUMBERS:
         return tyro.cli(kind, args=arguments, config=(tyro.conf.OmitArgPrefixes,), **settings)
+
+
+def class_summary(place: str) -> str:
+    """Return the first line of the docstring of MODULE:CLASS, out of its source: loading it takes long."""
+    module, _, class_name = place.partition(":")
+    spec = find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    for node in ast.parse(Path(spec.origin).read_text("utf-8")).body:
+        if isinstance(node, ast.ClassDef) and node.name == class_name:
+            return (ast.get_docstring(node) or "").splitlines()[0]
+    raise ImportError(f"{spec.origin} has no class {class_name}")
 
 
 # The form ------------------------------------------------------------------------------------------------
