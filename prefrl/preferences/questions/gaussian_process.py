@@ -1,9 +1,8 @@
 """Where to look next, by a Gaussian process: the best point of a domain, or a whole curve.
 
-The process, its fit and what is maximised over a domain are BoTorch's (extra ``bayes``); ours is the choice
-among a pool of points: of largest variance (kriging), of expected improvement over the best posterior mean, and
-of knowledge gradient, exactly over the pool. Points may be settings of an agent, states to label, or whatever
-numbers describe.
+The process, its fit and what is maximised over a domain are BoTorch's (extra ``bayes``). Ours is the choice
+in a pool: by largest variance (kriging), by expected improvement over the best posterior mean, by knowledge
+gradient, exactly over the pool. Points may be settings of an agent, states to label, or whatever numbers say.
 
 Sources: Frazier's tutorial (arXiv 1807.02811); curves by largest variance: arXiv 2010.06896.
 """

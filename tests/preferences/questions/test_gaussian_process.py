@@ -65,10 +65,10 @@ def test_the_best_is_looked_for_where_it_may_be(botorch):
     inputs = torch.tensor([[0.2], [0.9], [1.6]], dtype=torch.float64)
     values = torch.tensor([-2.0, -2.0, 3.0], dtype=torch.float64)
     gp = GaussianProcess(inputs, values, UNIT, length_scale=0.3, noise=0.04)
-    points = torch.tensor([[0.2], [0.35], [1.65]], dtype=torch.float64)
-    for query in ("expected_improvement", "knowledge_gradient"):
-        assert choose_points(gp, points, 1, query=query).tolist() == [2]
+    points = torch.tensor([[0.2], [0.4], [1.65], [1.75]], dtype=torch.float64)
     assert choose_points(gp, points, 1, query="variance").tolist() == [1]
+    assert choose_points(gp, points, 2, query="expected_improvement").tolist() == [3, 2]
+    assert set(choose_points(gp, points, 2, query="knowledge_gradient").tolist()) == {2, 3}
 
 
 def test_knowledge_gradient_of_a_pool_against_draws(botorch):
