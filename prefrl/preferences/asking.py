@@ -67,7 +67,8 @@ def ask_teacher(
         first, second, labels, answered = first[chosen], second[chosen], labels[chosen], answered[chosen]
     if not bool(answered.any()):
         raise ValueError(f"the teacher skipped all {num_pairs} pairs; ask for more")
-    metadata = {"teacher": kind, "teacher_model": type(model).__name__, "seed": seed, "gamma": gamma}
+    metadata = {"teacher": kind, "teacher_model": type(model).__name__, "seed": seed, "gamma": gamma,
+                **rounds.metadata}  # fmt: skip
     return Preferences.from_labels(first[answered], second[answered], labels[answered], metadata)
 
 
@@ -154,7 +155,7 @@ def ask_about(
     answers = answers[answers.weights > 0]
     if not len(answers):
         raise ValueError(f"the teacher skipped all {num_pairs} pairs; ask for more")
-    metadata = {**answers.metadata, "teacher_model": PartialReturn.__name__, "seed": seed}
+    metadata = {**answers.metadata, "teacher_model": PartialReturn.__name__, "seed": seed, **rounds.metadata}
     return replace(answers, metadata=metadata)
 
 
@@ -223,7 +224,7 @@ def exact_answers(
         labels = matrix[prompt, second, first]
         labels = labels if num_pairs is None else _drawn_answers(labels, seeded_generator(seed, "answers"))
 
-    metadata = {"teacher": "exact", "seed": seed}
+    metadata = {"teacher": "exact", "seed": seed, **rounds.metadata}
     sides = [_sequences(task, prompt, places) for places in (first, second)]
     return Preferences.from_labels(sides[0], sides[1], labels, metadata)
 

@@ -71,6 +71,11 @@ class Rounds(Settings):
         wanted = num_pairs if self.query == "uniform" else num_pairs * self.candidates
         return wanted if most is None or num_pairs > most else min(wanted, most)
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What comparisons that were chosen say of it."""
+        return {} if self.query == "uniform" else {"query": self.query}
+
     def check_pool(self) -> None:
         """Raise ValueError for a way to choose that goes with options that come again."""
         if self.query not in get_args(PoolQueryKind):
