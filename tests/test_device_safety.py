@@ -1131,6 +1131,12 @@ CASES: dict[str, Case] = {
     "PreferenceRL, disagreement": preference_rl_case(),
     "PreferenceRL, entropy": preference_rl_case(query="entropy", pretraining=True, first_session=17),
     "PreferenceRL, recent": preference_rl_case(query="recent"),
+    "PreferenceRL, BALD": preference_rl_case(query="bald"),
+    "PreferenceRL, variance": preference_rl_case(query="variance"),
+    "PreferenceRL, D-optimal": preference_rl_case(query="d_optimal"),
+    "PreferenceRL, G-optimal": preference_rl_case(query="g_optimal"),
+    "PreferenceRL, expected improvement": preference_rl_case(query="expected_improvement"),
+    "PreferenceRL, knowledge gradient": preference_rl_case(query="knowledge_gradient"),
     "PreferenceRL, bfloat16": preference_rl_case(reward={"precision": "bf16"}),
     "PreferenceRL, SAC": preference_rl_case(
         SACConfig(hidden=(8,), learning_starts=8, batch_size=4, buffer_size=4000), "prefrl/Pendulum-v0"

@@ -34,7 +34,8 @@ from prefrl.functional.preferences.state_entropy import nearest_neighbour_reward
 from prefrl.nn.ensemble import asked
 from prefrl.preferences import TeacherKind
 from prefrl.preferences.asking import answers_by_return
-from prefrl.preferences.queries import QueryKind, choose_queries
+from prefrl.preferences.queries import RULES, QueryKind, check_members, choose_queries
+from prefrl.preferences.reward_model import RewardModelConfig
 
 from .compared_segments import check_segment_length
 from .learners import RewardLearner, RewardLearnerConfig, known_or_none
@@ -104,9 +105,10 @@ class PreferenceRLConfig(RewardLearnerConfig):
             raise ValueError(f"reward is {self.reward}, without rewards of single steps; PreferenceRL takes "
                              "RewardModelConfig, ThurstoneNetworkConfig, PALNetworkConfig of form 'linear' "
                              "(SelfPlay takes all)")  # fmt: skip
-        if self.query == "disagreement" and self.reward.members == 1:
-            raise ValueError("query is 'disagreement', and the reward model has one member, who agrees with "
-                             "itself; give it members, or choose another query")  # fmt: skip
+        if type(self.reward) is not RewardModelConfig and RULES[self.query].needs == "slopes":
+            raise ValueError(f"query is {self.query!r}, which needs a RewardModelConfig, and reward is a "
+                             f"{type(self.reward).__name__}; choose another query")  # fmt: skip
+        check_members(self.query, self.reward.members)
 
 
 class PreferenceRL(RewardLearner):
@@ -243,14 +245,20 @@ class PreferenceRL(RewardLearner):
     def _questions(self, count: int) -> tuple[Excerpt, Excerpt]:
         """Return ``count`` pairs of segments to ask about."""
         config = self.config
-        chosen_by_model = config.query in ("disagreement", "entropy") and self.fitted
+        needs = RULES[config.query].needs
+        chosen_by_model = needs != "nothing" and self.fitted
         candidates = count * (config.candidates if chosen_by_model else 1)
         recent = config.recent if config.query == "recent" else 1.0
         sides = self.store.sample_pairs(candidates, config.segment_length, self._generator, recent=recent)
         if not chosen_by_model:
             return sides[0], sides[1]
-        scores = [self.reward_model.scores(side.segments) for side in sides]
-        best = choose_queries(config.query, count, *scores)
+        model, (one, other) = self.reward_model, (side.segments for side in sides)
+        slopes = information = None
+        if needs == "slopes":
+            slopes = model.slopes(other) - model.slopes(one)
+            information = None if self.preferences is None else model.information(self.preferences)
+        best = choose_queries(config.query, count, model.scores(one), model.scores(other), slopes=slopes,
+                              information=information)  # fmt: skip
         first, second = (
             Excerpt(side.segments[best], side.rewards[best], side.weights[best]) for side in sides
         )

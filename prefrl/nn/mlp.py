@@ -77,9 +77,16 @@ class StackedMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs [B, N, in] to outputs [B, N], or [B, N, out]."""
         *hidden, (weight, bias) = zip(self.weights(), self.biases(), strict=True)
-        for inner_weight, inner_bias in hidden:
-            x = ACTIVATIONS[self.activation](torch.baddbmm(inner_bias, x, inner_weight))
-        return self._head(x, weight, bias)
+        return self._head(self._through(x, hidden), weight, bias)
+
+    def last_hidden(self, x: Tensor) -> Tensor:
+        """Map inputs [B, N, in] to the last hidden layer [B, N, H]: the outputs' slopes in its weights."""
+        return self._through(x, list(zip(self.weights(), self.biases(), strict=True))[:-1])
+
+    def _through(self, x: Tensor, hidden: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        for weight, bias in hidden:
+            x = ACTIVATIONS[self.activation](torch.baddbmm(bias, x, weight))
+        return x
 
     def _head(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         if not self.scalar:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -86,11 +86,20 @@ class RewardNetwork(nn.Module):
 
         With ``outputs`` they are [E, N, outputs].
         """
+        return self._in_parts(self.mlp, vectors, pictures)
+
+    def last_hidden(self, vectors: Tensor, pictures: Tensor | None = None) -> Tensor:
+        """Map the same to the last hidden layers [E, N, H], the rewards' slopes in their last weights."""
+        return self._in_parts(self.mlp.last_hidden, vectors, pictures)
+
+    def _in_parts(
+        self, of: Callable[[Tensor], Tensor], vectors: Tensor, pictures: Tensor | None
+    ) -> Tensor:  # fmt: skip
         parts = self.parts(vectors)
         if len(parts) == 1:
-            return self._rewards(vectors, pictures)
+            return of(self._read(vectors, pictures))
         pieces = [None] * len(parts) if pictures is None else torch.split(pictures, self._rows)
-        return torch.cat([self._rewards(*part) for part in zip(parts, pieces, strict=True)], 1)
+        return torch.cat([of(self._read(*part)) for part in zip(parts, pieces, strict=True)], 1)
 
     def parts(self, vectors: Tensor) -> Sequence[Tensor]:
         """Return rows [N, ...] in the parts that are taken at once."""
@@ -98,12 +107,11 @@ class RewardNetwork(nn.Module):
             return [vectors]
         return torch.split(vectors, self._rows)
 
-    def _rewards(self, vectors: Tensor, pictures: Tensor | None) -> Tensor:
+    def _read(self, vectors: Tensor, pictures: Tensor | None) -> Tensor:
         x = vectors.expand(self.members, -1, -1)
         if self.torso is not None and pictures is not None:
             x = torch.cat([x, self.torso(pictures)], -1)
-        rewards: Tensor = self.mlp(x)
-        return rewards
+        return x
 
 
 class RewardChain:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +13,12 @@ from prefrl.config import Count, Positive, checked
 from prefrl.data import Preferences, ScoredSegments, Segments, TransitionDataset, seeded_generator
 from prefrl.data.segment_store import Excerpt
 from prefrl.tabular import TabularMDP, optimal_policy
-from prefrl.tabular.segments import random_pairs
+from prefrl.tabular.segments import count_pairs, random_pairs
 
+from .general_models.comparisons import feature_sums
 from .models import PartialReturn, Regret, StepwiseModel, Valuation, valuate
+from .questions.rounds import LinearBelief, Rounds, ask_in_rounds, ask_options, rounds_of_segments
+from .reward_model import RewardModel, RewardModelConfig
 from .teachers import Teacher, TeacherKind, teacher_of_kind
 
 
@@ -28,9 +31,10 @@ def ask_teacher(
     length: int | Sequence[int] = 3,
     temperature: float = 1.0,
     gamma: float = 0.999,
+    rounds: Rounds | None = None,
     seed: int = 0,
 ) -> Preferences:
-    """Return comparisons of random pairs by a teacher who knows the true reward.
+    """Return comparisons of pairs, drawn or chosen among drawn ones, by a teacher who knows the true reward.
 
     Args:
         mdp: a batch of one.
@@ -40,21 +44,44 @@ def ask_teacher(
         length: transitions per segment, or several lengths to mix.
         temperature: of the logistic teacher.
         gamma: discount of the optimal values.
+        rounds: how pairs are chosen, by a belief about partial returns that are linear in the features
+            (None: at random).
         seed: of pairs and answers.
 
     Raises:
         ValueError: for a bad argument, or if the teacher answered nothing.
     """
-    model = model or Regret()
-    first, second = random_pairs(mdp, num_pairs, length=length, seed=seed)
+    model, rounds = model or Regret(), rounds or Rounds()
+    rounds.check_pool()
+    drawn = num_pairs if rounds.query == "uniform" else rounds.pool(
+        num_pairs, count_pairs(mdp, length=length, seed=seed))  # fmt: skip
+    first, second = random_pairs(mdp, drawn, length=length, seed=seed)
     valuations = [true_valuation(mdp, segments, gamma) for segments in (first, second)]
     scores = torch.cat([model.score(valuation) for valuation in valuations])
     teacher = teacher_of_kind(kind, model, scores, temperature=temperature)
     labels, answered = teacher.label(*valuations, seed=seed)
+    if rounds.query != "uniform":
+        belief = _belief_of_features(first, second, seed=seed)
+        chosen = ask_in_rounds(belief, num_pairs, _of(labels, answered), query=rounds.query,
+                               rounds=rounds.rounds, seed=seed).places  # fmt: skip
+        first, second, labels, answered = first[chosen], second[chosen], labels[chosen], answered[chosen]
     if not bool(answered.any()):
         raise ValueError(f"the teacher skipped all {num_pairs} pairs; ask for more")
-    metadata = {"teacher": kind, "teacher_model": type(model).__name__, "seed": seed, "gamma": gamma}
+    metadata = {"teacher": kind, "teacher_model": type(model).__name__, "seed": seed, "gamma": gamma,
+                **rounds.metadata}  # fmt: skip
     return Preferences.from_labels(first[answered], second[answered], labels[answered], metadata)
+
+
+def _belief_of_features(first: Segments, second: Segments, *, seed: int) -> LinearBelief:
+    """Return a belief about N pairs by the sums of their features."""
+    sums = torch.cat([feature_sums(side) for side in (first, second)]).to(torch.float64).cpu()
+    place = torch.arange(len(first))
+    return LinearBelief(sums, place, place + len(first), seed=seed)
+
+
+def _of(labels: Tensor, weights: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Return who gives the answers of a pool that is answered already, which no choice has seen."""
+    return lambda places: (labels.cpu()[places], weights.cpu()[places].to(torch.float64))
 
 
 def answers_by_return(
@@ -94,9 +121,10 @@ def _by_reward(side: Excerpt) -> Valuation:
 
 def ask_about(
     dataset: TransitionDataset, num_pairs: int, *, kind: TeacherKind = "noiseless", length: int = 50,
-    temperature: float = 0.2, seed: int = 0,
+    temperature: float = 0.2, rounds: Rounds | None = None, reward: RewardModelConfig | None = None,
+    seed: int = 0,
 ) -> Preferences:  # fmt: skip
-    """Return comparisons of random segments of a data set by a teacher who adds up the data's rewards.
+    """Return comparisons of segments of a data set by a teacher who adds up the data's rewards.
 
     Args:
         dataset: what happened.
@@ -105,18 +133,29 @@ def ask_about(
         kind: the teacher's kind.
         length: steps of a segment; shorter ones end in a terminal state.
         temperature: of the logistic teacher, in standard deviations of the segments' returns.
+        rounds: how pairs are chosen among drawn ones, by a reward model (None: they are drawn).
+        reward: settings of that model.
         seed: of pairs and answers.
 
     Raises:
         ValueError: for a bad argument, if the data hold no two such segments, or if the teacher answered
             nothing.
     """
-    first, second = random_excerpts(dataset, num_pairs, length, seed=seed)
+    rounds = rounds or Rounds()
+    rounds.check_pool()
+    checked(Count, num_pairs, "num_pairs")
+    first, second = random_excerpts(dataset, rounds.pool(num_pairs), length, seed=seed)
     answers = answers_by_return(kind, first, second, temperature=temperature, seed=seed)
+    if rounds.query != "uniform":
+        model = RewardModel(dataset.observation_space, dataset.action_space, reward, seed=seed)
+        answers = answers[rounds_of_segments(
+            rounds, model, first.segments, second.segments, num_pairs,
+            _of(answers.labels, answers.weights), seed=seed,
+        ).places]  # fmt: skip
     answers = answers[answers.weights > 0]
     if not len(answers):
         raise ValueError(f"the teacher skipped all {num_pairs} pairs; ask for more")
-    metadata = {**answers.metadata, "teacher_model": PartialReturn.__name__, "seed": seed}
+    metadata = {**answers.metadata, "teacher_model": PartialReturn.__name__, "seed": seed, **rounds.metadata}
     return replace(answers, metadata=metadata)
 
 
@@ -145,7 +184,9 @@ MAX_EXACT_PAIRS = 1_000_000
 """Comparisons of all pairs of sequences that are made."""
 
 
-def exact_answers(task: Any, num_pairs: int | None = None, *, seed: int = 0) -> Preferences:
+def exact_answers(
+    task: Any, num_pairs: int | None = None, *, rounds: Rounds | None = None, seed: int = 0
+) -> Preferences:
     """Return comparisons of complete sequences, answered by the task's exact preference matrix.
 
     Args:
@@ -153,22 +194,45 @@ def exact_answers(task: Any, num_pairs: int | None = None, *, seed: int = 0) -> 
             ``sequence_observations()`` [P, K, T + 1] and ``preference_matrix()`` [P, K, K].
         num_pairs: pairs that are drawn evenly, each answered once, by 0 or 1; None: every pair of every
             prompt once, with the exact probability for its label.
+        rounds: how pairs are chosen, each at most once, by a belief about a utility of every sequence
+            (None: they are drawn).
         seed: of pairs and answers.
 
     Raises:
         TypeError: if ``num_pairs`` is no number.
-        ValueError: if ``task`` knows no such thing, ``num_pairs`` is below 1, or pairs are more than a
-            million.
+        ValueError: if ``task`` knows no such thing, ``num_pairs`` is below 1, pairs are more than a million,
+            or pairs are to be chosen and there are fewer, or sequences are more than 2,000.
     """
     checked(Count | None, num_pairs, "num_pairs")
+    rounds = rounds or Rounds()
     task = getattr(task, "unwrapped", task)
     if not hasattr(task, "preference_matrix"):
         raise ValueError(f"{type(task).__name__} does not know who beats whom; give comparisons")
     matrix = torch.as_tensor(task.preference_matrix(), dtype=torch.float64)
     prompts, count = matrix.shape[:2]
     total = prompts * count * (count - 1) // 2
-    if num_pairs is None and total > MAX_EXACT_PAIRS:
-        raise ValueError(f"there are {total} pairs of sequences; give num_pairs")
+    if (num_pairs is None or rounds.query != "uniform") and total > MAX_EXACT_PAIRS:
+        raise ValueError(f"there are {total} pairs of sequences; give num_pairs, and let them be drawn")
+    if rounds.query != "uniform":
+        if num_pairs is None:
+            raise ValueError(f"query is {rounds.query!r}, and num_pairs None, which is all pairs: there is "
+                             "nothing to choose; give num_pairs")  # fmt: skip
+        first, second, labels = _chosen_sequences(matrix, num_pairs, rounds, seed)
+        prompt, first, second = first // count, first % count, second % count
+    else:
+        prompt, first, second = _pairs_of_sequences(prompts, count, num_pairs, seed)
+        labels = matrix[prompt, second, first]
+        labels = labels if num_pairs is None else _drawn_answers(labels, seeded_generator(seed, "answers"))
+
+    metadata = {"teacher": "exact", "seed": seed, **rounds.metadata}
+    sides = [_sequences(task, prompt, places) for places in (first, second)]
+    return Preferences.from_labels(sides[0], sides[1], labels, metadata)
+
+
+def _pairs_of_sequences(
+    prompts: int, count: int, num_pairs: int | None, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return prompts, first and second sequences [N] of all pairs once, or of drawn ones."""
     first, second = torch.triu_indices(count, count, 1)
     prompt = torch.arange(prompts).repeat_interleave(len(first))
     first, second = first.repeat(prompts), second.repeat(prompts)
@@ -178,14 +242,28 @@ def exact_answers(task: Any, num_pairs: int | None = None, *, seed: int = 0) -> 
         turned = torch.rand(num_pairs, generator=draws) < 0.5
         prompt, first, second = prompt[chosen], first[chosen], second[chosen]
         first, second = torch.where(turned, second, first), torch.where(turned, first, second)
-    labels = matrix[prompt, second, first]
-    if num_pairs is not None:
-        drawn = torch.rand(num_pairs, generator=seeded_generator(seed, "answers"), dtype=torch.float64)
-        labels = (drawn < labels).to(torch.float64)
+    return prompt, first, second
 
-    metadata = {"teacher": "exact", "seed": seed}
-    sides = [_sequences(task, prompt, places) for places in (first, second)]
-    return Preferences.from_labels(sides[0], sides[1], labels, metadata)
+
+def _chosen_sequences(
+    matrix: Tensor, num_pairs: int, rounds: Rounds, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return first and second sequences, counted through all prompts, and answers [N] of chosen pairs."""
+    prompts, count = matrix.shape[:2]
+    draws = seeded_generator(seed, "answers")
+
+    def answer(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        chances = matrix[first // count, second % count, first % count]
+        labels = _drawn_answers(chances, draws)
+        return labels, torch.ones_like(labels)
+
+    first, second, asked = ask_options(count, num_pairs, answer, rounds, groups=prompts, seed=seed)
+    return first, second, asked.labels
+
+
+def _drawn_answers(chances: Tensor, draws: torch.Generator) -> Tensor:
+    """Return answers [N], 0 or 1, that have these probabilities of being 1."""
+    return (torch.rand(len(chances), generator=draws, dtype=torch.float64) < chances).to(torch.float64)
 
 
 def _sequences(task: Any, prompt: Tensor, places: Tensor) -> Segments:

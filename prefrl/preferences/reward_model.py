@@ -34,6 +34,7 @@ from prefrl.data.files.bounded import BoundedTensors
 from prefrl.data.files.spaces import space_from_json, space_to_json
 from prefrl.data.files.tensor_file import read_tensor_file, write_tensor_file
 from prefrl.data.observations import ObservationLayout
+from prefrl.functional.preferences.general_models.inference import fisher_information
 from prefrl.functional.preferences.preferences import partial_return, weighted_mean
 from prefrl.nn.reward_nets import RewardChain, RewardNetwork
 from prefrl.nn.update import AdamUpdate
@@ -297,6 +298,30 @@ class RewardModel(PairModel):
     def members(self) -> int:
         """E, networks of the ensemble."""
         return self.config.members
+
+    @torch.no_grad()
+    def slopes(self, segments: Segments) -> Tensor:
+        """Return the slopes [N, E H] of segments' mean scores in the weights of the members' last layers.
+
+        They are the last hidden layers, summed over the steps and divided by the number of members: the
+        features in which the ensemble's mean score is linear. In float64, for information matrices.
+        """
+        assert isinstance(self.network, RewardNetwork)  # others have no such slopes
+        rows = max(1, CHUNK // segments.max_length)
+        pieces = []
+        for start in range(0, len(segments), rows):
+            part = segments[slice(start, start + rows)]
+            hidden = self.network.last_hidden(*self._inputs(*self._flat(part)))
+            hidden = hidden.reshape(len(hidden), *part.mask.shape, -1)  # [E, n, L, H]
+            pieces.append(torch.einsum("enlh,nl->neh", hidden, part.mask.to(hidden.dtype)).flatten(1))
+        return torch.cat(pieces).to(torch.float64) / self.config.members
+
+    def information(self, preferences: Preferences) -> Tensor:
+        """Return the expected Fisher information [E H, E H] of comparisons about those weights."""
+        sides = preferences.first, preferences.second
+        first, second = (self.scores(side).mean(0).to(torch.float64) for side in sides)
+        slopes = self.slopes(sides[1]) - self.slopes(sides[0])
+        return fisher_information(slopes, second - first, preferences.weights)
 
     def embeddings(self, segments: Segments) -> Tensor:
         """See :meth:`PairModel.embeddings`; here they are the scores, D = 1."""

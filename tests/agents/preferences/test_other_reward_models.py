@@ -113,6 +113,10 @@ def test_a_teacher_is_an_annotator_more():
 
 @pytest.mark.parametrize("reward", [GPMNetworkConfig(), PALNetworkConfig(form="A")])
 def test_a_reward_of_steps_must_be_had(reward):
+    with pytest.raises(
+        ValueError, match="query is 'd_optimal', which needs a RewardModelConfig, and reward is"
+    ):
+        PreferenceRLConfig(reward=ThurstoneNetworkConfig(), query="d_optimal")
     with pytest.raises(ValueError, match="without rewards of single steps; PreferenceRL takes"):
         PreferenceRLConfig(reward=reward)
     with pytest.raises(ValueError, match="and the learner DQNConfig keeps steps"):

@@ -113,6 +113,23 @@ def test_a_teacher_compares_segments_of_a_file(tmp_path: Path) -> None:
     assert kept.metadata["teacher"] == "noiseless"
 
 
+@pytest.mark.parametrize("source", ["sequences", "table", "segments"])
+def test_pairs_are_chosen_by_what_was_answered(source: str, tmp_path: Path) -> None:
+    data = tmp_path / "data.npz"
+    save_transitions(data, collect_transitions(None, gym.make("CartPole-v1"), 300, epsilon=1.0))
+    flags: dict[str, Any] = {
+        "sequences": {"env.depth": 2, "query": "active_edges"},
+        "table": {"env.depth": 2, "teacher": "noiseless", "segment-length": 2, "query": "g_optimal"},
+        "segments": {"env-id": "CartPole-v1", "dataset": data, "segment-length": 5, "query": "bald"},
+    }[source]
+    trained(tmp_path, **flags, **{"num-pairs": 16})
+    kept = load_preferences(tmp_path / "run" / "preferences.npz")
+    assert len(kept) == 16
+    assert kept.metadata["query"] == flags["query"]
+    trained(tmp_path / "plain", **{**flags, "query": "uniform"}, **{"num-pairs": 16})
+    assert "query" not in load_preferences(tmp_path / "plain" / "run" / "preferences.npz").metadata
+
+
 @pytest.mark.parametrize("name", [*get_args(LabelModelName), "dropout_filter ensemble_vote"])
 def test_label_models_change_what_is_learned_from(name: str, tmp_path: Path) -> None:
     flags = {"env.depth": 2, "num-pairs": 60, "label-noise": 0.2, "seed": 3}
@@ -144,6 +161,9 @@ def test_label_models_change_what_is_learned_from(name: str, tmp_path: Path) -> 
             ["--preferences", "file.npz", "--segment-length", "3"],
             "preferences and segment_length are both given",
         ),
+        (["--preferences", "file.npz", "--query", "bald"], "query is 'bald' and preferences are given"),
+        (["--query", "bald"], "query is 'bald', and num_pairs None, which is all pairs"),
+        (["--query", "active_edges", "--teacher", "noiseless"], "drawn at random do not come again: choose"),
         (["--segment-length", "3"], "segment_length is 3; whole sequences are compared"),
         (["--env-id", "prefrl/NetworkRevenue-v0"], "allowed are Discrete and Box spaces; give comparisons"),
     ],

@@ -12,7 +12,16 @@ import prefrl.envs
 from prefrl.agents import DQNConfig, PPOConfig, PreferenceRL, PreferenceRLConfig, SACConfig, SB3Config
 from prefrl.agents.base import Spaces
 from prefrl.data import Preferences
+from prefrl.functional.preferences.questions import mutual_information
 from prefrl.preferences import RewardModelConfig
+from prefrl.preferences.queries import (
+    Candidates,
+    choose_queries,
+    disagreement,
+    improvement,
+    knowledge,
+    preference_entropy,
+)
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import learn
 
@@ -193,23 +202,57 @@ def test_a_loaded_agent_asks_once_it_has_seen_as_much_again(tmp_path):
     assert loaded.sessions == 2
 
 
-@pytest.mark.parametrize("query", ["disagreement", "entropy"])
-def test_questions_are_chosen_by_the_ensemble(query):
-    """Those asked are worth more than the candidates on average."""
-    from prefrl.preferences.queries import disagreement, preference_entropy
+WORTH = {
+    "disagreement": lambda scores: disagreement(*scores),
+    "entropy": lambda scores: preference_entropy(*scores),
+    "bald": lambda scores: mutual_information(scores[1] - scores[0]),
+    "variance": lambda scores: (scores[1] - scores[0]).var(0, correction=0),
+    "expected_improvement": lambda scores: improvement(Candidates(*scores)),
+    "knowledge_gradient": lambda scores: knowledge(Candidates(*scores)),
+}
 
+
+@pytest.mark.parametrize("query", WORTH)
+def test_questions_are_chosen_by_the_ensemble(query):
+    """Those asked are worth more than the candidates that they were chosen among, on average."""
     agent = agent_of(query=query, num_labels=6)
     learn(agent, 60)
     agent.reward_model.fit(agent.preferences, epochs=200)
     agent.sessions = 1
-    first, second = agent._questions(5)
-    others = [
-        agent.store.sample(50, 5, torch.Generator().manual_seed(9 + side)).segments for side in range(2)
-    ]
-    worth = disagreement if query == "disagreement" else preference_entropy
-    asked = worth(*(agent.reward_model.scores(side.segments) for side in (first, second)))
-    anyone = worth(*(agent.reward_model.scores(side) for side in others))
-    assert float(asked.mean()) > float(anyone.mean())
+    candidates = agent.store.sample_pairs(50, 5, copy.deepcopy(agent._generator))
+    everyone = [agent.reward_model.scores(side.segments) for side in candidates]
+    asked = [agent.reward_model.scores(side.segments) for side in agent._questions(5)]
+    worth = WORTH[query](everyone)
+    best = worth.topk(5).indices
+    for side, all_of_it in zip(asked, everyone, strict=True):
+        torch.testing.assert_close(side, all_of_it[:, best])
+    assert float(worth[best].mean()) > float(worth.mean())
+
+
+@pytest.mark.parametrize("query", ["d_optimal", "g_optimal"])
+def test_designs_are_of_the_last_layer_and_reckon_with_all_answers(query):
+    agent = agent_of(query=query, num_labels=6)
+    learn(agent, 60)
+    model = agent.reward_model
+    answers = agent.preferences
+    agent.preferences = replace(answers, weights=1e4 * answers.weights)  # as much as of many more
+    sides = [s.segments for s in agent.store.sample_pairs(50, 5, copy.deepcopy(agent._generator))]
+    slopes = model.slopes(sides[1]) - model.slopes(sides[0])
+    scores = [model.scores(side) for side in sides]
+    known = model.information(agent.preferences)
+    best = choose_queries(query, 5, *scores, slopes=slopes, information=known)
+    asked = agent._questions(5)
+    for side, all_of_it in zip(asked, sides, strict=True):
+        assert torch.equal(side.segments.obs, all_of_it.obs[best])
+    assert best.tolist() != choose_queries(query, 5, *scores, slopes=slopes).tolist()
+
+
+@pytest.mark.parametrize("query", sorted({*WORTH} - {"entropy"}))
+def test_an_ensemble_of_one_cannot_disagree(query):
+    with pytest.raises(ValueError, match=f"query is '{query}', and the reward model has one member"):
+        PreferenceRLConfig(reward=replace(REWARD, members=1), query=query)
+    for other in ("entropy", "d_optimal", "recent"):
+        PreferenceRLConfig(reward=replace(REWARD, members=1), query=other)
 
 
 def test_answers_are_those_of_the_true_return():

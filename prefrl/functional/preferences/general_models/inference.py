@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from prefrl.functional.preferences.logistic import damped_newton
+from prefrl.functional.preferences.questions import greedy_d_optimal
 
 RANK_TOLERANCE = 1e-10
 """Directions of less information than this share of the largest count as never observed."""
@@ -135,15 +136,5 @@ def d_optimal_pairs(slopes: Tensor, count: int, prior: Tensor, weights: Tensor |
     factor, failed = torch.linalg.cholesky_ex(prior)
     if bool(failed.any()):
         raise ValueError("prior is not positive definite; add a little of the identity to it")
-    inverse = torch.cholesky_inverse(factor)
     weights = torch.full_like(slopes[..., 0], 0.25) if weights is None else weights
-    open_, chosen, rows = torch.ones_like(weights, dtype=torch.bool), [], torch.arange(pools)
-    for _ in range(count):
-        gain = weights * torch.einsum("bnp,bpq,bnq->bn", slopes, inverse, slopes)
-        place = gain.where(open_, -torch.inf).argmax(-1)
-        moved = torch.einsum("bpq,bq->bp", inverse, slopes[rows, place])
-        scale = weights[rows, place] / (1.0 + gain[rows, place])
-        inverse = inverse - scale[:, None, None] * moved[:, :, None] * moved[:, None, :]
-        open_[rows, place] = False
-        chosen.append(place)
-    return torch.stack(chosen, -1)
+    return greedy_d_optimal(slopes @ torch.cholesky_inverse(factor) @ slopes.mT, 1.0 / weights, count)

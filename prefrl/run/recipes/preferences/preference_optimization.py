@@ -17,6 +17,8 @@ from prefrl.data import Preferences, load_preferences, load_transitions, save_pr
 from prefrl.preferences import TeacherKind, ask_teacher
 from prefrl.preferences.asking import ask_about, exact_answers, with_flips
 from prefrl.preferences.models import PartialReturn
+from prefrl.preferences.queries import OptionQueryKind
+from prefrl.preferences.questions import Rounds
 from prefrl.run.collect import collect_transitions
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
@@ -41,7 +43,7 @@ class TrainPreferenceOptimization(StackedRecipe):
     groups: ClassVar[Mapping[str, str]] = {
         **Recipe.groups,
         **dict.fromkeys(("preferences", "teacher", "num_pairs", "segment_length"), "preferences"),
-        **dict.fromkeys(("dataset", "label_noise", "label_model"), "preferences"),
+        **dict.fromkeys(("dataset", "label_noise", "label_model", "query"), "preferences"),
     }
 
     env_id: str = "prefrl/TokenTree-v0"
@@ -62,6 +64,10 @@ class TrainPreferenceOptimization(StackedRecipe):
 
     segment_length: Annotated[Count | None, default("3 in tabular environments, else 50")] = None
     """Transitions per segment that the teacher sees."""
+
+    query: OptionQueryKind = "uniform"
+    """How pairs are chosen, in eight rounds, by a model of the answers so far; active_edges where sequences
+    are compared that come again, without a teacher."""
 
     label_noise: Share = 0.0
     """Share of labels that is turned round; it is epsilon for losses that take one, unless that is given."""
@@ -85,6 +91,11 @@ class TrainPreferenceOptimization(StackedRecipe):
         if self.preferences is not None and others:
             raise ValueError(f"preferences and {others[0]} are both given; comparisons of a file are taken "
                              "as they are")  # fmt: skip
+        if self.preferences is not None and self.query != "uniform":
+            raise ValueError(f"query is {self.query!r} and preferences are given; comparisons of a file are "
+                             "all taken")  # fmt: skip
+        if self.teacher is not None or self.dataset is not None:
+            Rounds(self.query).check_pool()
         if "robust_flips" in self.label_model and self.agent.row.labels == "robust":
             raise ValueError(f"label_model is robust_flips and loss {self.agent.loss!r}; both correct labels "
                              "for flips, and one of them is enough")  # fmt: skip
@@ -118,17 +129,18 @@ class TrainPreferenceOptimization(StackedRecipe):
     def _answers(self, env: Any) -> Preferences:
         """Return the comparisons as they were made."""
         task, kind, pairs = env.unwrapped, self.teacher or "logistic", self.num_pairs or 1_000
+        rounds = Rounds(self.query)
         if self.preferences is not None:
             return load_preferences(self.preferences)
         if self.teacher is None and self.dataset is None and hasattr(task, "preference_matrix"):
             if self.segment_length is not None:
                 raise ValueError(f"segment_length is {self.segment_length}; whole sequences are compared "
                                  "where no teacher and no dataset is given")  # fmt: skip
-            return exact_answers(env, self.num_pairs, seed=self.seed)
+            return exact_answers(env, self.num_pairs, rounds=rounds, seed=self.seed)
         if self.dataset is None and has_table(env):
             return ask_teacher(
                 TabularMDP.from_env(env), pairs, kind=kind, model=PartialReturn(),
-                length=self.segment_length or 3, seed=self.seed,
+                length=self.segment_length or 3, rounds=rounds, seed=self.seed,
             )  # fmt: skip
         if self.dataset is None:
             try:
@@ -138,7 +150,8 @@ class TrainPreferenceOptimization(StackedRecipe):
         else:
             dataset = load_transitions(self.dataset)
         dataset.check_matches(env.observation_space, env.action_space)
-        return ask_about(dataset, pairs, kind=kind, length=self.segment_length or 50, seed=self.seed)
+        return ask_about(dataset, pairs, kind=kind, length=self.segment_length or 50, rounds=rounds,
+                         seed=self.seed)  # fmt: skip
 
     def make_agent(self, env: Any, preferences: Preferences | None = None) -> PreferenceOptimization:
         """See :meth:`Recipe.make_agent`."""
