@@ -235,7 +235,7 @@ def test_designs_are_of_the_last_layer_and_reckon_with_all_answers(query):
     learn(agent, 60)
     model = agent.reward_model
     answers = agent.preferences
-    agent.preferences = replace(answers, weights=1e4 * answers.weights)  # as much as of many more
+    agent.preferences = replace(answers, weights=1e7 * answers.weights)  # as much as of many more
     sides = [s.segments for s in agent.store.sample_pairs(50, 5, copy.deepcopy(agent._generator))]
     slopes = model.slopes(sides[1]) - model.slopes(sides[0])
     scores = [model.scores(side) for side in sides]
