@@ -420,6 +420,8 @@ def test_seeds(env_id, kwargs, make):
         *prefrl.envs.RETURN_IDS,
         "prefrl/ThreeGoals-v0",
         "prefrl/Meadow-v0",
+        "prefrl/WindowTSP-v0",
+        "prefrl/TwentyQuestions-v0",
     )
     if env_id in told or (env_id in DIFFUSIONS and not kwargs.get("x0_spread")):
         return  # nothing at the start is random, or starts are told
