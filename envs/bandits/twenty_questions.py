@@ -30,15 +30,16 @@ class TwentyQuestionsDynamics(Dynamics):
 
     ## Description
     Each item has features of its own, drawn from a seed, and items are not equally frequent. An
-    answer may be wrong, and stays the same when asked again. Only the guess pays, many questions later: a task
-    for rewards of information, as ProMed's for questions of a physician (arXiv 2508.13514; the task is ours).
+    answer may be wrong, and stays the same when asked again. Only the guess pays, many questions later: a
+    task for rewards of information, as ProMed's for questions of a physician (arXiv 2508.13514; the task is
+    ours).
 
     ## Action Space
     `Discrete(features + items)`: ask for a feature, or, after those, guess an item.
 
     ## Observation Space
-    `Box(-1, 1, (features + 1,))`: of each feature 1 if the answer was yes, -1 if no, 0 if it was not asked; and
-    the share of the questions that were asked.
+    `Box(-1, 1, (features + 1,))`: of each feature 1 if the answer was yes, -1 if no, 0 if it was not asked;
+    and the share of the questions that were asked.
 
     ## Rewards
     1 for the right guess; minus `cost` for each question. `info["item"]` is the hidden item, and
@@ -56,9 +57,9 @@ class TwentyQuestionsDynamics(Dynamics):
     `render_mode`.
 
     ## Ground truth
-    `item_features()` [M, F], `prior()` [M], `posterior(obs)` [n, M] by Bayes' rule, and, by dynamic programming
-    over all that may be known (up to 9 features), `action_values(obs)` [n, F + M] of the best way on and
-    `optimal_value()`.
+    `item_features()` [M, F], `prior()` [M], `posterior(obs)` [n, M] by Bayes' rule, and, by dynamic
+    programming over all that may be known (up to 9 features), `action_values(obs)` [n, F + M] of the best
+    way on and `optimal_value()`.
 
     ## Version History
     - v0: first version.
@@ -207,8 +208,8 @@ class TwentyQuestionsDynamics(Dynamics):
     def _solved(self) -> Floats:
         """Return values times chances [questions left + 1, 3^F] of all that may be known."""
         if self.num_features > MAX_SOLVED:
-            raise ValueError(f"features is {self.num_features}; with more than {MAX_SOLVED} there is too much "
-                             "that may be known to go through it")  # fmt: skip
+            raise ValueError(f"features is {self.num_features}; with more than {MAX_SOLVED} there is too "
+                             "much that may be known to go through it")  # fmt: skip
         if self._values is None:
             f = self.num_features
             codes, power = np.arange(3**f), 3 ** np.arange(f)

@@ -32,8 +32,8 @@ class WindowTSPDynamics(Dynamics):
     A choice is the next city. Going there takes as long as it is far; who comes before a city opens waits,
     who comes after it has closed is too late. Visiting every city in time is a must (the hard part of the
     reward), a short way is better than a long one (the soft part). Both together, as they stand, tempt: the
-    way is shortest for those who stay where they are. `prefrl.envs.wrappers.GatedReward` pays for the way only
-    where the must is met (after TourPlanner, arXiv 2601.04698; the task is ours).
+    way is shortest for those who stay where they are. `prefrl.envs.wrappers.GatedReward` pays for the way
+    only where the must is met (after TourPlanner, arXiv 2601.04698; the task is ours).
     Places are drawn evenly from the unit square. Windows are drawn around a tour in random order, which
     therefore meets them all.
 
@@ -46,8 +46,9 @@ class WindowTSPDynamics(Dynamics):
 
     ## Rewards
     `info["reward_vector"]`, [2]: hard, 1 / cities for a city served in time, so that their sum is 1 for
-    a tour that meets every window; soft, (longest - way) / (cities * longest), where longest is the longest way
-    between two places, so that their sum is between 0 and 1. The reward itself is hard + soft_weight * soft.
+    a tour that meets every window; soft, (longest - way) / (cities * longest), where longest is the longest
+    way between two places, so that their sum is between 0 and 1. The reward itself is hard + soft_weight *
+    soft.
 
     ## Starting State
     At the depot, at time 0.
@@ -57,8 +58,8 @@ class WindowTSPDynamics(Dynamics):
 
     ## Arguments
     `cities` (int, 5), at most 40. `width` (float, 1): a window opens up to so much before the arrival of
-    the tour it was drawn around, and closes up to so much after. `soft_weight` (float, 2): of the soft part in
-    the reward. `layout_seed` (int, 0): which places and windows. `render_mode`.
+    the tour it was drawn around, and closes up to so much after. `soft_weight` (float, 2): of the soft part
+    in the reward. `layout_seed` (int, 0): which places and windows. `render_mode`.
 
     ## Ground truth
     Of up to 7 cities, over all sequences of choices, repeats included: `sequences()` [K, cities],

@@ -39,8 +39,8 @@ SEQUENCES = ("prefrl/TokenTree-v0", "prefrl/PreferenceBandit-v0", "prefrl/Dynami
 
 SEVERAL = {"prefrl/PreferenceBandit-v0": {"contexts": 20}, "prefrl/DynamicChoice-v0": {"num_actions": 4},
            "prefrl/TwentyQuestions-v0": {"items": 2}}  # fmt: skip
-"""Where rows that end start anew within a step, and show nothing but starts; or there are three actions; or most
-actions are guesses, and end."""
+"""Where rows that end start anew within a step, and show nothing but starts; or there are three actions; or
+most actions are guesses, and end."""
 
 picturesque = pytest.mark.parametrize(
     ("env_id", "kwargs"),
