@@ -147,7 +147,7 @@ class TwentyQuestionsDynamics(Dynamics):
 
     def item_features(self) -> NDArray[np.bool_]:
         """Return whether items have features [M, F]."""
-        return self._features.copy()
+        return np.asarray(self._features.copy(), dtype=np.bool_)
 
     def prior(self) -> Floats:
         """Return the chances of items [M] before any question."""
