@@ -1,6 +1,6 @@
 """Rewards composed of what the environment says: gates, potentials, novelty, information; on every face.
 
-A rule returns the rewards of a batch of steps. ``ComposeReward(env, rule, ...)`` pays by rules instead of
+A rule returns the rewards of a batch of steps. ``ComposeReward(env, rule)`` pays by rules instead of
 what the environment pays, ``VectorComposeReward`` in all rows of a vector environment, on the host or on a
 device. Several rules are applied in their order, each to what the one before it paid.
 """
@@ -8,7 +8,7 @@ device. Several rules are applied in their order, each to what the one before it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import array_api_compat
@@ -281,9 +281,13 @@ def _scale(scale: float) -> float:
     return float(scale)
 
 
-def _check_rules(rules: tuple[Any, ...]) -> None:
-    if not rules or not all(isinstance(rule, RewardRule) for rule in rules):
-        raise ValueError(f"rules are {list(rules)}; give at least one RewardRule, such as GatedReward()")
+def _as_rules(rules: RewardRule | Sequence[RewardRule]) -> tuple[RewardRule, ...]:
+    """Return rules as a tuple; ValueError unless there is one, and all are rules."""
+    found = (rules,) if isinstance(rules, RewardRule) else rules
+    listed = isinstance(found, (tuple, list))
+    if not listed or not found or not all(isinstance(rule, RewardRule) for rule in found):
+        raise ValueError(f"rules are {rules!r}; give a RewardRule, such as GatedReward(), or several")
+    return tuple(found)
 
 
 class ComposeReward(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
@@ -295,17 +299,17 @@ class ComposeReward(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructor
 
     Args:
         env: the environment.
-        rules: how to pay, in this order. Rules with a memory belong to one environment.
+        rules: how to pay; several, in their order. Rules with a memory belong to one environment.
 
     Raises:
         ValueError: if there is no rule.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], *rules: RewardRule) -> None:
-        gym.utils.RecordConstructorArgs.__init__(self, rules=rules, _disable_deepcopy=True)
+    def __init__(self, env: gym.Env[Any, Any], rules: RewardRule | Sequence[RewardRule]) -> None:
+        # A copy is recorded: what is made of it again has a memory of its own.
+        gym.utils.RecordConstructorArgs.__init__(self, rules=rules)
         super().__init__(env)
-        _check_rules(rules)
-        self.rules = rules
+        self.rules = _as_rules(rules)
         self._obs: Any = None
         self._starts = True
 
@@ -345,16 +349,17 @@ class VectorComposeReward(VectorReplaceReward):
 
     Args:
         env: the vector environment, on the host or on a device.
-        rules: how to pay, in this order. Rules with a memory belong to one vector environment.
+        rules: how to pay; several, in their order. Rules with a memory belong to one vector environment.
 
     Raises:
         ValueError: if there is no rule.
     """
 
-    def __init__(self, env: gym.vector.VectorEnv[Any, Any, Any], *rules: RewardRule) -> None:
+    def __init__(
+        self, env: gym.vector.VectorEnv[Any, Any, Any], rules: RewardRule | Sequence[RewardRule]
+    ) -> None:
         super().__init__(env, lambda *_: None)
-        _check_rules(rules)
-        self.rules = rules
+        self.rules = _as_rules(rules)
         self._starts: Any = None
 
     def reset(
