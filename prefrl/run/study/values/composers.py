@@ -25,8 +25,8 @@ from prefrl.functional.preferences.shapley import (
     shapley_values,
     subsets,
 )
+from prefrl.functional.tuning import tuning_gap
 from prefrl.run.study.claims import Claim
-from prefrl.run.sweep.tuning import tuning_gap
 from prefrl.tabular import (
     TabularMDP,
     greedy_policy,
@@ -270,7 +270,7 @@ def lambda_utilities(seed: int, tasks: int = 4_096) -> np.ndarray[Any, np.dtype[
         right += trace * reward[:, None]
         here = following
     values = np.linalg.solve(left, right[..., None])[..., 0]
-    return -np.sqrt(np.square(values - true).mean(-1))
+    return np.asarray(-np.sqrt(np.square(values - true).mean(-1)))
 
 
 def tuning(seed: int) -> dict[str, float]:
