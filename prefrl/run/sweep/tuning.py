@@ -107,7 +107,8 @@ def plot_tuning(gap: Mapping[str, Any], utility: str) -> Figure:
     left, right = figure.subplots(1, 2)
     for name, label, colour in (("train", "on these tasks", 1), ("test", "on others", 0)):
         left.plot(gap["num_tasks"], gap[name], "o-", color=PALETTE[colour], label=label)
-    left.set(xscale="log", xlabel="tasks to choose on", ylabel=f"{utility} of the chosen setting")
+    left.set(xscale="log", xlabel="tasks to choose on")
+    left.set_ylabel(f"{utility} of the chosen setting", fontsize=8)
     left.legend(frameon=False)
     right.plot(gap["num_tasks"], gap["gap"], "o-", color=PALETTE[2])
     slope = "" if gap["slope"] is None else f" (slope {gap['slope']:.2f})"
