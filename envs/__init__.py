@@ -79,7 +79,12 @@ _PREFERENCES = {
 
 _CHOICE = {"prefrl/DynamicChoice-v0": _Entry("finite_horizon.dynamic_choice:DynamicChoiceDynamics")}
 
-REGISTRY = {**_CONTROL, **_DIFFUSIONS, **_ALLOCATION, **_RETURNS, **_PREFERENCES, **_CHOICE}
+_BANDITS = {
+    "prefrl/WindowTSP-v0": _Entry("bandits.window_tsp:WindowTSPDynamics"),
+    "prefrl/TwentyQuestions-v0": _Entry("bandits.twenty_questions:TwentyQuestionsDynamics"),
+}
+
+REGISTRY = {**_CONTROL, **_DIFFUSIONS, **_ALLOCATION, **_RETURNS, **_PREFERENCES, **_CHOICE, **_BANDITS}
 """Registered ids and where they live."""
 
 DIFFUSION_IDS, ALLOCATION_IDS, RETURN_IDS = tuple(_DIFFUSIONS), tuple(_ALLOCATION), tuple(_RETURNS)

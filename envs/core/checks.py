@@ -49,6 +49,13 @@ def check_number(name: str, value: Any) -> float:
         raise ValueError(f"{name} is a whole number beyond all floats; it must be a number") from None
 
 
+def check_layout_seed(layout_seed: Any) -> int:
+    """Return a seed; raise ValueError unless it is a whole number, not negative."""
+    if isinstance(layout_seed, bool) or not isinstance(layout_seed, (int, np.integer)) or layout_seed < 0:
+        raise ValueError(f"layout_seed is {layout_seed!r}; it must be a whole number, not negative")
+    return int(layout_seed)
+
+
 def check_seed(seed: Any, num_envs: int) -> int | list[int] | None:
     """Return the seed, or the seeds given for ``num_envs`` rows (None if there are none).
 

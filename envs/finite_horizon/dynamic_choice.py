@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prefrl.envs.core.backend import Array, Backend, Noise, Random, State
-from prefrl.envs.core.checks import check_count, reject_unknown_options
+from prefrl.envs.core.checks import check_count, check_layout_seed, reject_unknown_options
 from prefrl.envs.core.dynamics import Dynamics
 from prefrl.envs.grids.grid import TabularModel
-
-from .token_tree import check_layout_seed
 
 Floats = NDArray[np.float64]
 

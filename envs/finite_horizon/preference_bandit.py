@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrl.envs.core.backend import Backend
+from prefrl.envs.core.checks import check_layout_seed
 
 from .sequence_task import SequenceTask
 from .sequence_tree import MAX_PAIRS, SequenceTree, bradley_terry_matrix, check_tree
-from .token_tree import GRAIN, check_layout_seed, draw_rewards
+from .token_tree import GRAIN, draw_rewards
 
 Kind = Literal["bradley_terry", "general", "intransitive"]
 """Where preferences come from."""

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from prefrl.envs.core.backend import Backend
+from prefrl.envs.core.checks import check_layout_seed
 
 from .sequence_task import SequenceTask
 from .sequence_tree import SequenceTree, check_tree, num_nodes
 
 GRAIN = 256
 """Rewards are whole multiples of 1 / GRAIN: sums of them are exact, in float32 too, in any order."""
-
-
-def check_layout_seed(layout_seed: Any) -> int:
-    """Return a seed; raise ValueError unless it is a whole number, not negative."""
-    if isinstance(layout_seed, bool) or not isinstance(layout_seed, (int, np.integer)) or layout_seed < 0:
-        raise ValueError(f"layout_seed is {layout_seed!r}; it must be a whole number, not negative")
-    return int(layout_seed)
 
 
 def draw_rewards(layout_seed: int, prompts: int, nodes: int, most: int = 1) -> NDArray[np.float64]:

@@ -8,28 +8,54 @@ if TYPE_CHECKING:
     from prefrl.envs.diffusions.discrete_time import DiscreteTimeTask
 
     from .agents import AgentsAsRows
+    from .composers import (
+        ComposeReward,
+        CountNovelty,
+        GatedReward,
+        InformationGain,
+        NeighbourNovelty,
+        RewardRule,
+        ShapedReward,
+        VectorComposeReward,
+    )
     from .distractors import Distractors
     from .rewards import ReplaceReward, VectorReplaceReward
     from .stock import StockAugmentation, VectorStockAugmentation
 
 _PUBLIC = {
     "AgentsAsRows": "prefrl.envs.wrappers.agents",
+    "ComposeReward": "prefrl.envs.wrappers.composers",
+    "CountNovelty": "prefrl.envs.wrappers.composers",
     "DiscreteTimeTask": "prefrl.envs.diffusions.discrete_time",
     "Distractors": "prefrl.envs.wrappers.distractors",
     "DualPriceAction": "prefrl.envs.allocation.pricing_action",
+    "GatedReward": "prefrl.envs.wrappers.composers",
+    "InformationGain": "prefrl.envs.wrappers.composers",
+    "NeighbourNovelty": "prefrl.envs.wrappers.composers",
     "ReplaceReward": "prefrl.envs.wrappers.rewards",
+    "RewardRule": "prefrl.envs.wrappers.composers",
+    "ShapedReward": "prefrl.envs.wrappers.composers",
     "StockAugmentation": "prefrl.envs.wrappers.stock",
+    "VectorComposeReward": "prefrl.envs.wrappers.composers",
     "VectorReplaceReward": "prefrl.envs.wrappers.rewards",
     "VectorStockAugmentation": "prefrl.envs.wrappers.stock",
 }
 
 __all__ = [
     "AgentsAsRows",
+    "ComposeReward",
+    "CountNovelty",
     "DiscreteTimeTask",
     "Distractors",
     "DualPriceAction",
+    "GatedReward",
+    "InformationGain",
+    "NeighbourNovelty",
     "ReplaceReward",
+    "RewardRule",
+    "ShapedReward",
     "StockAugmentation",
+    "VectorComposeReward",
     "VectorReplaceReward",
     "VectorStockAugmentation",
 ]

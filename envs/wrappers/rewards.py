@@ -84,7 +84,7 @@ class VectorReplaceReward(gym.vector.VectorWrapper):
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Advance all rows; see ``gymnasium.vector.VectorEnv.step``."""
         obs, true_rewards, terminations, truncations, infos = self.env.step(actions)
-        rewards = self._reward(self._obs, actions, self._successors(obs, infos))
+        rewards = self._replaced(actions, self._successors(obs, infos), true_rewards, terminations, infos)
         xp = array_api_compat.array_namespace(true_rewards)
         if tuple(rewards.shape) != tuple(true_rewards.shape):
             raise ValueError(f"the replaced rewards have shape {tuple(rewards.shape)}; they must be one for "
@@ -97,16 +97,22 @@ class VectorReplaceReward(gym.vector.VectorWrapper):
         self._obs, self._done = obs, terminations | truncations
         return obs, rewards, terminations, truncations, {**infos, "true_reward": true_rewards}
 
+    def _replaced(
+        self, actions: Any, successors: Any, rewards: Any, terminations: Any, infos: dict[str, Any]
+    ) -> Any:
+        """Return what is paid instead."""
+        return self._reward(self._obs, actions, successors)
+
     def _successors(self, obs: Any, infos: dict[str, Any]) -> Any:
         """Return the true successors of all rows."""
         if self._mode is not AutoresetMode.SAME_STEP or "final_obs" not in infos:
             return obs
         final, ended = infos["final_obs"], infos["_final_obs"]
         if not isinstance(obs, dict):
-            return _merged(obs, final, ended)
+            return merged(obs, final, ended)
         if not isinstance(final, dict):  # Gymnasium's own: an object array, a dict for each row that ended
             final = {name: {row: final[row][name] for row in np.flatnonzero(ended)} for name in obs}
-        return {name: _merged(values, final[name], ended) for name, values in obs.items()}
+        return {name: merged(values, final[name], ended) for name, values in obs.items()}
 
     def state_dict(self) -> Any:
         """Return the environment's state and what the next reward depends on; None where it tells none."""
@@ -130,12 +136,12 @@ class VectorReplaceReward(gym.vector.VectorWrapper):
         self._done = None if state["done"] is None else restored(state["done"], sample)
 
 
-def _merged(values: Array, final: Any, ended: Array) -> Array:
+def merged(values: Array, final: Any, ended: Array) -> Array:
     """Return values [n, ...], those of ``final`` where a row ended."""
     if isinstance(values, np.ndarray):
-        merged = values.copy()
+        changed = values.copy()
         for row in np.flatnonzero(ended):
-            merged[row] = final[row]
-        return merged
+            changed[row] = final[row]
+        return changed
     xp = array_api_compat.array_namespace(values)
     return xp.where(ended.reshape((-1,) + (1,) * (values.ndim - 1)), final, values)

@@ -8,6 +8,7 @@ from .mdp import TabularMDP
 from .orders import OrderDistribution, least_uncertain_orders
 from .preference_optima import mirror_descent_step, population_minimiser
 from .return_distributions import BackwardInduction, Solution, StockPolicy, policy_value, solve
+from .shaping import RewardLoop, potential_rewards, reward_loops
 from .solvers import (
     action_values,
     greedy_policy,
@@ -28,6 +29,7 @@ __all__ = [
     "FiniteHorizon",
     "OrderDistribution",
     "PolicySet",
+    "RewardLoop",
     "Solution",
     "StockGrid",
     "StockGridSolver",
@@ -50,7 +52,9 @@ __all__ = [
     "policy_iteration",
     "policy_value",
     "population_minimiser",
+    "potential_rewards",
     "return_to_go_policy",
+    "reward_loops",
     "scaled_return",
     "solve",
     "successor_features",

@@ -21,6 +21,7 @@ from .engines import import_ray, run_in_ray, run_locally
 from .results import write_results
 from .stacks import make_stacks, open_stack
 from .trials import make_trials, open_sweep
+from .tuning import check_tuning, write_tuning
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,13 @@ class SweepCommand:
     """A Ray cluster, as HOST:PORT or auto, which must see DIR at the same path; without one, Ray is started
     on this machine."""
 
+    tune_over: str | None = None
+    """A swept setting (or seed) whose values are tasks, as env_args: result.json then says how far what is
+    chosen on N of them is as good on the others."""
+
+    utility: str | None = None
+    """What to tune for: a number of the results, with a minus in front where less is better."""
+
     def run(self) -> None:
         """Finish all trials, write results.csv and result.json, print a table and the path of the result.
 
@@ -75,6 +83,8 @@ class SweepCommand:
             jobs=self.jobs,
             engine=self.engine,
             address=self.address,
+            tune_over=self.tune_over,
+            utility=self.utility,
         )
         print(result)
         if failed:
@@ -104,6 +114,8 @@ def sweep(
     jobs: int = 2,
     engine: Literal["local", "ray"] = "local",
     address: str | None = None,
+    tune_over: str | None = None,
+    utility: str | None = None,
 ) -> tuple[Path, dict[str, str]]:
     """Train a recipe over a grid of settings and seeds, or go on with it; print a table of the results.
 
@@ -116,6 +128,8 @@ def sweep(
         jobs: runs at once on this machine.
         engine: processes of this machine, or Ray.
         address: a Ray cluster, as HOST:PORT or "auto"; None starts Ray on this machine.
+        tune_over: the setting (or "seed") whose values are tasks, for a report on tuning; None: no report.
+        utility: what to tune for, see :func:`prefrl.run.sweep.tuning.utility_table`.
 
     Returns:
         The path of ``result.json``, and what went wrong with each trial that failed.
@@ -128,6 +142,7 @@ def sweep(
     """
     folder = Path(out)
     trials = make_trials(recipe, seeds, settings)
+    check_tuning(trials, tune_over, utility)
     if engine == "ray":
         import_ray()  # or say that it is missing, before anything is made
     stacks = make_stacks(recipe, trials) if stack else []
@@ -151,6 +166,8 @@ def sweep(
         run.name: failed[place] for run, place in places.items() if place in failed and not _finished(run)
     }
     write_results(folder, recipe, trials, failures)
+    if tune_over is not None and utility is not None:
+        write_tuning(folder, trials, tune_over, utility)
     return folder / "result.json", failures
 
 

@@ -32,6 +32,8 @@ SHORT = {
     **{env_id: {"dt": 0.125} if env_id in DIFFUSIONS else {"horizon": 7} for env_id in HORIZON},
     "prefrl/TokenTree-v0": {"depth": 3, "prompts": 3},
     "prefrl/PreferenceBandit-v0": {"arms": 4, "preferences": "intransitive"},
+    "prefrl/WindowTSP-v0": {"cities": 4, "layout_seed": 1},
+    "prefrl/TwentyQuestions-v0": {"items": 5, "features": 6, "error": 0.1, "cost": 0.25},
 }
 
 FAMILIES = [
@@ -418,6 +420,8 @@ def test_seeds(env_id, kwargs, make):
         *prefrl.envs.RETURN_IDS,
         "prefrl/ThreeGoals-v0",
         "prefrl/Meadow-v0",
+        "prefrl/WindowTSP-v0",
+        "prefrl/TwentyQuestions-v0",
     )
     if env_id in told or (env_id in DIFFUSIONS and not kwargs.get("x0_spread")):
         return  # nothing at the start is random, or starts are told

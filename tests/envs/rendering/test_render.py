@@ -33,11 +33,14 @@ every_family = pytest.mark.parametrize(
 NOT_SHOWN = prefrl.envs.ALLOCATION_IDS + prefrl.envs.DIFFUSION_IDS
 """What a request asks, and where a diffusion is to the last digit."""
 
-SEQUENCES = ("prefrl/TokenTree-v0", "prefrl/PreferenceBandit-v0", "prefrl/DynamicChoice-v0")
+SEQUENCES = ("prefrl/TokenTree-v0", "prefrl/PreferenceBandit-v0", "prefrl/DynamicChoice-v0",
+             "prefrl/WindowTSP-v0", "prefrl/TwentyQuestions-v0")  # fmt: skip
 """Their pictures show the observation, and nothing else: in those of sequences the last action is."""
 
-SEVERAL = {"prefrl/PreferenceBandit-v0": {"contexts": 20}, "prefrl/DynamicChoice-v0": {"num_actions": 4}}
-"""Where rows that end start anew within a step, and show nothing but starts; or there are three actions."""
+SEVERAL = {"prefrl/PreferenceBandit-v0": {"contexts": 20}, "prefrl/DynamicChoice-v0": {"num_actions": 4},
+           "prefrl/TwentyQuestions-v0": {"items": 2}}  # fmt: skip
+"""Where rows that end start anew within a step, and show nothing but starts; or there are three actions; or
+most actions are guesses, and end."""
 
 picturesque = pytest.mark.parametrize(
     ("env_id", "kwargs"),

@@ -1,0 +1,1 @@
+"""Choices that are paid by what they make together: tours and questions."""

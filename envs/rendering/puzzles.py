@@ -1,0 +1,90 @@
+"""Pictures of tours through cities with opening hours, and of what answers to questions leave possible."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .boards import INK, WHITE
+from .scenes import ARROW, BODY, BODY_LIGHT, GREEN_LIGHT, PAPER, RED_LIGHT, SHADE
+from .shapes import Canvas
+from .text import text_width, write
+from .tiles import Colour, Image
+
+Floats = NDArray[np.float64]
+
+MAP = 300.0
+"""Pixels of a side of the map."""
+
+MARKS: dict[int, Colour] = {0: SHADE, 1: GREEN_LIGHT, -1: RED_LIGHT}
+"""Not served yet, in time, too late."""
+
+
+def draw_tour(
+    places: Floats, windows: Floats, served: Sequence[int], here: int, clock: float, latest: float
+) -> Image:
+    """Return a picture: a map of the cities, and below it when each is open, with the time that it is.
+
+    Args:
+        places: [N + 1, 2] in the unit square, the depot last.
+        windows: [N, 2] when each city opens and closes.
+        served: of each city 1 if in time, -1 if too late, else 0.
+        here: where the traveller is.
+        clock: the time that it is.
+        latest: the end of the scale of times.
+    """
+    pitch, edge = 18.0, 24.0
+    left, top = 40.0, MAP + 34.0
+    width = MAP + 2.0 * edge
+    canvas = Canvas(int(width), int(top + pitch * len(windows) + 12.0), PAPER)
+    for number, (x, y) in enumerate(places):
+        at = edge + x * MAP, edge + (1.0 - y) * (MAP - edge)
+        if number == here:
+            canvas.disc(*at, 18.0, ARROW)
+        colour = INK if number == len(windows) else MARKS[served[number]]
+        canvas.disc(*at, 13.0, colour)
+        label = "D" if number == len(windows) else str(number)
+        dark = number < len(windows) and served[number] == 0
+        write(canvas, at[0] - text_width(label, 9.0) / 2.0, at[1] - 4.5, label, 9.0, INK if dark else WHITE)
+    scale = (width - left - 12.0) / latest
+    for number, (opens, closes) in enumerate(windows):
+        y = top + (number + 0.5) * pitch
+        write(canvas, 12.0, y - 4.5, str(number), 9.0, INK)
+        canvas.stroke([(left, y), (width - 12.0, y)], 1.5, SHADE)
+        canvas.stroke([(left + opens * scale, y), (left + closes * scale, y)], 9.0,
+                      MARKS[served[number]] if served[number] else BODY_LIGHT)  # fmt: skip
+    now = left + clock * scale
+    canvas.stroke([(now, top - 6.0), (now, top + pitch * len(windows) + 4.0)], 2.5, ARROW)
+    return canvas.image()
+
+
+def draw_answers(features: NDArray[np.bool_], answers: Sequence[int], chances: Floats, left: int) -> Image:
+    """Return a picture: items with their features, what was answered, and how likely each item is now.
+
+    Args:
+        features: [M, F] whether an item has a feature.
+        answers: of each feature 1 for yes, -1 for no, 0 where it was not asked.
+        chances: [M] of each item.
+        left: questions that are left.
+    """
+    items, count = features.shape
+    pitch, side, top = 20.0, 34.0, 58.0
+    bars = side + pitch * count + 14.0
+    width = max(bars + 120.0, 260.0)
+    canvas = Canvas(int(width), int(top + pitch * items + 10.0), PAPER)
+    write(canvas, 12.0, 10.0, f"questions left {left}", 10.0, INK)
+    for number, answer in enumerate(answers):
+        x = side + (number + 0.5) * pitch
+        canvas.disc(x, 42.0, 9.0, MARKS[answer])
+        if answer:
+            write(canvas, x - 3.0, 37.5, "+" if answer > 0 else "-", 9.0, WHITE)
+    for item in range(items):
+        y = top + (item + 0.5) * pitch
+        write(canvas, 10.0, y - 4.5, str(item), 9.0, INK)
+        for number in range(count):
+            canvas.disc(side + (number + 0.5) * pitch, y, 6.0, BODY if features[item, number] else SHADE)
+        if chances[item] > 0.0:
+            canvas.stroke([(bars, y), (bars + 96.0 * float(chances[item]), y)], 8.0, ARROW)
+    return canvas.image()
