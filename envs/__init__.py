@@ -79,7 +79,9 @@ _PREFERENCES = {
 
 _CHOICE = {"prefrl/DynamicChoice-v0": _Entry("finite_horizon.dynamic_choice:DynamicChoiceDynamics")}
 
-REGISTRY = {**_CONTROL, **_DIFFUSIONS, **_ALLOCATION, **_RETURNS, **_PREFERENCES, **_CHOICE}
+_BANDITS = {"prefrl/ProgramSynthesis-v0": _Entry("bandits.program_synthesis:ProgramSynthesisDynamics")}
+
+REGISTRY = {**_CONTROL, **_DIFFUSIONS, **_ALLOCATION, **_RETURNS, **_PREFERENCES, **_CHOICE, **_BANDITS}
 """Registered ids and where they live."""
 
 DIFFUSION_IDS, ALLOCATION_IDS, RETURN_IDS = tuple(_DIFFUSIONS), tuple(_ALLOCATION), tuple(_RETURNS)

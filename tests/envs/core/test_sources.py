@@ -17,7 +17,9 @@ from prefrl.envs.core.vector import BatchedEnv
 ROWS, STEPS, LIMIT = 2, 14, 5
 """Rows of a block; steps of a trajectory, some of them over the end of what was drawn ahead."""
 
-SHORT: dict[str, dict[str, Any]] = {"prefrl/TokenTree-v0": {"depth": 3}, "prefrl/PreferenceBandit-v0": {}}
+SHORT: dict[str, dict[str, Any]] = {
+    "prefrl/TokenTree-v0": {"depth": 3}, "prefrl/PreferenceBandit-v0": {}, "prefrl/ProgramSynthesis-v0": {}
+}  # fmt: skip
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
     *((env_id, SHORT.get(env_id, {"dt": 0.125} if env_id in prefrl.envs.DIFFUSION_IDS else {"horizon": 7}))
       for env_id, family in prefrl.envs.REGISTRY.items() if not family.max_episode_steps),
