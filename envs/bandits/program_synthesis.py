@@ -49,8 +49,8 @@ class ProgramSynthesisDynamics(SequenceTask):
     A prompt shows what a program is to give for the inputs -2, -1, 0, 1, 2, 3. The program is written word by
     word in a stack language: `x`, `1`, `dup`, `add`, `sub`, `mul`, `end`. What stands on top of the stack
     at the end is its output; a word that finds too few numbers on the stack spoils it. Nothing is paid before
-    the end, and then only for what passes the tests. All programs can be enumerated and run, so every policy's
-    success is known exactly.
+    the end, and then only for what passes the tests. All programs can be enumerated and run, so that every
+    policy's success is known exactly.
 
     ## Action Space
     `Discrete(7)`: the next word.
@@ -73,14 +73,15 @@ class ProgramSynthesisDynamics(SequenceTask):
     ## Arguments
     `depth` (int, 5): most words. `prompts` (int, 16): tasks; each is drawn, without repetition, from
     what a program of at least three words (besides `end`), and no shorter one, gives, and is no constant.
-    `layout_seed` (int, 0): which tasks; `reset(seed=...)` changes only the prompt. `partial_credit` (float, 0): from 0
-    to 1. `observation` ("words" or "number"). `render_mode`.
+    `layout_seed` (int, 0): which tasks; `reset(seed=...)` changes only the prompt. `partial_credit`
+    (float, 0): from 0 to 1. `observation` ("words" or "number"). `render_mode`.
 
     ## Ground truth
-    `targets` [P, 6], `passed()` [P, N] (shares of tests), `success_rate(policy)` [P], `true_value(policy)` and
-    `optimal_value()` [S], `sequences()`, `sequence_returns()`, `tabular_model()`, `decision_states()` with
-    `observations(states)`; `draw_programs(count, correct_share, seed)` and `written(prompts, nodes)` make data.
-    After `env.unwrapped` where `gym.make` has wrapped it.
+    `targets` [P, 6], `passed()` [P, N] (shares of tests), `success_rate(policy)` [P], `true_value(policy)`
+    and `optimal_value()` [S], `sequences()`, `sequence_returns()`, `tabular_model()`, and what is seen in
+    states, `observations(decision_states())`. Programs come from people who err, `draw_programs(count, ...)`,
+    or from a policy, `policy_programs(policy, prompts)`; `written(prompts, nodes)` says what was seen and
+    paid on the way. After `env.unwrapped` where `gym.make` has wrapped it.
 
     ## Version History
     - v0: first version.
@@ -153,8 +154,8 @@ class ProgramSynthesisDynamics(SequenceTask):
         """Return prompts [M] and complete programs [M] (their nodes), of people who err.
 
         Prompts are drawn evenly. A program is correct with a probability, evenly drawn from all that pass the
-        tests; otherwise it is one of the prompt's mistakes, evenly drawn from a few that everybody makes. These
-        are near misses, which run, fail, and differ from a correct program in one word; which ones, the
+        tests; otherwise it is one of the prompt's mistakes, evenly drawn from a few that everybody makes.
+        These are near misses, which run, fail, and differ from a correct program in one word; which ones, the
         layout's seed decides.
 
         Args:
@@ -190,7 +191,34 @@ class ProgramSynthesisDynamics(SequenceTask):
         nearest = np.full(len(candidates), len(words))
         for program in right:
             nearest = np.minimum(nearest, (words[candidates] != words[program]).sum(-1))
-        return candidates[nearest == 1]
+        found: NDArray[np.int64] = candidates[nearest == 1]
+        return found
+
+    def policy_programs(self, policy: ArrayLike, prompts: ArrayLike, seed: int = 0) -> NDArray[np.int64]:
+        """Return complete programs [M] (their nodes) that a policy [S, A] writes after prompts [M].
+
+        Args:
+            policy: chances of the next word.
+            prompts: whole numbers.
+            seed: of the draws.
+
+        Raises:
+            ValueError: for a bad argument.
+        """
+        chances = self.tree.check_policy("policy", self._by_prompt("policy", policy))
+        chosen = np.asarray(prompts)
+        if chosen.ndim != 1 or chosen.dtype.kind not in "iu":
+            raise ValueError(
+                f"prompts are {chosen.dtype} {list(chosen.shape)}; they must be whole numbers [M]"
+            )
+        for prompt in (chosen.min(initial=0), chosen.max(initial=0)):
+            self._check_prompt(prompt)
+        rng, first = np.random.default_rng(check_layout_seed(seed)), self._nodes * chosen
+        limits, state = chances.reshape(-1, self._tokens).cumsum(-1)[:, :-1], first.copy()
+        for _ in range(self.tree.depth):
+            word = (rng.random(len(state))[:, None] >= limits[state]).sum(-1)
+            state = self._children[state, word]  # after the end, where it was
+        return np.asarray(state - first)
 
     def written(self, prompts: ArrayLike, nodes: ArrayLike) -> Written:
         """Return what writing programs gives.
@@ -215,7 +243,7 @@ class ProgramSynthesisDynamics(SequenceTask):
                        self.tree.rewards[prompt, node], lengths)  # fmt: skip
 
     def draw(self, state: State, index: int, last_action: Any) -> NDArray[np.uint8]:
-        """See :meth:`Dynamics.draw`: the words so far, and for each test what is wanted and what comes out."""
+        """See :meth:`Dynamics.draw`: the words so far, and what each test wants and gets."""
         from prefrl.envs.rendering.sequences import draw_program
 
         prompt, node = divmod(int(state["state"][index]), self._nodes)

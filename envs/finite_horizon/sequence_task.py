@@ -24,8 +24,8 @@ class SequenceTask(Dynamics):
         tree: of rewards [P, N].
         prompt_name: what a prompt is called, in reset's options and in pictures.
         backend: where the arrays live.
-        ends: [N] bool: nodes besides the leaves in which an episode ends (None: no other). What lies below them
-            must pay nothing.
+        ends: [N] bool: nodes besides the leaves in which an episode ends (None: no other). What lies below
+            them must pay nothing.
     """
 
     def __init__(
