@@ -17,8 +17,9 @@ unit tests alone. Nothing is stepped; a timestep is a gradient step on a data se
 
    L_Q as L_V, A = alpha (l - max l), pi = softmax(l), experts being the best episodes of the data.
 
-Since B^q has an inverse, Q gives a reward for free, r~ = Q(s, a) - gamma Q(s', argmax q), by which candidates
-can be ranked without their tests (:meth:`BCoder.rerank`).
+Since B^q has an inverse, Q gives a reward for free, r~ = Q(s, a) - gamma Q(s', argmax q), or with less to go
+wrong r~ = Q(s, a) - gamma V(s'), by which candidates can be ranked without their tests
+(:meth:`BCoder.rerank`).
 
 Ours, where the paper was known to us by a summary only: that V_phi stays in stage 2, that V^r is a network of
 its own, that sums over the steps of expert programs are means here, that Q^- follows by a share tau per step,
@@ -29,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import gymnasium as gym
 import torch
@@ -44,6 +45,9 @@ from prefrl.nn.flat import FlatParameters
 from prefrl.nn.likelihood_policies import DiscretePolicy, likelihood_policy
 from prefrl.nn.mlp import StackedMLP
 from prefrl.nn.update import AdamUpdate
+
+Successors = Literal["value", "policy"]
+"""What successors are worth in the recovered reward; see :meth:`BCoder.recovered_returns`."""
 
 
 @dataclass(frozen=True)
@@ -281,33 +285,42 @@ class BCoder(OfflineAgent):
         return self.network.q_values(self.value, obs)[0]
 
     @torch.no_grad()
-    def recovered_returns(self, candidates: Segments) -> Tensor:
+    def recovered_returns(self, candidates: Segments, successors: Successors = "value") -> Tensor:
         """Return the discounted sums [N] of the recovered reward r~ over candidates, without their tests.
 
         Args:
             candidates: N whole episodes, as they were written.
+            successors: what s' is worth in r~: V(s'), which is max_a Q(s', a), or Q(s', argmax q), by which
+                r~ is T^q Q, the exact inverse.
+
+        Raises:
+            ValueError: for other successors.
         """
+        if successors not in get_args(Successors):
+            raise ValueError(f"successors is {successors!r}; allowed are {list(get_args(Successors))}")
         given = candidates.to(self.device)
         count, length = given.mask.shape
         obs = given.obs.flatten(0, 1)
-        q, frozen = (values.view(count, length + 1, -1) for values in (
-            self.q_values(obs), self.pretrained.logits(obs[None])[0]))  # fmt: skip
+        q = self.q_values(obs)
+        ranks = q if successors == "value" else self.pretrained.logits(obs[None])[0]
+        q, ranks = (values.view(count, length + 1, -1) for values in (q, ranks))
         taken = self.policy.actions.from_env(given.actions.reshape(-1, 1)).view(count, length, 1)
         taken = taken.clamp(min=0)  # padding is 0, which need not be an action
         step = torch.arange(length, device=self.device)
         ends = given.terminated[:, None] & (step + 1 == given.lengths[:, None])
         rewards = F.recovered_rewards(
-            q[:, :-1].gather(-1, taken)[..., 0], self.config.gamma * ~ends, q[:, 1:], frozen[:, 1:]
+            q[:, :-1].gather(-1, taken)[..., 0], self.config.gamma * ~ends, q[:, 1:], ranks[:, 1:]
         )
         return (self.config.gamma**step * rewards * given.mask).sum(-1)
 
-    def rerank(self, candidates: Segments) -> Tensor:
+    def rerank(self, candidates: Segments, successors: Successors = "value") -> Tensor:
         """Return the places [N] of candidates for one prompt, the best first (the paper's dual strategy).
 
         Args:
             candidates: N whole episodes, as they were written.
+            successors: see :meth:`recovered_returns`.
         """
-        return self.recovered_returns(candidates).argsort(descending=True, stable=True)
+        return self.recovered_returns(candidates, successors).argsort(descending=True, stable=True)
 
     def result(self) -> dict[str, Any]:
         """Return the stage that was reached."""

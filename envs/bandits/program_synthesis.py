@@ -212,7 +212,7 @@ class ProgramSynthesisDynamics(SequenceTask):
                 f"prompts are {chosen.dtype} {list(chosen.shape)}; they must be whole numbers [M]"
             )
         for prompt in (chosen.min(initial=0), chosen.max(initial=0)):
-            self._check_prompt(prompt)
+            self._check_prompt(int(prompt))
         rng, first = np.random.default_rng(check_layout_seed(seed)), self._nodes * chosen
         limits, state = chances.reshape(-1, self._tokens).cumsum(-1)[:, :-1], first.copy()
         for _ in range(self.tree.depth):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prefrl.agents.value_based.b_coder import BCoder
+from prefrl.agents.value_based.b_coder import BCoder, Successors
 from prefrl.nn.likelihood_policies import DiscretePolicy
 from prefrl.run.collect import program_segments
 
@@ -18,6 +19,11 @@ CANDIDATES = 8
 
 GROUPS = 64
 """Such choices after each prompt."""
+
+RERANKED: Mapping[str, Successors] = {
+    "rerank_success_rate": "value", "inverse_rerank_success_rate": "policy"
+}  # fmt: skip
+"""By which recovered reward; see :meth:`BCoder.recovered_returns`."""
 
 Floats = NDArray[np.float64]
 
@@ -70,11 +76,15 @@ def reranked(agent: BCoder, task: Any, policy: DiscretePolicy, seed: int) -> dic
     """
     prompts = np.repeat(np.arange(task.num_prompts), GROUPS * CANDIDATES)
     nodes = task.policy_programs(policy_table(policy, task, agent.device), prompts, seed)
-    scores = agent.recovered_returns(program_segments(task, prompts, nodes)).cpu().numpy()
+    candidates = program_segments(task, prompts, nodes)
     right = (task.passed()[prompts, nodes] == 1.0).reshape(-1, CANDIDATES)
-    best = scores.reshape(-1, CANDIDATES).argmax(-1)
+    found = {}
+    for name, successors in RERANKED.items():
+        scores = agent.recovered_returns(candidates, successors).cpu().numpy()
+        best = scores.reshape(-1, CANDIDATES).argmax(-1)
+        found[name] = float(right[np.arange(len(right)), best].mean())
     return {
-        "rerank_success_rate": float(right[np.arange(len(right)), best].mean()),
+        **found,
         "random_success_rate": float(right.mean()),
         "any_success_rate": float(right.any(-1).mean()),
     }
@@ -111,8 +121,8 @@ def program_outcome(agent: BCoder, env: Any, seed: int) -> dict[str, Any]:
     task = getattr(env, "unwrapped", env)
     exact = exact_outcome(agent, task)
     if not hasattr(task, "policy_programs"):
-        kinds = [f"{kind}_success_rate" for kind in ("rerank", "random", "any")]
-        rates = ["success_rate", "sampled_success_rate", *kinds]
+        kinds = [f"{kind}_success_rate" for kind in ("sampled", "random", "any")]
+        rates = ["success_rate", *kinds, *RERANKED]
         return {
             **exact,
             **dict.fromkeys([f"{which}{rate}" for which in ("", "pretrained_") for rate in rates]),

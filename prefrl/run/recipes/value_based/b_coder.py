@@ -39,7 +39,7 @@ class TrainBCoder(EvaluatedRecipe):
     mistakes: Count = 5
     """How many different mistakes are made after each prompt."""
 
-    total_timesteps: Count = 6_000
+    total_timesteps: Count = 8_000
     """Gradient steps, those of cloning and of the first stage among them."""
 
     final_episodes: Rows = 100
