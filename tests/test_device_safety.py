@@ -840,7 +840,7 @@ def offline_case(kind: type[BehaviourCloning | IQL | BCoder], box: bool = True, 
                 candidates = Segments(*steps, once, once.to(torch.bool))
                 agent.rerank(candidates), agent.recovered_returns(candidates, "policy")
                 agent.update(), agent.update()
-                assert agent.stage == 1
+                assert agent.stage >= 1
             return agent.update()
 
         return step
