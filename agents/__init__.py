@@ -80,6 +80,7 @@ if TYPE_CHECKING:
         DistributionalDPConfig as DistributionalDPConfig,
     )
     from prefrl.agents.returns.stock_dqn import StockDQN as StockDQN, StockDQNConfig as StockDQNConfig
+    from prefrl.agents.value_based.b_coder import BCoder as BCoder, BCoderConfig as BCoderConfig
     from prefrl.agents.value_based.dqn import DQN as DQN, DQNConfig as DQNConfig
     from prefrl.agents.value_based.dqn_learners import DQNLearners as DQNLearners
     from prefrl.agents.value_based.q_learning import (
@@ -96,6 +97,8 @@ _PUBLIC = {
     "Agent": "prefrl.agents.base",
     "AllocationBaseline": "prefrl.agents.allocation.baselines",
     "AllocationBaselineConfig": "prefrl.agents.allocation.baselines",
+    "BCoder": "prefrl.agents.value_based.b_coder",
+    "BCoderConfig": "prefrl.agents.value_based.b_coder",
     "BRAIn": "prefrl.agents.preferences.brain",
     "BRAInConfig": "prefrl.agents.preferences.brain",
     "BehaviourCloning": "prefrl.agents.actor_critic.behaviour_cloning",

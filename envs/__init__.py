@@ -83,6 +83,7 @@ _BANDITS = {
     "prefrl/WindowTSP-v0": _Entry("bandits.window_tsp:WindowTSPDynamics"),
     "prefrl/TwentyQuestions-v0": _Entry("bandits.twenty_questions:TwentyQuestionsDynamics"),
 }
+_BANDITS = {"prefrl/ProgramSynthesis-v0": _Entry("bandits.program_synthesis:ProgramSynthesisDynamics")}
 
 REGISTRY = {**_CONTROL, **_DIFFUSIONS, **_ALLOCATION, **_RETURNS, **_PREFERENCES, **_CHOICE, **_BANDITS}
 """Registered ids and where they live."""

@@ -6,12 +6,14 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from prefrl.cli import execute
 from prefrl.run.flags import parse
+from prefrl.run.folder import RunFolder
 from prefrl.run.study.claims import Claim, ClaimStudy
 from prefrl.run.study.values import choice, composers
+from prefrl.run.study.values import choice, programs
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,19 @@ class ValueStudy(ClaimStudy):
     """Claims about dynamic choice, reward composers and tuning, measured."""
 
     known: ClassVar[Mapping[str, Claim]] = {**choice.CLAIMS, **composers.CLAIMS}
+    """Claims about dynamic choice and B-Coder, measured."""
+
+    known: ClassVar[Mapping[str, Claim]] = {**choice.CLAIMS, **programs.CLAIMS}
 
     out: Path = Path("runs/values_and_returns")
     """Run folder: new, empty, or of the same study."""
+
+    def measure(self, folder: RunFolder) -> dict[str, Any]:
+        """Measure; where there is what can be drawn, draw it."""
+        found = super().measure(folder)
+        if "program_synthesis" in found:
+            programs.draw_success(found["program_synthesis"], folder.path / "program_synthesis.png")
+        return found
 
 
 if __name__ == "__main__":

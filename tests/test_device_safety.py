@@ -75,12 +75,14 @@ from prefrl.agents.preferences.uncertain_objective import UncertainObjective, Un
 from prefrl.agents.returns.distributional_dp import DistributionalDP, DistributionalDPConfig
 from prefrl.agents.returns.stock_dqn import StockDQN, StockDQNConfig
 from prefrl.agents.value_based import dqn
+from prefrl.agents.value_based.b_coder import BCoder
 from prefrl.agents.value_based.dqn import DQN, DQNConfig
 from prefrl.agents.value_based.dqn_learners import DQNLearners
 from prefrl.agents.value_based.q_learning import QLearning, QLearningConfig
 from prefrl.agents.value_based.value_iteration import ValueIteration
 from prefrl.data import Preferences, Segments, TransitionDataset, Transitions
 from prefrl.data.devices import make_generator
+from prefrl.data.replay import Batch
 from prefrl.envs.allocation.hindsight import Optimum
 from prefrl.envs.core.device import TorchBackend
 from prefrl.envs.core.vector import BatchedEnv
@@ -601,6 +603,15 @@ def ppo_picture_case(
     return make
 
 
+class BCoderAsksTheDevice(BCoder):
+    """Wrong: it looks whether a batch holds experts."""
+
+    def _loss(self, network: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.stage == 2 and float(batch.extras["expert"].sum()) == 0.0:
+            return network.residual(batch.obs[None]).sum(), {}
+        return super()._loss(network, batch)
+
+
 class IQLAsksTheDevice(IQL):
     """Wrong: it looks whether the losses are finite."""
 
@@ -832,7 +843,7 @@ def dqn_offline_case(**settings: Any) -> Case:
     return make
 
 
-def offline_case(kind: type[BehaviourCloning | IQL], box: bool = True, **settings: Any) -> Case:
+def offline_case(kind: type[BehaviourCloning | IQL | BCoder], box: bool = True, **settings: Any) -> Case:
     """An agent with a policy that learns from a data set, which is checked on the host, on real numbers."""
     actions: Any = gym.spaces.Box(-2.0, 3.0, (2,)) if box else gym.spaces.Discrete(3, start=1)
     spaces = Spaces(gym.spaces.Box(-9.0, 9.0, (4,)) if box else gym.spaces.Discrete(5), actions)
@@ -857,6 +868,12 @@ def offline_case(kind: type[BehaviourCloning | IQL], box: bool = True, **setting
             agent.act(obs, deterministic=True)
             if isinstance(agent, IQL):
                 agent.values(obs), agent.q_values(obs, agent.act(obs))
+            if isinstance(agent, BCoder):
+                # Candidates of one step, whose last observation is terminal; then each stage once.
+                candidates = Segments(*steps, once, once.to(torch.bool))
+                agent.rerank(candidates), agent.recovered_returns(candidates, "policy")
+                agent.update(), agent.update()
+                assert agent.stage >= 1
             return agent.update()
 
         return step
@@ -1241,6 +1258,10 @@ CASES: dict[str, Case] = {
     "IteratedPreferenceOptimization": iterated_case("prefrl/Pendulum-v0"),
     "IteratedPreferenceOptimization, INPO": iterated_case("prefrl/CartPole-v0", loss="inpo", same_start=True),
     "IteratedPreferenceOptimization, moving labels": iterated_case("prefrl/Pendulum-v0", label_rate=0.1),
+    "BCoder": offline_case(BCoder, box=False, cloning_steps=1, value_steps=1),
+    "BCoder, plain": offline_case(
+        BCoder, box=False, cloning_steps=1, value_steps=1, operator="optimal", expert_return=5.0
+    ),
     "BehaviourCloning": offline_case(BehaviourCloning),
     "BehaviourCloning, choices": offline_case(BehaviourCloning, box=False),
     "BehaviourCloning, squashed": offline_case(BehaviourCloning, policy="squashed"),
@@ -1274,6 +1295,10 @@ WRONG: dict[str, tuple[Case, str]] = {
         "HostCopyError",
     ),
     "IQL asks the device": (offline_case(IQLAsksTheDevice), "DataDependentOutputException"),
+    "BCoder asks the device": (
+        offline_case(BCoderAsksTheDevice, box=False, cloning_steps=1, value_steps=1),
+        "DataDependentOutputException",
+    ),
     "BRAIn asks the device": (
         grouped_case("policy", kind=BRAInAsksTheDevice),
         "DataDependentOutputException",

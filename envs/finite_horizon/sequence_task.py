@@ -24,9 +24,14 @@ class SequenceTask(Dynamics):
         tree: of rewards [P, N].
         prompt_name: what a prompt is called, in reset's options and in pictures.
         backend: where the arrays live.
+        ends: [N] bool: nodes besides the leaves in which an episode ends (None: no other). What lies below
+            them must pay nothing.
     """
 
-    def __init__(self, tree: SequenceTree, prompt_name: str, backend: Backend | None = None) -> None:
+    def __init__(
+        self, tree: SequenceTree, prompt_name: str, backend: Backend | None = None,
+        ends: NDArray[np.bool_] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(backend)
         self.tree, self._prompt_name = tree, prompt_name
         self.num_prompts, self._nodes = tree.rewards.shape
@@ -36,6 +41,8 @@ class SequenceTask(Dynamics):
         self.single_action_space = gym.spaces.Discrete(self._tokens)
         node, first = np.divmod(np.arange(states), self._nodes)[1], self._nodes - tree.num_sequences
         self._ends = node >= first
+        if ends is not None:
+            self._ends = self._ends | ends[node]
         children = (np.arange(states) - node + self._tokens * node)[:, None] + 1 + np.arange(self._tokens)
         self._children = np.where(self._ends[:, None], np.arange(states)[:, None], children)
         pays = np.where(self._ends[:, None], 0.0, tree.rewards.reshape(-1)[self._children])

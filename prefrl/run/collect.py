@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 from torch import Tensor
 
-from prefrl.data import TransitionDataset, Transitions, seeded_generator
+from prefrl.data import Segments, TransitionDataset, Transitions, seeded_generator
 from prefrl.data.datasets import space_dtype
 
 from .stepping import Listener, Policy, Stepper
@@ -108,6 +109,57 @@ def collect_choices(env: Any, rows: Any, num_choices: int, *, seed: int) -> Tran
         raise ValueError(f"{type(task).__name__} knows no people who act in it; give a file of transitions: "
                          "--dataset FILE")  # fmt: skip
     return collect_transitions(People(task.behaviour(), seed), rows, num_choices, seed=seed)
+
+
+def collect_programs(
+    env: Any, num_programs: int, *, correct_share: float = 0.3, mistakes: int = 5, seed: int = 0
+) -> TransitionDataset:
+    """Return programs of people who err, correct and incorrect ones, as transitions of whole episodes.
+
+    Args:
+        env: a scalar environment that knows such people, whose ``draw_programs`` is asked.
+        num_programs: how many.
+        correct_share: probability that a program passes its tests.
+        mistakes: how many different ones are made after each prompt.
+        seed: of the draws.
+
+    Raises:
+        ValueError: if the environment knows no programs, or an argument is bad.
+    """
+    task = getattr(env, "unwrapped", env)
+    if not hasattr(task, "draw_programs"):
+        raise ValueError(f"{type(task).__name__} knows nobody who writes programs; give a file of "
+                         "transitions: --dataset FILE")  # fmt: skip
+    drawn = task.draw_programs(num_programs, correct_share=correct_share, mistakes=mistakes, seed=seed)
+    written = task.written(*drawn)
+    steps = np.arange(written.actions.shape[1])
+    kept, last = (rule(steps, written.lengths[:, None]) for rule in (np.less, lambda t, n: t == n - 1))
+    rows = torch.as_tensor(kept)
+    ends = torch.as_tensor(last)[rows]
+    obs = torch.as_tensor(written.obs)
+    return TransitionDataset.from_transitions(
+        obs=obs[:, :-1][rows], actions=torch.as_tensor(written.actions)[rows],
+        rewards=torch.as_tensor(last * written.rewards[:, None])[rows].to(torch.float32),
+        next_obs=obs[:, 1:][rows], terminations=ends, truncations=torch.zeros_like(ends),
+        observation_space=task.observation_space, action_space=task.action_space,
+        env_id=None if env.spec is None else env.spec.id,
+    )  # fmt: skip
+
+
+def program_segments(task: Any, prompts: Any, nodes: Any) -> Segments:
+    """Return complete programs as segments, padded.
+
+    Args:
+        task: the environment, unwrapped.
+        prompts: [M].
+        nodes: [M] of the programs.
+    """
+    written = task.written(prompts, nodes)
+    lengths = torch.as_tensor(written.lengths)
+    actions = torch.as_tensor(written.actions)
+    inside = torch.arange(actions.shape[1]) < lengths[:, None]
+    return Segments(torch.as_tensor(written.obs), torch.where(inside, actions, 0), lengths,
+                    torch.ones_like(lengths, dtype=torch.bool))  # fmt: skip
 
 
 def _spaces(env: Any, agent: Policy | None) -> tuple[Any, Any]:

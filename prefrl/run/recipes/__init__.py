@@ -10,6 +10,7 @@ from typing import Any
 _PREFERENCES = "prefrl.run.recipes.preferences"
 
 RECIPES = {
+    "b_coder": "prefrl.run.recipes.value_based.b_coder:TrainBCoder",
     "behaviour_cloning": "prefrl.run.recipes.actor_critic.behaviour_cloning:TrainBehaviourCloning",
     "brain": f"{_PREFERENCES}.brain:TrainBRAIn",
     "continuous_control": "prefrl.run.recipes.continuous_time.continuous_control:TrainContinuousControl",

@@ -31,6 +31,7 @@ HORIZON = [i for i, family in prefrl.envs.REGISTRY.items() if not family.max_epi
 SHORT = {
     **{env_id: {"dt": 0.125} if env_id in DIFFUSIONS else {"horizon": 7} for env_id in HORIZON},
     "prefrl/TokenTree-v0": {"depth": 3, "prompts": 3},
+    "prefrl/ProgramSynthesis-v0": {"depth": 4, "prompts": 3},
     "prefrl/PreferenceBandit-v0": {"arms": 4, "preferences": "intransitive"},
     "prefrl/WindowTSP-v0": {"cities": 4, "layout_seed": 1},
     "prefrl/TwentyQuestions-v0": {"items": 5, "features": 6, "error": 0.1, "cost": 0.25},
