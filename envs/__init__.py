@@ -82,8 +82,8 @@ _CHOICE = {"prefrl/DynamicChoice-v0": _Entry("finite_horizon.dynamic_choice:Dyna
 _BANDITS = {
     "prefrl/WindowTSP-v0": _Entry("bandits.window_tsp:WindowTSPDynamics"),
     "prefrl/TwentyQuestions-v0": _Entry("bandits.twenty_questions:TwentyQuestionsDynamics"),
+    "prefrl/ProgramSynthesis-v0": _Entry("bandits.program_synthesis:ProgramSynthesisDynamics"),
 }
-_BANDITS = {"prefrl/ProgramSynthesis-v0": _Entry("bandits.program_synthesis:ProgramSynthesisDynamics")}
 
 REGISTRY = {**_CONTROL, **_DIFFUSIONS, **_ALLOCATION, **_RETURNS, **_PREFERENCES, **_CHOICE, **_BANDITS}
 """Registered ids and where they live."""

@@ -12,18 +12,14 @@ from prefrl.cli import execute
 from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.study.claims import Claim, ClaimStudy
-from prefrl.run.study.values import choice, composers
-from prefrl.run.study.values import choice, programs
+from prefrl.run.study.values import choice, composers, programs
 
 
 @dataclass(frozen=True)
 class ValueStudy(ClaimStudy):
-    """Claims about dynamic choice, reward composers and tuning, measured."""
+    """Claims about values and returns, measured."""
 
-    known: ClassVar[Mapping[str, Claim]] = {**choice.CLAIMS, **composers.CLAIMS}
-    """Claims about dynamic choice and B-Coder, measured."""
-
-    known: ClassVar[Mapping[str, Claim]] = {**choice.CLAIMS, **programs.CLAIMS}
+    known: ClassVar[Mapping[str, Claim]] = {**choice.CLAIMS, **composers.CLAIMS, **programs.CLAIMS}
 
     out: Path = Path("runs/values_and_returns")
     """Run folder: new, empty, or of the same study."""

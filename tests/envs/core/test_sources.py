@@ -22,9 +22,8 @@ SHORT: dict[str, dict[str, Any]] = {
     "prefrl/PreferenceBandit-v0": {},
     "prefrl/WindowTSP-v0": {},
     "prefrl/TwentyQuestions-v0": {"features": 6},
+    "prefrl/ProgramSynthesis-v0": {},
 }
-    "prefrl/TokenTree-v0": {"depth": 3}, "prefrl/PreferenceBandit-v0": {}, "prefrl/ProgramSynthesis-v0": {}
-}  # fmt: skip
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
     *((env_id, SHORT.get(env_id, {"dt": 0.125} if env_id in prefrl.envs.DIFFUSION_IDS else {"horizon": 7}))
       for env_id, family in prefrl.envs.REGISTRY.items() if not family.max_episode_steps),
