@@ -88,8 +88,8 @@ class OREOConfig(Settings):
     0.05 in units of return."""
 
     adam_eps: Positive | None = None
-    """Adam's epsilon; None: 1e-8. Of tables None is learning_rate beta^2 / 20: where residuals vanish on every
-    path, so do gradients, and with less Adam would make jumps out of rounding errors."""
+    """Adam's epsilon; None: 1e-8. Of tables None is learning_rate beta^2 / 20: where residuals vanish on
+    every path, so do gradients, and with less Adam would make jumps out of rounding errors."""
 
     batch_size: Rows = 64
     """Episodes of a gradient step; all of them, where there are no more."""
@@ -99,6 +99,12 @@ class OREOConfig(Settings):
 
     beam_depth: Count = 16
     """Steps that the search looks ahead."""
+
+    def check(self) -> None:
+        """Raise ValueError for a beam without values to go by."""
+        if self.beam > 1 and self.form in ("step", "response"):
+            raise ValueError(f"beam is {self.beam}; it must be 1 with the form {self.form!r}, which learns "
+                             "values only where a step begins")  # fmt: skip
 
 
 class OREONetwork(nn.Module):
@@ -206,6 +212,7 @@ class OREO(Agent):
 
     Attributes:
         network: policy and values.
+        episodes: what it learns from; None without a data set.
         reference: [P] parameters of the network whose policy is the reference; None before cloning is over.
     """
 
@@ -231,10 +238,12 @@ class OREO(Agent):
         rate = given.learning_rate or (0.05 / given.beta if tabular else 3e-4)
         eps = given.adam_eps or (rate * given.beta**2 / 20.0 if tabular else 1e-8)
         self._update = AdamUpdate(self.network, self._loss, lr=rate, eps=eps, max_grad_norm=float("inf"))
-        self._orders, self._noise = (Streams([self.seed], name, self.device) for name in ("batches", "actions"))
+        self._orders, self._noise = (
+            Streams([self.seed], name, self.device) for name in ("batches", "actions")
+        )
         self.reference: Tensor | None = None
         self._log_reference = torch.empty(0)  # [E, L, A], said anew where there is nothing
-        self._episodes = None if dataset is None else self._read(dataset)
+        self.episodes = None if dataset is None else self._read(dataset)
         self._model = self._read_model()
 
     def _make_policy(self) -> TabularPolicy | DiscretePolicy:
@@ -256,7 +265,7 @@ class OREO(Agent):
         return episodes.to(self.device)
 
     def _read_model(self) -> TabularMDP | None:
-        """Return the environment's model for a beam, on the device; None where none is needed or known yet."""
+        """Return the environment's model for a beam, on the device; None where none is needed or known."""
         if self.config.beam == 1 or isinstance(self.env, Spaces):
             return None
         mdp = TabularMDP.from_env(self.env)
@@ -291,14 +300,14 @@ class OREO(Agent):
         """
         mdp, config = self._model, self.config
         if mdp is None:
-            raise ValueError(f"beam is {config.beam}, and no model is known to search in; give an environment "
-                             "that has a tabular_model, and a beam above 1")  # fmt: skip
+            raise ValueError(f"beam is {config.beam}, and no model is known to search in; give an "
+                             "environment that has a tabular_model, and a beam above 1")  # fmt: skip
         log_policy, values = self.tables()
         # Of a deterministic model the likeliest successor is the only one.
         way = mdp.probabilities[0].argmax(-1, keepdim=True)
         found = beam_search(
             mdp.successors[0].gather(-1, way)[..., 0], mdp.linear_rewards(mdp.weights)[0], mdp.terminal[0],
-            log_policy, values, obs - int(self.observation_space.start),  # type: ignore[attr-defined]
+            log_policy, values, obs - int(self.observation_space.start),
             width=config.beam, depth=config.beam_depth,
         )  # fmt: skip
         return found.actions + self._first_action, found.score
@@ -327,7 +336,7 @@ class OREO(Agent):
 
     def update(self) -> dict[str, Tensor]:
         """Take a gradient step: of cloning, or down OREO's losses; see :meth:`Agent.update`."""
-        if self._episodes is None:
+        if self.episodes is None:
             raise ValueError("this agent was given no dataset; it can act, but not learn")
         learning = self.num_timesteps >= self.config.cloning_steps
         if learning and self.reference is None:
@@ -335,12 +344,12 @@ class OREO(Agent):
         if learning and not len(self._log_reference):
             self._log_reference = self._say()
         self.num_timesteps += 1
-        count, size = len(self._episodes.rewards), self.config.batch_size
+        count, size = len(self.episodes.rewards), self.config.batch_size
         if size >= count:
-            return self._update.step(self._episodes, self._log_reference)
+            return self._update.step(self.episodes, self._log_reference)
         chosen = self._orders.integers(count, size)[0]
         known = self._log_reference[chosen] if learning else self._log_reference
-        return self._update.step(self._episodes.rows(chosen), known)
+        return self._update.step(self.episodes.rows(chosen), known)
 
     def _loss(
         self, network: OREONetwork, batch: Episodes, log_reference: Tensor
@@ -353,10 +362,10 @@ class OREO(Agent):
 
     def _say(self) -> Tensor:
         """Return the reference's log-probabilities [E, L, A] at the episodes' observations."""
-        assert self._episodes is not None
+        assert self.episodes is not None
         assert self.reference is not None
         with self._update.weights.holding(self.reference):
-            parts = self._episodes.obs[:, :-1].split(AT_ONCE)
+            parts = torch.split(self.episodes.obs[:, :-1], AT_ONCE)
             return torch.cat([self.network.log_probs(part) for part in parts])
 
     # What a continuation needs ---------------------------------------------------------------------------

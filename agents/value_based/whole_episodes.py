@@ -8,7 +8,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from prefrl.data import ScoredSegments, Segments, TransitionDataset
+from prefrl.data import ScoredSegments, TransitionDataset
 
 
 class Episodes(NamedTuple):
@@ -34,12 +34,12 @@ class Episodes(NamedTuple):
         return Episodes(*(values.to(device) for values in self))
 
 
-def whole_episodes(dataset: TransitionDataset | ScoredSegments, space: gym.spaces.Discrete) -> Episodes:
+def whole_episodes(dataset: TransitionDataset | ScoredSegments, space: Any) -> Episodes:
     """Return the episodes of transitions, or segments whose score is paid at their end.
 
     Args:
         dataset: on the CPU.
-        space: of the actions.
+        space: of the actions, Discrete.
     """
     if isinstance(dataset, ScoredSegments):
         segments = dataset.segments
@@ -55,15 +55,17 @@ def whole_episodes(dataset: TransitionDataset | ScoredSegments, space: gym.space
     return Episodes(segments.obs, actions, rewards, segments.mask, ~ended)
 
 
-def check_scored(scored: ScoredSegments, observation_space: gym.Space[Any], actions: gym.spaces.Discrete) -> None:
+def check_scored(
+    scored: ScoredSegments, observation_space: gym.Space[Any], actions: gym.spaces.Discrete
+) -> None:
     """Raise ValueError for scored segments with observations or actions of other spaces."""
     segments = scored.validate().segments
     for name, values, space in (("obs", segments.obs, observation_space),
                                 ("actions", segments.actions[segments.mask], actions)):  # fmt: skip
         one = values.flatten(0, 1) if name == "obs" else values
         if tuple(one.shape[1:]) != tuple(space.shape or ()):
-            raise ValueError(f"{name} of the segments have shape {tuple(one.shape[1:])}; those of {space} have "
-                             f"{space.shape}")  # fmt: skip
+            raise ValueError(f"{name} of the segments have shape {tuple(one.shape[1:])}; those of {space} "
+                             f"have {space.shape}")  # fmt: skip
         if isinstance(space, gym.spaces.Discrete):
             first, last = int(space.start), int(space.start + space.n - 1)
             if one.is_floating_point() or int(one.min()) < first or int(one.max()) > last:
@@ -83,7 +85,7 @@ def check_deterministic(episodes: Episodes, form: str) -> None:
         for part in (episodes.obs[:, :-1], episodes.obs[:, 1:])
     )
     taken = episodes.actions[episodes.mask]
-    seen, place = obs.unique(dim=0, return_inverse=True)
+    seen, place = torch.unique(obs, dim=0, return_inverse=True)
     pair, pairs = place * (taken.max() + 1) + taken, len(seen) * int(taken.max() + 1)
     # Where each pair was seen somewhere; all other places are held against it.
     one = torch.zeros(pairs, dtype=torch.int64).scatter_(0, pair, torch.arange(len(pair)))
@@ -93,6 +95,6 @@ def check_deterministic(episodes: Episodes, form: str) -> None:
         a, b = (following[each].squeeze().tolist() for each in (row, int(one[pair[row]])))
         raise ValueError(
             f"form is {form!r}, and transitions are random: action {int(taken[row])} (counted from 0) in "
-            f"observation {obs[row].squeeze().tolist()} led to {a} and to {b}; give form='one_step', since the "
-            "others hold along a path only where its transitions are deterministic"
+            f"observation {obs[row].squeeze().tolist()} led to {a} and to {b}; give form='one_step', since "
+            "the others hold along a path only where its transitions are deterministic"
         )

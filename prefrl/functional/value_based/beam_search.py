@@ -59,7 +59,7 @@ def beam_search(
 
 
 def _distinct(states: Tensor, scores: Tensor) -> Tensor:
-    """Return scores [n, c], minus infinity where a better path, or an equal one before, is in the same state."""
+    """Return scores [n, c], minus infinity where a better path is in the same state, or an equal one."""
     order = torch.arange(states.shape[1], device=states.device)
     better = scores[:, None] > scores[..., None]  # [n, c, other]
     equal = (scores[:, None] == scores[..., None]) & (order < order[:, None])
