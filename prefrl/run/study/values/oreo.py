@@ -149,8 +149,8 @@ def successes(seed: int) -> dict[str, float]:
 def beams(seed: int) -> dict[str, float]:
     """Returns, less the best, of greedy actions and of beams of 4 in a tree of 3^6.
 
-    After little data, or few gradient steps. Beams look to the end or two steps ahead. The search knows the rewards on its way; ``no_values`` searches
-    by these alone.
+    After little data, or few gradient steps. Beams look to the end, or two steps ahead (short). The search
+    knows the rewards on its way; ``no_values`` searches by these alone.
     """
     given: dict[str, Any] = {"depth": 6, "layout_seed": seed}
     env = gym.make(TREE, **given)
