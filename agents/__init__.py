@@ -83,6 +83,7 @@ if TYPE_CHECKING:
     from prefrl.agents.value_based.b_coder import BCoder as BCoder, BCoderConfig as BCoderConfig
     from prefrl.agents.value_based.dqn import DQN as DQN, DQNConfig as DQNConfig
     from prefrl.agents.value_based.dqn_learners import DQNLearners as DQNLearners
+    from prefrl.agents.value_based.oreo import OREO as OREO, OREOConfig as OREOConfig
     from prefrl.agents.value_based.q_learning import (
         QLearning as QLearning,
         QLearningConfig as QLearningConfig,
@@ -129,6 +130,8 @@ _PUBLIC = {
     "MartingaleEvaluation": "prefrl.agents.continuous_time.evaluation",
     "MatrixSelfPlay": "prefrl.agents.preferences.matrix_self_play",
     "MatrixSelfPlayConfig": "prefrl.agents.preferences.matrix_self_play",
+    "OREO": "prefrl.agents.value_based.oreo",
+    "OREOConfig": "prefrl.agents.value_based.oreo",
     "PPO": "prefrl.agents.actor_critic.ppo",
     "PPOConfig": "prefrl.agents.actor_critic.ppo",
     "NashLearning": "prefrl.agents.preferences.games.nash_learning",

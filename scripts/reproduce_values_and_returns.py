@@ -13,6 +13,7 @@ from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.study.claims import Claim, ClaimStudy
 from prefrl.run.study.values import choice, composers, programs
+from prefrl.run.study.values import choice, oreo
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,9 @@ class ValueStudy(ClaimStudy):
     """Claims about values and returns, measured."""
 
     known: ClassVar[Mapping[str, Claim]] = {**choice.CLAIMS, **composers.CLAIMS, **programs.CLAIMS}
+    """Claims about dynamic choice and OREO, measured."""
+
+    known: ClassVar[Mapping[str, Claim]] = {**choice.CLAIMS, **oreo.CLAIMS}
 
     out: Path = Path("runs/values_and_returns")
     """Run folder: new, empty, or of the same study."""

@@ -78,8 +78,10 @@ from prefrl.agents.value_based import dqn
 from prefrl.agents.value_based.b_coder import BCoder
 from prefrl.agents.value_based.dqn import DQN, DQNConfig
 from prefrl.agents.value_based.dqn_learners import DQNLearners
+from prefrl.agents.value_based.oreo import OREO, OREOConfig
 from prefrl.agents.value_based.q_learning import QLearning, QLearningConfig
 from prefrl.agents.value_based.value_iteration import ValueIteration
+from prefrl.agents.value_based.whole_episodes import Episodes
 from prefrl.data import Preferences, Segments, TransitionDataset, Transitions
 from prefrl.data.devices import make_generator
 from prefrl.data.replay import Batch
@@ -962,6 +964,37 @@ def grouped_case(proposal: Any, box: bool = True, kind: type[BRAIn] = BRAIn, **s
     return make
 
 
+class OREOAsksTheDevice(OREO):
+    """Wrong: looks whether the reference was said already by a number of it."""
+
+    def update(self) -> dict[str, Tensor]:
+        assert not bool((self._log_reference > 0.0).any())
+        return super().update()
+
+
+def episodes_case(form: Any, box: bool, kind: type[OREO] = OREO, **settings: Any) -> Case:
+    """An agent that learns from whole episodes, which are checked on the host, on real numbers."""
+    actions = gym.spaces.Discrete(3, start=1)
+    spaces = Spaces(gym.spaces.Box(-9.0, 9.0, (4,)) if box else gym.spaces.Discrete(5), actions)
+
+    def make(mode: FakeTensorMode) -> Step:
+        config = OREOConfig(form=form, hidden=(8,), batch_size=2, cloning_steps=1, **settings)
+        agent = kind(spaces, config, device=DEVICE)
+        with real_numbers():
+            states = torch.randn(4, 6, 4) if box else torch.randint(5, (4, 6))
+            parts = (states, torch.randint(3, (4, 5)), torch.randn(4, 5), torch.arange(5) < torch.tensor(
+                [[5], [2], [3], [5]]), torch.tensor([True, False, True, False]))  # fmt: skip
+            model = TabularMDP.from_arrays(np.eye(5)[[[1, 2, 3]] * 5], np.ones((5, 3)))
+        agent.episodes = Episodes(*(fake(mode, part, DEVICE) for part in parts))
+        if config.beam > 1:
+            agent._model = TabularMDP(
+                **{name: fake(mode, getattr(model, name), DEVICE) for name in model.__dataclass_fields__}
+            )
+        return acting_and_learning(agent, box)
+
+    return make
+
+
 def moved_data(mode: FakeTensorMode, data: TransitionDataset) -> TransitionDataset:
     """A data set of fake tensors on the host: moving them over is the agent's task."""
     moved = copy.copy(data)
@@ -1271,6 +1304,9 @@ CASES: dict[str, Case] = {
     "BehaviourCloning, Hellinger": offline_case(
         BehaviourCloning, box=False, divergence="hellinger", reference_steps=1
     ),
+    "OREO": episodes_case("trajectory", box=True),
+    "OREO, a table and a beam": episodes_case("one_step", box=False, beam=2),
+    "OREO, steps": episodes_case("step", box=False, policy="network"),
     "BRAIn": grouped_case("policy"),
     "BRAIn, a table": grouped_case("reference", box=False, num_outputs=None),
     "BRAIn, a network": grouped_case("even", box=False, policy="network", baseline=False),
@@ -1297,6 +1333,8 @@ WRONG: dict[str, tuple[Case, str]] = {
     "IQL asks the device": (offline_case(IQLAsksTheDevice), "DataDependentOutputException"),
     "BCoder asks the device": (
         offline_case(BCoderAsksTheDevice, box=False, cloning_steps=1, value_steps=1),
+    "OREO asks the device": (
+        episodes_case("trajectory", box=False, kind=OREOAsksTheDevice),
         "DataDependentOutputException",
     ),
     "BRAIn asks the device": (

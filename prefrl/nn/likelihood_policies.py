@@ -208,6 +208,7 @@ class TabularPolicy(_Choices):
 
     Attributes:
         table: [S, states, actions] the logits.
+        first_state: the number that states are counted from.
     """
 
     def __init__(
@@ -219,13 +220,13 @@ class TabularPolicy(_Choices):
                 raise ValueError(f"{name} is {space}; a table of logits is for Discrete spaces")
         super().__init__(learners, action_space, device)
         assert isinstance(observation_space, gym.spaces.Discrete)
-        self._first = int(observation_space.start)
+        self.first_state = int(observation_space.start)
         shape = learners, int(observation_space.n), self.distribution.outputs
         self.table = nn.Parameter(torch.zeros(shape, device=device, dtype=dtype))
 
     def logits(self, obs: Tensor) -> Tensor:
         """Return the logits [S, N, actions] at states [S, N]."""
-        places = (obs - self._first)[..., None].expand(-1, -1, self.table.shape[2])
+        places = (obs - self.first_state)[..., None].expand(-1, -1, self.table.shape[2])
         return self.table.gather(1, places)
 
 

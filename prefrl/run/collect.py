@@ -13,6 +13,7 @@ from torch import Tensor
 from prefrl.data import Segments, TransitionDataset, Transitions, seeded_generator
 from prefrl.data.datasets import space_dtype
 
+from .evaluate import MAX_STEPS, check_limit, warn_of_cut
 from .stepping import Listener, Policy, Stepper
 
 _COLUMNS = ("obs", "actions", "rewards", "next_obs", "terminations", "truncations", "mask")
@@ -68,11 +69,55 @@ def collect_transitions(
         for _ in range(-(-missing // stepper.num_envs)):
             stepper.step()
     spec = getattr(env, "spec", None)
+    mask = torch.stack([step.mask for step in record.steps]).cpu()
+    kept = mask & (mask.flatten().cumsum(0).reshape(mask.shape) <= num_transitions)
     return TransitionDataset.from_transitions(
-        **_in_episodes(record.steps, num_transitions, *spaces),
+        **_in_episodes(record.steps, kept, *spaces),
         observation_space=spaces[0],
         action_space=spaces[1],
         env_id=spec.id if env_id is None and spec is not None else env_id,
+    )
+
+
+def collect_episodes(
+    agent: Policy | None, rows: Any, *, epsilon: float = 0.0, seed: int = 0, max_steps: int = MAX_STEPS
+) -> TransitionDataset:
+    """Let a policy act, and return one whole episode of each row: long ones are as likely as short ones.
+
+    Args:
+        agent: an agent or other policy, whose deterministic action is taken; None for uniform actions only.
+        rows: a vector or on-device environment, which is reset first.
+        epsilon: probability of a uniform action, in [0, 1]; of no agent it is 1 whatever is given.
+        seed: seeds the environment and the uniform actions.
+        max_steps: an episode that has not ended by then stays unfinished, and is warned of.
+
+    Raises:
+        ValueError: as :func:`collect_transitions`.
+        TypeError: as :func:`collect_transitions`.
+    """
+    if not 0.0 <= epsilon <= 1.0:
+        raise ValueError(f"epsilon is {epsilon}; it must be a probability")
+    check_limit(max_steps)
+    spaces = _spaces(rows, agent)
+    policy = _EpsilonUniform(agent, spaces[1], 1.0 if agent is None else epsilon, seed)
+    record = _Record()
+    stepper = Stepper(rows, policy, record, seed=seed, deterministic=True)
+    stepper.reset()
+    going: list[Tensor] = []
+    open_rows = torch.ones(stepper.num_envs, dtype=torch.bool)
+    while len(record.steps) < max_steps and bool(open_rows.any()):
+        stepper.step()
+        step = record.steps[-1]
+        going.append(open_rows & step.mask.cpu())
+        open_rows = open_rows & ~(step.terminations | step.truncations).cpu()
+    if bool(open_rows.any()):
+        warn_of_cut(rows, max_steps)
+    spec = getattr(rows, "spec", None)
+    return TransitionDataset.from_transitions(
+        **_in_episodes(record.steps, torch.stack(going), *spaces),
+        observation_space=spaces[0],
+        action_space=spaces[1],
+        env_id=None if spec is None else spec.id,
     )
 
 
@@ -227,12 +272,11 @@ class _Record(Listener):
 
 
 def _in_episodes(
-    steps: Sequence[Transitions], num_transitions: int, observation_space: Any, action_space: Any
+    steps: Sequence[Transitions], kept: Tensor, observation_space: Any, action_space: Any
 ) -> dict[str, Tensor]:
-    """Return the fields of the first transitions, row after row of the environment, and where rows end."""
+    """Return the fields of transitions that are kept [T, n], row after row, and where rows end."""
     columns = {name: torch.stack([getattr(step, name) for step in steps]).cpu() for name in _COLUMNS}
-    mask = columns.pop("mask")
-    kept = mask & (mask.flatten().cumsum(0).reshape(mask.shape) <= num_transitions)
+    columns.pop("mask")
     ends = torch.zeros_like(kept)
     last = torch.where(kept, torch.arange(len(kept))[:, None], -1).max(0).values
     rows = torch.nonzero(last >= 0).flatten()

@@ -13,7 +13,7 @@ import prefrl.envs
 from prefrl.agents import QLearning
 from prefrl.envs.core.vector import BatchedEnv
 from prefrl.envs.grids.delivery import DeliveryDynamics
-from prefrl.run.collect import collect_transitions
+from prefrl.run.collect import collect_episodes, collect_transitions
 
 ENV = "prefrl/Delivery-v0"
 LIMIT = 6
@@ -250,3 +250,40 @@ def test_spaces_without_uniform_actions():
     env.action_space = gym.spaces.MultiBinary(2)
     with pytest.raises(TypeError, match="action_space MultiBinary"):
         collect_transitions(None, env, 10, epsilon=1.0)
+
+
+def test_one_whole_episode_of_each_row():
+    rows = gym.make_vec("prefrl/Delivery-v0", 300, max_episode_steps=15)
+    data = collect_episodes(None, rows, seed=3)
+    assert data.num_episodes == 300
+    ended = data.terminations | data.truncations
+    assert torch.equal(ended, ~data.has_next_action)
+    last = torch.nonzero(ended)[:, 0]
+    lengths = torch.diff(last, prepend=torch.tensor([-1]))
+    assert int(lengths.max()) == 15
+    assert torch.equal(data.truncations[last], (lengths == 15) & ~data.terminations[last])
+    # Every start is the row's own: what a first reset with the seed shows.
+    firsts = data.obs[torch.cat([torch.zeros(1, dtype=torch.int64), last[:-1] + 1])]
+    assert len(firsts.unique()) > 50
+    again = collect_episodes(None, rows, seed=3)
+    assert torch.equal(again.actions, data.actions)
+    assert not torch.equal(collect_episodes(None, rows, seed=4).actions[:500], data.actions[:500])
+
+
+def test_episodes_that_do_not_end_are_cut_with_a_warning():
+    rows = gym.make_vec("prefrl/Delivery-v0", 50)
+    with pytest.warns(UserWarning, match="was cut after 3 steps"):
+        data = collect_episodes(None, rows, max_steps=3)
+    lengths = torch.diff(torch.nonzero(~data.has_next_action)[:, 0], prepend=torch.tensor([-1]))
+    assert int(lengths.max()) == 3
+    assert not data.truncations.any()
+    for settings, message in (({"epsilon": 1.5}, "epsilon is 1.5"), ({"max_steps": 0}, "max_steps is 0")):
+        with pytest.raises(ValueError, match=message):
+            collect_episodes(None, rows, **settings)
+
+
+def test_episodes_of_an_agent():
+    rows = gym.make_vec("prefrl/Delivery-v0", 8, max_episode_steps=5)
+    agent = QLearning(gym.make("prefrl/Delivery-v0"), seed=0)
+    data = collect_episodes(agent, rows)
+    assert torch.equal(data.actions, agent.act(data.obs, deterministic=True))

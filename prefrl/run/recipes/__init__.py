@@ -26,6 +26,7 @@ RECIPES = {
     "martingale": "prefrl.run.recipes.continuous_time.martingale:TrainMartingale",
     "mbpo": "prefrl.run.recipes.actor_critic.mbpo:TrainMBPO",
     "nash_learning": f"{_PREFERENCES}.nash_learning:TrainNashLearning",
+    "oreo": "prefrl.run.recipes.value_based.oreo:TrainOREO",
     "ppo": "prefrl.run.recipes.actor_critic.ppo:TrainPPO",
     "preference_optimization": f"{_PREFERENCES}.preference_optimization:TrainPreferenceOptimization",
     "preference_rl": "prefrl.run.recipes.preferences.preference_rl:TrainPreferenceRL",
