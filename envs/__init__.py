@@ -165,6 +165,7 @@ def make_device(
 _WRAPPERS = (
     "AgentsAsRows",
     "Distractors",
+    "GroupedStarts",
     "ReplaceReward",
     "StockAugmentation",
     "VectorReplaceReward",

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from .agents import AgentsAsRows
     from .distractors import Distractors
+    from .grouped import GroupedStarts
     from .rewards import ReplaceReward, VectorReplaceReward
     from .stock import StockAugmentation, VectorStockAugmentation
 
@@ -17,6 +18,7 @@ _PUBLIC = {
     "DiscreteTimeTask": "prefrl.envs.diffusions.discrete_time",
     "Distractors": "prefrl.envs.wrappers.distractors",
     "DualPriceAction": "prefrl.envs.allocation.pricing_action",
+    "GroupedStarts": "prefrl.envs.wrappers.grouped",
     "ReplaceReward": "prefrl.envs.wrappers.rewards",
     "StockAugmentation": "prefrl.envs.wrappers.stock",
     "VectorReplaceReward": "prefrl.envs.wrappers.rewards",
@@ -28,6 +30,7 @@ __all__ = [
     "DiscreteTimeTask",
     "Distractors",
     "DualPriceAction",
+    "GroupedStarts",
     "ReplaceReward",
     "StockAugmentation",
     "VectorReplaceReward",

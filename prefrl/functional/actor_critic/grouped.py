@@ -6,9 +6,9 @@ With rewards R of a group's G episodes, p their mean and s their standard deviat
     grpo:     A = (R - p) / s                    (Shao et al. 2024, arXiv 2402.03300)
     bnpo:     A = (R - p) / f(p; alpha, beta)    (arXiv 2506.02864)
 
-where f is the density of a Beta distribution and bnpo's R is 0 or 1. With exponents (1, 1) it is centred; with
-(3/2, 3/2) f = (8 / pi) sqrt(p (1 - p)), so that it is grpo but for a factor. Its own exponents follow from
-success rates that are Beta(a, b) over prompts, whose a and b are fitted to their mean and variance:
+where f is the density of a Beta distribution and bnpo's R is 0 or 1. With exponents (1, 1) it is centred;
+with (3/2, 3/2) f = (8 / pi) sqrt(p (1 - p)), so that it is grpo but for a factor. Its own exponents follow
+from success rates that are Beta(a, b) over prompts, whose a and b are fitted to their mean and variance:
 
     alpha = 1 + a / 3,    beta = 1 + b / 3.
 
@@ -54,7 +54,8 @@ def beta_density(rates: Tensor, exponents: Exponents) -> Tensor:
     """Return f(p; alpha, beta) of rates in [0, 1]; of (1, 1) it is 1 at both ends too."""
     alpha, beta = exponents
     powers = torch.special.xlogy(alpha - 1.0, rates) + torch.special.xlog1py(beta - 1.0, -rates)
-    return (powers - log_beta(alpha, beta)).exp()
+    density: Tensor = (powers - log_beta(alpha, beta)).exp()
+    return density
 
 
 def fitted_exponents(rates: Tensor, counted: Tensor | None = None, eps: float = 1e-8) -> Exponents:
