@@ -11,14 +11,14 @@ from typing import ClassVar
 from prefrl.cli import execute
 from prefrl.run.flags import parse
 from prefrl.run.study.claims import Claim, ClaimStudy
-from prefrl.run.study.values import choice
+from prefrl.run.study.values import choice, grouped, units
 
 
 @dataclass(frozen=True)
 class ValueStudy(ClaimStudy):
-    """Claims about dynamic choice, measured."""
+    """Claims about dynamic choice, advantages of groups and stochastic units, measured."""
 
-    known: ClassVar[Mapping[str, Claim]] = dict(choice.CLAIMS)
+    known: ClassVar[Mapping[str, Claim]] = {**choice.CLAIMS, **grouped.CLAIMS, **units.CLAIMS}
 
     out: Path = Path("runs/values_and_returns")
     """Run folder: new, empty, or of the same study."""

@@ -225,7 +225,7 @@ class GroupedPolicyGradient(Agent):
 
     @torch.no_grad()
     def result(self) -> dict[str, Any]:
-        """Return ``mean_reward`` of the policy's sequences; of successes also ``success_rate``, the hardest's."""
+        """Return ``mean_reward`` of the policy's sequences; also the hardest ``success_rate``."""
         if self.segments is None:
             return {}
         probs = self._probs(self.policy, self._places, self._there)
