@@ -180,13 +180,14 @@ class GroupedPolicyGradient(Agent):
         value = (probs * rewards).sum(1).mean()
         metrics = {"train/mean_reward": value.detach()}
         if self.config.advantage == "exact":
-            return -value, metrics
+            return -value, {**metrics, "train/loss": -value.detach()}
         drawn = self._drawn(rows, probs)
         advantages = grouped_advantages(
             self._rewards[:, drawn], self.config.advantage, lonely=self.config.lonely
         ).mean(0)
         log_probs = self._log_probs(policy, drawn)
         loss = -(advantages * log_probs).mean()
+        metrics["train/loss"] = loss.detach()
         return loss, {**metrics, "train/advantage_std": advantages.square().mean().sqrt()}
 
     def _log_probs(self, policy: LikelihoodPolicy, rows: Tensor) -> Tensor:

@@ -123,7 +123,7 @@ def cart_pole(seed: int) -> dict[str, float]:
 
 CLAIMS: Mapping[str, Claim] = {
     "unit_gradients": Claim(
-        "E6: REINFORCE leans by less than 3 standard errors of a million draws, the best baseline by nothing; "
+        "E6: REINFORCE leans by less than 3 standard errors of 1e6 draws, the best baseline by nothing; "
         "straight-through leans for a quadratic loss and not for a linear one",
         estimators,
         lambda n: (
@@ -134,12 +134,12 @@ CLAIMS: Mapping[str, Claim] = {
         ),
     ),
     "gated": Claim(
-        "E6: a gated layer is active to 10 % +- 2 % and at most 3 points behind the dense one (mean of seeds)",
+        "E6: a gated layer is active to 10 % +- 2 % and at most 3 points behind the dense one (its mean)",
         gated,
         lambda n: (abs(n["activity"] - 0.1) <= 0.02).all() and n["behind"].mean() <= 0.03,
     ),
     "gated_torso": Claim(
-        "PPO and DQN with a gated torso come to a return of 200 in CartPole in 100,000 and 30,000 steps",
+        "PPO and DQN with a gated torso come to 200 in CartPole, in 100,000 and 30,000 steps",
         cart_pole,
         lambda n: n["ppo"].min() >= 200.0 and n["dqn"].min() >= 200.0,
     ),
