@@ -14,6 +14,10 @@ if TYPE_CHECKING:
         BehaviourCloning as BehaviourCloning,
         BehaviourCloningConfig as BehaviourCloningConfig,
     )
+    from prefrl.agents.actor_critic.grouped_policy_gradient import (
+        GroupedPolicyGradient as GroupedPolicyGradient,
+        GroupedPolicyGradientConfig as GroupedPolicyGradientConfig,
+    )
     from prefrl.agents.actor_critic.iql import IQL as IQL, IQLConfig as IQLConfig
     from prefrl.agents.actor_critic.mbpo import MBPO as MBPO
     from prefrl.agents.actor_critic.mbpo_config import MBPOConfig as MBPOConfig
@@ -119,6 +123,8 @@ _PUBLIC = {
     "DynamicChoiceConfig": "prefrl.agents.choice.dynamic_choice",
     "Heron": "prefrl.agents.preferences.heron",
     "HeronConfig": "prefrl.agents.preferences.heron",
+    "GroupedPolicyGradient": "prefrl.agents.actor_critic.grouped_policy_gradient",
+    "GroupedPolicyGradientConfig": "prefrl.agents.actor_critic.grouped_policy_gradient",
     "IQL": "prefrl.agents.actor_critic.iql",
     "IQLConfig": "prefrl.agents.actor_critic.iql",
     "IteratedPreferenceOptimization": "prefrl.agents.preferences.iterated_preference_optimization",

@@ -171,6 +171,7 @@ def make_device(
 _WRAPPERS = (
     "AgentsAsRows",
     "Distractors",
+    "GroupedStarts",
     "ReplaceReward",
     "StockAugmentation",
     "VectorReplaceReward",

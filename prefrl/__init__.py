@@ -41,6 +41,8 @@ if TYPE_CHECKING:
         DualMirrorDescentConfig as DualMirrorDescentConfig,
         DynamicChoice as DynamicChoice,
         DynamicChoiceConfig as DynamicChoiceConfig,
+        GroupedPolicyGradient as GroupedPolicyGradient,
+        GroupedPolicyGradientConfig as GroupedPolicyGradientConfig,
         Heron as Heron,
         HeronConfig as HeronConfig,
         IQLConfig as IQLConfig,

@@ -90,6 +90,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "env_id": "prefrl/Pendulum-v0", "total_timesteps": 600, "agent.hidden": [16], "agent.round_steps": 10,
         "agent.round_timesteps": 200, "agent.round_pairs": 20, "agent.segment_length": 5,
     }),
+    "grouped_policy_gradient": ("grouped_policy_gradient", {"total_timesteps": 100}),
     "brain": ("brain", {"total_timesteps": 100, "agent.cloning_steps": 20, "agent.learning_rate": 0.01}),
     "preference_rl": ("preference_rl", {
         **REWARD, "env_id": "prefrl/Pendulum-v0", "num_labels": 20, "sessions": 2, "segment_length": 5,

@@ -14,6 +14,7 @@ from prefrl.run.folder import RunFolder
 from prefrl.run.study.claims import Claim, ClaimStudy
 from prefrl.run.study.values import choice, composers, programs
 from prefrl.run.study.values import choice, oreo
+from prefrl.run.study.values import choice, grouped, units
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,9 @@ class ValueStudy(ClaimStudy):
     """Claims about dynamic choice and OREO, measured."""
 
     known: ClassVar[Mapping[str, Claim]] = {**choice.CLAIMS, **oreo.CLAIMS}
+    """Claims about dynamic choice, advantages of groups and stochastic units, measured."""
+
+    known: ClassVar[Mapping[str, Claim]] = {**choice.CLAIMS, **grouped.CLAIMS, **units.CLAIMS}
 
     out: Path = Path("runs/values_and_returns")
     """Run folder: new, empty, or of the same study."""

@@ -41,6 +41,10 @@ from torch.utils._pytree import tree_leaves
 import prefrl.agents
 import prefrl.envs
 from prefrl.agents.actor_critic.behaviour_cloning import BehaviourCloning
+from prefrl.agents.actor_critic.grouped_policy_gradient import (
+    GroupedPolicyGradient,
+    GroupedPolicyGradientConfig,
+)
 from prefrl.agents.actor_critic.iql import IQL
 from prefrl.agents.actor_critic.mbpo import MBPO
 from prefrl.agents.actor_critic.mbpo_config import MBPOConfig
@@ -91,10 +95,11 @@ from prefrl.envs.core.vector import BatchedEnv
 from prefrl.envs.diffusions.riccati import LinearPolicy
 from prefrl.envs.grids.delivery import DeliveryDynamics
 from prefrl.envs.grids.random_grid import RandomGridDynamics
-from prefrl.envs.wrappers import AgentsAsRows
+from prefrl.envs.wrappers import AgentsAsRows, GroupedStarts
 from prefrl.envs.wrappers.stock import StockAugmentation, VectorStockAugmentation
 from prefrl.functional.preferences.games import cycle_of_three
 from prefrl.nn import ensemble
+from prefrl.nn.stochastic_units import GatedMLP
 from prefrl.nn.update import GraphedStep
 from prefrl.preferences import PartialReturn, RewardModelConfig, ask_teacher, reward_fit
 from prefrl.preferences.general_models import (
@@ -516,6 +521,58 @@ def ppo_case(
         return ppo_steps(env, kind, learners, settings)
 
     return make
+
+
+def ppo_groups_case(kind: str, learners: int = 1, **settings: Any) -> Case:
+    """The same with advantages of groups that start alike."""
+
+    def make(_: FakeTensorMode) -> Step:
+        streams = {"num_streams": learners} if learners > 1 else {}
+        env = prefrl.envs.make_device("prefrl/CartPole-v0", 4 * learners, device=DEVICE,
+                                      generator_device="cpu", max_episode_steps=3,
+                                      autoreset_mode="Disabled", **streams)  # fmt: skip
+        given = {"advantage": kind, "group_size": 2, "normalize_rewards": False, **settings}
+        return ppo_steps(GroupedStarts(env, 2), PPO, learners, given)
+
+    return make
+
+
+def gradient_case(advantage: str, kind: type[GroupedPolicyGradient] = GroupedPolicyGradient,
+                  **settings: Any) -> Case:  # fmt: skip
+    """A policy gradient from sequences, which are checked on the host, on real numbers."""
+    spaces = Spaces(gym.spaces.Discrete(5), gym.spaces.Discrete(3, start=1))
+
+    def make(mode: FakeTensorMode) -> Step:
+        given = {"hidden": (8,), "batch_size": 2, "group_size": 3, "success_returns": (0.0, 1.0), **settings}
+        config = GroupedPolicyGradientConfig(advantage=advantage, **given)  # type: ignore[arg-type]
+        agent = kind(spaces, config, device=DEVICE)
+        with real_numbers():
+            places, there = torch.arange(6).view(3, 2), torch.ones(3, 2, dtype=torch.bool)
+            scores = torch.randn(6, dtype=torch.float64)
+        given_parts = (fake(mode, value, "cpu") for value in (scores, places, there))
+        agent._take(fake_segments(mode, 6, False), *given_parts)
+        return acting_and_learning(agent, False)
+
+    return make
+
+
+class GradientAsksTheDevice(GroupedPolicyGradient):
+    """Wrong: looks whether the draws are within the group."""
+
+    def _drawn(self, rows: Tensor, probs: Tensor) -> Tensor:
+        assert bool((probs >= 0.0).all())
+        return super()._drawn(rows, probs)
+
+
+class GatedTorso(GatedMLP):
+    """Likewise; what could be skipped on the CPU is not here."""
+
+    def __init__(self, numbers: int = 400) -> None:
+        super().__init__(numbers, (8,), 4, skip=True)
+        self.numbers = numbers
+
+    def __deepcopy__(self, memo: Any) -> GatedTorso:
+        return GatedTorso(self.numbers)
 
 
 def ppo_steps(
@@ -1250,6 +1307,13 @@ CASES: dict[str, Case] = {
         clip_schedule="linear",
         schedule_timesteps=100,
     ),
+    "PPO, groups": ppo_groups_case("grpo"),
+    "PPO, groups of several learners": ppo_groups_case("bnpo", 2, success_return=2.0),
+    "PPO, a gated torso": ppo_picture_case("first", torso=GatedTorso),
+    "DQN, a gated torso": dqn_picture_case(torso=GatedTorso),
+    "GroupedPolicyGradient": gradient_case("bnpo"),
+    "GroupedPolicyGradient, exact": gradient_case("exact"),
+    "GroupedPolicyGradient, a network": gradient_case("grpo", policy="network"),
     "MBPO, ensemble": mbpo_case(learn_variance_bounds=True),
     "MBPO, standardized": mbpo_case(standardize_targets=True, reward="known", clip_predictions=None),
     "MBPO, one model": mbpo_case(ensemble_size=1, probabilistic=False, critic_regularizer="robust"),
@@ -1339,6 +1403,10 @@ WRONG: dict[str, tuple[Case, str]] = {
     ),
     "BRAIn asks the device": (
         grouped_case("policy", kind=BRAInAsksTheDevice),
+        "DataDependentOutputException",
+    ),
+    "GroupedPolicyGradient asks the device": (
+        gradient_case("centred", kind=GradientAsksTheDevice),
         "DataDependentOutputException",
     ),
     "asks the device": (q_learning_case(AsksTheDevice), "DataDependentOutputException"),

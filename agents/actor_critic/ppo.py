@@ -7,10 +7,11 @@ For some epochs the policy climbs, batch by batch,
     L = E[ min(rho A, clip(rho, 1 - eps, 1 + eps) A) + c_H H(pi(.|s)) - c_V (V(s) - R)^2 ],
     rho = pi(a|s) / pi_old(a|s),
 
-with A normalised in each batch; then the rollout is thrown away. Policy and value are multilayer perceptrons
-of their own, or read the features of a torso: a convolution for pictures, or any torch module. L's gradients
-in what the networks say are written out; from there they go back to the parameters by hand or, through a
-torso, by autograd.
+with A normalised in each batch; then the rollout is thrown away. (A may also be of whole episodes among those
+that started alike, without V; see :mod:`prefrl.functional.actor_critic.grouped`.) Policy and value are
+multilayer perceptrons of their own, or read the features of a torso: a convolution for pictures, or any torch
+module. L's gradients in what the networks say are written out; from there they go back to the parameters by
+hand or, through a torso, by autograd.
 
 A time limit is not an end: the value of the true successor stands for what would have followed, whatever
 the environment does with the row afterwards, and also where a rollout or a call of ``learn`` stops.
@@ -26,6 +27,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -50,20 +52,9 @@ from prefrl.nn.adam import Descent
 from prefrl.nn.likelihood_policies import Actions
 from prefrl.nn.update import GraphedStep, check_cuda_graph
 
+from .grouped_episodes import GroupedEpisodes
 from .policy_value import PolicyValue, policy_value
-from .ppo_config import PPOConfig as PPOConfig, Schedule
-
-ROLLOUT, SHORTEST = 2_048, 16
-"""Transitions of a learner's rollout, and least steps of each environment, where n_steps does not say."""
-
-LARGEST = 10.0
-"""Size at which normalised numbers are cut."""
-
-TOO_FAR = 1.5
-"""Multiple of target_kl beyond which there are no more gradient steps, as in SB3."""
-
-TERMS = ("policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction")
-"""Metrics of a gradient step, under SB3's names."""
+from .ppo_config import LARGEST, ROLLOUT, SHORTEST, TERMS, TOO_FAR, PPOConfig as PPOConfig
 
 
 class PPO(ManyLearners):
@@ -111,6 +102,7 @@ class PPO(ManyLearners):
         config, device, learners, seeds = self.config, self.device, self.num_learners, self.seeds
         if "linear" in (config.schedule, config.clip_schedule) and config.schedule_timesteps is None:
             raise ValueError("schedule_timesteps is None; a linear schedule needs a number of timesteps")
+        self._by_learner = partial(by_learner, learners=learners)
         self.layout = ObservationLayout(self.observation_space)
         if config.normalize_observations and not self.layout.vector_size:
             raise ValueError(f"normalize_observations is True; it must be False where observation_space is "
@@ -134,6 +126,8 @@ class PPO(ManyLearners):
         self._sums = StackedMoments(learners, 1, device)
         self.rollout: Rollout | None = None
         self._since_start: Tensor | None = None  # discounted rewards [S * n] of the episodes under way
+        self._groups = None if config.advantage == "gae" else GroupedEpisodes(env, config, learners)
+        self._vf_coef = config.vf_coef if self._groups is None else 0.0
         self.acted: dict[str, Tensor] = {}
 
     # Acting ----------------------------------------------------------------------------------------------
@@ -162,9 +156,6 @@ class PPO(ManyLearners):
             return read
         return self._seen.normalized(read[0], LARGEST), *read[1:]
 
-    def _by_learner(self, steps: Tensor) -> Tensor:
-        return by_learner(steps, self.num_learners)
-
     # Observing -------------------------------------------------------------------------------------------
 
     def observe(self, transitions: Transitions) -> None:
@@ -184,11 +175,15 @@ class PPO(ManyLearners):
                 "truncations": transitions.truncations,
                 "mask": transitions.mask,
                 **acted,
+                **({} if self._groups is None else self._groups.aged(transitions)),
             }
         )
 
     def restarted(self) -> None:
         """See :meth:`Agent.restarted`: what was cut off is worth what would have followed."""
+        if self._groups is not None:
+            self._groups.ages = None  # what was under way is never over
+            return
         if self.rollout is None:
             return
         self.rollout.cut()
@@ -216,13 +211,15 @@ class PPO(ManyLearners):
         return metrics
 
     def advantages(self, steps: Mapping[str, Tensor], values: Tensor, next_values: Tensor) -> Tensor:
-        """Return advantages [T, S * n]; another kind of them, such as that of groups, goes here.
+        """Return advantages [T, S * n]; another kind of them goes here.
 
         Args:
             steps: the rollout, [T, S * n, ...] by name.
             values: [T, S * n] of the observations.
             next_values: [T, S * n] of the true successors.
         """
+        if self._groups is not None:
+            return steps["advantages"]
         return generalized_advantages(
             steps["rewards"], values, next_values, steps["terminations"], steps["truncations"],
             self._gamma_of_rows(values.shape[1]), self.config.gae_lambda,
@@ -236,6 +233,8 @@ class PPO(ManyLearners):
         config, learners = self.config, self.num_learners
         if config.normalize_rewards:
             steps = {**steps, "rewards": self._scaled(steps)}
+        if self._groups is not None:
+            steps = {**steps, **self._groups.advantages(steps)}
         seen, successors = (self._read(self._by_learner(steps[name])) for name in ("obs", "next_obs"))
         inputs = self._normalized(seen)
         values = self.network.values(*inputs)
@@ -249,8 +248,8 @@ class PPO(ManyLearners):
         returns, weights = advantages + values, mask.to(torch.float32)
         columns = torch.stack([advantages, returns, log_probs, weights, values])
 
-        clip_range = config.clip_range * self._share(config.clip_schedule)
-        rate, going, terms = self._share(config.schedule), self.descent.going, []
+        clip_range = config.clip_range * config.share(config.clip_schedule, self.num_timesteps)
+        rate, going, terms = config.share(config.schedule, self.num_timesteps), self.descent.going, []
         size = mask.shape[1]
         shares: Sequence[float | Tensor] = (clip_range, rate)
         step: Callable[..., tuple[Tensor, Tensor]] = self._graph or self._step
@@ -271,9 +270,13 @@ class PPO(ManyLearners):
         if config.normalize_observations:
             self._seen.add(seen[0], weights)
         metrics = dict(zip(TERMS, torch.stack(terms).mean(0), strict=True))
-        metrics["explained_variance"] = explained_variance(values, returns, weights)
-        metrics["loss"] = (metrics["policy_gradient_loss"] + config.vf_coef * metrics["value_loss"]
+        metrics["loss"] = (metrics["policy_gradient_loss"] + self._vf_coef * metrics["value_loss"]
                            + self._ent_coef[:, 0] * metrics["entropy_loss"])  # fmt: skip
+        if self._groups is None:
+            metrics["explained_variance"] = explained_variance(values, returns, weights)
+        else:  # which have no value function
+            del metrics["value_loss"]
+            metrics["counted"] = weights.mean(1)
         metrics["learning_rate"] = rate * self.descent.optimizer.rates.expand(learners, 1)[:, 0]
         metrics["clip_range"] = torch.full_like(metrics["loss"], clip_range)
         if self.actions.distribution.width:
@@ -304,7 +307,7 @@ class PPO(ManyLearners):
 
         of_log_probs = -(weights * moves * ratio * advantages)
         of_outputs, of_free = distribution.slopes(said.kept, of_log_probs, -self._ent_coef * weights)
-        network.backward(passed, of_outputs, config.vf_coef * weights * slopes, of_free)
+        network.backward(passed, of_outputs, self._vf_coef * weights * slopes, of_free)
         clipped = ((ratio - 1.0).abs() > clip_range).to(ratio.dtype)
         terms = torch.stack([-objective, errors, -said.entropies, ratio - 1.0 - log_ratio, clipped])
         terms = (terms * weights).sum(-1)
@@ -313,12 +316,10 @@ class PPO(ManyLearners):
         self.descent.step(going, rate)
         return going, terms
 
-    def _share(self, schedule: Schedule) -> float:
-        """Return what a schedule leaves of a setting at this timestep."""
-        total = self.config.schedule_timesteps
-        if schedule == "constant" or total is None:
-            return 1.0
-        return 1.0 - min(1.0, self.num_timesteps / total)
+    def check(self) -> None:
+        """See :meth:`Agent.check`: of groups, whether any can be learned from."""
+        if self._groups is not None:
+            self._groups.check()
 
     def _scaled(self, steps: Mapping[str, Tensor]) -> Tensor:
         """Return rewards [T, S * n] in units of the standard deviation of their discounted sums."""
@@ -360,6 +361,7 @@ class PPO(ManyLearners):
             **self.saved_state(),
             "rollout": None if self.rollout is None else self.rollout.state_dict(),
             "since_start": self._since_start,
+            "ages": None if self._groups is None else self._groups.ages,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -374,6 +376,9 @@ class PPO(ManyLearners):
         if state.get("rollout") is not None:
             self.rollout = Rollout.restored(state["rollout"], self.device)
             self._since_start = state["since_start"].to(self.device)
+        if self._groups is not None:
+            ages = state.get("ages")
+            self._groups.ages = None if ages is None else ages.to(self.device)
 
     @classmethod
     def _rebuilt(cls, env: Any, config: Any, state: Mapping[str, Any], **settings: Any) -> PPO:

@@ -7,10 +7,24 @@ from typing import Annotated, ClassVar, Literal
 
 from prefrl.config import Bounds, Count, NonNegative, Positive, Settings, Share, Sizes
 from prefrl.data.devices import Precision
+from prefrl.functional.actor_critic.grouped import GroupedKind
 from prefrl.nn.torsos import TorsoKind
 
 Schedule = Literal["constant", "linear"]
 """What becomes of a setting over the timesteps: it stays, or falls linearly to 0."""
+
+
+ROLLOUT, SHORTEST = 2_048, 16
+"""Transitions of a learner's rollout, and least steps of each environment, where n_steps does not say."""
+
+LARGEST = 10.0
+"""Size at which normalised numbers are cut."""
+
+TOO_FAR = 1.5
+"""Multiple of target_kl beyond which there are no more gradient steps, as in SB3."""
+
+TERMS = ("policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction")
+"""Metrics of a gradient step, under SB3's names."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,19 @@ class PPOConfig(Settings):
     ent_coef: NonNegative | tuple[NonNegative, ...] = 0.0
     """Weight of the entropy, likewise."""
 
+    advantage: Literal["gae"] | GroupedKind = "gae"
+    """Generalised advantage estimation (gae), or all steps of an episode have that of its return among its
+    group's, without a value function: centred, grpo (over the standard deviation) or bnpo (over a fitted Beta
+    density; of successes). Groups start alike: the environment is wrapped in GroupedStarts. Only groups that
+    lie whole within a rollout count: n_steps must be longer than episodes."""
+
+    group_size: Annotated[int, Bounds(low=2)] | None = None
+    """Rows next to each other that are a group, at least 2; not for gae."""
+
+    success_return: float | None = None
+    """Undiscounted return from which on an episode is a success, which is then all that counts in groups;
+    None: the return itself, but for bnpo."""
+
     gae_lambda: Share = 0.95
     """Decay of the sum in an advantage: 1 is the whole return, 0 a single step."""
 
@@ -108,3 +135,24 @@ class PPOConfig(Settings):
 
     log_std_init: Annotated[float, Bounds(low=-20, high=2)] = 0.0
     """Logarithm of the standard deviations at the start (Box actions; 0: half the width of a bounded Box)."""
+
+    def check(self) -> None:
+        """Raise ValueError for groups without what they need, or settings of groups without groups."""
+        given = {"group_size": self.group_size, "success_return": self.success_return}
+        if self.advantage == "gae":
+            for name, value in given.items():
+                if value is not None:
+                    raise ValueError(f"{name} is {value}; it must be None where advantage is 'gae'")
+            return
+        needed = ["group_size", "n_steps"] + ["success_return"] * (self.advantage == "bnpo")
+        for name in needed:
+            if getattr(self, name) is None:
+                raise ValueError(f"{name} is None; it must be given where advantage is {self.advantage!r}")
+        if self.normalize_rewards:
+            raise ValueError(f"normalize_rewards is True; it must be False where advantage is "
+                             f"{self.advantage!r}: returns are looked at as they are")  # fmt: skip
+
+    def share(self, schedule: Schedule, timesteps: int) -> float:
+        """Return what a schedule leaves of a setting after a number of timesteps."""
+        total = self.schedule_timesteps
+        return 1.0 if schedule == "constant" or total is None else 1.0 - min(1.0, timesteps / total)

@@ -38,6 +38,7 @@ from prefrl.agents.base import Agent
 from prefrl.config import Bounds, Count, Natural, Positive, Rows, Settings, Sizes
 from prefrl.data import ScoredSegments, Segments, Transitions, seeded_generator
 from prefrl.data.devices import building
+from prefrl.data.segment_spaces import check_segments
 from prefrl.functional.preferences.posterior_matching import posterior_kl, posterior_weights
 from prefrl.functional.streams import Streams
 from prefrl.nn.likelihood_policies import (
@@ -48,8 +49,6 @@ from prefrl.nn.likelihood_policies import (
     segment_log_probs,
 )
 from prefrl.nn.update import AdamUpdate
-
-from .compared_segments import check_segments
 
 AT_ONCE = 1_024
 """Segments whose likelihoods are looked at together where nothing is learned."""

@@ -32,6 +32,7 @@ from prefrl.data import Preferences, Segments, Transitions
 from prefrl.data.devices import low_dtype
 from prefrl.data.observations import ObservationLayout
 from prefrl.data.rollouts import by_learner, each, one_of
+from prefrl.data.segment_spaces import check_segments
 from prefrl.functional.preferences.alignment import (
     alignment,
     effective_label_noise,
@@ -50,7 +51,7 @@ from prefrl.nn.adam import Descent
 from prefrl.nn.flat import FlatParameters
 from prefrl.nn.likelihood_policies import Actions
 
-from .compared_segments import Pairs, Pass, Policy, check_preferences, check_segments, divergence
+from .compared_segments import Pairs, Pass, Policy, check_preferences, divergence
 from .preference_optimization_config import PreferenceOptimizationConfig as PreferenceOptimizationConfig
 
 STATES = 4_096

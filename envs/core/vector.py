@@ -106,6 +106,8 @@ class BatchedEnv(Face, gym.vector.VectorEnv[Any, Any, Any]):
     ) -> tuple[Array, dict[str, Any]]:
         """Start episodes in all rows, or in the rows of ``options["reset_mask"]`` (bool ``[n]``).
 
+        With ``options["shared_starts"]`` g, each g rows next to each other start by the noise of the first.
+
         All rows draw from one generator, which a list of seeds seeds as a whole; with several streams each
         takes the seed of its first row.
 
@@ -115,14 +117,19 @@ class BatchedEnv(Face, gym.vector.VectorEnv[Any, Any, Any]):
         """
         options = dict(options or {})
         mask = self._check_mask(options.pop("reset_mask", None))
+        shared = self._check_shared(options.pop("shared_starts", None))
         seeds = check_seed(seed, self.num_envs)
         if seeds is not None:
             self._source = self._seeded(seeds)
         if mask is not None and not self.dynamics.backend.on_device and bool(mask.all()):
             mask = None
-        keeps = mask is None and self.dynamics.foretells and self.num_streams is None
+        keeps = mask is None and self.dynamics.foretells and self.num_streams is None and shared == 1
         self._start_rng = self._source.get_state() if keeps else None
-        start = self.dynamics.initial(self._source.reset_noise(), options)
+        noise = self._source.reset_noise()
+        if shared > 1:
+            repeat = self.dynamics.xp.repeat
+            noise = {name: repeat(values[::shared], shared, axis=0) for name, values in noise.items()}
+        start = self.dynamics.initial(noise, options)
         if mask is None:
             xp, device = self.dynamics.xp, self.dynamics.backend.device
             self._state = start
@@ -141,6 +148,13 @@ class BatchedEnv(Face, gym.vector.VectorEnv[Any, Any, Any]):
     def _episodes(self) -> Episodes:
         restarts = self.autoreset_mode is not AutoresetMode.DISABLED
         return Episodes(self._state, self._start_rng, self.num_envs, restarts, self.max_episode_steps)
+
+    def _check_shared(self, shared: Any) -> int:
+        """Return how many rows share a start: 1 where nothing is said."""
+        count = 1 if shared is None else check_count("shared_starts", shared)
+        if self.num_envs % count:
+            raise ValueError(f"shared_starts is {shared}; it must divide the {self.num_envs} rows")
+        return count
 
     def _check_mask(self, mask: Any) -> Array:
         if mask is None:

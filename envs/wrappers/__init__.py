@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         VectorComposeReward,
     )
     from .distractors import Distractors
+    from .grouped import GroupedStarts
     from .rewards import ReplaceReward, VectorReplaceReward
     from .stock import StockAugmentation, VectorStockAugmentation
 
@@ -32,6 +33,7 @@ _PUBLIC = {
     "GatedReward": "prefrl.envs.wrappers.composers",
     "InformationGain": "prefrl.envs.wrappers.composers",
     "NeighbourNovelty": "prefrl.envs.wrappers.composers",
+    "GroupedStarts": "prefrl.envs.wrappers.grouped",
     "ReplaceReward": "prefrl.envs.wrappers.rewards",
     "RewardRule": "prefrl.envs.wrappers.composers",
     "ShapedReward": "prefrl.envs.wrappers.composers",
@@ -51,6 +53,7 @@ __all__ = [
     "GatedReward",
     "InformationGain",
     "NeighbourNovelty",
+    "GroupedStarts",
     "ReplaceReward",
     "RewardRule",
     "ShapedReward",

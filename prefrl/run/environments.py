@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode
 
 import prefrl.envs
 from prefrl.data.devices import resolve_device
+from prefrl.envs.wrappers import GroupedStarts
 
 UNSUITABLE = (TypeError, RuntimeError, ArithmeticError, MemoryError)
 """What environments raise for arguments that they do not check; of numbers too large, the last two."""
@@ -92,21 +93,29 @@ def make_training_env(
 
 
 def make_rollout_env(
-    env_id: str, env_args: tuple[str, ...], num_envs: int, device: str, num_streams: int | None = None
-) -> Any:
+    env_id: str, env_args: tuple[str, ...], num_envs: int, device: str, num_streams: int | None = None,
+    group_size: int | None = None,
+) -> Any:  # fmt: skip
     """Return ``num_envs`` environments whose rows start anew in the step that ended them.
 
     prefrl's own are on the device, others on the host; see :func:`make_training_env` for ``num_streams``.
+    With a ``group_size`` rows start anew together instead; see :class:`prefrl.envs.wrappers.GroupedStarts`.
     Raises ValueError if the arguments are not the environment's.
     """
-    if num_envs == 1 or prefrl.envs.bare_id(env_id) in prefrl.envs.REGISTRY:
-        return make_training_env(env_id, env_args, num_envs, device, num_streams=num_streams)
-    try:
-        return gym.make_vec(env_id, num_envs, vectorization_mode="sync",
-                            vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
-                            **parse_env_args(env_args))  # fmt: skip
-    except UNSUITABLE as error:
-        raise _unsuitable(env_id, env_args, error) from error
+    own = prefrl.envs.bare_id(env_id) in prefrl.envs.REGISTRY
+    mode = AutoresetMode.SAME_STEP if group_size is None else AutoresetMode.DISABLED
+    if own and group_size is not None:
+        env_args = (*env_args, f"autoreset_mode={mode.value}")
+    if (num_envs == 1 and group_size is None) or own:
+        env = make_training_env(env_id, env_args, num_envs, device, num_streams=num_streams)
+    else:
+        try:
+            env = gym.make_vec(env_id, num_envs, vectorization_mode="sync",
+                               vector_kwargs={"autoreset_mode": mode},
+                               **parse_env_args(env_args))  # fmt: skip
+        except UNSUITABLE as error:
+            raise _unsuitable(env_id, env_args, error) from error
+    return env if group_size is None else GroupedStarts(env, group_size)
 
 
 def make_evaluation_env(

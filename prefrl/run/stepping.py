@@ -187,7 +187,9 @@ class Stepper:
             self.listener.observe(transitions)
         self._shown = (successors, transitions.next_obs)
         self.obs, self.ended = next_obs, terminations | truncations
-        self.episodes.add(rewards, mask, self.ended)
+        # Rows that wait for their group go on saying that they ended.
+        again = self.mode is AutoresetMode.NEXT_STEP
+        self.episodes.add(rewards, mask, self.ended & mask if again else self.ended)
         self.timesteps += self.num_envs
         return {
             "actions": taken,

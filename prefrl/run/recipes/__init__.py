@@ -18,6 +18,9 @@ RECIPES = {
     "distributional_dp": "prefrl.run.recipes.returns.distributional_dp:TrainDistributionalDP",
     "dual_mirror_descent": "prefrl.run.recipes.allocation.dual_mirror_descent:TrainDualMirrorDescent",
     "dqn": "prefrl.run.recipes.value_based.dqn:TrainDQN",
+    "grouped_policy_gradient": (
+        "prefrl.run.recipes.actor_critic.grouped_policy_gradient:TrainGroupedPolicyGradient"
+    ),
     "heron": "prefrl.run.recipes.preferences.heron:TrainHeron",
     "iql": "prefrl.run.recipes.actor_critic.iql:TrainIQL",
     "iterated_preference_optimization": (

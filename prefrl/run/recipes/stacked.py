@@ -40,13 +40,18 @@ class StackedRecipe(EvaluatedRecipe):
         return self.seeds or self.seed
 
     @property
+    def group_size(self) -> int | None:
+        """Rows next to each other that start together; None: each for itself."""
+        return None
+
+    @property
     def _streams(self) -> int | None:
         return self.num_learners if self.num_learners > 1 else None
 
     def training_env(self) -> Any:
         """Return ``num_envs`` environments for each learner; rows start anew in the step that ended them."""
         rows = self.rows * self.num_learners
-        return make_rollout_env(*self.made, rows, self.device, num_streams=self._streams)
+        return make_rollout_env(*self.made, rows, self.device, self._streams, self.group_size)
 
     def evaluation_env(self, episodes: int) -> Any:
         """Return a vector environment on the host with a row per episode of each learner."""

@@ -24,6 +24,11 @@ class TrainPPO(StackedRecipe):
     agent: PPOConfig = field(default_factory=PPOConfig)
     """Settings of the agent."""
 
+    @property
+    def group_size(self) -> int | None:
+        """See :attr:`StackedRecipe.group_size`."""
+        return self.agent.group_size
+
     def make_agent(self, env: Any) -> PPO:
         """See :meth:`Recipe.make_agent`; schedules take the whole run, unless they say otherwise."""
         config = replace(self.agent, schedule_timesteps=self.agent.schedule_timesteps or self.total_timesteps)
