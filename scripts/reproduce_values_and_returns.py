@@ -11,14 +11,14 @@ from typing import ClassVar
 from prefrl.cli import execute
 from prefrl.run.flags import parse
 from prefrl.run.study.claims import Claim, ClaimStudy
-from prefrl.run.study.values import choice
+from prefrl.run.study.values import choice, search
 
 
 @dataclass(frozen=True)
 class ValueStudy(ClaimStudy):
-    """Claims about dynamic choice, measured."""
+    """Claims about dynamic choice and search, measured."""
 
-    known: ClassVar[Mapping[str, Claim]] = dict(choice.CLAIMS)
+    known: ClassVar[Mapping[str, Claim]] = {**choice.CLAIMS, **search.CLAIMS}
 
     out: Path = Path("runs/values_and_returns")
     """Run folder: new, empty, or of the same study."""

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from prefrl.agents.base import Spaces
-from prefrl.config import Count, Natural, NonNegative, PositiveShare, Rows
+from prefrl.config import Count, Natural, NonNegative, Positive, PositiveShare, Rows, Share
 from prefrl.data import Preferences
 from prefrl.data.devices import make_generator, restore_generator
 from prefrl.functional.draws import uniform
@@ -52,13 +52,16 @@ class SearchPreferencesConfig(PreferenceOptimizationConfig):
     cloning_steps: Natural = 0
     """Must be 0: there is nothing to clone."""
 
-    round_steps: Count = 200
+    beta: Positive | tuple[Positive, ...] | None = 1.0
+    """Scale of log-ratios: with 1, a round moves log-odds to what visits say; None: the loss's own."""
+
+    round_steps: Count = 60
     """Gradient steps of a round."""
 
     num_roots: Rows = 64
     """Starts that are searched from in a round, drawn from the environment's start distribution."""
 
-    simulations: Count = 32
+    simulations: Count = 64
     """Of each root."""
 
     exploration: NonNegative = 1.0
@@ -76,7 +79,11 @@ class SearchPreferencesConfig(PreferenceOptimizationConfig):
     length_exponent: NonNegative = 1.25
     """Priors of steps are exp(sum log pi / length^this): 1.25 in the paper; it matters for longer steps."""
 
-    value: Literal["none", "policy", "given"] = "none"
+    even_share: Share = 0.25
+    """Share of priors that is even over steps, so that a policy which is sure and wrong is found out (ours, in the
+    place of AlphaZero's noise)."""
+
+    value: Literal["none", "policy", "given"] = "policy"
     """What a state is worth before it is searched: 0; what the policy earns from there in as many actions as
     a search is deep, exactly; or, given to the agent, a judge's value of states, whose differences are the
     rewards then, as in the paper."""
@@ -100,7 +107,9 @@ class SearchPreferencesConfig(PreferenceOptimizationConfig):
         """Raise ValueError for steps of cloning."""
         super().check()
         if self.cloning_steps:
-            raise ValueError(f"cloning_steps is {self.cloning_steps}; it must be 0, there is nothing to clone")
+            raise ValueError(
+                f"cloning_steps is {self.cloning_steps}; it must be 0, there is nothing to clone"
+            )
 
 
 class SearchPreferences(PreferenceOptimization):
@@ -186,9 +195,11 @@ class SearchPreferences(PreferenceOptimization):
             base, horizon = self._base, config.max_depth * config.step_length
             values = policy_values(policy, base.successors, base.rewards, base.terminal, config.discount,
                                    horizon)  # fmt: skip
+        priors = step_priors(model.log_probs(policy), config.length_exponent)
+        even = config.even_share / priors.shape[1]
         return tree_search(
-            model, roots, step_priors(model.log_probs(policy), config.length_exponent), values=values,
-            rewards=rewards, simulations=config.simulations, exploration=config.exploration,
+            model, roots, (1.0 - config.even_share) * priors + even, values=values, rewards=rewards,
+            simulations=config.simulations, exploration=config.exploration,
             gamma=config.discount**config.step_length, max_depth=config.max_depth,
         )  # fmt: skip
 
@@ -236,7 +247,8 @@ class SearchPreferences(PreferenceOptimization):
         super().load_state_dict(state)
         restore_generator(self._generator, state["generator"])
         self._first_policy, self.values = (
-            None if state[name] is None else state[name].to(self.device) for name in ("first_policy", "values")
+            None if state[name] is None else state[name].to(self.device)
+            for name in ("first_policy", "values")
         )
         kept = state["pairs"]
         self.pairs = None

@@ -33,7 +33,7 @@ def draw_cells(layout_seed: int, size: int, walls: int) -> NDArray[np.int64]:
 
 
 def distances(cells: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the least number of steps to the goal [height, width]; -1 where there is no way, and in walls."""
+    """Return the least number of steps to the goal [height, width]; -1 in walls and where no way is."""
     found = np.where(cells == GOAL, 0, -1)
     border, steps = [tuple(cell) for cell in np.argwhere(cells == GOAL)], 0
     while border:
@@ -90,7 +90,11 @@ class SparseGridDynamics(GridDynamics):
         if isinstance(layout_seed, bool) or not isinstance(layout_seed, (int, np.integer)) or layout_seed < 0:
             raise ValueError(f"layout_seed is {layout_seed!r}; it must be a whole number, not negative")
         size = check_count("size", size)
-        if isinstance(walls, bool) or not isinstance(walls, (int, np.integer)) or not 0 <= walls < size**2 - 1:
+        if (
+            isinstance(walls, bool)
+            or not isinstance(walls, (int, np.integer))
+            or not 0 <= walls < size**2 - 1
+        ):
             raise ValueError(f"walls is {walls!r}; it must be a whole number from 0 to {size**2 - 2}")
         cells = draw_cells(layout_seed, size, int(walls))
         super().__init__(cells, np.array([0.0, 1.0, 0.0, 0.0, 0.0, 0.0]), backend=backend)

@@ -1,4 +1,4 @@
-"""Comparisons of steps out of a tree search: the best step against a sibling, all along the path that is kept."""
+"""Comparisons of steps out of a tree search: the best against a sibling, all along the path that is kept."""
 
 from __future__ import annotations
 
@@ -45,9 +45,10 @@ def search_pairs(
         q, visits = trees.q[every, node], trees.visits[every, node]
         best, other = best_and_sibling(q, visits, sibling)
         going = going & (_at(visits, best) > 0)
+        compared = going & (_at(visits, other) > 0) & (best != other)
         ahead = (_at(q, best) - _at(q, other)) > min_gap
         noise = visit_noise(_at(visits, best), _at(visits, other))
-        found.append((trees.states[every, node], other, best, noise, going & ahead))
+        found.append((trees.states[every, node], other, best, noise, compared & ahead))
         following = trees.children[every, node, best]
         going = going & (following >= 0)
         node = torch.where(going, following, 0)
@@ -59,18 +60,21 @@ def search_pairs(
 
 
 def best_and_sibling(q: Tensor, visits: Tensor, sibling: Sibling) -> tuple[Tensor, Tensor]:
-    """Return the edge with the largest Q among those that were visited [...], and its sibling [...].
+    """Return the edge with the largest Q of those that were visited [...], and its sibling among them [...].
+
+    Where fewer than two were visited, what is returned means nothing.
 
     Args:
         q: [..., A].
         visits: [..., A].
         sibling: which.
     """
-    best = torch.where(visits > 0, q, -torch.inf).max(-1).indices
-    itself = torch.zeros_like(q, dtype=torch.bool).scatter_(-1, best[..., None], True)
+    seen = visits > 0
+    best = torch.where(seen, q, -torch.inf).max(-1).indices
+    others = seen.scatter(-1, best[..., None], False)
     if sibling == "worst":
-        return best, torch.where(itself, torch.inf, q).min(-1).indices
-    return best, torch.where(itself, -torch.inf, q).max(-1).indices
+        return best, torch.where(others, q, torch.inf).min(-1).indices
+    return best, torch.where(others, q, -torch.inf).max(-1).indices
 
 
 def _at(table: Tensor, edges: Tensor) -> Tensor:

@@ -87,10 +87,10 @@ class PlainSearch:
 
     def _best(self, node: Node) -> int:
         scale = self.exploration * sqrt(node.total)
-        best, highest, edge = 0, -float("inf"), 0
-        for q, prior, visits in zip(node.q, self.priors[node.state], node.visits, strict=True):
+        best, highest = 0, -float("inf")
+        edges = zip(node.q, self.priors[node.state], node.visits, strict=True)
+        for edge, (q, prior, visits) in enumerate(edges):
             score = q + scale * prior / (1 + visits)
             if score > highest:
                 best, highest = edge, score
-            edge += 1
         return best
