@@ -74,6 +74,10 @@ if TYPE_CHECKING:
     )
     from prefrl.agents.preferences.regret import RegretAgent as RegretAgent
     from prefrl.agents.preferences.sb3 import SB3Agent as SB3Agent, SB3Config as SB3Config
+    from prefrl.agents.preferences.search_preferences import (
+        SearchPreferences as SearchPreferences,
+        SearchPreferencesConfig as SearchPreferencesConfig,
+    )
     from prefrl.agents.preferences.self_play import SelfPlay as SelfPlay, SelfPlayConfig as SelfPlayConfig
     from prefrl.agents.preferences.uncertain_objective import (
         UncertainObjective as UncertainObjective,
@@ -155,6 +159,8 @@ _PUBLIC = {
     "SACLearners": "prefrl.agents.actor_critic.sac_learners",
     "SB3Agent": "prefrl.agents.preferences.sb3",
     "SB3Config": "prefrl.agents.preferences.sb3",
+    "SearchPreferences": "prefrl.agents.preferences.search_preferences",
+    "SearchPreferencesConfig": "prefrl.agents.preferences.search_preferences",
     "SelfPlay": "prefrl.agents.preferences.self_play",
     "SelfPlayConfig": "prefrl.agents.preferences.self_play",
     "StockDQN": "prefrl.agents.returns.stock_dqn",

@@ -34,6 +34,7 @@ class _Entry(NamedTuple):
 _CONTROL = {
     "prefrl/Delivery-v0": _Entry("grids.delivery:DeliveryDynamics", 200),
     "prefrl/RandomGrid-v0": _Entry("grids.random_grid:RandomGridDynamics", 200),
+    "prefrl/SparseGrid-v0": _Entry("grids.sparse_grid:SparseGridDynamics", 12),
     "prefrl/CartPole-v0": _Entry("classic_control.cart_pole:CartPoleDynamics", 500),
     "prefrl/Acrobot-v0": _Entry("classic_control.acrobot:AcrobotDynamics", 500),
     "prefrl/MountainCar-v0": _Entry("classic_control.mountain_car:MountainCarDynamics", 200),

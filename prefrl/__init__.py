@@ -70,6 +70,8 @@ if TYPE_CHECKING:
         SACLearners as SACLearners,
         SB3Agent as SB3Agent,
         SB3Config as SB3Config,
+        SearchPreferences as SearchPreferences,
+        SearchPreferencesConfig as SearchPreferencesConfig,
         SelfPlay as SelfPlay,
         SelfPlayConfig as SelfPlayConfig,
         StockDQN as StockDQN,

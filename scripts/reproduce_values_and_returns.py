@@ -15,6 +15,7 @@ from prefrl.run.study.claims import Claim, ClaimStudy
 from prefrl.run.study.values import choice, composers, programs
 from prefrl.run.study.values import choice, oreo
 from prefrl.run.study.values import choice, grouped, units
+from prefrl.run.study.values import choice, search
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class ValueStudy(ClaimStudy):
     """Claims about dynamic choice, advantages of groups and stochastic units, measured."""
 
     known: ClassVar[Mapping[str, Claim]] = {**choice.CLAIMS, **grouped.CLAIMS, **units.CLAIMS}
+    """Claims about dynamic choice and search, measured."""
+
+    known: ClassVar[Mapping[str, Claim]] = {**choice.CLAIMS, **search.CLAIMS}
 
     out: Path = Path("runs/values_and_returns")
     """Run folder: new, empty, or of the same study."""

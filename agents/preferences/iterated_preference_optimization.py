@@ -143,7 +143,7 @@ class IteratedPreferenceOptimization(PreferenceOptimization):
                               "compared; the policy stays as it is", stacklevel=2)  # fmt: skip
                 return metrics
             self._kept = [*self._kept, self._read_pairs(answers)][-config.keep_rounds :]
-            metrics = self._learn_round()
+            metrics = self._learn_kept()
             metrics["preferences/labels"] = torch.full((), float(self.asked), device=self.device)
         return metrics
 
@@ -155,18 +155,14 @@ class IteratedPreferenceOptimization(PreferenceOptimization):
             return metrics
         for step in range(self.config.cloning_steps):
             metrics = self._descend(self.pairs, step - self.config.cloning_steps)
-        return metrics | self._learn_round()
+        return metrics | self._learn_kept()
 
-    def _learn_round(self) -> dict[str, Tensor]:
+    def _learn_kept(self) -> dict[str, Tensor]:
         """Take a round's gradient steps on what is kept; return the metrics of the last."""
-        self.pairs, self._labels = Pairs.joined(self._kept), None
+        self.pairs = Pairs.joined(self._kept)
         moves = self.reference is None or not self.config.fixed_reference
-        self._prepare(self.pairs, new_reference=moves, new_round=True)
-        metrics: dict[str, Tensor] = {}
-        for _ in range(self.config.round_steps):
-            metrics = self._descend(self.pairs, 0)
         self.rounds += 1
-        return metrics
+        return self._learn_round(self.config.round_steps, new_reference=moves)
 
     def _ask(self) -> Preferences:
         """Return what is said of pairs of segments of the round; those that were skipped have weight 0."""

@@ -22,14 +22,17 @@ from .solvers import (
 from .stock_grid import StockGrid
 from .stock_lattice import FiniteHorizon, StockLattice, TooManyTotalsError
 from .successor import PolicySet, build_policy_set, successor_features
+from .tree_search import DeterministicModel, SearchTrees, tree_search
 from .uncertain_objectives import UncertainPlan, plan_under_uncertainty
 
 __all__ = [
     "BackwardInduction",
+    "DeterministicModel",
     "FiniteHorizon",
     "OrderDistribution",
     "PolicySet",
     "RewardLoop",
+    "SearchTrees",
     "Solution",
     "StockGrid",
     "StockGridSolver",
@@ -58,5 +61,6 @@ __all__ = [
     "scaled_return",
     "solve",
     "successor_features",
+    "tree_search",
     "value_iteration",
 ]

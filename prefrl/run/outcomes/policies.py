@@ -11,6 +11,7 @@ from torch import Tensor
 
 from prefrl.agents.preferences.brain import BRAIn
 from prefrl.agents.preferences.preference_optimization import PreferenceOptimization
+from prefrl.agents.preferences.search_preferences import SearchPreferences
 from prefrl.tabular import TabularMDP, mean_start_value, optimal_policy, policy_evaluation
 from prefrl.tabular.preference_optima import population_minimiser
 
@@ -129,3 +130,20 @@ def minimiser(agent: PreferenceOptimization, task: Any, base: Any, label_noise: 
         label_noise=label_noise, **given,
     )  # fmt: skip
     return None if found is None else torch.as_tensor(found).numpy()
+
+
+def searched_outcome(agent: SearchPreferences, env: Any) -> dict[str, Any]:
+    """Return what is known exactly of a policy that learned from searches.
+
+    Returns:
+        ``value`` and ``optimal_value`` from the start, discounted as in :func:`tabular_outcome` where
+        episodes may go on for ever; ``policy_error``, what the policy falls short of the best; ``success_rate``, the
+        probability to succeed within the time limit, where the environment knows it.
+    """
+    task = getattr(env, "unwrapped", env)
+    found = {**tabular_outcome(agent, env, 0.0, exact=False), "success_rate": None}
+    found["policy_error"] = found["optimal_value"] - found["value"]
+    if hasattr(task, "success_rate"):
+        limit = getattr(env.spec, "max_episode_steps", None)
+        found["success_rate"] = task.success_rate(agent.policy_table()[0].cpu().numpy(), limit or 1)
+    return found

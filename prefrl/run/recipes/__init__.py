@@ -36,6 +36,7 @@ RECIPES = {
     "q_learning": "prefrl.run.recipes.value_based.q_learning:TrainQLearning",
     "regret": "prefrl.run.recipes.preferences.regret:TrainRegret",
     "sac": "prefrl.run.recipes.actor_critic.sac:TrainSAC",
+    "search_preferences": f"{_PREFERENCES}.search_preferences:TrainSearchPreferences",
     "self_play": "prefrl.run.recipes.preferences.self_play:TrainSelfPlay",
     "stock_dqn": "prefrl.run.recipes.returns.stock_dqn:TrainStockDQN",
     "value_iteration": "prefrl.run.recipes.value_based.value_iteration:TrainValueIteration",
