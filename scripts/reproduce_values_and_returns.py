@@ -12,26 +12,22 @@ from prefrl.cli import execute
 from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.study.claims import Claim, ClaimStudy
-from prefrl.run.study.values import choice, composers, programs
-from prefrl.run.study.values import choice, oreo
-from prefrl.run.study.values import choice, grouped, units
-from prefrl.run.study.values import choice, search
+from prefrl.run.study.values import choice, composers, grouped, oreo, programs, search, units
 
 
 @dataclass(frozen=True)
 class ValueStudy(ClaimStudy):
     """Claims about values and returns, measured."""
 
-    known: ClassVar[Mapping[str, Claim]] = {**choice.CLAIMS, **composers.CLAIMS, **programs.CLAIMS}
-    """Claims about dynamic choice and OREO, measured."""
-
-    known: ClassVar[Mapping[str, Claim]] = {**choice.CLAIMS, **oreo.CLAIMS}
-    """Claims about dynamic choice, advantages of groups and stochastic units, measured."""
-
-    known: ClassVar[Mapping[str, Claim]] = {**choice.CLAIMS, **grouped.CLAIMS, **units.CLAIMS}
-    """Claims about dynamic choice and search, measured."""
-
-    known: ClassVar[Mapping[str, Claim]] = {**choice.CLAIMS, **search.CLAIMS}
+    known: ClassVar[Mapping[str, Claim]] = {
+        **choice.CLAIMS,
+        **composers.CLAIMS,
+        **grouped.CLAIMS,
+        **oreo.CLAIMS,
+        **programs.CLAIMS,
+        **search.CLAIMS,
+        **units.CLAIMS,
+    }
 
     out: Path = Path("runs/values_and_returns")
     """Run folder: new, empty, or of the same study."""

@@ -1397,6 +1397,8 @@ WRONG: dict[str, tuple[Case, str]] = {
     "IQL asks the device": (offline_case(IQLAsksTheDevice), "DataDependentOutputException"),
     "BCoder asks the device": (
         offline_case(BCoderAsksTheDevice, box=False, cloning_steps=1, value_steps=1),
+        "DataDependentOutputException",
+    ),
     "OREO asks the device": (
         episodes_case("trajectory", box=False, kind=OREOAsksTheDevice),
         "DataDependentOutputException",
