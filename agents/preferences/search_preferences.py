@@ -80,8 +80,8 @@ class SearchPreferencesConfig(PreferenceOptimizationConfig):
     """Priors of steps are exp(sum log pi / length^this): 1.25 in the paper; it matters for longer steps."""
 
     even_share: Share = 0.25
-    """Share of priors that is even over steps, so that a policy which is sure and wrong is found out (ours, in the
-    place of AlphaZero's noise)."""
+    """Share of priors that is even over steps, so that a policy which is sure and wrong is found out (ours,
+    in the place of AlphaZero's noise)."""
 
     value: Literal["none", "policy", "given"] = "policy"
     """What a state is worth before it is searched: 0; what the policy earns from there in as many actions as
