@@ -162,7 +162,7 @@ class IteratedPreferenceOptimization(PreferenceOptimization):
         self.pairs = Pairs.joined(self._kept)
         moves = self.reference is None or not self.config.fixed_reference
         self.rounds += 1
-        return self._learn_round(self.config.round_steps, new_reference=moves)
+        return learn_round(self, self.config.round_steps, new_reference=moves)
 
     def _ask(self) -> Preferences:
         """Return what is said of pairs of segments of the round; those that were skipped have weight 0."""
@@ -226,3 +226,11 @@ def with_same_start(first: Excerpt, second: Excerpt, count: int) -> tuple[Excerp
         for side in (first, second)
     )
     return one, other
+
+
+def learn_round(agent: PreferenceOptimization, steps: int, *, new_reference: bool) -> dict[str, Tensor]:
+    """Take a round's gradient steps on an agent's pairs, which are new; return the metrics of the last."""
+    pairs, agent._labels = agent.pairs, None
+    assert pairs is not None
+    agent._prepare(pairs, new_reference=new_reference, new_round=True)
+    return [agent._descend(pairs, 0) for _ in range(steps)][-1]

@@ -35,6 +35,7 @@ from prefrl.preferences.search_pairs import Sibling, search_pairs
 from prefrl.tabular.tree_search import DeterministicModel, SearchTrees, tree_search
 
 from .compared_segments import Pairs
+from .iterated_preference_optimization import learn_round
 from .preference_optimization import PreferenceOptimization
 from .preference_optimization_config import PairLossName, PreferenceOptimizationConfig
 
@@ -175,7 +176,7 @@ class SearchPreferences(PreferenceOptimization):
         answers = self.compare(self.search(self._roots()))
         self.pairs = Pairs.joined([self._read_pairs(answers)])
         moves = self.reference is None or not self.config.fixed_reference
-        metrics = self._learn_round(self.config.round_steps, new_reference=moves)
+        metrics = learn_round(self, self.config.round_steps, new_reference=moves)
         self.num_timesteps += 1
         return {**metrics, "preferences/pairs": (answers.weights > 0).sum()}
 
