@@ -143,7 +143,7 @@ class IteratedPreferenceOptimization(PreferenceOptimization):
                               "compared; the policy stays as it is", stacklevel=2)  # fmt: skip
                 return metrics
             self._kept = [*self._kept, self._read_pairs(answers)][-config.keep_rounds :]
-            metrics = self._learn_kept()
+            metrics = self._learn_round()
             metrics["preferences/labels"] = torch.full((), float(self.asked), device=self.device)
         return metrics
 
@@ -155,9 +155,9 @@ class IteratedPreferenceOptimization(PreferenceOptimization):
             return metrics
         for step in range(self.config.cloning_steps):
             metrics = self._descend(self.pairs, step - self.config.cloning_steps)
-        return metrics | self._learn_kept()
+        return metrics | self._learn_round()
 
-    def _learn_kept(self) -> dict[str, Tensor]:
+    def _learn_round(self) -> dict[str, Tensor]:
         """Take a round's gradient steps on what is kept; return the metrics of the last."""
         self.pairs = Pairs.joined(self._kept)
         moves = self.reference is None or not self.config.fixed_reference
