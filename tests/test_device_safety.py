@@ -75,6 +75,7 @@ from prefrl.agents.preferences.preference_optimization import (
 from prefrl.agents.preferences.preference_optimization_config import PairLossName
 from prefrl.agents.preferences.preference_rl import PreferenceRL, PreferenceRLConfig
 from prefrl.agents.preferences.regret import RegretAgent
+from prefrl.agents.preferences.search_preferences import SearchPreferences, SearchPreferencesConfig
 from prefrl.agents.preferences.uncertain_objective import UncertainObjective, UncertainObjectiveConfig
 from prefrl.agents.returns.distributional_dp import DistributionalDP, DistributionalDPConfig
 from prefrl.agents.returns.stock_dqn import StockDQN, StockDQNConfig
@@ -111,6 +112,7 @@ from prefrl.preferences.general_models import (
 from prefrl.preferences.reward_fit import RegretConfig, RewardFit
 from prefrl.run.stepping import Stepper
 from prefrl.tabular import BackwardInduction, FiniteHorizon, StockLattice, TabularMDP
+from prefrl.tabular.tree_search import DeterministicModel
 from tests.shared.spots import HEIGHT, WIDTH, Spots
 
 DEVICE = "gpu"
@@ -993,6 +995,28 @@ def iterated_case(env_id: str, **settings: Any) -> Case:
     return make
 
 
+def searched_case(**settings: Any) -> Case:
+    """A policy that learns from searches: the model's tables are checked on the host, on real numbers."""
+
+    def make(mode: FakeTensorMode) -> Step:
+        with real_numbers():
+            base = DeterministicModel.from_env(prefrl.envs.make_device("prefrl/SparseGrid-v0", 1))
+        spaces = Spaces(gym.spaces.Discrete(25), gym.spaces.Discrete(4))
+        config = SearchPreferencesConfig(num_roots=4, simulations=5, max_depth=3, round_steps=2, **settings)
+        agent = SearchPreferences(spaces, config, device=DEVICE)
+        tables = {name: fake(mode, value, DEVICE) for name, value in vars(base).items()}
+        agent._base = DeterministicModel(**tables)
+        agent.model = agent._base.in_steps_of(config.step_length, config.discount)
+
+        def step() -> dict[str, Tensor]:
+            agent.act(torch.zeros(3, dtype=torch.int64, device=DEVICE))
+            return agent.update()
+
+        return step
+
+    return make
+
+
 class BRAInAsksTheDevice(BRAIn):
     """Wrong: looks whether the proposal is a number."""
 
@@ -1371,6 +1395,8 @@ CASES: dict[str, Case] = {
     "OREO": episodes_case("trajectory", box=True),
     "OREO, a table and a beam": episodes_case("one_step", box=False, beam=2),
     "OREO, steps": episodes_case("step", box=False, policy="network"),
+    "SearchPreferences": searched_case(),
+    "SearchPreferences, long steps": searched_case(step_length=2, policy="mlp", hidden=(8,), online=False),
     "BRAIn": grouped_case("policy"),
     "BRAIn, a table": grouped_case("reference", box=False, num_outputs=None),
     "BRAIn, a network": grouped_case("even", box=False, policy="network", baseline=False),

@@ -143,7 +143,7 @@ class IteratedPreferenceOptimization(PreferenceOptimization):
                               "compared; the policy stays as it is", stacklevel=2)  # fmt: skip
                 return metrics
             self._kept = [*self._kept, self._read_pairs(answers)][-config.keep_rounds :]
-            metrics = self._learn_kept()
+            metrics = self._learn_round()
             metrics["preferences/labels"] = torch.full((), float(self.asked), device=self.device)
         return metrics
 
@@ -155,14 +155,14 @@ class IteratedPreferenceOptimization(PreferenceOptimization):
             return metrics
         for step in range(self.config.cloning_steps):
             metrics = self._descend(self.pairs, step - self.config.cloning_steps)
-        return metrics | self._learn_kept()
+        return metrics | self._learn_round()
 
-    def _learn_kept(self) -> dict[str, Tensor]:
+    def _learn_round(self) -> dict[str, Tensor]:
         """Take a round's gradient steps on what is kept; return the metrics of the last."""
         self.pairs = Pairs.joined(self._kept)
         moves = self.reference is None or not self.config.fixed_reference
         self.rounds += 1
-        return self._learn_round(self.config.round_steps, new_reference=moves)
+        return learn_round(self, self.config.round_steps, new_reference=moves)
 
     def _ask(self) -> Preferences:
         """Return what is said of pairs of segments of the round; those that were skipped have weight 0."""
@@ -226,3 +226,11 @@ def with_same_start(first: Excerpt, second: Excerpt, count: int) -> tuple[Excerp
         for side in (first, second)
     )
     return one, other
+
+
+def learn_round(agent: PreferenceOptimization, steps: int, *, new_reference: bool) -> dict[str, Tensor]:
+    """Take a round's gradient steps on an agent's pairs, which are new; return the metrics of the last."""
+    pairs, agent._labels = agent.pairs, None
+    assert pairs is not None
+    agent._prepare(pairs, new_reference=new_reference, new_round=True)
+    return [agent._descend(pairs, 0) for _ in range(steps)][-1]

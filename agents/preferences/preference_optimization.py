@@ -203,16 +203,6 @@ class PreferenceOptimization(ManyLearners):
             if self.config.row.needs_opponents:
                 self._said["opponents"] = self._say(self._round)
 
-    def _learn_round(self, steps: int, *, new_reference: bool) -> dict[str, Tensor]:
-        """Take a round's gradient steps on :attr:`pairs`, which are new; return the metrics of the last."""
-        assert self.pairs is not None
-        self._labels = None
-        self._prepare(self.pairs, new_reference=new_reference, new_round=True)
-        metrics: dict[str, Tensor] = {}
-        for _ in range(steps):
-            metrics = self._descend(self.pairs, 0)
-        return metrics
-
     def _descend(self, pairs: Pairs, learned: int) -> dict[str, Tensor]:
         """Take the gradient step after ``learned`` ones down the pair loss; below 0, one of cloning."""
         self.weights.gradient.zero_()

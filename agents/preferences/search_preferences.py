@@ -35,6 +35,7 @@ from prefrl.preferences.search_pairs import Sibling, search_pairs
 from prefrl.tabular.tree_search import DeterministicModel, SearchTrees, tree_search
 
 from .compared_segments import Pairs
+from .iterated_preference_optimization import learn_round
 from .preference_optimization import PreferenceOptimization
 from .preference_optimization_config import PairLossName, PreferenceOptimizationConfig
 
@@ -80,8 +81,8 @@ class SearchPreferencesConfig(PreferenceOptimizationConfig):
     """Priors of steps are exp(sum log pi / length^this): 1.25 in the paper; it matters for longer steps."""
 
     even_share: Share = 0.25
-    """Share of priors that is even over steps, so that a policy which is sure and wrong is found out (ours, in the
-    place of AlphaZero's noise)."""
+    """Share of priors that is even over steps, so that a policy which is sure and wrong is found out (ours,
+    in the place of AlphaZero's noise)."""
 
     value: Literal["none", "policy", "given"] = "policy"
     """What a state is worth before it is searched: 0; what the policy earns from there in as many actions as
@@ -175,7 +176,7 @@ class SearchPreferences(PreferenceOptimization):
         answers = self.compare(self.search(self._roots()))
         self.pairs = Pairs.joined([self._read_pairs(answers)])
         moves = self.reference is None or not self.config.fixed_reference
-        metrics = self._learn_round(self.config.round_steps, new_reference=moves)
+        metrics = learn_round(self, self.config.round_steps, new_reference=moves)
         self.num_timesteps += 1
         return {**metrics, "preferences/pairs": (answers.weights > 0).sum()}
 

@@ -22,10 +22,10 @@ def draw_cells(layout_seed: int, size: int, walls: int) -> NDArray[np.int64]:
     """
     rng = np.random.default_rng(layout_seed)
     for _ in range(TRIES):
-        cells = np.zeros(size * size, dtype=np.int64)
+        flat = np.zeros(size * size, dtype=np.int64)
         places = rng.permutation(size * size)
-        cells[places[0]], cells[places[1 : walls + 1]] = GOAL, HOUSE
-        cells = cells.reshape(size, size)
+        flat[places[0]], flat[places[1 : walls + 1]] = GOAL, HOUSE
+        cells = flat.reshape(size, size)
         if (distances(cells) >= 0).sum() == size * size - walls:
             return cells
     raise ValueError(f"walls is {walls}; no {size} x {size} grid was found whose goal is reached from all "

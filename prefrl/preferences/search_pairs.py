@@ -54,8 +54,8 @@ def search_pairs(
         node = torch.where(going, following, 0)
     states, others, bests, doubt, counts = (torch.cat(parts) for parts in zip(*found, strict=True))
     labels = 1.0 - doubt if conservative else torch.ones_like(doubt)
-    sides = (_steps(model, states, steps) for steps in (others, bests))
-    answers = Preferences.from_labels(*sides, labels, {"teacher": "search"})
+    first, second = (_steps(model, states, steps) for steps in (others, bests))
+    answers = Preferences.from_labels(first, second, labels, {"teacher": "search"})
     return replace(answers, weights=counts.to(torch.float64))
 
 

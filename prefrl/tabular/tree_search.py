@@ -7,9 +7,9 @@ operations, without a look at what they hold: nothing waits for the device.
 
 Two observations keep a simulation short. Visits and values change along its path alone, so the edge at which
 selection ends is known for every node that no simulation has touched since: each edge remembers it, and
-going down is one look-up. And V of a node is a + b V(child), so that backing up is one multiplication per level,
-with everything else done for all levels at once. What a node sums over its edges is kept and corrected by
-what changed; rounding may so differ in the last bits from sums made anew.
+going down is one look-up. And V of a node is a + b V(child), so that backing up is one multiplication per
+level, with everything else done for all levels at once. What a node sums over its edges is kept and corrected
+by what changed; rounding may so differ in the last bits from sums made anew.
 """
 
 from __future__ import annotations

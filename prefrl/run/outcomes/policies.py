@@ -137,8 +137,8 @@ def searched_outcome(agent: SearchPreferences, env: Any) -> dict[str, Any]:
 
     Returns:
         ``value`` and ``optimal_value`` from the start, discounted as in :func:`tabular_outcome` where
-        episodes may go on for ever; ``policy_error``, what the policy falls short of the best; ``success_rate``, the
-        probability to succeed within the time limit, where the environment knows it.
+        episodes may go on for ever; ``policy_error``, what the policy falls short of the best;
+        ``success_rate``, the probability to succeed within the time limit, where the environment knows it.
     """
     task = getattr(env, "unwrapped", env)
     found = {**tabular_outcome(agent, env, 0.0, exact=False), "success_rate": None}
