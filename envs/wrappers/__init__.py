@@ -8,35 +8,36 @@ if TYPE_CHECKING:
     from prefrl.envs.diffusions.discrete_time import DiscreteTimeTask
 
     from .agents import AgentsAsRows
-    from .composers import (
-        ComposeReward,
+    from .composers import ComposeReward, VectorComposeReward
+    from .distractors import Distractors
+    from .grouped import GroupedStarts
+    from .reward_rules import (
         CountNovelty,
         GatedReward,
         InformationGain,
         NeighbourNovelty,
         RewardRule,
+        RewardStep,
         ShapedReward,
-        VectorComposeReward,
     )
-    from .distractors import Distractors
-    from .grouped import GroupedStarts
     from .rewards import ReplaceReward, VectorReplaceReward
     from .stock import StockAugmentation, VectorStockAugmentation
 
 _PUBLIC = {
     "AgentsAsRows": "prefrl.envs.wrappers.agents",
     "ComposeReward": "prefrl.envs.wrappers.composers",
-    "CountNovelty": "prefrl.envs.wrappers.composers",
+    "CountNovelty": "prefrl.envs.wrappers.reward_rules",
     "DiscreteTimeTask": "prefrl.envs.diffusions.discrete_time",
     "Distractors": "prefrl.envs.wrappers.distractors",
     "DualPriceAction": "prefrl.envs.allocation.pricing_action",
-    "GatedReward": "prefrl.envs.wrappers.composers",
-    "InformationGain": "prefrl.envs.wrappers.composers",
-    "NeighbourNovelty": "prefrl.envs.wrappers.composers",
+    "GatedReward": "prefrl.envs.wrappers.reward_rules",
     "GroupedStarts": "prefrl.envs.wrappers.grouped",
+    "InformationGain": "prefrl.envs.wrappers.reward_rules",
+    "NeighbourNovelty": "prefrl.envs.wrappers.reward_rules",
     "ReplaceReward": "prefrl.envs.wrappers.rewards",
-    "RewardRule": "prefrl.envs.wrappers.composers",
-    "ShapedReward": "prefrl.envs.wrappers.composers",
+    "RewardRule": "prefrl.envs.wrappers.reward_rules",
+    "RewardStep": "prefrl.envs.wrappers.reward_rules",
+    "ShapedReward": "prefrl.envs.wrappers.reward_rules",
     "StockAugmentation": "prefrl.envs.wrappers.stock",
     "VectorComposeReward": "prefrl.envs.wrappers.composers",
     "VectorReplaceReward": "prefrl.envs.wrappers.rewards",
@@ -56,6 +57,7 @@ __all__ = [
     "NeighbourNovelty",
     "ReplaceReward",
     "RewardRule",
+    "RewardStep",
     "ShapedReward",
     "StockAugmentation",
     "VectorComposeReward",
