@@ -34,8 +34,8 @@ class AuditSettings(Settings):
     prototypes: Annotated[tuple[Count, ...], tyro.conf.arg(metavar="INT [INT ...]")] = ()
     """Ideals of the model of groups; none: 2, if there are two users."""
 
-    draws: Count = 999
-    """Sets of answers that noise alone gives."""
+    draws: Annotated[int, Bounds(low=199)] = 999
+    """Sets of answers that noise alone gives; with fewer than 199 no p-value is small enough to count."""
 
     seed: Natural = 0
     """Of folds, starts of fits, and draws."""
@@ -90,8 +90,10 @@ def audit_preferences(
     if blind and features is not None and features.shape[1] > 1:
         few = {name: each for name, each in models.items() if each.kind != "groups"}
         planted = find_planted_circle(comparisons, few, pairs, settings.folds, seed, ERRORS)
+    # The options of a table are all linked, so that as many pairs as options close a loop.
+    loops = features is not None or len(pairs.first) >= comparisons.num_options
     findings = Findings(models, predictions, coin(comparisons), circles, users, planted,
-                        comparisons.num_options)  # fmt: skip
+                        comparisons.num_options, loops)  # fmt: skip
     word = verdict(findings)
     return Audit(answers, findings, word, pairs, _result(answers, findings, word, pairs, settings))
 

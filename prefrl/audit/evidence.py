@@ -104,7 +104,7 @@ class Circles(NamedTuple):
 
 
 def find_circles(pairs: Pairs, copies: int, seed: int) -> Circles | None:
-    """Return what is seen of circles of three; None if no three options were all compared.
+    """Return what is seen of circles of three; None if no three were all compared without a tie.
 
     Args:
         pairs: all answers.

@@ -59,8 +59,8 @@ def _draw_circles(axes: Axes, audit: Audit) -> None:
     circles = audit.findings.circles
     axes.set_title("circles of three", fontsize=10)
     if circles is None:
-        axes.text(0.5, 0.5, "no three options\nwere all compared", ha="center", va="center", color="0.4",
-                  transform=axes.transAxes)  # fmt: skip
+        text = "no three options were all\ncompared without a tie"
+        axes.text(0.5, 0.5, text, ha="center", va="center", color="0.4", transform=axes.transAxes)
         axes.set_xticks([])
         axes.set_yticks([])
         return
@@ -119,7 +119,7 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str]]:
     turned = "cannot be told"
     if noise is not None:
         turned = "{:.0%}, {:.0%} to {:.0%}".format(noise, *result["noise_interval"])
-    asked = (f"{result['num_answers']} to {result['num_pairs']} pairs of {result['num_options']} options, "
+    asked = (f"{result['num_answers']}, pairs: {result['num_pairs']}, options: {result['num_options']}, "
              f"users: {result['num_users']}, left out: {result['left_out']}")  # fmt: skip
     return [("answers", asked), ("options known by", result["known_by"]),
             ("cyclic triads", _circle_text(result)), ("users agree", people),
@@ -129,7 +129,7 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str]]:
 def _circle_text(result: dict[str, Any]) -> str:
     """Return what is said of circles."""
     if result["cyclic_triads"] is None:
-        return "(no three options were all compared)"
+        return "(no three options were all compared without a tie)"
     low, high = result["cyclic_triads_interval"]
     return (f"{result['cyclic_triads']:.1%} of {result['triads']}; noise gives "
             f"{result['cyclic_triads_expected']:.1%} ({low:.1%} to {high:.1%}), "

@@ -81,7 +81,8 @@ def candidates(
     users = comparisons.num_users
     for k in _allowed("prototypes", prototypes, (2,), users if users > 1 else 0, f"{users} users"):
         pal = PALConfig(prototypes=k, dimension=min(2, inputs), starts=4, max_iterations=ITERATIONS)
-        found[f"pal_{k}"] = Candidate(partial(PAL, pal, seed=seed), "groups", users=k)
+        # One ideal is one reward, the same for all users.
+        found[f"pal_{k}"] = Candidate(partial(PAL, pal, seed=seed), "groups" if k > 1 else "scalar", users=k)
     return found
 
 

@@ -12,6 +12,9 @@ from .held_out import Candidate, Prediction
 ERRORS = 2.0
 """Standard errors by which a model must be ahead on answers held out."""
 
+MOST_ERRORS = 999.0
+"""Standard errors, of more than which nothing is said."""
+
 ENOUGH_POWER = 0.5
 """How often a test must notice what is planted before its silence counts."""
 
@@ -40,13 +43,15 @@ class Findings:
     coin: Prediction
     """What knows nothing."""
     circles: Circles | None
-    """None where no three options were all compared."""
+    """None where no three options were all compared without a tie."""
     users: Heterogeneity | None
     """None where no question was answered by two users."""
     planted: float | None
     """How often GPM finds a circle planted in features; None where triads say enough, or there are none."""
     num_options: int
     """K."""
+    loops: bool
+    """Whether answers could go round: not where pairs of options in a table make a tree."""
 
     def best(self, kind: str) -> str | None:
         """Return the model of a kind that loses least; None if there is none."""
@@ -54,24 +59,30 @@ class Findings:
         return min(names, key=lambda name: self.predictions[name].log_loss) if names else None
 
     def lead(self, name: str | None, other: str | None) -> float:
-        """Return by how many standard errors a model is ahead of another (None: a coin); 0 without it."""
+        """Return by how many standard errors a model is ahead of another (None: a coin); 0 without it.
+
+        Where each answer gains the same, it is :data:`MOST_ERRORS`, as it is for more.
+        """
         if name is None:
             return 0.0
         than = self.coin if other is None else self.predictions[other]
         gain, error = self.predictions[name].ahead_of(than)
-        return gain / error if error > 0.0 else 0.0
+        if abs(gain) < 1e-9:  # the same but for rounding
+            return 0.0
+        return max(-MOST_ERRORS, min(MOST_ERRORS, gain / max(error, 1e-300)))
 
 
 def verdict(found: Findings) -> Verdict:
     """Return the verdict, by the first rule that fits.
 
-    1. groups: a model of groups predicts better than the best single reward by :data:`ERRORS` standard
-       errors, and no worse than a model with circles; and users differ (p at most
+    1. groups: a model of groups predicts better than the best single reward and than a coin by
+       :data:`ERRORS` standard errors, and no worse than a model with circles; and users differ (p at most
        :data:`~prefrl.audit.evidence.LEVEL`) where that can be tested.
     2. cyclic: there are more circles of three, or a clearer one, than the best single reward would give by
        chance (p at most LEVEL, both tests together); where triads say too little, as no three options were
        all compared or too few times, and there are features, or no triads at all, a model with circles
-       predicts better by :data:`ERRORS` standard errors.
+       predicts better, and better than a coin, by :data:`ERRORS` standard errors, and the pairs that were
+       asked about are no tree, in which nothing could go round.
     3. unclear: users differ, but no groups were found that predict better.
     4. scalar: a single reward predicts better than a coin and no worse than a model with circles, by ERRORS
        standard errors, and what was not seen would have been, had it been there, in
@@ -81,7 +92,8 @@ def verdict(found: Findings) -> Verdict:
     scalar, general, groups = (found.best(kind) for kind in ("scalar", "general", "groups"))
     differ = found.users is not None and found.users.p_value <= LEVEL
     grouped = found.lead(groups, scalar)
-    if grouped > ERRORS and found.lead(groups, general) > 0.0 and (differ or found.users is None):
+    told = grouped > ERRORS and found.lead(groups, None) > ERRORS and found.lead(groups, general) > 0.0
+    if told and (differ or found.users is None):
         return Verdict("groups", f"{groups} predicts held-out answers better than {scalar}, the best single "
                                  f"reward, by {grouped:.1f} standard errors: users want different "
                                  "things")  # fmt: skip
@@ -98,7 +110,8 @@ def _circular(found: Findings, scalar: str | None, general: str | None) -> Verdi
     """Return that there are circles, or None."""
     lead = found.lead(general, scalar)
     if found.circles is None or found.circles.p > LEVEL:
-        if lead <= ERRORS or (found.circles is not None and found.planted is None):
+        ahead = min(lead, found.lead(general, None)) > ERRORS
+        if not ahead or not found.loops or (found.circles is not None and found.planted is None):
             return None
         return Verdict("cyclic", f"{general} predicts held-out answers better than {scalar}, the best single "
                                  f"reward, by {lead:.1f} standard errors; what triads there are say too "

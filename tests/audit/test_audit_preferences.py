@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,29 @@ def test_one_user_and_pairs_asked_once(tmp_path: Path) -> None:
     assert result["verdict"] == "unclear"
 
 
+@pytest.mark.parametrize("leaves", [1, 5])
+def test_a_tree_of_pairs_cannot_go_round(leaves: int, tmp_path: Path) -> None:
+    """Answers at random about one option and each of the others, where GPM's ridge loses less than BT's."""
+    draw = random.Random(0)
+    lines = [f"0,{1 + i // 10},{int(draw.random() < 0.5)}" for i in range(50)]
+    if leaves == 1:
+        lines = ["0,1,0", "0,1,1"] * 20
+    file = tmp_path / "answers.csv"
+    file.write_text("\n".join(["first,second,label", *lines]) + "\n")
+    result = audited(tmp_path, file)
+    assert result["verdict"] == "unclear"
+    assert result["cyclic_triads"] is None
+
+
+def test_answers_that_all_agree_are_better_than_a_coin(tmp_path: Path) -> None:
+    """Every held-out answer gains the same, so that the standard error is 0 but for rounding."""
+    file = tmp_path / "answers.csv"
+    file.write_text("first,second,label\n" + "a,b,1\n" * 40)
+    result = audited(tmp_path, file)
+    assert result["verdict"] == "scalar"
+    assert "by 999.0 standard errors" in str(result["reason"])
+
+
 def test_the_same_seed_says_the_same(tmp_path: Path) -> None:
     file = written(tmp_path / "answers.csv", "order", each=5)
     found = []
@@ -93,6 +117,9 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     )
     assert not out.exists()
     assert "folds is 50" in refused("preferences", str(file), "--out", str(out), "--folds", "50")
+    with pytest.raises(SystemExit):  # p-values could never be small enough
+        cli.main(["audit", "preferences", str(file), "--out", str(out), "--draws", "198"])
+    assert "at least 199" in " ".join(capsys.readouterr().err.split())
     assert "there is no file of comparisons" in refused("preferences", "nothing.csv", "--out", str(out))
     out.mkdir()
     (out / "mine").touch()

@@ -50,14 +50,14 @@ def test_a_prediction_is_a_fit_to_the_other_folds() -> None:
 def test_an_option_and_a_user_that_other_folds_do_not_know() -> None:
     """Option 3 was compared once, and user 1 answered once: a coin for all, and for groups alone."""
     first, second = torch.tensor([0, 1, 0, 1, 3, 0]), torch.tensor([1, 2, 2, 2, 0, 1])
-    users = torch.tensor([0, 0, 0, 0, 0, 1])
-    comparisons = Comparisons(first, second, torch.ones(6, dtype=torch.float64), 4, None, users, 2)
-    models = candidates(comparisons, (1,), (1,), 0)
+    users = torch.tensor([0, 2, 0, 2, 0, 1])
+    comparisons = Comparisons(first, second, torch.ones(6, dtype=torch.float64), 4, None, users, 3)
+    models = candidates(comparisons, (1,), (2,), 0)
     found = held_out(comparisons, models, torch.tensor([0, 0, 1, 1, 2, 3]))
     for prediction in found.values():
         assert float(prediction.losses[4]) == pytest.approx(math.log(2.0))
         assert float(prediction.hits[4]) == 0.5
-    assert float(found["pal_1"].losses[5]) == pytest.approx(math.log(2.0))
+    assert float(found["pal_2"].losses[5]) == pytest.approx(math.log(2.0))
     assert float(found["bradley_terry"].losses[5]) < 0.6
 
 
@@ -96,3 +96,8 @@ def test_squares_are_products_of_features() -> None:
     found = told(with_features, Candidate(BradleyTerry, "scalar", squares=True)).features
     assert found is not None
     assert found[1].tolist() == [3.0, -1.0, 9.0, -3.0, 1.0]
+
+
+def test_one_ideal_is_a_reward_and_no_group() -> None:
+    kinds = {name: each.kind for name, each in candidates(answers(0, users=4), (1,), (1, 2), 0).items()}
+    assert (kinds["pal_1"], kinds["pal_2"]) == ("scalar", "groups")
