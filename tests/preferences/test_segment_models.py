@@ -282,6 +282,13 @@ def test_every_way_to_name_pairs_is_the_same_loss():
         assert torch.equal(*losses)
 
 
+@pytest.mark.parametrize("user", [2, -1, torch.tensor([0, 5])])
+def test_users_that_a_model_does_not_know_are_refused(user):
+    model, pairs = fitted("pal, linear"), by_two(2)
+    with pytest.raises(ValueError, match="the model knows 0 to 1"):
+        model.margin(pairs.first, pairs.second, user=user)
+
+
 def test_a_fitted_model_judges_trajectories():
     for name in CONFIGS:
         model = fitted(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 from prefrl.config import Count, Length, NonNegative, Positive, Rows, Settings, Share, Sizes
@@ -20,7 +20,8 @@ class NashLearningConfig(Settings):
     """Settings of :class:`NashLearning`.
 
     Raises:
-        ValueError: if a number is out of range, or the solver unknown or without such a beta or policy.
+        ValueError: if a number is out of range, the solver unknown or without such a beta or policy, or a
+            setting given that would do nothing.
     """
 
     solver: Literal[
@@ -112,3 +113,24 @@ class NashLearningConfig(Settings):
             raise ValueError("learning_rate is None; plain gradient descent of a network needs one")
         if abs(sum(self.population) - 1.0) > 1e-9:
             raise ValueError(f"population is {self.population}; its weights must sum to 1")
+        self._check_of_use()
+
+    def _check_of_use(self) -> None:
+        """Raise ValueError for a setting that was given and that nothing looks at."""
+        descends, network = self.policy != "exact", self.policy == "network"
+        looked_at = {
+            "pairs": (descends, "policy 'table' or 'network'"),
+            "inner_steps": (descends, "policy 'table' or 'network'"),
+            "learning_rate": (descends, "policy 'table' or 'network'"),
+            "hidden": (network, "policy 'network'"),
+            "optimizer": (network, "policy 'network'"),
+            "normaliser": (descends and self.solver == "gpo", "solver gpo and policy 'table' or 'network'"),
+            "mnpo_pairs": (descends and self.solver == "mnpo", "solver mnpo and policy 'table' or 'network'"),
+            "population": (self.solver == "mnpo", "solver mnpo"),
+        }
+        for each in fields(self):
+            (used, needs), given = looked_at.get(each.name, (True, "")), getattr(self, each.name)
+            if not used and given != each.default:
+                where = f"solver {self.solver} and policy {self.policy!r}"
+                raise ValueError(f"{each.name} is {given!r}, which would do nothing with {where}; "
+                                 f"it needs {needs}")  # fmt: skip

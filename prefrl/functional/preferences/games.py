@@ -43,6 +43,8 @@ def check_payoff_matrix(matrix: Tensor) -> Tensor:
 
 
 def _check_square(matrix: Tensor, name: str) -> Tensor:
+    if matrix.is_complex():
+        raise ValueError(f"the {name} has dtype {matrix.dtype}; it must be of real numbers")
     matrix = matrix.to(torch.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
         raise ValueError(f"the {name} has shape {list(matrix.shape)}; it must be [K, K], K at least 2")
@@ -53,8 +55,12 @@ def _check_antisymmetric(matrix: Tensor, name: str, tolerance: float) -> Tensor:
     wrong = torch.nonzero((matrix + matrix.T).abs() > tolerance)
     if len(wrong):
         i, j = wrong[0].tolist()
+        hint = ""
+        if bool(((matrix + matrix.T - 1.0).abs() <= tolerance).all()):
+            wanted = "p - 1/2" if name == "payoff matrix" else "2 p - 1"
+            hint = f"; these look like probabilities p: give {wanted}"
         raise ValueError(f"the {name} is not antisymmetric: entry ({i}, {j}) is "
-                         f"{float(matrix[i, j]):g} and ({j}, {i}) is {float(matrix[j, i]):g}")  # fmt: skip
+                         f"{float(matrix[i, j])} and ({j}, {i}) is {float(matrix[j, i])}{hint}")  # fmt: skip
     return matrix
 
 

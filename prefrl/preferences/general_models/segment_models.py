@@ -209,6 +209,16 @@ class SegmentModel(RewardModel):
             raise ValueError(f"num_users is {known}; the comparisons have {len(names)} annotators: "
                              f"{', '.join(names)}")  # fmt: skip
 
+    def _users(self, user: Tensor | int | None, count: int) -> Tensor:
+        """See :meth:`PairModel._users`; ValueError for one that there is not, where that costs no wait."""
+        known = getattr(self.config, "num_users", None)
+        if known is not None and user is not None and (not isinstance(user, Tensor) or user.is_cpu):
+            asked = torch.as_tensor(user)
+            if bool(((asked < 0) | (asked >= known)).any()):
+                given = f"{int(asked.min())} to {int(asked.max())}"
+                raise ValueError(f"user ranges from {given}; the model knows 0 to {known - 1}")
+        return super()._users(user, count)
+
     @torch.no_grad()
     def take_statistics(self, segments: Segments) -> None:
         """See :meth:`RewardModel.take_statistics`; at the first fit embeddings are spread out too.

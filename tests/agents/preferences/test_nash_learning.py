@@ -147,7 +147,10 @@ def test_so_does_a_network_that_descends_plainly():
 def test_policies_of_steps_find_the_equilibrium_of_sequences(policy):
     env = gym.make(TREE, layout_seed=1, prompts=1)
     agent = solved(
-        400, env=env, policy=policy, hidden=(32,), learning_rate=0.01 if policy == "network" else None
+        400,
+        env=env,
+        policy=policy,
+        **({"hidden": (32,), "learning_rate": 0.01} if policy == "network" else {}),
     )
     a = torch.as_tensor(env.unwrapped.preference_matrix()) - 0.5
     wanted = nash_equilibrium(Game(a, torch.zeros(1, 81).double().log_softmax(-1), 0.1)).exp()
@@ -171,7 +174,8 @@ def test_a_table_that_minimises_its_papers_loss_takes_the_solvers_steps(solver, 
     matrix, reference = noise.triu(1) - noise.triu(1).T, torch.tensor([0.3, 0.25, 0.2, 0.15, 0.1]).double()
     tree = gym.make(TREE, vocabulary=2, depth=2)
     for where in ({"matrix": matrix, "reference": reference}, {"env": tree}):
-        given = {**where, "solver": solver, "beta": beta, "population": (0.5, 0.3, 0.2)}
+        given = {**where, "solver": solver, "beta": beta}
+        given |= {"population": (0.5, 0.3, 0.2)} if solver == "mnpo" else {}
         exact, table = solved(5, **given), solved(5, **given, policy="table", inner_steps=150)
         torch.testing.assert_close(table.play.policy, exact.play.policy, atol=1e-6, rtol=0.0)
         torch.testing.assert_close(table.play.memory, exact.play.memory, atol=1e-6, rtol=0.0)
@@ -325,6 +329,17 @@ def test_runs(tmp_path: Path):
         (lambda: NashLearningConfig(mnpo_pairs="past"), "mnpo_pairs is 'past'"),
         (lambda: NashLearningConfig(policy="network", optimizer="gradient"), "needs one"),
         (lambda: NashLearningConfig(population=(0.5, 0.4)), "must sum to 1"),
+        (lambda: NashLearningConfig(population=(0.5, 0.3, 0.2)), "it needs solver mnpo"),
+        (
+            lambda: NashLearningConfig(pairs=64),
+            "pairs is 64, which would do nothing with solver egpo and policy 'exact'",
+        ),
+        (lambda: NashLearningConfig(inner_steps=3), "it needs policy 'table' or 'network'"),
+        (lambda: NashLearningConfig(learning_rate=0.1), "it needs policy 'table' or 'network'"),
+        (lambda: NashLearningConfig(policy="table", hidden=(8,)), "it needs policy 'network'"),
+        (lambda: NashLearningConfig(policy="table", optimizer="gradient"), "it needs policy 'network'"),
+        (lambda: NashLearningConfig(solver="gpo", normaliser="zero"), "normaliser is 'zero'"),
+        (lambda: NashLearningConfig(policy="table", mnpo_pairs="present"), "it needs solver mnpo and policy"),
     ],
 )
 def test_wrong_arguments(make, message):

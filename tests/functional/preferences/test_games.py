@@ -87,6 +87,9 @@ def test_hedge_keeps_its_promise_on_twenty_cycles():
         (torch.tensor([[0.0, 2.0], [-2.0, 0.0]]), r"outside \[-1, 1\]"),
         (torch.tensor([[0.0, 0.5], [0.5, 0.0]]), "not antisymmetric"),
         (torch.tensor([[0.1, 0.5], [-0.5, 0.0]]), "not antisymmetric"),
+        (torch.tensor([[0.5, 0.9], [0.1, 0.5]], dtype=torch.float64), "probabilities p: give 2 p - 1"),
+        (torch.tensor([[0.0, 0.3333333], [-0.3333334, 0.0]], dtype=torch.float64), "-0.3333334"),
+        (torch.zeros(2, 2, dtype=torch.complex64), "must be of real numbers"),
         (torch.tensor([[0.0, math.nan], [-0.5, 0.0]]), "outside"),
     ],
 )
