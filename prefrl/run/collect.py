@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prefrl.data import Segments, TransitionDataset, Transitions, seeded_generator
+from prefrl.data import TransitionDataset, Transitions, seeded_generator
 from prefrl.data.datasets import space_dtype
 
 from .evaluate import MAX_STEPS, check_limit, warn_of_cut
@@ -189,22 +189,6 @@ def collect_programs(
         observation_space=task.observation_space, action_space=task.action_space,
         env_id=None if env.spec is None else env.spec.id,
     )  # fmt: skip
-
-
-def program_segments(task: Any, prompts: Any, nodes: Any) -> Segments:
-    """Return complete programs as segments, padded.
-
-    Args:
-        task: the environment, unwrapped.
-        prompts: [M].
-        nodes: [M] of the programs.
-    """
-    written = task.written(prompts, nodes)
-    lengths = torch.as_tensor(written.lengths)
-    actions = torch.as_tensor(written.actions)
-    inside = torch.arange(actions.shape[1]) < lengths[:, None]
-    return Segments(torch.as_tensor(written.obs), torch.where(inside, actions, 0), lengths,
-                    torch.ones_like(lengths, dtype=torch.bool))  # fmt: skip
 
 
 def _spaces(env: Any, agent: Policy | None) -> tuple[Any, Any]:

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from prefrl.agents.value_based.b_coder import BCoder, Successors
+from prefrl.data import Segments
 from prefrl.nn.likelihood_policies import DiscretePolicy
-from prefrl.run.collect import program_segments
 
 CANDIDATES = 8
 """Programs of which re-ranking takes one."""
@@ -45,6 +45,22 @@ def policy_table(policy: DiscretePolicy, task: Any, device: torch.device, *, gre
     table = np.full((len(task.optimal_value()), words), 1.0 / words)
     table[states] = chances.cpu().numpy()
     return table
+
+
+def program_segments(task: Any, prompts: Any, nodes: Any) -> Segments:
+    """Return complete programs as segments, padded.
+
+    Args:
+        task: the environment, unwrapped.
+        prompts: [M].
+        nodes: [M] of the programs.
+    """
+    written = task.written(prompts, nodes)
+    lengths = torch.as_tensor(written.lengths)
+    actions = torch.as_tensor(written.actions)
+    inside = torch.arange(actions.shape[1]) < lengths[:, None]
+    return Segments(torch.as_tensor(written.obs), torch.where(inside, actions, 0), lengths,
+                    torch.ones_like(lengths, dtype=torch.bool))  # fmt: skip
 
 
 def success_rates(agent: BCoder, task: Any) -> dict[str, float]:

@@ -20,9 +20,15 @@ from prefrl.agents.value_based.b_coder import expert_rows
 from prefrl.cli import main
 from prefrl.data import Segments, save_transitions
 from prefrl.nn.likelihood_policies import DiscretePolicy
-from prefrl.run.collect import collect_programs, collect_transitions, program_segments
+from prefrl.run.collect import collect_programs, collect_transitions
 from prefrl.run.outcomes import programs
-from prefrl.run.outcomes.programs import policy_table, program_outcome, reranked, success_rates
+from prefrl.run.outcomes.programs import (
+    policy_table,
+    program_outcome,
+    program_segments,
+    reranked,
+    success_rates,
+)
 
 ID = "prefrl/ProgramSynthesis-v0"
 SMALL: dict[str, Any] = {"hidden": (16,), "batch_size": 32, "cloning_steps": 4, "value_steps": 3}

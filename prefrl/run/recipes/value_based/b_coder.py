@@ -55,9 +55,12 @@ class TrainBCoder(EvaluatedRecipe):
         """Return the data set: from its file, or drawn."""
         if self.dataset is not None:
             return {"dataset": load_transitions(self.dataset)}
-        drawn = collect_programs(env, self.num_programs, correct_share=self.correct_share,
-                                 mistakes=self.mistakes, seed=self.seed)  # fmt: skip
-        return {"dataset": drawn}
+        return {"dataset": self.drawn(env)}
+
+    def drawn(self, env: Any) -> TransitionDataset:
+        """Return programs of the environment's own people."""
+        return collect_programs(env, self.num_programs, correct_share=self.correct_share,
+                                mistakes=self.mistakes, seed=self.seed)  # fmt: skip
 
     def make_agent(self, env: Any, dataset: TransitionDataset | None = None) -> BCoder:
         """See :meth:`Recipe.make_agent`."""

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 import prefrl.envs
 from prefrl.agents.value_based.b_coder import BCoder, BCoderConfig, expert_rows
 from prefrl.data import TransitionDataset
-from prefrl.run.collect import collect_programs
 from prefrl.run.outcomes.programs import reranked, success_rates
 from prefrl.run.plot import save_figure
+from prefrl.run.recipes.value_based.b_coder import TrainBCoder
 from prefrl.run.study.claims import Claim, Numbers
 
 assert prefrl.envs.REGISTRY
@@ -62,7 +62,7 @@ def learned(seed: int) -> dict[str, float]:
     """Success of every way at every measurement, greedy and drawn, and of re-ranking at the end."""
     env = gym.make("prefrl/ProgramSynthesis-v0", layout_seed=seed)
     task: Any = env.unwrapped
-    data = collect_programs(env, PROGRAMS, seed=seed)
+    data = TrainBCoder(num_programs=PROGRAMS, seed=seed).drawn(env)
     start = BCoder(env, BCoderConfig(), dataset=data, seed=seed, device="cpu")
     for _ in range(start.config.cloning_steps):
         start.update()
