@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from prefrl.cli import execute
 from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
+from prefrl.run.recipes.base import small_networks
 from prefrl.run.study.claims import Claim, ClaimStudy
 from prefrl.run.study.values import choice, composers, grouped, oreo, programs, search, units
 
@@ -33,8 +34,9 @@ class ValueStudy(ClaimStudy):
     """Run folder: new, empty, or of the same study."""
 
     def measure(self, folder: RunFolder) -> dict[str, Any]:
-        """Measure; where there is what can be drawn, draw it."""
-        found = super().measure(folder)
+        """Measure as recipes train, without denormal numbers, which are slow; draw what can be drawn."""
+        with small_networks():
+            found = super().measure(folder)
         if "program_synthesis" in found:
             programs.draw_success(found["program_synthesis"], folder.path / "program_synthesis.png")
         return found

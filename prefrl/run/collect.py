@@ -13,7 +13,6 @@ from torch import Tensor
 from prefrl.data import TransitionDataset, Transitions, seeded_generator
 from prefrl.data.datasets import space_dtype
 
-from .evaluate import MAX_STEPS, check_limit, warn_of_cut
 from .stepping import Listener, Policy, Stepper
 
 _COLUMNS = ("obs", "actions", "rewards", "next_obs", "terminations", "truncations", "mask")
@@ -80,7 +79,7 @@ def collect_transitions(
 
 
 def collect_episodes(
-    agent: Policy | None, rows: Any, *, epsilon: float = 0.0, seed: int = 0, max_steps: int = MAX_STEPS
+    agent: Policy | None, rows: Any, *, epsilon: float = 0.0, seed: int = 0, max_steps: int = 10_000
 ) -> TransitionDataset:
     """Let a policy act, and return one whole episode of each row: long ones are as likely as short ones.
 
@@ -89,7 +88,8 @@ def collect_episodes(
         rows: a vector or on-device environment, which is reset first.
         epsilon: probability of a uniform action, in [0, 1]; of no agent it is 1 whatever is given.
         seed: seeds the environment and the uniform actions.
-        max_steps: an episode that has not ended by then stays unfinished, and is warned of.
+        max_steps: an episode that has not ended by then stays unfinished: its last transition has
+            ``has_next_action`` False, and is neither terminal nor truncated.
 
     Raises:
         ValueError: as :func:`collect_transitions`.
@@ -97,7 +97,8 @@ def collect_episodes(
     """
     if not 0.0 <= epsilon <= 1.0:
         raise ValueError(f"epsilon is {epsilon}; it must be a probability")
-    check_limit(max_steps)
+    if max_steps < 1:
+        raise ValueError(f"max_steps is {max_steps}; it must be at least 1")
     spaces = _spaces(rows, agent)
     policy = _EpsilonUniform(agent, spaces[1], 1.0 if agent is None else epsilon, seed)
     record = _Record()
@@ -110,8 +111,6 @@ def collect_episodes(
         step = record.steps[-1]
         going.append(open_rows & step.mask.cpu())
         open_rows = open_rows & ~(step.terminations | step.truncations).cpu()
-    if bool(open_rows.any()):
-        warn_of_cut(rows, max_steps)
     spec = getattr(rows, "spec", None)
     return TransitionDataset.from_transitions(
         **_in_episodes(record.steps, torch.stack(going), *spaces),
