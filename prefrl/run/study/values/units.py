@@ -29,8 +29,8 @@ DRAWS = 1_000_000
 CLUSTERS, NUMBERS, CLASSES = 40, 8, 5
 """Of the classification: normal clusters in so many numbers, dealt to classes in turns."""
 
-WIDTH, EPOCHS, WEIGHT = 256, 30, 100.0
-"""Units of the hidden layer, passes over 4,000 examples, and weight of the activity's target."""
+WIDTH, EPOCHS = 256, 30
+"""Units of the hidden layer, and passes over 4,000 examples."""
 
 
 def quadratic(h: Tensor) -> Tensor:
@@ -81,9 +81,10 @@ def accuracy(torso: GatedMLP | MLPTorso, seed: int) -> tuple[float, Tensor]:
     network = nn.Sequential(torso, nn.Linear(torso.features, CLASSES))
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     for _ in range(EPOCHS):
-        for rows in torch.randperm(4_000).split(100):
+        for rows in torch.split(torch.randperm(4_000), 100):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(network(train[0][rows]), train[1][rows]).backward()
+            loss = nn.functional.cross_entropy(network(train[0][rows]), train[1][rows])
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     with torch.no_grad():
         return float((network(test[0]).argmax(1) == test[1]).float().mean()), test[0]
@@ -93,7 +94,7 @@ def gated(seed: int) -> dict[str, float]:
     """Accuracy of a gated layer, each unit of which has a gate, of a dense one, and of one of a tenth."""
     torch.manual_seed(seed)
     with small_networks():
-        torso = GatedMLP(NUMBERS, (WIDTH,), WIDTH, weight=WEIGHT)
+        torso = GatedMLP(NUMBERS, (WIDTH,), WIDTH)
         own, examples = accuracy(torso, seed)
         dense, _ = accuracy(MLPTorso(NUMBERS, (WIDTH,)), seed)
         small, _ = accuracy(MLPTorso(NUMBERS, (round(WIDTH / 10),)), seed)
