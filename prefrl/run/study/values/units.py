@@ -17,7 +17,7 @@ from prefrl.functional.stochastic_units import (
     reinforce,
     straight_through,
 )
-from prefrl.nn.stochastic_units import GatedMLP
+from prefrl.nn.stochastic.units import GatedMLP
 from prefrl.nn.torsos import MLPTorso
 from prefrl.run.evaluate import evaluate_rows
 from prefrl.run.recipes.base import small_networks
