@@ -20,7 +20,6 @@ from prefrl.functional.stochastic_units import (
 from prefrl.nn.stochastic.units import GatedMLP
 from prefrl.nn.torsos import MLPTorso
 from prefrl.run.evaluate import evaluate_rows
-from prefrl.run.recipes.base import small_networks
 from prefrl.run.study.claims import Claim
 
 DRAWS = 1_000_000
@@ -93,11 +92,10 @@ def accuracy(torso: GatedMLP | MLPTorso, seed: int) -> tuple[float, Tensor]:
 def gated(seed: int) -> dict[str, float]:
     """Accuracy of a gated layer, each unit of which has a gate, of a dense one, and of one of a tenth."""
     torch.manual_seed(seed)
-    with small_networks():
-        torso = GatedMLP(NUMBERS, (WIDTH,), WIDTH)
-        own, examples = accuracy(torso, seed)
-        dense, _ = accuracy(MLPTorso(NUMBERS, (WIDTH,)), seed)
-        small, _ = accuracy(MLPTorso(NUMBERS, (round(WIDTH / 10),)), seed)
+    torso = GatedMLP(NUMBERS, (WIDTH,), WIDTH)
+    own, examples = accuracy(torso, seed)
+    dense, _ = accuracy(MLPTorso(NUMBERS, (WIDTH,)), seed)
+    small, _ = accuracy(MLPTorso(NUMBERS, (round(WIDTH / 10),)), seed)
     activity = float(torso.activities(examples)[0])
     return {"gated": own, "dense": dense, "tenth": small, "behind": dense - own, "activity": activity}
 
@@ -106,19 +104,18 @@ def cart_pole(seed: int) -> dict[str, float]:
     """Returns of PPO and DQN with a gated torso in CartPole (500 is the most)."""
     torch.manual_seed(seed)
     found = {}
-    with small_networks():
-        for name in ("ppo", "dqn"):
-            torso = GatedMLP(4, (64, 64), 16, activity=0.25)
-            agent: PPO | DQN
-            if name == "ppo":
-                env = prefrl.envs.make_device("prefrl/CartPole-v0", 8)
-                config = PPOConfig(learning_rate=1e-3)
-                agent = PPO(env, config, torso=torso, seed=seed, device="cpu").learn(100_000)
-            else:
-                env = prefrl.envs.make_device("prefrl/CartPole-v0", 1)
-                agent = DQN(env, torso=torso, seed=seed, device="cpu").learn(30_000)
-            rows = gym.make_vec("prefrl/CartPole-v0", 20)
-            found[name] = float(evaluate_rows(agent, rows, seed=seed)["mean_return"])
+    for name in ("ppo", "dqn"):
+        torso = GatedMLP(4, (64, 64), 16, activity=0.25)
+        agent: PPO | DQN
+        if name == "ppo":
+            env = prefrl.envs.make_device("prefrl/CartPole-v0", 8)
+            config = PPOConfig(learning_rate=1e-3)
+            agent = PPO(env, config, torso=torso, seed=seed, device="cpu").learn(100_000)
+        else:
+            env = prefrl.envs.make_device("prefrl/CartPole-v0", 1)
+            agent = DQN(env, torso=torso, seed=seed, device="cpu").learn(30_000)
+        rows = gym.make_vec("prefrl/CartPole-v0", 20)
+        found[name] = float(evaluate_rows(agent, rows, seed=seed)["mean_return"])
     return found
 
 
