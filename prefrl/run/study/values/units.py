@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import gymnasium as gym
 import torch
+from stable_baselines3.common.evaluation import evaluate_policy
 from torch import Tensor, nn
 
 import prefrl.envs
@@ -19,7 +20,6 @@ from prefrl.functional.stochastic_units import (
 )
 from prefrl.nn.stochastic.units import GatedMLP
 from prefrl.nn.torsos import MLPTorso
-from prefrl.run.evaluate import evaluate_rows
 from prefrl.run.study.claims import Claim
 
 DRAWS = 1_000_000
@@ -114,8 +114,10 @@ def cart_pole(seed: int) -> dict[str, float]:
         else:
             env = prefrl.envs.make_device("prefrl/CartPole-v0", 1)
             agent = DQN(env, torso=torso, seed=seed, device="cpu").learn(30_000)
-        rows = gym.make_vec("prefrl/CartPole-v0", 20)
-        found[name] = float(evaluate_rows(agent, rows, seed=seed)["mean_return"])
+        place = gym.make("prefrl/CartPole-v0")
+        place.reset(seed=seed)
+        mean, _ = evaluate_policy(agent, place, n_eval_episodes=20, warn=False)  # type: ignore[arg-type]
+        found[name] = float(mean)  # type: ignore[arg-type]
     return found
 
 
