@@ -14,7 +14,7 @@ if TYPE_CHECKING:
         BehaviourCloning as BehaviourCloning,
         BehaviourCloningConfig as BehaviourCloningConfig,
     )
-    from prefrl.agents.actor_critic.grouped_policy_gradient import (
+    from prefrl.agents.actor_critic.grouped.policy_gradient import (
         GroupedPolicyGradient as GroupedPolicyGradient,
         GroupedPolicyGradientConfig as GroupedPolicyGradientConfig,
     )
@@ -127,8 +127,8 @@ _PUBLIC = {
     "DynamicChoiceConfig": "prefrl.agents.choice.dynamic_choice",
     "Heron": "prefrl.agents.preferences.heron",
     "HeronConfig": "prefrl.agents.preferences.heron",
-    "GroupedPolicyGradient": "prefrl.agents.actor_critic.grouped_policy_gradient",
-    "GroupedPolicyGradientConfig": "prefrl.agents.actor_critic.grouped_policy_gradient",
+    "GroupedPolicyGradient": "prefrl.agents.actor_critic.grouped.policy_gradient",
+    "GroupedPolicyGradientConfig": "prefrl.agents.actor_critic.grouped.policy_gradient",
     "IQL": "prefrl.agents.actor_critic.iql",
     "IQLConfig": "prefrl.agents.actor_critic.iql",
     "IteratedPreferenceOptimization": "prefrl.agents.preferences.iterated_preference_optimization",

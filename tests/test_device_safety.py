@@ -41,7 +41,7 @@ from torch.utils._pytree import tree_leaves
 import prefrl.agents
 import prefrl.envs
 from prefrl.agents.actor_critic.behaviour_cloning import BehaviourCloning
-from prefrl.agents.actor_critic.grouped_policy_gradient import (
+from prefrl.agents.actor_critic.grouped.policy_gradient import (
     GroupedPolicyGradient,
     GroupedPolicyGradientConfig,
 )
@@ -100,7 +100,7 @@ from prefrl.envs.wrappers import AgentsAsRows, GroupedStarts
 from prefrl.envs.wrappers.stock import StockAugmentation, VectorStockAugmentation
 from prefrl.functional.preferences.games import cycle_of_three
 from prefrl.nn import ensemble
-from prefrl.nn.stochastic_units import GatedMLP
+from prefrl.nn.stochastic.units import GatedMLP
 from prefrl.nn.update import GraphedStep
 from prefrl.preferences import PartialReturn, RewardModelConfig, ask_teacher, reward_fit
 from prefrl.preferences.general_models import (

@@ -52,7 +52,7 @@ from prefrl.nn.adam import Descent
 from prefrl.nn.likelihood_policies import Actions
 from prefrl.nn.update import GraphedStep, check_cuda_graph
 
-from .grouped_episodes import GroupedEpisodes
+from .grouped.episodes import GroupedEpisodes
 from .policy_value import PolicyValue, policy_value
 from .ppo_config import LARGEST, ROLLOUT, SHORTEST, TERMS, TOO_FAR, PPOConfig as PPOConfig
 

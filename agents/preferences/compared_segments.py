@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from prefrl.data import Preferences, seeded_generator
+from prefrl.data.comparisons import check_segments
 from prefrl.data.devices import building
-from prefrl.data.segment_spaces import check_segments
 from prefrl.functional.preferences.pair_loss import first_differing_step
 from prefrl.nn.flat import FlatParameters
 from prefrl.nn.likelihood_policies import Actions

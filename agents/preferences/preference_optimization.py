@@ -29,10 +29,10 @@ from torch import Tensor
 from prefrl.agents.base import Spaces
 from prefrl.agents.shared import ManyLearners
 from prefrl.data import Preferences, Segments, Transitions
+from prefrl.data.comparisons import check_segments
 from prefrl.data.devices import low_dtype
 from prefrl.data.observations import ObservationLayout
 from prefrl.data.rollouts import by_learner, each, one_of
-from prefrl.data.segment_spaces import check_segments
 from prefrl.functional.preferences.alignment import (
     alignment,
     effective_label_noise,

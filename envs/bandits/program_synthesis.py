@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prefrl.envs.core.backend import Array, Backend, State
-from prefrl.envs.core.checks import check_count, check_number
+from prefrl.envs.core.checks import check_count, check_layout_seed, check_number
 from prefrl.envs.finite_horizon.sequence_task import SequenceTask
 from prefrl.envs.finite_horizon.sequence_tree import Floats, SequenceTree, check_tree
-from prefrl.envs.finite_horizon.token_tree import check_layout_seed
 
 from .stack_programs import END, INPUTS, WORDS, Programs, all_programs
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from prefrl import DQN, PPO, DQNConfig, PPOConfig
 from prefrl.envs import make_device
 from prefrl.functional import stochastic_units as F
-from prefrl.nn import stochastic_units
-from prefrl.nn.stochastic_units import GatedMLP, StochasticUnits
+from prefrl.nn.stochastic import units as stochastic_units
+from prefrl.nn.stochastic.units import GatedMLP, StochasticUnits
 
 CART_POLE = "prefrl/CartPole-v0"
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import prefrl.envs
 from prefrl import PPO, PPOConfig, load
-from prefrl.agents.actor_critic.grouped_episodes import episode_advantages
+from prefrl.agents.actor_critic.grouped.episodes import episode_advantages
 from prefrl.agents.base import LearningFailedError, Spaces
 from prefrl.cli import main
 from prefrl.envs import GroupedStarts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from prefrl.agents.actor_critic.grouped_policy_gradient import (
+from prefrl.agents.actor_critic.grouped.policy_gradient import (
     GroupedPolicyGradient,
     GroupedPolicyGradientConfig,
 )

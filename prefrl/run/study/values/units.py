@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import gymnasium as gym
 import torch
+from stable_baselines3.common.evaluation import evaluate_policy
 from torch import Tensor, nn
 
 import prefrl.envs
@@ -17,10 +18,8 @@ from prefrl.functional.stochastic_units import (
     reinforce,
     straight_through,
 )
-from prefrl.nn.stochastic_units import GatedMLP
+from prefrl.nn.stochastic.units import GatedMLP
 from prefrl.nn.torsos import MLPTorso
-from prefrl.run.evaluate import evaluate_rows
-from prefrl.run.recipes.base import small_networks
 from prefrl.run.study.claims import Claim
 
 DRAWS = 1_000_000
@@ -29,8 +28,8 @@ DRAWS = 1_000_000
 CLUSTERS, NUMBERS, CLASSES = 40, 8, 5
 """Of the classification: normal clusters in so many numbers, dealt to classes in turns."""
 
-WIDTH, EPOCHS, WEIGHT = 256, 30, 100.0
-"""Units of the hidden layer, passes over 4,000 examples, and weight of the activity's target."""
+WIDTH, EPOCHS = 256, 30
+"""Units of the hidden layer, and passes over 4,000 examples."""
 
 
 def quadratic(h: Tensor) -> Tensor:
@@ -81,9 +80,10 @@ def accuracy(torso: GatedMLP | MLPTorso, seed: int) -> tuple[float, Tensor]:
     network = nn.Sequential(torso, nn.Linear(torso.features, CLASSES))
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     for _ in range(EPOCHS):
-        for rows in torch.randperm(4_000).split(100):
+        for rows in torch.split(torch.randperm(4_000), 100):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(network(train[0][rows]), train[1][rows]).backward()
+            loss = nn.functional.cross_entropy(network(train[0][rows]), train[1][rows])
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     with torch.no_grad():
         return float((network(test[0]).argmax(1) == test[1]).float().mean()), test[0]
@@ -92,11 +92,10 @@ def accuracy(torso: GatedMLP | MLPTorso, seed: int) -> tuple[float, Tensor]:
 def gated(seed: int) -> dict[str, float]:
     """Accuracy of a gated layer, each unit of which has a gate, of a dense one, and of one of a tenth."""
     torch.manual_seed(seed)
-    with small_networks():
-        torso = GatedMLP(NUMBERS, (WIDTH,), WIDTH, weight=WEIGHT)
-        own, examples = accuracy(torso, seed)
-        dense, _ = accuracy(MLPTorso(NUMBERS, (WIDTH,)), seed)
-        small, _ = accuracy(MLPTorso(NUMBERS, (round(WIDTH / 10),)), seed)
+    torso = GatedMLP(NUMBERS, (WIDTH,), WIDTH)
+    own, examples = accuracy(torso, seed)
+    dense, _ = accuracy(MLPTorso(NUMBERS, (WIDTH,)), seed)
+    small, _ = accuracy(MLPTorso(NUMBERS, (round(WIDTH / 10),)), seed)
     activity = float(torso.activities(examples)[0])
     return {"gated": own, "dense": dense, "tenth": small, "behind": dense - own, "activity": activity}
 
@@ -105,19 +104,20 @@ def cart_pole(seed: int) -> dict[str, float]:
     """Returns of PPO and DQN with a gated torso in CartPole (500 is the most)."""
     torch.manual_seed(seed)
     found = {}
-    with small_networks():
-        for name in ("ppo", "dqn"):
-            torso = GatedMLP(4, (64, 64), 16, activity=0.25)
-            agent: PPO | DQN
-            if name == "ppo":
-                env = prefrl.envs.make_device("prefrl/CartPole-v0", 8)
-                config = PPOConfig(learning_rate=1e-3)
-                agent = PPO(env, config, torso=torso, seed=seed, device="cpu").learn(100_000)
-            else:
-                env = prefrl.envs.make_device("prefrl/CartPole-v0", 1)
-                agent = DQN(env, torso=torso, seed=seed, device="cpu").learn(30_000)
-            rows = gym.make_vec("prefrl/CartPole-v0", 20)
-            found[name] = float(evaluate_rows(agent, rows, seed=seed)["mean_return"])
+    for name in ("ppo", "dqn"):
+        torso = GatedMLP(4, (64, 64), 16, activity=0.25)
+        agent: PPO | DQN
+        if name == "ppo":
+            env = prefrl.envs.make_device("prefrl/CartPole-v0", 8)
+            config = PPOConfig(learning_rate=1e-3)
+            agent = PPO(env, config, torso=torso, seed=seed, device="cpu").learn(100_000)
+        else:
+            env = prefrl.envs.make_device("prefrl/CartPole-v0", 1)
+            agent = DQN(env, torso=torso, seed=seed, device="cpu").learn(30_000)
+        place = gym.make("prefrl/CartPole-v0")
+        place.reset(seed=seed)
+        mean, _ = evaluate_policy(agent, place, n_eval_episodes=20, warn=False)
+        found[name] = float(mean)  # type: ignore[arg-type]
     return found
 
 

@@ -17,7 +17,7 @@ from prefrl.agents.base import LearningFailedError, Spaces
 from prefrl.data import Transitions
 from prefrl.functional.actor_critic.grouped import GroupedKind, grouped_advantages
 
-from .ppo_config import PPOConfig
+from ..ppo_config import PPOConfig
 
 
 def episode_advantages(

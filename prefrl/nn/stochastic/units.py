@@ -91,7 +91,8 @@ class _Pulled(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None, None]:
-        pull = activity_slopes(*ctx.saved_tensors, ctx.target)
+        activations, units = ctx.saved_tensors
+        pull = activity_slopes(activations, units, ctx.target)
         return slopes[0] + ctx.weight * pull, None, None, None
 
 
@@ -111,7 +112,7 @@ class GatedMLP(nn.Module):
         hidden: sizes of the layers, multiples of ``blocks``; the last one is the number of features.
         blocks: of each layer.
         activity: share of blocks that shall be on, in (0, 1).
-        weight: of the target.
+        weight: of the target; 100 is ours, for losses of the order of 1. With less, more blocks stay on.
         draws: switch blocks on with probability sigmoid(a) in training mode, instead of where a > 0. (Not
             for PPO, whose second look at an action must be the first's; nor for several learners.)
         skip: where no gradient is asked for, on the CPU, compute only what is on, if there is so much to
@@ -126,7 +127,7 @@ class GatedMLP(nn.Module):
 
     def __init__(
         self, inputs: int, hidden: Sequence[int] = (256,), blocks: int = 32, *, activity: float = 0.1,
-        weight: float = 10.0, draws: bool = False, skip: bool = False,
+        weight: float = 100.0, draws: bool = False, skip: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         if not hidden or inputs < 1 or blocks < 1 or any(size < 1 or size % blocks for size in hidden):
@@ -151,14 +152,19 @@ class GatedMLP(nn.Module):
         for layer, gate in zip(self.layers, self.gates, strict=True):
             a = gate(x)
             on = self._on(a)
-            if skips and len(x) * layer.weight.numel() >= WORTH:  # type: ignore[operator,union-attr]
+            if skips and len(x) * layer.weight.numel() >= WORTH:  # type: ignore[operator]
                 x = _only_what_is_on(layer, x, on)  # type: ignore[arg-type]
                 continue
-            pulled = _Pulled.apply(a, on, self.activity, self.weight) if learns else a
-            gates = straight_through(pulled, on) if learns else on
-            y = torch.relu(layer(x))
-            x = (y.unflatten(1, (self.blocks, -1)) * gates[..., None]).flatten(1)
+            gates = on
+            if learns:
+                pulled = _Pulled.apply(a, on, self.activity, self.weight)  # type: ignore[no-untyped-call]
+                gates = straight_through(pulled, on)
+            x = self._gated(layer(x), gates)
         return x
+
+    def _gated(self, x: Tensor, gates: Tensor) -> Tensor:
+        """Return relu(x) [N, F], each block times its gate [N, blocks]."""
+        return (torch.relu(x).view(len(x), self.blocks, -1) * gates[..., None]).flatten(1)
 
     def _on(self, activations: Tensor) -> Tensor:
         """Return which blocks are on, 1 or 0."""
@@ -173,14 +179,14 @@ class GatedMLP(nn.Module):
         for layer, gate in zip(self.layers, self.gates, strict=True):
             on = self._on(gate(x))
             found.append(on.mean())
-            x = (torch.relu(layer(x)).unflatten(1, (self.blocks, -1)) * on[..., None]).flatten(1)
+            x = self._gated(layer(x), on)
         return torch.stack(found)
 
 
 def _only_what_is_on(layer: nn.Linear, x: Tensor, on: Tensor) -> Tensor:
     """Return relu(W x + v) [N, F] of the blocks that are on [N, blocks], 0 elsewhere."""
     blocks = on.shape[1]
-    weights, biases = layer.weight.unflatten(0, (blocks, -1)), layer.bias.unflatten(0, (blocks, -1))
+    weights, biases = layer.weight.view(blocks, -1, x.shape[1]), layer.bias.view(blocks, -1)
     found = x.new_zeros(len(x), blocks, weights.shape[1])
     for block in range(blocks):
         rows = on[:, block].nonzero()[:, 0]

@@ -30,8 +30,8 @@ from torch import Tensor
 from prefrl.agents.base import Agent
 from prefrl.config import Count, Positive, Rows, Settings, Sizes
 from prefrl.data import ScoredSegments, Segments, Transitions, seeded_generator
+from prefrl.data.comparisons import check_segments
 from prefrl.data.devices import building
-from prefrl.data.segment_spaces import check_segments
 from prefrl.functional.actor_critic.grouped import GroupedKind, LonelyRule, grouped_advantages
 from prefrl.functional.streams import Streams
 from prefrl.nn.likelihood_policies import (

@@ -1,0 +1,1 @@
+"""Advantages of groups: episodes of PPO, and a plain policy gradient."""

@@ -1,0 +1,1 @@
+"""Networks with units that are drawn or gated."""
