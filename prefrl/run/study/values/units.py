@@ -116,7 +116,7 @@ def cart_pole(seed: int) -> dict[str, float]:
             agent = DQN(env, torso=torso, seed=seed, device="cpu").learn(30_000)
         place = gym.make("prefrl/CartPole-v0")
         place.reset(seed=seed)
-        mean, _ = evaluate_policy(agent, place, n_eval_episodes=20, warn=False)  # type: ignore[arg-type]
+        mean, _ = evaluate_policy(agent, place, n_eval_episodes=20, warn=False)
         found[name] = float(mean)  # type: ignore[arg-type]
     return found
 
