@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         BCoderConfig as BCoderConfig,
         BehaviourCloning as BehaviourCloning,
         BehaviourCloningConfig as BehaviourCloningConfig,
+        BRAIn as BRAIn,
         BRAInConfig as BRAInConfig,
         ContinuousActorCritic as ContinuousActorCritic,
         ContinuousActorCriticConfig as ContinuousActorCriticConfig,

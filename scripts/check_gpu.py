@@ -91,6 +91,13 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "agent.round_timesteps": 200, "agent.round_pairs": 20, "agent.segment_length": 5,
     }),
     "grouped_policy_gradient": ("grouped_policy_gradient", {"total_timesteps": 100}),
+    "b_coder": ("b_coder", {
+        "num_programs": 200, "agent.hidden": [16], "agent.cloning_steps": 20, "agent.value_steps": 20,
+        "total_timesteps": 60,
+    }),
+    "dynamic_choice": ("dynamic_choice", {"num_choices": 600}),
+    "oreo": ("oreo", {"num_episodes": 100, "total_timesteps": 60}),
+    "search_preferences": ("search_preferences", {"total_timesteps": 2}),
     "brain": ("brain", {"total_timesteps": 100, "agent.cloning_steps": 20, "agent.learning_rate": 0.01}),
     "preference_rl": ("preference_rl", {
         **REWARD, "env_id": "prefrl/Pendulum-v0", "num_labels": 20, "sessions": 2, "segment_length": 5,
@@ -122,7 +129,10 @@ STEPPING: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Recipes and settings of which gradient steps are nearly all that takes time."""
 
-WAITS = {"self_play": "whole trajectories are compared when they end, which the host has to know"}
+WAITS = {
+    "dynamic_choice": "it is solved once, by Newton's method until it has settled",
+    "self_play": "whole trajectories are compared when they end, which the host has to know",
+}
 """Agents that wait for the device by nature, and why."""
 
 

@@ -28,7 +28,7 @@ from prefrl.agents.actor_critic.sac import SACConfig
 from prefrl.agents.preferences.preference_rl import PreferenceRL, PreferenceRLConfig
 from prefrl.cli import execute
 from prefrl.data.files.atomic import atomic_path
-from prefrl.functional.preferences.questions import edge_budget, expected_improvement
+from prefrl.functional.preferences.general_models.questions import edge_budget, expected_improvement
 from prefrl.preferences import RewardModel, RewardModelConfig
 from prefrl.preferences.asking import answers_by_return, random_excerpts
 from prefrl.preferences.general_models import Comparisons, Thurstone

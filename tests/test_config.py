@@ -13,6 +13,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -37,6 +38,7 @@ from prefrl.config import (
     to_json,
 )
 from prefrl.preferences.label_models import LabelModel
+from prefrl.preferences.reward_model import RewardModel
 from prefrl.preferences.trajectories import MaxReturn
 
 
@@ -321,11 +323,13 @@ PACKAGES = ("prefrl.agents", "prefrl.preferences", "prefrl.run.recipes", "prefrl
 UNBOUNDED = {
     "above", "below", "end_weight", "return_weight", "start_weight", "stock_high", "stock_low", "target",
     "uniform_logit", "column", "initial_stock", "policy_entries", "f1", "f2", "v", "initial_value", "v_min",
-    "v_max", "target_entropy", "margin",
+    "v_max", "target_entropy", "margin", "reward_range", "success_return", "success_returns", "expert_return",
+    "max_value",
 }  # fmt: skip
 """Fields that may hold any finite number."""
 
-EXAMPLES = {"of": MaxReturn(), "matrix": torch.tensor([[0.0, 1.0], [-1.0, 0.0]])}
+MODEL = RewardModel(gym.spaces.Box(-1.0, 1.0, (2,)), gym.spaces.Discrete(2))
+EXAMPLES = {"of": MaxReturn(), "model": MODEL, "matrix": torch.tensor([[0.0, 1.0], [-1.0, 0.0]])}
 """Values of fields without a default that their annotations do not tell."""
 
 

@@ -317,7 +317,8 @@ class PPO(ManyLearners):
         return going, terms
 
     def check(self) -> None:
-        """See :meth:`Agent.check`: of groups, whether any can be learned from."""
+        """See :meth:`Agent.check`: of groups, also whether any can be learned from."""
+        super().check()
         if self._groups is not None:
             self._groups.check()
 

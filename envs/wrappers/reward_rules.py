@@ -233,7 +233,7 @@ class InformationGain(RewardRule):
 
     Args:
         importance: [M, F] of each fact for each item, as ``fact_importance`` of
-            ``prefrl.functional.preferences.shapley`` makes it.
+            ``prefrl.functional.shapley`` makes it.
         alpha: weight of the gain (the description's 2).
         beta: weight of the whole gain of a right answer (1).
         answer: weight of the environment's reward (3).

@@ -4,7 +4,7 @@ Each way to choose is one line of :data:`RULES`, which says what it needs to kno
 
 Sources: Christiano et al. 2017 (arXiv 1706.03741, disagreement); Lee et al. 2021 (B-Pref, arXiv 2111.03026,
 section 3.3: uniform, disagreement, entropy); for the others see
-:mod:`prefrl.functional.preferences.questions`.
+:mod:`prefrl.functional.preferences.general_models.questions`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from prefrl.functional.preferences import questions
+from prefrl.functional.preferences.general_models import questions
 
 QueryKind = Literal[
     "uniform", "recent", "disagreement", "entropy", "bald", "variance", "d_optimal", "g_optimal",

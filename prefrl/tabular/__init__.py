@@ -5,7 +5,6 @@ from prefrl.tabular.stock_grid_solver import StockGridSolver
 from .blind_policies import open_loop_distributions, return_to_go_policy
 from .equilibria import nash_equilibrium
 from .mdp import TabularMDP
-from .orders import OrderDistribution, least_uncertain_orders
 from .preference_optima import mirror_descent_step, population_minimiser
 from .return_distributions import BackwardInduction, Solution, StockPolicy, policy_value, solve
 from .shaping import RewardLoop, potential_rewards, reward_loops
@@ -23,7 +22,12 @@ from .stock_grid import StockGrid
 from .stock_lattice import FiniteHorizon, StockLattice, TooManyTotalsError
 from .successor import PolicySet, build_policy_set, successor_features
 from .tree_search import DeterministicModel, SearchTrees, tree_search
-from .uncertain_objectives import UncertainPlan, plan_under_uncertainty
+from .uncertain_objectives import (
+    OrderDistribution,
+    UncertainPlan,
+    least_uncertain_orders,
+    plan_under_uncertainty,
+)
 
 __all__ = [
     "BackwardInduction",

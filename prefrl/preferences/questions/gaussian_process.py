@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from prefrl.config import Count, Natural, NonNegative, Positive, checked
-from prefrl.functional.preferences.questions import (
+from prefrl.functional.preferences.general_models.questions import (
     expected_improvement,
     greedy_max_variance,
     knowledge_gradient,

@@ -16,8 +16,8 @@ from torch import Tensor
 from prefrl.config import Count, Natural, Positive, Settings, checked
 from prefrl.data import Preferences, Segments, seeded_generator
 from prefrl.functional.preferences.general_models.inference import fisher_information
+from prefrl.functional.preferences.general_models.questions import prior_information, ring_edges
 from prefrl.functional.preferences.logistic import logistic_regression
-from prefrl.functional.preferences.questions import prior_information, ring_edges
 from prefrl.preferences.queries import (
     PRIOR_DEVIATION,
     RULES,

@@ -12,7 +12,7 @@ import prefrl.envs
 from prefrl.agents import DQNConfig, PPOConfig, PreferenceRL, PreferenceRLConfig, SACConfig, SB3Config
 from prefrl.agents.base import Spaces
 from prefrl.data import Preferences
-from prefrl.functional.preferences.questions import mutual_information
+from prefrl.functional.preferences.general_models.questions import mutual_information
 from prefrl.preferences import RewardModelConfig
 from prefrl.preferences.queries import (
     Candidates,

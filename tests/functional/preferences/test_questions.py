@@ -10,7 +10,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from prefrl.functional.preferences.general_models.inference import d_optimal_pairs
-from prefrl.functional.preferences.questions import (
+from prefrl.functional.preferences.general_models.questions import (
     active_edges,
     edge_budget,
     expected_improvement,
@@ -205,7 +205,7 @@ def test_knowledge_gradient_by_hand():
 
 
 def test_knowledge_gradient_in_pieces_and_with_means_of_each(monkeypatch):
-    from prefrl.functional.preferences import questions
+    from prefrl.functional.preferences.general_models import questions
 
     means, slopes = normal(7, 9, 5), normal(8, 9, 5)
     whole = knowledge_gradient(means, slopes)

@@ -72,7 +72,7 @@ def test_the_best_is_looked_for_where_it_may_be(botorch):
 
 
 def test_knowledge_gradient_of_a_pool_against_draws(botorch):
-    from prefrl.functional.preferences.questions import knowledge_gradient
+    from prefrl.functional.preferences.general_models.questions import knowledge_gradient
 
     gp, _, _ = process(noise=1.0)
     points = torch.linspace(0.0, 2.0, 9, dtype=torch.float64)[:, None]

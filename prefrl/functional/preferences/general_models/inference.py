@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from prefrl.functional.preferences.general_models.questions import greedy_d_optimal
 from prefrl.functional.preferences.logistic import damped_newton
-from prefrl.functional.preferences.questions import greedy_d_optimal
 
 RANK_TOLERANCE = 1e-10
 """Directions of less information than this share of the largest count as never observed."""

@@ -23,7 +23,7 @@ class TrainSearchPreferences(EvaluatedRecipe):
     """Environment whose deterministic model is searched: prefrl/SparseGrid-v0, prefrl/TokenTree-v0, ..."""
 
     total_timesteps: Count = 5
-    """Rounds."""
+    """Rounds of search and learning."""
 
     agent: SearchPreferencesConfig = field(default_factory=SearchPreferencesConfig)
     """Settings of the agent."""

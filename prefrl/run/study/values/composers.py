@@ -18,7 +18,7 @@ from prefrl.envs.core.device import TorchBackend
 from prefrl.envs.core.vector import BatchedEnv
 from prefrl.envs.grids.grid import GOAL, HOUSE, GridDynamics
 from prefrl.envs.wrappers import GatedReward, InformationGain, ShapedReward, VectorComposeReward
-from prefrl.functional.preferences.shapley import (
+from prefrl.functional.shapley import (
     fact_importance,
     item_worths,
     shapley_by_permutations,

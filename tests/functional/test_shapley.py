@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import prefrl.envs
-from prefrl.functional.preferences.shapley import (
+from prefrl.functional.shapley import (
     fact_importance,
     item_worths,
     shapley_by_permutations,
