@@ -14,7 +14,13 @@ HELD = {"circles": 6, "skew": 10, "coverage": 1, "pessimism": 1, "design": 3, "g
 """Claims that hold, and how many seeds are tried here."""
 
 
-@pytest.mark.parametrize("name", HELD)
+DEAR = ("circles", "skew", "groups_B")
+"""Those that take ten seconds and more."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in DEAR else name for name in HELD]
+)
 def test_claims_that_hold(name: str) -> None:
     found = measure_claims({name: study.CLAIMS[name]}, range(HELD[name]))[name]
     assert found["holds"], found["spread"]

@@ -45,6 +45,7 @@ def test_what_makes_no_sense_is_refused() -> None:
     check_tuning(TRIALS, None, None)
 
 
+@pytest.mark.slow
 def test_a_sweep_reports_on_tuning(tmp_path: Path) -> None:
     tasks = [f"layout_seed={seed}" for seed in range(4)]
     settings = {
