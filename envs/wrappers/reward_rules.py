@@ -7,6 +7,7 @@ pays by them.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -42,18 +43,18 @@ class RewardStep(NamedTuple):
     nothing."""
 
 
-class RewardRule:
+class RewardRule(ABC):
     """A rule of payment; subclasses have memory or none."""
 
+    @abstractmethod
     def __call__(self, step: RewardStep) -> Array:
         """Return rewards [n] of the step."""
-        raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rule's memory."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027  (most have no memory)
         """Continue from what :meth:`state_dict` returned."""
 
 

@@ -440,3 +440,18 @@ def test_loss_and_accuracy_by_hand() -> None:
     right = 1.0 / (1.0 + np.exp(-1.0))
     entropy = -(3.0 * np.log(right) + np.log(1.0 - right) + 4.0 * np.log(0.5)) / 8.0
     assert float(model.loss(data)) == pytest.approx(entropy)
+
+
+def test_scores_of_pal_as_a_table_are_those_of_each_comparison() -> None:
+    """Where comparisons are many each user's score of each option is worked out once."""
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randint(5, (200,), generator=generator)
+    second = (first + 1 + torch.randint(4, (200,), generator=generator)) % 5
+    labels = torch.rand(200, generator=generator, dtype=torch.float64).round()
+    people = Comparisons(first, second, labels, 5, users=torch.arange(200) % 3, num_users=3)
+    model = PAL(PALConfig(prototypes=2, dimension=1, starts=1, max_iterations=5))
+    model.fit(people)
+    alone = [
+        model.margin(one, other, user) for one, other, user in zip(first, second, people.user, strict=True)
+    ]
+    torch.testing.assert_close(model.margins(people), torch.stack(alone), rtol=0.0, atol=1e-12)

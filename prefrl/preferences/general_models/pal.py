@@ -33,6 +33,7 @@ from .base import (
     descend,
     encoded,
     rows_of,
+    taken,
     with_constant,
 )
 from .comparisons import Comparisons
@@ -74,6 +75,18 @@ class PAL(DescentModel, ScoredModel):
     def log_odds(self, parameters: Parameters, rows: Rows) -> Tensor:
         """See :meth:`GeneralModel.log_odds`."""
         first, second, user, context = rows
+        table, users = parameters["embeddings"], len(parameters["users"])
+        if (
+            self.config.form == "A"
+            and not first.is_floating_point()
+            and users * len(table) < 2 * user.numel()
+        ):
+            # Fewer distances than comparisons have sides: each once.
+            everyone = torch.arange(users, device=user.device)
+            ideals = self._ideal(parameters, everyone, context)
+            scores = self._worth(parameters, torch.arange(len(table), device=user.device), ideals[:, None])
+            sides = [taken(scores.view(-1, 1), user * len(table) + side)[..., 0] for side in (first, second)]
+            return sides[1] - sides[0]
         ideal = self._ideal(parameters, user, context)
         return self._worth(parameters, second, ideal) - self._worth(parameters, first, ideal)
 
@@ -84,9 +97,10 @@ class PAL(DescentModel, ScoredModel):
 
     def _ideal(self, parameters: Parameters, user: Tensor, context: Tensor) -> Tensor:
         """Return the ideals [..., d] of users in contexts."""
-        shares: Tensor = torch.softmax(parameters["users"], -1)[user]
+        shares = torch.softmax(parameters["users"], -1)
         if self.config.form == "A":
-            return shares @ parameters["prototypes"]
+            return taken(shares @ parameters["prototypes"], user)  # of each user once
+        shares = taken(shares, user)
         prototypes = with_constant(context) @ parameters["prototypes"]
         prototypes = prototypes.reshape(*context.shape[:-1], self.config.prototypes, -1)
         return torch.einsum("...k,...kd->...d", shares, prototypes)
