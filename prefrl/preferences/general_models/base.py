@@ -17,7 +17,7 @@ from torch import Tensor
 from prefrl.config import Count, Natural, NonNegative, Settings, checked, to_json
 from prefrl.data import Preferences, Segments, seeded_generator
 from prefrl.data.files.tensor_file import write_tensor_file
-from prefrl.functional.preferences.general_models import inference
+from prefrl.functional.preferences.general_models import inference, margins
 from prefrl.functional.preferences.preferences import preference_cross_entropy, weighted_mean
 
 from .comparisons import Comparisons, feature_sums
@@ -312,12 +312,7 @@ def encoded(options: Tensor, encoder: Tensor) -> Tensor:
     """Return embeddings [..., d]: rows of the encoder [K, d], or features [..., F] times it [F + 1, d]."""
     if options.is_floating_point():
         return with_constant(options) @ encoder
-    return taken(encoder, options)
-
-
-def taken(table: Tensor, places: Tensor) -> Tensor:
-    """Return rows [..., d] of a table [K, d]; the gradient takes half the time of ``table[places]``."""
-    return table.index_select(0, places.flatten()).view(*places.shape, -1)
+    return margins.taken(encoder, options)
 
 
 def descend(

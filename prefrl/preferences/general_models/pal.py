@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from prefrl.config import Count, NonNegative
-from prefrl.functional.preferences.general_models.margins import angle_score, distance_score
+from prefrl.functional.preferences.general_models.margins import angle_score, distance_score, taken
 from prefrl.functional.preferences.preferences import preference_cross_entropy
 
 from .base import (
@@ -33,7 +33,6 @@ from .base import (
     descend,
     encoded,
     rows_of,
-    taken,
     with_constant,
 )
 from .comparisons import Comparisons
