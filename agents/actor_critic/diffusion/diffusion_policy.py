@@ -176,7 +176,7 @@ class DiffusionPolicy(OfflineAgent):
     def chunks(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
         """Return chunks of actions [n, H, ...] for observations [n, ...], on the device.
 
-        Deterministic ones come of one noise, the same for all observations, by ddim.
+        Deterministic ones come of no noise, by ddim; see :meth:`DenoisingPolicy.mode_chunks`.
         """
         if deterministic:
             return self.average.mode_chunks(obs[None])[0]

@@ -2,8 +2,8 @@
 
 Of a noisy sample x [C], a condition o [D] and a time t it is, for S learners side by side,
 
-    h   = act(x W_x + e(o) + tau(t))          e: a network of one hidden layer, tau: likewise, of waves in t
-    eps = layers(h)                           the other hidden layers, and an affine one
+    h   = act(x W_x * (1 + g(t)) + e(o) + tau(t))    e, and (g, tau) of waves in t: networks of one hidden
+    layer eps = layers(h)                                  the other hidden layers, and an affine one
 
 so that what reads the condition is asked once for all steps of a sampler, what reads the time once for all
 rows, and the steps themselves are the products of the trunk alone.
@@ -67,7 +67,7 @@ class Denoiser(nn.Module):
         self.size, self.noise_steps = size, noise_steps
         self.activation: Activation = activation
         self.condition = StackedMLP(learners, inputs, (width,), width, activation)
-        self.time = StackedMLP(learners, WAVES, (width,), width, activation)
+        self.time = StackedMLP(learners, WAVES, (width,), 2 * width, activation)
         self.entry = nn.Parameter(StackedLinear(learners, size, width).weight.detach())
         self.trunk = StackedMLP(learners, width, hidden[1:], size, activation)
 
@@ -76,7 +76,7 @@ class Denoiser(nn.Module):
         return torch.relu_(values) if self.activation == "relu" else F.silu(values, inplace=True)
 
     def times(self) -> Tensor:
-        """Return tau [S, T + 1, W] of all times."""
+        """Return tau and g of all times, [S, T + 1, 2 W]."""
         every = torch.arange(self.noise_steps + 1, device=self.entry.device)
         waves = time_waves(every, self.noise_steps).expand(len(self.entry), -1, -1)
         table: Tensor = self.time(waves)
@@ -93,9 +93,10 @@ class Denoiser(nn.Module):
         learners, rows, draws, size = x.shape
         table = self.times()
         offsets = torch.arange(learners, device=x.device)[:, None, None] * table.shape[1]
-        moved = F.embedding(times + offsets, table.flatten(0, 1))  # [S, N, K, W]
+        moved, gain = F.embedding(times + offsets, table.flatten(0, 1)).chunk(2, -1)  # [S, N, K, W]
         moved = (moved + self.condition(numbers)[:, :, None]).view(learners, rows * draws, -1)
-        entered = torch.baddbmm(moved, x.reshape(learners, rows * draws, size), self.entry)
+        entered = torch.bmm(x.reshape(learners, rows * draws, size), self.entry)
+        entered = torch.addcmul(entered + moved, entered, gain.reshape(moved.shape))
         hidden = ACTIVATIONS[self.activation](entered)
         predicted: Tensor = self.trunk(hidden)
         return predicted.view(x.shape)
@@ -120,8 +121,8 @@ class Steps:
     def __init__(self, network: Denoiser, times: Sequence[int]) -> None:
         self.network = network
         table = network.times()
-        taus = torch.stack([table[:, time] for time in times])[:, :, None]
-        self.entries = torch.cat([network.entry.expand(len(times), -1, -1, -1), taus], 2).unbind(0)
+        moved, gain = torch.stack([table[:, time, None] for time in times]).chunk(2, -1)
+        self.entries = torch.cat([torch.addcmul(network.entry, network.entry, gain), moved], 2).unbind(0)
         self._layers = list(zip(network.trunk.weights(), network.trunk.biases(), strict=True))
 
     def begin(self, numbers: Tensor) -> None:

@@ -124,7 +124,6 @@ class DenoisingPolicy(LikelihoodPolicy):
         fixed = Streams([0], "probes", self.alphas.device)
         places = (torch.arange(PROBES, device=device) * noise_steps + noise_steps // 2) // PROBES + 1
         self.probes = Draws(places.clamp(max=noise_steps)[None, None], fixed.normal(1, PROBES, self.size))
-        self._start = fixed.normal(1, self.size)
 
     # Likelihood ------------------------------------------------------------------------------------------
 
@@ -198,8 +197,13 @@ class DenoisingPolicy(LikelihoodPolicy):
         return self.to_env_chunks(self.sample(obs, noise, guide))
 
     def mode_chunks(self, obs: Tensor, guide: Guide | None = None) -> Tensor:
-        """Return the chunks [S, N, H, ...] that come of one noise, the same everywhere, by ddim."""
-        start = self._start.expand(obs.shape[0], obs.shape[1], -1)
+        """Return the chunks [S, N, H, ...] that come of no noise at all, by ddim.
+
+        The start is the middle of all noise, and what comes of it the middle of the likely actions: where
+        they lie on one hill, its top, nearly. (A noise that is drawn once comes to the same side of the hill
+        everywhere, by which a pendulum falls.) Of several hills it is one, or what lies between.
+        """
+        start = self.numbers(obs, torch.float32).new_zeros(*obs.shape[:2], self.size)
         return self.to_env_chunks(self.sample(obs, start, guide))
 
     def to_env_chunks(self, chunks: Tensor) -> Tensor:
