@@ -34,7 +34,7 @@ from prefrl.agents.base import Spaces
 from prefrl.cli import execute
 from prefrl.data import TransitionDataset
 from prefrl.functional.actor_critic.diffusion import ddim_step, predicted_clean, predicted_noise
-from prefrl.nn.diffusion.denoiser import WAVES, Activation, time_waves
+from prefrl.nn.diffusion.denoiser import WAVES, Activation, Denoiser, time_waves
 from prefrl.nn.diffusion.policy import DenoisingPolicy
 from prefrl.nn.mlp import ACTIVATIONS
 from prefrl.run.flags import parse
@@ -151,11 +151,7 @@ def ordinary(policy: DenoisingPolicy, obs: Tensor, noise: Tensor) -> Tensor:
         times = torch.full(x.shape[:2], now)
         together = torch.cat([x, time_waves(times, policy.noise_steps), obs], -1)
         sample, waves, seen = together.split([policy.size, WAVES, OBS], -1)
-        moved, gain = network.time(waves).chunk(2, -1)
-        entered = torch.bmm(sample, network.entry) * (1.0 + gain)
-        hidden = ACTIVATIONS[network.activation](entered + network.condition(seen) + moved)
-        predicted: Tensor = network.trunk(hidden)
-        return predicted
+        return trunk(network, sample, network.condition(seen), network.time(waves))
 
     return ddim(policy, noise, predict)
 
@@ -165,15 +161,18 @@ def encoded_once(policy: DenoisingPolicy, obs: Tensor, noise: Tensor) -> Tensor:
     """Do the same with observations read once for all steps, and times once for all rows."""
     network = policy.network
     seen, table = network.condition(obs), network.times()
+    return ddim(policy, noise, lambda x, now: trunk(network, x, seen, table[:, now, None]))
 
-    def predict(x: Tensor, now: int) -> Tensor:
-        moved, gain = table[:, now, None].chunk(2, -1)
-        entered = torch.bmm(x, network.entry) * (1.0 + gain)
-        hidden = ACTIVATIONS[network.activation](entered + seen + moved)
-        predicted: Tensor = network.trunk(hidden)
-        return predicted
 
-    return ddim(policy, noise, predict)
+def trunk(network: Denoiser, x: Tensor, seen: Tensor, of_time: Tensor) -> Tensor:
+    """Return the noise predicted in samples, given what was read of observations and times."""
+    act = ACTIVATIONS[network.activation]
+    tau, gain, *gains = network.split(of_time)
+    flow = act(torch.bmm(x, network.entry) * (1.0 + gain) + seen + tau)
+    *inner, (weight, bias) = zip(network.trunk.weights(), network.trunk.biases(), strict=True)
+    for gain, (inner_weight, inner_bias) in zip(gains, inner, strict=True):
+        flow = act(torch.bmm(flow, inner_weight) * (1.0 + gain) + inner_bias)
+    return torch.baddbmm(bias, flow, weight)
 
 
 def products(rows: int, width: int, times: int) -> Callable[[], Any]:
@@ -187,7 +186,7 @@ def products(rows: int, width: int, times: int) -> Callable[[], Any]:
 
     pairs = [
         *layer(rows, OBS, width, back=False), *layer(rows, width, width),
-        *layer(times, WAVES, width, back=False), *layer(times, width, 2 * width),
+        *layer(times, WAVES, width, back=False), *layer(times, width, 3 * width),
         *layer(rows, ACTIONS, width, back=False), *layer(rows, width, width), *layer(rows, width, ACTIONS),
     ]  # fmt: skip
     return lambda: [torch.bmm(a, b) for a, b in pairs]
