@@ -15,6 +15,7 @@ One thread; all sides in turns; processor seconds, so that what else runs on the
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -35,7 +36,7 @@ from prefrl.cli import execute
 from prefrl.data import TransitionDataset
 from prefrl.functional.actor_critic.diffusion import ddim_step, predicted_clean, predicted_noise
 from prefrl.nn.diffusion.denoiser import WAVES, Activation, Denoiser, time_waves
-from prefrl.nn.diffusion.policy import DenoisingPolicy
+from prefrl.nn.diffusion.policy import GROUP, DenoisingPolicy
 from prefrl.nn.mlp import ACTIVATIONS
 from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
@@ -99,7 +100,7 @@ class Bench:
             "encoded_once": lambda: encoded_once(policy, obs, noise),
             "floor": lambda: [torch.bmm(hidden, square) for _ in range(self.sampling_steps)],
             "step": agent.update,
-            "step_floor": products(self.rows, self.width, policy.noise_steps + 1),
+            "step_floor": products(self.rows, self.width, math.gcd(self.rows, GROUP)),
         }
         rows = [{name: self._timed(side) for name, side in sides.items()} for _ in range(self.repeats)]
         ratios = {
@@ -160,14 +161,19 @@ def ordinary(policy: DenoisingPolicy, obs: Tensor, noise: Tensor) -> Tensor:
 def encoded_once(policy: DenoisingPolicy, obs: Tensor, noise: Tensor) -> Tensor:
     """Do the same with observations read once for all steps, and times once for all rows."""
     network = policy.network
-    seen, table = network.condition(obs), network.times()
-    return ddim(policy, noise, lambda x, now: trunk(network, x, seen, table[:, now, None]))
+    seen = network.condition(obs)
+
+    def predict(x: Tensor, now: int) -> Tensor:
+        waves = time_waves(torch.full((1, 1), now), policy.noise_steps)
+        return trunk(network, x, seen, network.time(waves))
+
+    return ddim(policy, noise, predict)
 
 
 def trunk(network: Denoiser, x: Tensor, seen: Tensor, of_time: Tensor) -> Tensor:
     """Return the noise predicted in samples, given what was read of observations and times."""
     act = ACTIVATIONS[network.activation]
-    tau, gain, *gains = network.split(of_time)
+    gain, *gains, tau = torch.split(of_time, [*network.hidden, network.hidden[0]], -1)
     flow = act(torch.bmm(x, network.entry) * (1.0 + gain) + seen + tau)
     *inner, (weight, bias) = zip(network.trunk.weights(), network.trunk.biases(), strict=True)
     for gain, (inner_weight, inner_bias) in zip(gains, inner, strict=True):
@@ -175,19 +181,22 @@ def trunk(network: Denoiser, x: Tensor, seen: Tensor, of_time: Tensor) -> Tensor
     return torch.baddbmm(bias, flow, weight)
 
 
-def products(rows: int, width: int, times: int) -> Callable[[], Any]:
+def products(rows: int, width: int, group: int) -> Callable[[], Any]:
     """Return a function that does the matrix products of a gradient step, forwards and backwards."""
 
-    def layer(count: int, inputs: int, outputs: int, *, back: bool = True) -> list[tuple[Tensor, Tensor]]:
-        x, weight, slopes = (
-            torch.randn(1, *size) for size in ((count, inputs), (inputs, outputs), (count, outputs))
-        )
+    def layer(
+        count: int, inputs: int, outputs: int, *, back: bool = True, batch: int = 1
+    ) -> list[tuple[Tensor, Tensor]]:
+        sizes = (count, inputs), (inputs, outputs), (count, outputs)
+        x, weight, slopes = (torch.randn(batch, *size) for size in sizes)
         return [(x, weight), (x.mT, slopes), *([(slopes, weight.mT)] if back else [])]
 
+    times = rows // group
     pairs = [
         *layer(rows, OBS, width, back=False), *layer(rows, width, width),
         *layer(times, WAVES, width, back=False), *layer(times, width, 3 * width),
-        *layer(rows, ACTIONS, width, back=False), *layer(rows, width, width), *layer(rows, width, ACTIONS),
+        *layer(group, ACTIONS + 1, width, back=False, batch=times), *layer(rows, width, width),
+        *layer(rows, width, ACTIONS),
     ]  # fmt: skip
     return lambda: [torch.bmm(a, b) for a, b in pairs]
 

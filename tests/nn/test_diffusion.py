@@ -35,10 +35,10 @@ def plain(policy: DenoisingPolicy, obs: Tensor, noise: Tensor, guide: Guide | No
     """Return what a sampler makes that calls the whole network in every step."""
     x, *fresh = noise.split(policy.size, -1)
     for step, (now, then) in enumerate(pairwise(policy.stops)):
-        times = torch.full((*x.shape[:2], 1), now)
-        noise = policy.predict(obs, x[:, :, None], times)[:, :, 0]
+        times = torch.full((len(x), 1), now)
+        noise = policy.predict(obs, x, times)
         if guide is not None:
-            other = guide.negative.predict(obs, x[:, :, None], times)[:, :, 0]
+            other = guide.negative.predict(obs, x, times)
             noise = guided(noise, other, guide.weight)
         here, there = ((policy.alphas[time], policy.sigmas[time]) for time in (now, then))
         clean = predicted_clean(x, noise, *here).clamp(-1.0, 1.0)
@@ -83,9 +83,9 @@ def test_a_path_holds_what_the_network_was_asked_and_said() -> None:
     assert path.times == policy.stops[:-1]
     assert path.states.shape == path.noise.shape == (4, 1, 6, 2)
     torch.testing.assert_close(path.states[0], noise)
-    times = torch.tensor(path.times).expand(1, 6, 4)
-    said = policy.predict(obs, path.states.permute(1, 2, 0, 3), times)
-    torch.testing.assert_close(said.permute(2, 0, 1, 3), path.noise, atol=1e-5, rtol=1e-4)
+    states, times = path.states.transpose(0, 1).flatten(1, 2), torch.tensor(path.times)[None]
+    said = policy.predict(obs.repeat(1, 4, 1), states, times)  # a group for every step
+    torch.testing.assert_close(said, path.noise.transpose(0, 1).flatten(1, 2), atol=1e-5, rtol=1e-4)
 
 
 def test_actions_are_the_environments_and_chunks_begin_with_them() -> None:
@@ -105,8 +105,8 @@ def test_actions_are_the_environments_and_chunks_begin_with_them() -> None:
 def test_learners_are_alone_among_others() -> None:
     alone = [made(seed) for seed in range(3)]
     together = joined_policies(alone)
-    obs, actions, noise = torch.randn(3, 7, 3), torch.rand(3, 7, 2), torch.randn(3, 7, 2)
-    draws = Draws(torch.randint(1, 13, (3, 7, 5)), torch.randn(3, 7, 5, 2))
+    obs, actions, noise = torch.randn(3, 8, 3), torch.rand(3, 8, 2), torch.randn(3, 8, 2)
+    draws = Draws(torch.randint(1, 13, (3, 4)), torch.randn(3, 8, 2))
     samples, said = together.sample(obs, noise), together.log_prob(obs, actions, draws)
     for learner, policy in enumerate(alone):
         own = slice(learner, learner + 1)
@@ -121,11 +121,31 @@ def test_the_error_is_of_the_noise_that_was_added() -> None:
     with torch.no_grad():
         for parameter in policy.network.trunk.parameters():
             parameter.zero_()
-    noise = torch.tensor([[1.0, 2.0], [0.0, 3.0]])
-    draws = Draws(torch.tensor([3, 9]).view(1, 1, 2), noise.view(1, 1, 2, 2))
-    said = policy.log_prob(torch.randn(1, 4, 3), torch.rand(1, 4, 2), draws)
-    assert said.tolist() == [[-7.0] * 4]
-    assert policy.log_prob(torch.randn(1, 4, 3), torch.rand(1, 4, 2)).shape == (1, 4)
+    noise = torch.tensor([[[1.0, 2.0], [0.0, 3.0], [1.0, 0.0], [0.0, 0.0]]])
+    obs, actions = torch.randn(1, 4, 3), torch.rand(1, 4, 2)
+    for times in ([3], [3, 9], [1, 2, 3, 4]):
+        said = policy.log_prob(obs, actions, Draws(torch.tensor([times]), noise))
+        assert said.tolist() == [[-5.0, -9.0, -1.0, 0.0]]
+    expected = -policy.probes.noise.square().sum(-1).mean()
+    torch.testing.assert_close(policy.log_prob(obs, actions), expected.expand(1, 4))
+    with pytest.raises(ValueError, match="draws have 3 times; they must be a divisor of the 4 rows"):
+        policy.log_prob(obs, actions, Draws(torch.tensor([[1, 2, 3]]), noise))
+
+
+def test_groups_of_rows_are_rows_by_themselves() -> None:
+    policy = made()
+    obs, actions, noise = torch.randn(1, 6, 3), torch.rand(1, 6, 2), torch.randn(1, 6, 2)
+    times = torch.tensor([[2, 11]])
+    said = policy.log_prob(obs, actions, Draws(times, noise))
+    alone = policy.log_prob(obs, actions, Draws(times.repeat_interleave(3, 1), noise))
+    torch.testing.assert_close(said, alone)
+    swapped = policy.log_prob(obs, actions, Draws(times.flip(1), noise))
+    assert bool((swapped != said).all())
+    probes = [
+        policy.log_prob(obs, actions, Draws(time[:, None], noise[:, None].expand(-1, 6, -1)))
+        for time, noise in zip(*(each.unbind(1) for each in policy.probes), strict=True)
+    ]
+    torch.testing.assert_close(policy.log_prob(obs, actions), torch.stack(probes).mean(0))
 
 
 def test_policies_are_asked_at_the_same_probes() -> None:
@@ -135,18 +155,20 @@ def test_policies_are_asked_at_the_same_probes() -> None:
     assert (int(times.min()), int(times.max())) == (1, 12)
     assert made(noise_steps=2, sampling_steps=2).probes.times.unique().tolist() == [1, 2]
     obs, actions = torch.randn(1, 4, 3), torch.rand(1, 4, 2)
-    assert torch.equal(one.log_prob(obs, actions), one.log_prob(obs, actions, one.probes))
     assert not torch.equal(one.log_prob(obs, actions), other.log_prob(obs, actions))
 
 
 def test_draws_are_of_all_times_and_standard_normal() -> None:
-    draws = made(learners=2).draws(Streams([0, 1], "draws", CPU), 5_000, 2)
-    assert draws.times.shape == (2, 5_000, 2)
+    streams = Streams([0, 1], "draws", CPU)
+    draws = made(learners=2).draws(streams, 16 * 600)
+    assert (draws.times.shape, draws.noise.shape) == ((2, 600), (2, 9_600, 2))
     counts = torch.bincount(draws.times.flatten(), minlength=13)
-    assert counts[0] == 0
-    assert float((counts[1:] / 20_000 - 1 / 12).abs().max()) < 0.01
+    assert counts.tolist() == [0, *[100] * 12]  # one in each of 600 equal parts
     assert float(draws.noise.std()) == pytest.approx(1.0, abs=0.02)
     assert not torch.equal(draws.noise[0], draws.noise[1])
+    alone = torch.cat([made().draws(streams, 1).times[0] for _ in range(2_000)])
+    assert float((torch.bincount(alone, minlength=13)[1:] / 2_000 - 1 / 12).abs().max()) < 0.03
+    assert made().draws(streams, 6).times.shape == (2, 3)
 
 
 def test_gradients_reach_every_parameter() -> None:
@@ -160,11 +182,9 @@ def test_gradients_reach_every_parameter() -> None:
 def test_waves_tell_times_apart() -> None:
     waves = time_waves(torch.arange(51), 50)
     assert float(torch.cdist(waves, waves).add(9 * torch.eye(51)).min()) > 0.1
-    network = Denoiser(1, 3, 2, (8,), 50)
-    assert network.times().shape == (1, 51, 16)
-    assert network(torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 3), torch.ones(1, 4, 2).long()).shape == (
-        1, 4, 2, 2,
-    )  # fmt: skip
+    network = Denoiser(1, 3, 2, (8,), 50)  # no layer but the first is hidden
+    predicted = network(torch.zeros(1, 4, 2, 2), torch.zeros(1, 1, 2, 3), torch.ones(1, 4).long())
+    assert predicted.shape == (1, 4, 2, 2)
 
 
 # What is refused ---------------------------------------------------------------------------------------

@@ -76,41 +76,37 @@ class Denoiser(nn.Module):
         self.entry = nn.Parameter(StackedLinear(learners, size, width).weight.detach())
         self.trunk = StackedMLP(learners, width, hidden[1:], size, activation)
 
-    def times(self) -> Tensor:
-        """Return tau and all g of all times, [S, T + 1, W + sum of sizes]."""
-        every = torch.arange(self.noise_steps + 1, device=self.entry.device)
-        waves = time_waves(every, self.noise_steps).expand(len(self.entry), -1, -1)
-        table: Tensor = self.time(waves)
-        return table
-
-    def split(self, of_time: Tensor) -> tuple[Tensor, ...]:
-        """Return tau and each g of what :meth:`times` says [..., W + sum of sizes]."""
-        return torch.split(of_time, [self.hidden[0], *self.hidden], -1)
+    def of_times(self, times: Tensor) -> tuple[Tensor, ...]:
+        """Return 1 + g of every hidden layer [S, G, size], and tau [S, G, W], at times [S, G]."""
+        said = self.time(time_waves(times, self.noise_steps))
+        *gains, tau = torch.split(said, [*self.hidden, self.hidden[0]], -1)
+        return *(1.0 + gain for gain in gains), tau
 
     def forward(self, x: Tensor, numbers: Tensor, times: Tensor) -> Tensor:
-        """Return the noise [S, N, K, C] that is predicted in K noisy samples of each of N conditions.
+        """Return the noise [S, G, R, C] that is predicted in R noisy samples at each of G times.
 
         Args:
-            x: [S, N, K, C].
-            numbers: [S, N, D] conditions.
-            times: [S, N, K] int64, from 1 to T.
+            x: [S, G, R, C] samples.
+            numbers: [S, G, R, D] conditions; or [S, 1, R, D], the same at all times.
+            times: [S, G] from 1 to T.
         """
-        learners, rows, draws, size = x.shape
-        act, table = ACTIVATIONS[self.activation], self.times()
-        offsets = torch.arange(learners, device=x.device)[:, None] * table.shape[1]
-        tau, gain, *gains = self.split(F.embedding(times.flatten(1) + offsets, table.flatten(0, 1)))
-        read = self.condition(numbers)[:, :, None].expand(-1, -1, draws, -1).flatten(1, 2)
-        entered = torch.bmm(x.reshape(learners, rows * draws, size), self.entry)
-        flow = act(torch.addcmul(entered + tau + read, entered, gain))
+        learners, groups, rows, _ = x.shape
+        act = ACTIVATIONS[self.activation]
+        gain, *gains, tau = self.of_times(times)
+        entry = torch.cat([self.entry[:, None] * gain[:, :, None], tau[:, :, None]], 2).flatten(0, 1)
+        read = self.condition(numbers.flatten(1, 2)).view(learners, -1, rows, self.hidden[0])
+        read = read.expand(-1, groups, -1, -1).flatten(0, 1)
+        with_ones = torch.cat([x, torch.ones_like(x[..., :1])], -1).flatten(0, 1)
+        flow = act(torch.baddbmm(read, with_ones, entry)).view(learners, groups * rows, -1)
         *inner, (weight, bias) = zip(self.trunk.weights(), self.trunk.biases(), strict=True)
         for gain, (inner_weight, inner_bias) in zip(gains, inner, strict=True):
-            entered = torch.bmm(flow, inner_weight)
-            flow = act(torch.addcmul(entered + inner_bias, entered, gain))
+            entered = torch.bmm(flow, inner_weight).view(learners, groups, rows, -1)
+            flow = act(torch.addcmul(inner_bias[:, None], entered, gain[:, :, None])).flatten(1, 2)
         return torch.baddbmm(bias, flow, weight).view(x.shape)
 
     @torch.no_grad()
     def for_steps(self, times: Sequence[int]) -> Steps:
-        """Return what predicts noise at given times, with all that hangs on the time alone worked out."""
+        """Return what predicts noise at given times."""
         return Steps(self, times)
 
 
@@ -126,14 +122,15 @@ class Steps:
     """
 
     def __init__(self, network: Denoiser, times: Sequence[int]) -> None:
-        self.network, table = network, network.times()
+        self.network = network
         *inner, last = network.trunk.weights()
         self._biases = network.trunk.biases()
+        asked = torch.tensor(times, device=last.device).expand(len(last), -1)
+        gains_of_all = [each.unsqueeze(2).unbind(1) for each in network.of_times(asked)]
         self.weights: list[list[Tensor]] = []
-        for time in times:
-            tau, gain, *gains = network.split(table[:, time, None])
-            entry = torch.cat([torch.addcmul(network.entry, network.entry, gain), tau], 1)
-            scaled = [torch.addcmul(weight, weight, of) for weight, of in zip(inner, gains, strict=True)]
+        for gain, *gains, tau in zip(*gains_of_all, strict=True):
+            entry = torch.cat([network.entry * gain, tau], 1)
+            scaled = [weight * of for weight, of in zip(inner, gains, strict=True)]
             self.weights.append([entry, *scaled, last])
 
     def begin(self, numbers: Tensor) -> None:
