@@ -18,7 +18,7 @@ from prefrl.functional.actor_critic.diffusion import (
 )
 from prefrl.functional.streams import Streams
 from prefrl.nn.diffusion.denoiser import ROWS, Denoiser, time_waves
-from prefrl.nn.diffusion.policy import DenoisingPolicy, Draws, Guide
+from prefrl.nn.diffusion.policy import DenoisingPolicy, Draws, Guide, groups_of
 from prefrl.nn.likelihood_policies import joined_policies
 
 PLANE = gym.spaces.Box(-9.0, 9.0, (3,))
@@ -158,17 +158,17 @@ def test_policies_are_asked_at_the_same_probes() -> None:
     assert not torch.equal(one.log_prob(obs, actions), other.log_prob(obs, actions))
 
 
-def test_draws_are_of_all_times_and_standard_normal() -> None:
-    streams = Streams([0, 1], "draws", CPU)
-    draws = made(learners=2).draws(streams, 16 * 600)
-    assert (draws.times.shape, draws.noise.shape) == ((2, 600), (2, 9_600, 2))
-    counts = torch.bincount(draws.times.flatten(), minlength=13)
-    assert counts.tolist() == [0, *[100] * 12]  # one in each of 600 equal parts
-    assert float(draws.noise.std()) == pytest.approx(1.0, abs=0.02)
-    assert not torch.equal(draws.noise[0], draws.noise[1])
-    alone = torch.cat([made().draws(streams, 1).times[0] for _ in range(2_000)])
-    assert float((torch.bincount(alone, minlength=13)[1:] / 2_000 - 1 / 12).abs().max()) < 0.03
-    assert made().draws(streams, 6).times.shape == (2, 3)
+def test_draws_are_of_all_times() -> None:
+    noise = torch.randn(2, 9_600, 2)
+    draws = made(learners=2).draws(torch.rand(2, groups_of(9_600)), noise)
+    assert draws.times.shape == (2, 600)
+    assert draws.noise is noise
+    for times in draws.times:
+        assert torch.bincount(times, minlength=13).tolist() == [0, *[50] * 12]  # one in each of 600 parts
+    alone = made().draws(torch.rand(1, 1), noise[:1, :1]).times
+    assert 1 <= int(alone) <= 12
+    assert made().draws(torch.tensor([[0.0, 1.0 - 2.0**-24]]), noise).times.tolist() == [[1, 12]]
+    assert [groups_of(rows) for rows in (1, 6, 16, 100, 256)] == [1, 3, 1, 25, 16]
 
 
 def test_gradients_reach_every_parameter() -> None:

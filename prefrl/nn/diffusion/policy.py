@@ -139,16 +139,19 @@ class DenoisingPolicy(LikelihoodPolicy):
 
     # Likelihood ------------------------------------------------------------------------------------------
 
-    def draws(self, streams: Streams, rows: int) -> Draws:
+    def draws(self, places: Tensor, noise: Tensor) -> Draws:
         """Return times and noises for a batch whose rows are in no order.
 
-        Times are uniform from 1 to T, one in each of G equal parts of that, G being ``rows`` by their
-        greatest common divisor with :data:`GROUP`.
+        Times are uniform from 1 to T, one in each of G equal parts of that.
+
+        Args:
+            places: [S, G] uniform in [0, 1); see :func:`groups_of`.
+            noise: [S, N, C] standard normal.
         """
-        groups = rows // math.gcd(rows, GROUP)
-        places = (torch.arange(groups, device=self.alphas.device) + streams.uniform(groups)) / groups
-        times = (places * self.noise_steps).long().clamp_(max=self.noise_steps - 1) + 1
-        return Draws(times, streams.normal(rows, self.size))
+        groups = places.shape[1]
+        spread = (torch.arange(groups, device=places.device) + places) / groups
+        times = (spread * self.noise_steps).long().clamp_(max=self.noise_steps - 1) + 1
+        return Draws(times, noise)
 
     def raw_chunks(self, actions: Tensor) -> Tensor:
         """Return the environment's actions as chunks [S, N, C] between -1 and 1.
@@ -300,6 +303,11 @@ class DenoisingPolicy(LikelihoodPolicy):
             if fresh:
                 x.addcmul_(fresh[step], spread)
         return x.clone()
+
+
+def groups_of(rows: int) -> int:
+    """Return G, of how many times a batch of rows is: groups are of :data:`GROUP` rows, if they can be."""
+    return rows // math.gcd(rows, GROUP)
 
 
 def sampler_coefficients(
