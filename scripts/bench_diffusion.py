@@ -151,7 +151,7 @@ def ordinary(policy: DenoisingPolicy, obs: Tensor, noise: Tensor) -> Tensor:
     def predict(x: Tensor, now: int) -> Tensor:
         times = torch.full(x.shape[:2], now)
         together = torch.cat([x, time_waves(times, policy.noise_steps), obs], -1)
-        sample, waves, seen = together.split([policy.size, WAVES, OBS], -1)
+        sample, waves, seen = torch.split(together, [policy.size, WAVES, OBS], -1)
         return trunk(network, sample, network.condition(seen), network.time(waves))
 
     return ddim(policy, noise, predict)

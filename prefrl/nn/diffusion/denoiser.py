@@ -140,7 +140,8 @@ class Denoiser(nn.Module):
 
         back.mul_(2.0 / (groups * rows))
         gather(layers[-1].weight.grad, layers[-1].bias.grad, flows[-1], back, add=False)
-        back, of_gains = torch.bmm(back, last[0].mT), []
+        back = torch.bmm(back, last[0].mT)
+        of_gains: list[Tensor] = []
         for layer, flow, after, product, of_time in zip(
             layers[-2::-1], flows[-2::-1], flows[:0:-1], products[::-1], gains[::-1], strict=True
         ):
