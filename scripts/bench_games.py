@@ -61,6 +61,9 @@ Part = Literal["bradley_terry", "egpo", "equilibria", "fits"]
 
 BETA = 0.1
 
+TURN = 0.05
+"""Seconds for which a side is called at least, when it has its turn."""
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -318,10 +321,20 @@ def clocked(work: Callable[[], Any]) -> tuple[float, float, Any]:
 
 
 def turns(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, Any]:
-    """Return every side's milliseconds of the processor, and theirs over ours, in turns."""
-    for side in sides.values():
-        side()
-    rows = [{name: clocked(side)[:2] for name, side in sides.items()} for _ in range(repeats)]
+    """Return every side's milliseconds of the processor for a call, and theirs over ours, in turns.
+
+    What is over in less than TURN seconds is called again and again for as long, as ``timeit`` does: a single
+    call of a millisecond would tell how cold the turn before it left the caches.
+    """
+    rows = []
+    calls = {name: max(1, math.ceil(TURN / min(clocked(side)[0] for _ in range(2))))
+             for name, side in sides.items()}  # fmt: skip
+    for _ in range(repeats):
+        row = {}
+        for name, side in sides.items():
+            wall, processor, _ = clocked(lambda side=side, n=calls[name]: [side() for _ in range(n)])
+            row[name] = wall / calls[name], processor / calls[name]
+        rows.append(row)
     found: dict[str, Any] = {
         f"{name}_ms": spread([1_000.0 * row[name][1] for row in rows]) for name in sides
     }  # fmt: skip

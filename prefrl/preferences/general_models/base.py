@@ -20,7 +20,7 @@ from prefrl.data.files.tensor_file import write_tensor_file
 from prefrl.functional.preferences.general_models import inference, margins
 from prefrl.functional.preferences.preferences import preference_cross_entropy, weighted_mean
 
-from .comparisons import Comparisons, feature_sums
+from .comparisons import Comparisons, ModelSizes, feature_sums
 
 FILE_FORMAT = 1
 """Version of the files that :meth:`GeneralModel.save` writes."""
@@ -36,37 +36,6 @@ Parameters = dict[str, Tensor]
 
 Rows = tuple[Tensor, Tensor, Tensor, Tensor]
 """First and second options (places [...], or features [..., F]), users [...], contexts [..., C]."""
-
-
-@dataclass(frozen=True)
-class ModelSizes(Settings):
-    """What a fitted model knows of."""
-
-    num_options: Natural
-    """K where options are known by their places alone; 0 where they have features."""
-    num_features: Natural
-    """F; 0 for a table of options."""
-    num_users: Count
-    """U."""
-    num_contexts: Natural
-    """C; 0 where occasions are alike."""
-
-    @classmethod
-    def of(cls, comparisons: Comparisons) -> ModelSizes:
-        """Return the sizes of comparisons."""
-        features, contexts = comparisons.features, comparisons.contexts
-        return cls(0 if features is not None else comparisons.num_options,
-                   0 if features is None else features.shape[1], comparisons.num_users,
-                   0 if contexts is None else contexts.shape[1])  # fmt: skip
-
-    @property
-    def inputs(self) -> int:
-        """Rows of an encoder: K options, or F features and a constant."""
-        return self.num_options or self.num_features + 1
-
-    def __str__(self) -> str:
-        """Return what options are known by, in words."""
-        return f"{self.num_options} options" if self.num_options else f"{self.num_features} features"
 
 
 @dataclass(frozen=True)
@@ -166,13 +135,18 @@ class GeneralModel(ABC):
 
     def loss(self, comparisons: Comparisons) -> Tensor:
         """Return the mean cross-entropy [] of answers, in nats."""
-        entropy = preference_cross_entropy(self.margins(comparisons), comparisons.labels)
-        return weighted_mean(entropy, comparisons.counts)
+        return self.report(comparisons)["loss"]
 
     def accuracy(self, comparisons: Comparisons) -> Tensor:
         """Return the share [] of answers that the margin's sign guesses; ties of either count half."""
-        sign = self.margins(comparisons).sign()
-        return weighted_mean(0.5 + sign * (comparisons.labels - 0.5), comparisons.counts)
+        return self.report(comparisons)["accuracy"]
+
+    def report(self, comparisons: Comparisons) -> dict[str, Tensor]:
+        """Return ``loss`` and ``accuracy`` [], as :meth:`loss` and :meth:`accuracy` say."""
+        margins, labels, counts = self.margins(comparisons), comparisons.labels, comparisons.counts
+        right = 0.5 + margins.sign() * (labels - 0.5)
+        return {"loss": weighted_mean(preference_cross_entropy(margins, labels), counts),
+                "accuracy": weighted_mean(right, counts)}  # fmt: skip
 
     # How sure it is ---------------------------------------------------------------------------------------
 
@@ -315,6 +289,11 @@ def encoded(options: Tensor, encoder: Tensor) -> Tensor:
     return margins.taken(encoder, options)
 
 
+def normal_penalty(ridge: float, *values: Tensor) -> Tensor:
+    """Return ridge / 2 times the sum of squares []: minus the log of a normal prior, up to a constant."""
+    return 0.5 * ridge * torch.stack([value.square().sum() for value in values]).sum()
+
+
 def descend(
     loss_at: Callable[[Parameters], Tensor], start: Parameters, max_iterations: int
 ) -> tuple[Parameters, float]:
@@ -356,8 +335,8 @@ class DescentModel(GeneralModel):
         return parameters
 
     @abstractmethod
-    def penalised(self) -> tuple[str, ...]:
-        """Return the names of the parameters that the ridge holds."""
+    def penalty(self, parameters: Parameters, comparisons: Comparisons) -> Tensor:
+        """Return minus the log-prior [] of settled parameters, beside the log-likelihood of all answers."""
 
     def fit(self, comparisons: Comparisons) -> dict[str, Tensor]:
         """See :meth:`GeneralModel.fit`."""
@@ -371,8 +350,7 @@ class DescentModel(GeneralModel):
         def loss_at(parameters: Parameters) -> Tensor:
             settled = self.settled(parameters, merged)
             entropy = preference_cross_entropy(self.log_odds(settled, rows), merged.labels)
-            size = torch.stack([settled[name].square().sum() for name in self.penalised()]).sum()
-            loss: Tensor = ((counts * entropy).sum() + 0.5 * self.config.ridge * size) / total
+            loss: Tensor = ((counts * entropy).sum() + self.penalty(settled, merged)) / total
             return loss
 
         generator = seeded_generator(self.seed, f"{self.name} starts")
@@ -388,7 +366,7 @@ class DescentModel(GeneralModel):
         ]
         parameters, _ = min(ends, key=lambda each: each[1])
         self.take(self.settled(parameters, merged), sizes)
-        return {"loss": self.loss(comparisons), "accuracy": self.accuracy(comparisons)}
+        return self.report(comparisons)
 
 
 def _check_places(name: str, places: Tensor, count: int | None) -> None:

@@ -11,8 +11,9 @@ from prefrl.data.files.tensor_file import read_tensor_file
 from prefrl.reading.errors import reading
 from prefrl.reading.text import parse_json
 
-from .base import FILE_FORMAT, GeneralModel, ModelSizes
+from .base import FILE_FORMAT, GeneralModel
 from .bradley_terry import BradleyTerry
+from .comparisons import ModelSizes
 from .gpm import GPM
 from .pal import PAL
 from .thurstone import Thurstone

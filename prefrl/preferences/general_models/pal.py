@@ -26,16 +26,16 @@ from prefrl.functional.preferences.preferences import preference_cross_entropy
 from .base import (
     DescentConfig,
     DescentModel,
-    ModelSizes,
     Parameters,
     Rows,
     ScoredModel,
     descend,
     encoded,
+    normal_penalty,
     rows_of,
     with_constant,
 )
-from .comparisons import Comparisons
+from .comparisons import Comparisons, ModelSizes
 
 MAX_TEMPERATURE = 100.0
 """Of PAL-B, as published."""
@@ -135,9 +135,10 @@ class PAL(DescentModel, ScoredModel):
             start["log_temperature"] = torch.zeros(1, dtype=torch.float64)
         return start
 
-    def penalised(self) -> tuple[str, ...]:
-        """See :meth:`DescentModel.penalised`; the length of directions says nothing."""
-        return ("embeddings", "prototypes", "users") if self.config.form == "A" else ("users",)
+    def penalty(self, parameters: Parameters, comparisons: Comparisons) -> Tensor:
+        """See :meth:`DescentModel.penalty`; the length of directions says nothing."""
+        held = ("embeddings", "prototypes", "users") if self.config.form == "A" else ("users",)
+        return normal_penalty(self.config.ridge, *(parameters[name] for name in held))
 
     def add_users(self, comparisons: Comparisons) -> Tensor:
         """Fit the weights of new users, and nothing else; return their numbers [M] in this model from now on.
