@@ -30,8 +30,10 @@ class ThurstoneConfig(DescentConfig):
 
     starts: Count = 1
     """As of :class:`DescentConfig`."""
+    ridge: NonNegative = 1.0
+    """Of means: a normal prior of variance 1 / ridge, in the unit of the noise of one option."""
     variance_ridge: NonNegative = 1.0
-    """A normal prior of variance 1 / variance_ridge on log variances; ``ridge`` holds the means."""
+    """Of log variances: a normal prior of variance 1 / variance_ridge."""
 
 
 class Thurstone(DescentModel, ScoredModel):
