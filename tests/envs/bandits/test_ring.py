@@ -23,7 +23,7 @@ def made(**settings: Any) -> Any:
 
 def centre(env: Any, mode: int, turn: float) -> NDArray[np.float64]:
     angle = turn + 2.0 * math.pi * mode / env.num_modes
-    return env.radius * np.array([math.cos(angle), math.sin(angle)])
+    return np.array([math.cos(angle), math.sin(angle)]) * float(env.radius)
 
 
 def by_hand(env: Any, action: NDArray[Any], turn: float) -> tuple[float, int]:
@@ -39,7 +39,7 @@ def test_steps_scores_and_plain_sums_agree(context: str) -> None:
     for seed in range(30):
         obs, _ = env.reset(seed=seed)
         turn = math.atan2(obs[1], obs[0])
-        action = (centre(env, rng.integers(7), turn) + 0.07 * rng.normal(size=2)).astype(np.float32)
+        action = (centre(env, int(rng.integers(7)), turn) + 0.07 * rng.normal(size=2)).astype(np.float32)
         after, reward, terminated, truncated, _ = env.step(action)
         paid, nearest = by_hand(env, action.astype(float), turn)
         assert reward == pytest.approx(paid, abs=1e-6)
