@@ -1,15 +1,18 @@
 """Modes on a ring: what is paid, drawn and dense is what plain sums and closed forms say."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
 import prefrl.envs
+from prefrl.envs.rendering.scenes import ARROW, BODY_LIGHT, GREEN_LIGHT
 
 ID = "prefrl/Ring-v0"
 CONTEXTS = ("none", "experts", "rotation")
@@ -195,3 +198,19 @@ def test_wrong_questions_are_refused() -> None:
         env.reset(options={"angle": 1})
     with pytest.raises(ValueError, match="turn is inf"):
         env.reset(options={"turn": math.inf})
+
+
+def test_the_picture_shows_what_pays_and_what_was_chosen(project_root: Path) -> None:
+    env = made(render_mode="rgb_array")
+    env.reset(options={"turn": 0.3})
+    env.step(np.float32([-0.46, 0.36]))
+    picture = env.render()
+
+    def pixel(x: float, y: float) -> tuple[int, ...]:
+        return tuple(picture[int(192 - 180 * y), int(192 + 180 * x)].tolist())
+
+    for mode in range(8):
+        assert pixel(*centre(env, mode, 0.3)) == (GREEN_LIGHT if mode in (0, 4) else BODY_LIGHT)
+    assert pixel(-0.46, 0.36) == ARROW
+    shown = plt.imread(project_root / "docs" / "images" / "ring.png")[..., :3]
+    np.testing.assert_array_equal(np.round(shown * 255.0).astype(np.uint8), picture)
