@@ -203,7 +203,7 @@ def test_wrong_questions_are_refused() -> None:
 def test_the_picture_shows_what_pays_and_what_was_chosen(project_root: Path) -> None:
     env = made(render_mode="rgb_array")
     env.reset(options={"turn": 0.3})
-    env.step(np.float32([-0.46, 0.36]))
+    env.step(np.array([-0.46, 0.36], dtype=np.float32))
     picture = env.render()
 
     def pixel(x: float, y: float) -> tuple[int, ...]:
