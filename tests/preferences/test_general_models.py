@@ -366,6 +366,24 @@ def test_doors_of_models() -> None:
         linear.margin(0, 1)
 
 
+def test_users_are_known_by_their_names(tmp_path: Path) -> None:
+    """Else a file that names the same people in another order would be read as each other's answers."""
+    data = replace(DATA["table"], user_names=("ann", "bob", "cyd", "dan"))
+    model = PAL(PALConfig(prototypes=2, starts=1))
+    model.fit(data)
+    model.save(tmp_path / "model.pt")
+    turned = replace(data, user_names=("bob", "ann", "cyd", "dan"))
+    for each in (model, load_general_model(tmp_path / "model.pt")):
+        each.margins(data)
+        each.margins(replace(data, user_names=None))
+        with pytest.raises(ValueError, match="user 0 of the comparisons is 'bob'; in the fit it was 'ann'"):
+            each.margins(turned)
+    model.add_users(replace(data, user_names=("eve", "fay", "gil", "hal")))
+    assert model.user_names == ("ann", "bob", "cyd", "dan", "eve", "fay", "gil", "hal")
+    with pytest.raises(ValueError, match="user_names are 1; there are 4 users"):
+        replace(data, user_names=("ann",))
+
+
 def test_damaged_files(tmp_path: Path) -> None:
     from prefrl.data.files.tensor_file import read_tensor_file, write_tensor_file
 

@@ -67,6 +67,7 @@ class GeneralModel(ABC):
     Attributes:
         parameters: float64 tensors by name; empty before a fit.
         sizes: what the model knows of.
+        user_names: of the users of the fit, where they had names.
     """
 
     name: ClassVar[str]
@@ -79,6 +80,7 @@ class GeneralModel(ABC):
             raise TypeError(f"config is a {type(config).__name__}; it must be {self.config_class.__name__}")
         self.seed: int = checked(Natural, seed, "seed")
         self.parameters: Parameters = {}
+        self.user_names: tuple[str, ...] | None = None
 
     # What each model says ---------------------------------------------------------------------------------
 
@@ -223,6 +225,13 @@ class GeneralModel(ABC):
                                  f"to {getattr(known, name)}")  # fmt: skip
         if "users" in self.parameters:
             _check_places("user", comparisons.user, known.num_users)
+            for place, (name, wanted) in enumerate(
+                zip(comparisons.user_names or (), self.user_names or (), strict=False)
+            ):
+                if name != wanted:
+                    raise ValueError(
+                        f"user {place} of the comparisons is {name!r}; in the fit it was {wanted!r}"
+                    )
 
     # Files ------------------------------------------------------------------------------------------------
 
@@ -234,7 +243,7 @@ class GeneralModel(ABC):
         if not self.parameters:
             raise RuntimeError(f"{type(self).__name__} is not fitted; there is nothing to save")
         header = {"format": FILE_FORMAT, "model": self.name, "config": to_json(self.config),
-                  "sizes": to_json(self.sizes), "seed": self.seed}  # fmt: skip
+                  "sizes": to_json(self.sizes), "seed": self.seed, "user_names": self.user_names}  # fmt: skip
         write_tensor_file(path, {"general_model": json.dumps(header), "parameters": self.parameters})
 
     def take(self, parameters: Mapping[str, Tensor], sizes: ModelSizes) -> None:
@@ -365,6 +374,7 @@ class DescentModel(GeneralModel):
             descend(loss_at, found, self.config.max_iterations) for found, _ in short[: -(-len(short) // 4)]
         ]
         parameters, _ = min(ends, key=lambda each: each[1])
+        self.user_names = comparisons.user_names
         self.take(self.settled(parameters, merged), sizes)
         return self.report(comparisons)
 

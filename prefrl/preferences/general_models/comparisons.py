@@ -40,6 +40,8 @@ class Comparisons:
     """[K, F] float64 what is known of the options; None: nothing but their places."""
     contexts: Tensor | None = None
     """[N, C] float64 what is known of the occasion (the prompt, the start); None: nothing."""
+    user_names: tuple[str, ...] | None = None
+    """U names, by which a model knows its users again; None: by their numbers alone."""
 
     def __post_init__(self) -> None:
         count = len(self.first)
@@ -78,6 +80,8 @@ class Comparisons:
         if len(alone):
             raise ValueError(f"comparison {int(alone[0])} is of option {int(self.first[alone[0]])} with "
                              "itself")  # fmt: skip
+        if self.user_names is not None and len(self.user_names) != self.num_users:
+            raise ValueError(f"user_names are {len(self.user_names)}; there are {self.num_users} users")
         if self.weights is not None and (
             bool((self.weights < 0).any()) or not bool((self.weights > 0).any())
         ):
@@ -138,7 +142,7 @@ class Comparisons:
         place = torch.arange(len(preferences), device=features.device)
         return cls(place, place + len(preferences), preferences.labels, len(features), preferences.weights,
                    preferences.annotators, len(preferences.annotator_names), features.double(),
-                   contexts)  # fmt: skip
+                   contexts, preferences.annotator_names)  # fmt: skip
 
     @property
     def counts(self) -> Tensor:

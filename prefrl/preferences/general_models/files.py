@@ -42,4 +42,6 @@ def load_general_model(path: str | os.PathLike[str], *, device: torch.device | s
         model = kind(from_json(kind.config_class, header["config"]), seed=header["seed"])
         parameters = {name: value.to(device) for name, value in content["parameters"].items()}
         model.take(parameters, from_json(ModelSizes, header["sizes"]))
+        names = header.get("user_names")  # older files have none
+        model.user_names = None if names is None else tuple(str(name) for name in names)
     return model

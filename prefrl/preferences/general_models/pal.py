@@ -151,7 +151,7 @@ class PAL(DescentModel, ScoredModel):
         """
         comparisons.check_users()
         known, old = self.parameters.get("users"), self.parameters
-        self._check_known(replace(comparisons, users=None, num_users=1))
+        self._check_known(replace(comparisons, users=None, num_users=1, user_names=None))
         assert known is not None  # it is fitted
         merged = comparisons.merged()
         rows, total = rows_of(merged), merged.counts.sum()
@@ -166,4 +166,6 @@ class PAL(DescentModel, ScoredModel):
         found, _ = descend(loss_at, {"users": new}, self.config.max_iterations)
         sizes = replace(self.sizes, num_users=len(known) + len(new))
         self.take({**old, "users": torch.cat([known, found["users"]])}, sizes)
+        both = self.user_names, comparisons.user_names
+        self.user_names = None if both[0] is None or both[1] is None else both[0] + both[1]
         return torch.arange(len(known), sizes.num_users, device=known.device)
