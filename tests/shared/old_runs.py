@@ -39,8 +39,8 @@ NEWER: dict[str, dict[str, Any]] = {
     "oreo": {
         "recipe": "oreo",
         "config": {
-            "num_episodes": 200, "total_timesteps": 400, "eval_every": 100, "eval_episodes": 4,
-            "final_episodes": 4, "agent": {"cloning_steps": 100, "policy": "network", "hidden": [16]},
+            "num_episodes": 200, "total_timesteps": 200, "eval_every": 50, "eval_episodes": 4,
+            "final_episodes": 4, "agent": {"cloning_steps": 50, "policy": "network", "hidden": [16]},
         },
     },
     "b_coder": {
@@ -60,7 +60,8 @@ NEWER: dict[str, dict[str, Any]] = {
         "recipe": "search_preferences",
         "config": {
             "env_id": "prefrl/TokenTree-v0", "env_args": ["depth=3"], "total_timesteps": 12,
-            "eval_every": 4, "eval_episodes": 4, "agent": {"simulations": 8, "num_roots": 8, "round_steps": 5, "hidden": [16]},
+            "eval_every": 4, "eval_episodes": 4,
+            "agent": {"simulations": 8, "num_roots": 8, "round_steps": 5, "hidden": [16]},
         },
     },
     "grouped_policy_gradient": {
