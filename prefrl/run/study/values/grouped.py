@@ -165,7 +165,9 @@ def group_noise(sense: str, exponents: Exponents, a: Tensor, b: Tensor, group: i
         return moment
     if sense == "logits":
         return variance / squares
-    return (variance + (moment / group if sense == "others" else 0.0)) / (one @ h).square()
+    added = moment / group if sense == "others" else torch.zeros_like(moment)
+    noise: Tensor = (variance + added) / (one @ h).square()
+    return noise
 
 
 def known(kind: GroupedKind, a: Tensor, b: Tensor) -> Exponents:
