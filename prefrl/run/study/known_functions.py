@@ -58,11 +58,12 @@ def noisy_optimum(seed: int, looks: int = 30, points: int = 150, deviation: floa
 
     Both begin with the same 5, and the noise at each number of looks is the same.
     """
-    pool = torch.quasirandom.SobolEngine(2, scramble=True, seed=seed).draw(points, dtype=torch.float64)
+    engine = torch.quasirandom.SobolEngine(2, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
+    pool = engine.draw(points, dtype=torch.float64)
     pool = BOX[0] + pool * (BOX[1] - BOX[0])
     truth, noise = branin(pool), deviation * normal(generator(seed), looks)
     kinds: tuple[PointQueryKind, ...] = ("expected_improvement", "knowledge_gradient")
-    found = {}
+    found: dict[str, float] = {}
     for query in kinds:
         places = torch.arange(5)
         while True:

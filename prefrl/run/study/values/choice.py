@@ -262,9 +262,11 @@ def draw_choices(found: Mapping[str, Any], path: Path) -> None:
               yticks=range(len(PLANS)), yticklabels=list(PLANS.values()))  # fmt: skip
     worst = max(*luck["careless_few"], *luck["careful_few"])
     saved.plot([0.0, worst], [0.0, worst], color="0.6", linewidth=1.0)
-    saved.plot(luck["careless_few"], luck["careful_few"], "o", color="C2", markersize=4.0, alpha=0.5)
-    saved.set(title="where luck tempts, each draw: short of the best", xlabel="without pessimism",
-              ylabel="with pessimism")  # fmt: skip
+    both = np.round([luck["careless_few"], luck["careful_few"]], 9)
+    places, counts = np.unique(both, axis=1, return_counts=True)
+    saved.scatter(*places, s=12.0 * counts, color="C2", alpha=0.7)
+    saved.set(title="where luck tempts, areas: draws", xlabel="return short of the best, no pessimism",
+              ylabel="return short of the best, pessimism")  # fmt: skip
     save_figure(figure, path)
 
 
@@ -275,7 +277,7 @@ def _draw_errors(axes: Axes, rate: Mapping[str, Any]) -> None:
         axes.plot(SIZES, curves, color=f"C{place}", linewidth=0.6, alpha=0.3)
         axes.plot(SIZES, np.exp(np.log(curves).mean(-1)), color=f"C{place}", linewidth=2.0, label=label)
     guide = np.array([SIZES[0], SIZES[-1]])
-    axes.plot(guide, 10.0 / np.sqrt(guide), color="0.4", linestyle="--", label="slope -1/2")
+    axes.plot(guide, 5.0 / np.sqrt(guide), color="0.4", linestyle="--", label="slope -1/2")
     axes.set(title="errors, each task", xscale="log", yscale="log", xlabel="choices",
              ylabel="root mean squared error")  # fmt: skip
     axes.legend()

@@ -238,8 +238,9 @@ def draw_noise(found: Mapping[str, Any], path: Path) -> None:
     ratios.axvline(1.02, color="0.4", linestyle="--")
     ratios.set(title="BNPO over the better of GRPO and REINFORCE", yticks=range(len(SENSES)),
                yticklabels=[WORDS[sense] for sense in SENSES],
-               xlabel=f"ratio of noise; |: seeds, ◆: exact, groups of {GROUP}, ◇: rates known")  # fmt: skip
+               xlabel=f"ratio of noise\n| seeds; exact: ◆ groups of {GROUP}, ◇ known rates")  # fmt: skip
     ratios.margins(y=0.15)
+    ratios.invert_yaxis()
     save_figure(figure, path)
 
 
