@@ -280,12 +280,9 @@ class OREO(Agent):
     @torch.no_grad()
     def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
         """Return actions [n] for observations [n, ...]: drawn, or the best known (see the module's text)."""
-        policy = self.network.policy
-        if not deterministic:
-            return policy.draw(obs[None], policy.noise(self._noise, len(obs)))[0]
-        if self.config.beam == 1:
-            return policy.mode(obs[None])[0]
-        return self.plan(obs)[0][:, 0]
+        if deterministic and self.config.beam > 1:
+            return self.plan(obs)[0][:, 0]
+        return self.network.policy.act(obs, self._noise, deterministic=deterministic)
 
     @torch.no_grad()
     def plan(self, obs: Tensor) -> tuple[Tensor, Tensor]:

@@ -146,9 +146,7 @@ class GroupedPolicyGradient(Agent):
     @torch.no_grad()
     def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
         """Return actions [n, ...] for observations [n, ...]: drawn, or the most likely ones."""
-        if deterministic:
-            return self.policy.mode(obs[None])[0]
-        return self.policy.draw(obs[None], self.policy.noise(self._streams["actions"], len(obs)))[0]
+        return self.policy.act(obs, self._streams["actions"], deterministic=deterministic)
 
     def observe(self, transitions: Transitions) -> None:
         """Nothing is learned from stepping: the sequences are known."""

@@ -74,6 +74,18 @@ class LikelihoodPolicy(nn.Module, ABC):
         """Return what :meth:`draw` takes for a number of rows, [S, rows, K]."""
         return self.distribution.noise(streams, rows)
 
+    def act(self, obs: Tensor, streams: Streams, *, deterministic: bool = False) -> Tensor:
+        """Return the actions [N, ...] of a single learner at observations [N, ...].
+
+        Args:
+            obs: [N, ...] observations.
+            streams: of its noise.
+            deterministic: the :meth:`mode` instead of a draw.
+        """
+        if deterministic:
+            return self.mode(obs[None])[0]
+        return self.draw(obs[None], self.noise(streams, len(obs)))[0]
+
     def _raw(self, actions: Tensor) -> Tensor:
         """Return the environment's actions [S, N, ...] as raw ones [S, N, A]."""
         raw = self.actions.from_env(actions.flatten(0, 1))
