@@ -226,7 +226,9 @@ class SteppingRecipe(Recipe):
         return self.num_envs or 1
 
     def training_env(self) -> Any:
-        """Return ``num_envs`` environments."""
+        """Return ``num_envs`` environments; where nothing is stepped, the one that the data are of."""
+        if not self.steps:
+            return self.scalar_env()
         return make_training_env(*self.made, self.rows, self.device)
 
     def timesteps(self, agent: Agent) -> int:
