@@ -28,7 +28,7 @@ class Nodes(NamedTuple):
     mass: Numbers
     """[B] sum of Q."""
     first: Places
-    """[B] the edge that is chosen first."""
+    """[B] the edge that is chosen first, as ``action * R``."""
 
 
 class Arrivals(NamedTuple):
@@ -78,12 +78,12 @@ class Tables:
         later: Numbers, gamma: float, rows: int,
     ) -> None:  # fmt: skip
         self.states_count, self.count = successors.shape
-        self.rewards, self.drive, self._successors = (
-            np.ascontiguousarray(table.T).ravel() for table in (rewards, drive, successors)
-        )
+        self.rewards: Numbers = rewards.T.ravel()
+        self.drive: Numbers = drive.T.ravel()
+        self._successors: Places = successors.T.ravel()
         fresh = rewards + gamma * later[successors]
         self._numbers = np.ascontiguousarray(np.concatenate([fresh, drive], 1).T)
-        self._mass, self._first = fresh.sum(1), (fresh + drive).argmax(1)
+        self._mass, self._first = fresh.sum(1), (fresh + drive).argmax(1) * rows
         self._terminal, self._later = terminal, later
         self.states = np.zeros(rows, np.intp)
 
@@ -126,7 +126,7 @@ class HostTrees:
         self.numbers = np.zeros((2 * problem.count, self.rows))
         self.numbers[1 : problem.count, self.scratch] = -np.inf
         self.q, self.urge = self.numbers.reshape(-1)[:edges], self.numbers.reshape(-1)[edges:]
-        self.visits, self.ends_of = np.zeros(edges), np.arange(edges)
+        self.visits, self.places, self.ends_of = np.zeros(edges), np.arange(self.rows), np.arange(edges)
         # Of nodes: sum max(1, N) Q and sum max(1, N); depth; the edge above and its pair; the nodes above.
         self.mass, self.weight = np.zeros(self.rows), np.full(self.rows, float(problem.count))
         self.depth, self.pair = np.zeros((2, self.rows), np.intp)
@@ -143,7 +143,7 @@ class HostTrees:
         new = slice(0, self.roots)
         nodes = self.problem.plant(roots)
         self.numbers[:, new], self.mass[new], self.made[new] = nodes.numbers, nodes.mass, True
-        self.ends = nodes.first * self.rows + np.arange(self.roots)
+        self.ends = nodes.first + self.places[new]
 
     def simulate(self, node: int) -> None:
         """Make a node in every tree where selection ends, or visit an ending; back up."""
@@ -162,11 +162,10 @@ class HostTrees:
 
         values = np.empty((levels + 1, self.roots))
         np.divide(nodes.mass, self.count, out=values[0])
-        np.copyto(values[0], later, where=closed)
+        np.putmask(values[0], closed, later)
         ends = np.empty((levels + 1, self.roots), np.intp)
-        np.multiply(nodes.first, self.rows, out=ends[0])
-        ends[0] += np.arange(start, new.stop)
-        np.copyto(ends[0], edge, where=closed)
+        np.add(nodes.first, self.places[new], out=ends[0])
+        np.putmask(ends[0], closed, edge)
 
         path = self._path(row, edge, pairs, new, levels)
         self.visits[self.scratch] = node
@@ -249,7 +248,7 @@ class HostTrees:
         stays = (best == edges).reshape(-1, self.roots)
         self.ends_of.take(best.reshape(-1, self.roots), out=ends[1:], mode="clip")
         for level, stay in enumerate(stays):
-            np.copyto(ends[level + 1], ends[level], where=stay)
+            np.putmask(ends[level + 1], stay, ends[level])
         self.ends_of[edges] = ends[:-1].reshape(-1)
         self.ends = ends[-1]
 
@@ -273,7 +272,9 @@ def _first_largest(scores: Numbers) -> Places:
 
     For A this small NumPy's argmax along either axis takes twice the time.
     """
-    less = scores[:-1] != scores.max(0)
+    less = scores[:-1] != np.maximum.reduce(scores)
     for row in range(1, len(less)):
         less[row] &= less[row - 1]
-    return less.view(np.int8).sum(0, dtype=np.int16).astype(np.intp)
+    few = np.int8 if len(scores) < 128 else np.int16
+    found: Places = less.view(np.int8).sum(0, dtype=few).astype(np.intp)
+    return found

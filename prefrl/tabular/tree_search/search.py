@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -86,15 +87,18 @@ def _on_the_host(
     simulations: int, gamma: float, max_depth: int,
 ) -> SearchTrees:  # fmt: skip
     size = simulations + 1
+    # Nothing is drawn: roots that are the same state have the same tree.
+    starts, which = np.unique(roots.numpy(), return_inverse=True)
     tables = Tables(
         model.successors.numpy(), rewards.numpy(), model.terminal.numpy(), drive.numpy(), later.numpy(),
-        gamma, HostTrees.rows_for(len(roots), size),
+        gamma, HostTrees.rows_for(len(starts), size),
     )  # fmt: skip
-    trees = HostTrees(tables, len(roots), size, gamma, max_depth)
-    trees.plant(roots.numpy())
+    trees = HostTrees(tables, len(starts), size, gamma, max_depth)
+    trees.plant(starts)
     for node in range(1, size):
         trees.simulate(node)
-    return trees.finished(tables.states)
+    found = trees.finished(tables.states)
+    return SearchTrees(*(table[torch.as_tensor(which)] for table in found))
 
 
 def _check(
