@@ -27,7 +27,12 @@ def test_it_is_the_search_of_the_table(env_id: str, depth: int) -> None:
     priors, values = rng.random((states, count)), rng.standard_normal(states)
     about: dict[str, Any] = {"simulations": 60, "exploration": 0.8, "gamma": 0.9, "max_depth": depth}
     roots = starts(env, 7)
-    found = step_search(env, roots, priors=lambda obs: priors[obs], values=lambda obs: values[obs], **about)
+
+    def asked(obs: np.ndarray) -> np.ndarray:
+        assert not model.terminal[obs].any(), "nobody acts after an end"
+        return priors[obs]
+
+    found = step_search(env, roots, priors=asked, values=lambda obs: values[obs], **about)
     here = env.unwrapped.dynamics.observe(roots)
     expected = tree_search(
         model, torch.as_tensor(here), torch.as_tensor(priors), values=torch.as_tensor(values), **about
@@ -86,6 +91,10 @@ def test_refusals() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             step_search(env, {"state": np.zeros(1, np.int64)}, **good)
+    shifted = gym.make("prefrl/SparseGrid-v0").unwrapped
+    shifted.dynamics.single_action_space = gym.spaces.Discrete(4, start=1)  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="needs Discrete ones, from 0 on"):
+        step_search(shifted, starts(grid, 1), **good)
     roots = starts(grid, 2)
     for settings, message in (
         ({"simulations": 0}, "simulations is 0"),
