@@ -12,6 +12,11 @@ from prefrl.run.recipes import unknown
 
 AUDITS: dict[str, str] = {
     "preferences": "prefrl.audit.preferences:AuditPreferences",
+    "alignment": "prefrl.audit.policies.alignment:AuditAlignment",
+    "coherence": "prefrl.audit.policies.coherence:AuditCoherence",
+    "curated_loop": "prefrl.audit.policies.curated_loop:AuditCuratedLoop",
+    "drift": "prefrl.audit.policies.drift:AuditDrift",
+    "reward_loops": "prefrl.audit.policies.reward_loops:AuditRewardLoops",
 }
 """What ``prefrl audit KIND`` can look at: the class of each kind, a dataclass of flags with a ``run``."""
 

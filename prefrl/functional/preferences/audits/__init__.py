@@ -1,1 +1,1 @@
-"""What audits of policies compute: loops that learn from their own data, drift of stances, utilities of choices."""
+"""What audits of policies compute: curated loops, drift of stances, utilities of choices."""

@@ -28,7 +28,7 @@ def expected_utility(lotteries: Tensor, utilities: Tensor) -> Tensor:
 
 
 def explained_share(values: Tensor, predicted: Tensor) -> Tensor:
-    """Return R^2, the share of the variance of values [N] that predictions [N] explain; 1 where all are right.
+    """Return R^2, the share of the variance of values [N] that predictions [N] explain; 1 if all are right.
 
     It is below 0 where they are worse than the mean, and nothing is fitted: utilities of lotteries must be
     the means of their outcomes', not a multiple of them.

@@ -5,9 +5,9 @@ In every round K samples of the policy p_t are shown, one is chosen with probabi
 
     p_{t+1}(x) = p_t(x) H(x),    H(x) = E[ K e^r(x) / (e^r(x) + sum_{j < K} e^r(x_j)) ],
 
-and p_t e^r / Z where K grows without bound: preference optimisation without what was rejected. E[e^r] grows in
-each round by at least (K - 1)/K Var(e^r) / e^{r_max}, and the reward's variance goes to 0. With real data in
-every round, p_{t+1} = (p_ref + lambda p_t H) / (1 + lambda), no option falls below p_ref / (1 + lambda).
+and p_t e^r / Z where K grows without bound: preference optimisation without what was rejected. E[e^r] grows
+in each round by at least (K - 1)/K Var(e^r) / e^{r_max}, and the reward's variance goes to 0. With real data
+in every round, p_{t+1} = (p_ref + lambda p_t H) / (1 + lambda), no option falls below p_ref / (1 + lambda).
 
 Source: self-consuming generative models with curated data, arXiv 2407.09499 (from memory; map and bounds were
 checked numerically). The integral below is ours: as 1/s = int_0^inf e^{-ts} dt,
@@ -88,7 +88,7 @@ def curated_step(
 
 
 def mixed_with_data(chosen: Tensor, reference: Tensor, weight: float) -> Tensor:
-    """Return (p_ref + lambda p) / (1 + lambda), the policy fitted to real data and chosen samples [..., n]."""
+    """Return (p_ref + lambda p) / (1 + lambda), the policy [..., n] fitted to real data and choices."""
     return (reference / reference.sum(-1, keepdim=True) + weight * chosen) / (1.0 + weight)
 
 

@@ -1,9 +1,9 @@
 """How far a policy's stances moved while it learned, and when.
 
 A stance is a category of behaviour, such as an action; a policy has a distribution over stances at each
-checkpoint. The magnitude of a drift is the change of a stance's probability, the time of a drift is when it had
-come 95 % of the way to where it was furthest from the start. The value gap of comparisons, how much more often a
-stance is in what was preferred than in what was not, is what may predict it.
+checkpoint. The magnitude of a drift is the change of a stance's probability, the time of a drift is when it
+had come 95 % of the way to where it was furthest from the start. The value gap of comparisons, how much more
+often a stance is in what was preferred than in what was not, is what may predict it.
 
 Source: value drifts, arXiv 2510.26707 (by descriptions of it).
 """
