@@ -103,7 +103,7 @@ class AuditAlignment(PolicyAudit):
         axes = drawn.subplots()
         base, own = result["reference_leads"], result["leads"]
         reach = 1.05 * max(1e-9, *(abs(value) for value in (*base, *own)))
-        axes.fill([-reach, 0.0, 0.0], [-reach, 0.0, -0.0], color=PALETTE[1], alpha=0.15,
+        axes.fill([-reach, -reach, 0.0], [-reach, 0.0, 0.0], color=PALETTE[1], alpha=0.15,
                   label="undesired: moved, still wrong")  # fmt: skip
         axes.plot([-reach, reach], [-reach, reach], color="0.5", linewidth=0.8, linestyle="--")
         for line in (axes.axhline, axes.axvline):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -12,6 +12,7 @@ from rich.table import Table
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from prefrl.audit.answers import scaled
 from prefrl.audit.held_out import Prediction, candidates, coin, held_out
 from prefrl.config import Bounds, Count, Natural
 from prefrl.data.devices import seeded_generator
@@ -112,8 +113,12 @@ class AuditCoherence(PolicyAudit):
         better = (worth[second] - worth[first]).sign()
         apart = (better != 0.0).double()
         maximised = ((0.5 + better * (labels - 0.5)) * apart).sum() / apart.sum()
+        found = self._held_out(comparisons, options)
+        gain, error = found["expected_utility"].ahead_of(found["thurstone"])
         return {
-            "models": {name: _predicted(each) for name, each in self._held_out(comparisons).items()},
+            "models": {name: _predicted(each) for name, each in found.items()},
+            "expected_utility_gain": gain,
+            "expected_utility_gain_error": error,
             "ceiling": float(torch.maximum(labels, 1.0 - labels).mean()),
             "completeness": float(completeness(labels)),
             "shown_first_chosen": first_chosen,
@@ -131,11 +136,17 @@ class AuditCoherence(PolicyAudit):
             ),
         }
 
-    def _held_out(self, comparisons: Comparisons) -> dict[str, Prediction]:
-        """Return what models say of pairs that they were not fitted to."""
+    def _held_out(self, comparisons: Comparisons, options: Tensor) -> dict[str, Prediction]:
+        """Return what models say of pairs that they were not fitted to.
+
+        The model of expected utility is Bradley and Terry's with a utility that is linear in the chances of
+        prizes; the others have a number, or more, for each option.
+        """
         order = torch.randperm(len(comparisons), generator=seeded_generator(self.seed, "folds"))
-        models = candidates(comparisons, (), (), self.seed)
-        return {"coin": coin(comparisons), **held_out(comparisons, models, order % self.folds)}
+        folds, models = order % self.folds, candidates(comparisons, (), (), self.seed)
+        linear = replace(comparisons, features=scaled(options, comparisons))
+        of_chances = held_out(linear, {"expected_utility": models["bradley_terry"]}, folds)
+        return {"coin": coin(comparisons), **of_chances, **held_out(comparisons, models, folds)}
 
     def _triads(self, comparisons: Comparisons) -> dict[str, float]:
         """Return how often three choices go round."""
@@ -180,6 +191,7 @@ class AuditCoherence(PolicyAudit):
             f"{result['cyclic_chance']:.2%} a triad",
             "the better lottery is chosen": f"{result['maximisation_rate']:.1%}",
             "utility and expected reward": f"rank correlation {result['rank_correlation']:.3f}",
+            "expected utility predicts better than a utility of each by": f"{result['expected_utility_gain']:+.4f} ± {result['expected_utility_gain_error']:.4f} nats",
             "utility of a lottery is the mean of its prizes'": f"R2 {result['expected_utility_r2']:.3f}, "
             f"correlation {result['expected_utility_correlation']:.3f}",
         }
