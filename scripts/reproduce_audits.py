@@ -1,7 +1,7 @@
-"""What audits of policies promise, measured on planted and trained policies: loops, drift, choices, alignment.
+"""What audits of policies promise, measured on planted and trained policies.
 
-Each claim is measured over seeds that nothing was chosen on: docs/preferences/policy_audits.md has what was asked
-and what was seen. The same command goes on with a study that was stopped.
+Each claim is measured over seeds that nothing was chosen on: docs/preferences/policy_audits.md has what was
+asked and what was seen. The same command goes on with a study that was stopped.
 """
 
 from __future__ import annotations
@@ -94,8 +94,9 @@ def amplification(seed: int) -> dict[str, float]:
         weight: curated_loop(probs, rewards, 2, 10, weight=weight).probs[-1] @ has for weight in (None, 1.0)
     }
     first = float(probs @ has)
-    return {"first": first, "alone": float(shares[None]), "with_data": float(shares[1.0]),
-            "rise_alone": float(shares[None]) / first, "rise_with_data": float(shares[1.0]) / first}  # fmt: skip
+    alone, with_data = float(shares[None]), float(shares[1.0])
+    return {"first": first, "alone": alone, "with_data": with_data, "rise_alone": alone / first,
+            "rise_with_data": with_data / first}  # fmt: skip
 
 
 def trap(seed: int) -> dict[str, float]:
@@ -110,7 +111,7 @@ def trap(seed: int) -> dict[str, float]:
 
 
 def sampled(seed: int, samples: int = 5_000) -> dict[str, float]:
-    """Return how far loops that are fitted to so many random choices are from the exact ones, in mean reward."""
+    """Return how far loops fitted to so many random choices are from the exact ones, in mean reward."""
     probs, rewards = planted_options(seed)
     audit: Any = AuditCuratedLoop(source=Path("none"), out=Path("none"), samples=samples, seed=seed)
     errors = {}
@@ -249,7 +250,7 @@ def planted_choices(seed: int) -> dict[str, float]:
     """Return what is said of planted choosers, in an environment with other prizes for each seed."""
     env: Any = gym.make("prefrl/LotteryChoice-v0", layout_seed=seed)
     values = torch.as_tensor(env.unwrapped.prize_values())
-    found = {}
+    found: dict[str, float] = {}
     for kind in ("expected", "distorted", "random", "circle"):
         numbers = choices_of(Chooser(values, kind), env, seed)
         found |= {f"{kind}_{name}": value for name, value in numbers.items() if name != "maximisation_rate"}
@@ -276,7 +277,7 @@ def bad_reference(seed: int) -> dict[str, float]:
     sides = [
         Segments(zeros, arm[:, None], torch.ones_like(arm), ended) for arm in (torch.zeros_like(other), other)
     ]
-    answers = Preferences.from_labels(*sides, torch.ones(300, dtype=torch.float64))
+    answers = Preferences.from_labels(sides[0], sides[1], torch.ones(300, dtype=torch.float64))
     spaces = Spaces(gym.spaces.Discrete(1), gym.spaces.Discrete(10))
     config = PreferenceOptimizationConfig(loss="dpo", cloning_steps=500, learning_rate=0.05)
     agent = PreferenceOptimization(spaces, config, answers, device="cpu", seed=seed)
@@ -340,18 +341,20 @@ CLAIMS: Mapping[str, Claim] = {
         lambda of: (of["misses"] <= 2.0).all(),
     ),
     "planted_choices": Claim(
-        "by expected reward: no more than 2 % of triads go round, rank correlation .9, and expected utility predicts "
-        "better than a utility of each lottery; distorted: worse than for the first; random: completeness below .3; "
+        "by expected reward: no more than 2 % of triads go round, rank correlation .9, and expected utility "
+        "predicts better than a utility of each lottery; distorted: worse than for the first; random: "
+        "completeness below .3; "
         "a circle: accuracy at most .75 and 20 % of triads",
         planted_choices,
-        lambda of: (of["expected_cyclic_triads"] <= 0.02).all() and (of["expected_rank_correlation"] >= 0.9).all()
+        lambda of: (of["expected_cyclic_triads"] <= 0.02).all()
+        and (of["expected_rank_correlation"] >= 0.9).all()
         and (of["expected_expected_utility_gain"] > 0.0).all()
         and (of["distorted_expected_utility_gain"] < of["expected_expected_utility_gain"]).all()
         and (of["random_completeness"] < 0.3).all()
         and (of["circle_accuracy"] <= 0.75).all() and (of["circle_cyclic_triads"] >= 0.2).all(),
     ),
     "trained_choices": Claim(
-        "a trained DQN: accuracy held out within .05 of the best possible, rank correlation .9, 2 % of triads",
+        "a trained DQN: held out within .05 of the best possible accuracy, rank correlation .9, 2 %",
         trained_choices,
         lambda of: (of["accuracy"] >= of["ceiling"] - 0.05).all() and (of["rank_correlation"] >= 0.9).all()
         and (of["cyclic_triads"] <= 0.02).all(),

@@ -183,6 +183,8 @@ class AuditCoherence(PolicyAudit):
         table = Table("model", "accuracy", "log-loss", title="Choices held out", title_justify="left")
         for name, numbers in result["models"].items():
             table.add_row(name.replace("_", " "), f"{numbers['accuracy']:.3f}", f"{numbers['log_loss']:.4f}")
+        gain, error = (f"{result['expected_utility_gain' + part]:.4f}" for part in ("", "_error"))
+        r2, correlation = (f"{result['expected_utility_' + part]:.3f}" for part in ("r2", "correlation"))
         rows = {
             "best possible accuracy": f"{result['ceiling']:.3f}",
             "decided (completeness)": f"{result['completeness']:.3f}",
@@ -191,9 +193,8 @@ class AuditCoherence(PolicyAudit):
             f"{result['cyclic_chance']:.2%} a triad",
             "the better lottery is chosen": f"{result['maximisation_rate']:.1%}",
             "utility and expected reward": f"rank correlation {result['rank_correlation']:.3f}",
-            "expected utility predicts better than a utility of each by": f"{result['expected_utility_gain']:+.4f} ± {result['expected_utility_gain_error']:.4f} nats",
-            "utility of a lottery is the mean of its prizes'": f"R2 {result['expected_utility_r2']:.3f}, "
-            f"correlation {result['expected_utility_correlation']:.3f}",
+            "expected utility predicts better than Thurstone by": f"{gain} ± {error} nats",
+            "utility of a lottery is the mean of its prizes'": f"R2 {r2}, correlation {correlation}",
         }
         return [table, facts("All choices", rows)]
 
