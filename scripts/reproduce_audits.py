@@ -207,9 +207,9 @@ class Chooser:
 
     num_learners, device = 1, torch.device("cpu")
 
-    def __init__(self, values: Tensor, kind: str) -> None:
+    def __init__(self, values: Tensor, kind: str, seed: int) -> None:
         self.values, self.kind = values.float(), kind
-        self.generator = torch.Generator().manual_seed(0)
+        self.generator = torch.Generator().manual_seed(seed)
 
     def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
         """Choose by expected reward, by one that overweights what is likely, at random, or in a circle."""
@@ -252,7 +252,7 @@ def planted_choices(seed: int) -> dict[str, float]:
     values = torch.as_tensor(env.unwrapped.prize_values())
     found: dict[str, float] = {}
     for kind in ("expected", "distorted", "random", "circle"):
-        numbers = choices_of(Chooser(values, kind), env, seed)
+        numbers = choices_of(Chooser(values, kind, seed), env, seed)
         found |= {f"{kind}_{name}": value for name, value in numbers.items() if name != "maximisation_rate"}
     return found
 
