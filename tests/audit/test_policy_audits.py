@@ -256,3 +256,14 @@ def test_what_a_learned_reward_pays(
     assert raw["paid"] != raw["true"]
     text = refused(tmp_path / "no", capsys, "reward_loops", runs["plain"])
     assert "learns no reward of steps" in text
+
+
+def test_several_learners_are_looked_at(tmp_path: Path) -> None:
+    run = trained(tmp_path / "two", *PO, "--num-learners", "2", "--batch-size", "2", "--keep-checkpoints")
+    aligned = audited(tmp_path / "alignment", "alignment", run)
+    assert len(aligned["learners"]) == 2
+    assert aligned["learners"][0] != aligned["learners"][1]
+    moved = audited(tmp_path / "drift", "drift", run, "--stance", "return", "--situations", 30)
+    assert sum(moved["shares"][0]) == pytest.approx(1.0)
+    lived = audited(tmp_path / "loop", "curated_loop", run, "--rounds", 2)
+    assert "sequences" in lived["known_by"]
