@@ -1,5 +1,6 @@
 """The recorder of stances, and claims of ``scripts/reproduce_audits.py`` on a seed of the pilot."""
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -110,6 +111,15 @@ def test_quick_claims(name: str) -> None:
     claim = study.CLAIMS[name]
     numbers = claim.measure(0)
     assert claim.holds({key: np.array([value]) for key, value in numbers.items()})
+
+
+def test_ties_alone_have_no_gap() -> None:
+    stances = Stances(StanceSettings(situations=2), gym.make(BANDIT))
+    answers = exact_answers(gym.make(BANDIT))
+    categories = Categories.named(np.arange(5), "action")
+    assert float(gap_of(answers, stances, categories).abs().max()) > 0.01
+    with pytest.raises(ValueError, match="every comparison is a tie"):
+        gap_of(replace(answers, labels=torch.full_like(answers.labels, 0.5)), stances, categories)
 
 
 def test_drift_grows_with_the_gap() -> None:

@@ -147,6 +147,15 @@ def test_a_table_of_options(tmp_path: Path) -> None:
     assert sampled[1] != alone["best_share"][1]
 
 
+def test_rounded_probabilities_are_taken_as_they_are_meant(tmp_path: Path) -> None:
+    table = tmp_path / "options.csv"
+    table.write_text("option,probability,reward\n" + "a,.3333,0\nb,.3333,0\nc,.3333,1\n")
+    found = audited(tmp_path / "run", "curated_loop", table, "--rounds", 2, "--samples", 0)
+    for loop in found["loops"].values():
+        assert loop["best_share"][0] == pytest.approx(1 / 3, abs=1e-12)
+        assert loop["least_ratio"][0] == pytest.approx(1.0, abs=1e-12)
+
+
 def test_policies_exactly_and_by_episodes(runs: dict[str, Path], tmp_path: Path) -> None:
     exact = audited(tmp_path / "exact", "curated_loop", runs["plain"], "--rounds", 5, "--samples", 0)
     assert exact["known_by"] == "all 5 sequences of 2 prompts, exactly"

@@ -82,8 +82,7 @@ def curated_step(
         weight: lambda, how many chosen samples there are for each one of the real data.
     """
     probs = probs / probs.sum(-1, keepdim=True)
-    chosen = probs * curation_factor(probs, rewards, choices)
-    chosen = chosen / chosen.sum(-1, keepdim=True)
+    chosen = probs * curation_factor(probs, rewards, choices)  # sums to 1, but for rounding
     return chosen if reference is None else mixed_with_data(chosen, reference, weight)
 
 
