@@ -35,7 +35,9 @@ def parse_audit(arguments: Sequence[str]) -> Any:
     kind, rest = (arguments[0], arguments[1:]) if arguments else ("", ())
     if kind.startswith("-"):
         kinds = [f"{kind}: {flags.class_summary(place)}" for kind, place in AUDITS.items()]
-        about = "\n\n".join(["Look at what was answered, and say what it shows. KIND is one of:", *kinds])
+        about = "\n\n".join(
+            ["Look at what was answered or trained, and say what it shows. KIND is one of:", *kinds]
+        )
         return flags.parse(_Kinds, arguments, prog="prefrl audit", usage="prefrl audit KIND ...",
                            description=about)  # fmt: skip
     if kind not in AUDITS:
