@@ -276,3 +276,12 @@ def test_several_learners_are_looked_at(tmp_path: Path) -> None:
     assert sum(moved["shares"][0]) == pytest.approx(1.0)
     lived = audited(tmp_path / "loop", "curated_loop", run, "--rounds", 2)
     assert "sequences" in lived["known_by"]
+
+
+def test_agents_that_read_a_stock_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--env-id", "prefrl/RiskyCliff-v0")
+    run = trained(tmp_path / "planned", "distributional_dp", *flags)
+    assert "reads Dict" in refused(tmp_path / "no", capsys, "curated_loop", run, "--episodes", 2)
+    assert "stages left" in refused(
+        tmp_path / "no", capsys, "drift", run
+    )  # at the checkpoint before the last

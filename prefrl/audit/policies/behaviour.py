@@ -73,8 +73,16 @@ def lived(agent: Agent, recipe: Any, episodes: int, seed: int, *, max_steps: int
         episodes: of each learner.
         seed: of the environment.
         max_steps: longest episode; one that is cut there counts with what it had by then, and is warned of.
+
+    Raises:
+        ValueError: if the agent reads other observations than the environment's, as those with a stock.
     """
     check_limit(max_steps)
+    shown = _episode_env(recipe, episodes).single_observation_space
+    if shown != agent.observation_space:
+        name, reads = type(agent).__name__, agent.observation_space
+        raise ValueError(f"episodes show {shown}, and {name} reads {reads}; an agent that reads more than its "
+                         "environment shows is not looked at by episodes")  # fmt: skip
     found = [_lived(one, _episode_env(recipe, episodes), seed, max_steps) for one in agent.alone()]
     returns, ends, counts = zip(*found, strict=True)
     joined = [None if parts[0] is None else torch.cat(parts) for parts in (ends, counts)]
