@@ -5,7 +5,8 @@
   ``pyspiel.elo``). Ours from comparisons also checks them, and says loss and accuracy. Errors are the
   largest distance to the maximum of the likelihood by a Newton's method written out here in NumPy. choix's
   ``lsr_pairwise_dense`` is no maximum but ilsr's first step.
-- egpo: 1,000 games of 10 x 10, 400 steps: one batch beside a loop over games, each step vectorised in NumPy
+- egpo: 1,000 games of 10 x 10, 400 steps: one batch, as it is and by ``torch.compile``, beside a loop over
+  games, each step vectorised in NumPy
 - equilibria: 20 games of 10 x 10 without a regulariser, one after another, by linear programming beside
   nashpy's and open_spiel's, and 1,000 steps of regret matching beside open_spiel's, which are in Python
 - fits: seconds that GPM, PAL and Thurstone take for 10,000 comparisons
@@ -35,6 +36,7 @@ from rich.table import Table
 from prefrl.cli import execute
 from prefrl.functional.preferences.game_steps import (
     Game,
+    Play,
     advance,
     begin,
     default_step_size,
@@ -61,6 +63,9 @@ Part = Literal["bradley_terry", "egpo", "equilibria", "fits"]
 
 BETA = 0.1
 
+TURN = 0.05
+"""Seconds for which a side is called at least, when it has its turn."""
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -83,6 +88,9 @@ class Bench:
 
     steps: int = 400
     """Steps of egpo."""
+
+    compile: bool = False
+    """Whether egpo's steps are also timed as ``torch.compile`` makes them; it needs a C++ compiler."""
 
     repeats: int = 5
     """Turns; the fits take one each."""
@@ -134,10 +142,10 @@ class Bench:
         game = random_games(self.games)
         beside, size = games_last(game), default_step_size(BETA)
 
-        def batch(games: Game) -> Numbers:
+        def batch(games: Game, step: Callable[..., Play] = advance) -> Numbers:
             play = begin("egpo", games.reference)
             for _ in range(self.steps):
-                play = advance("egpo", games, play, size)
+                play = step("egpo", games, play, size)
             return play.policy.numpy()
 
         def loop() -> Numbers:
@@ -145,9 +153,14 @@ class Bench:
             return np.stack([numpy_egpo(one, prior, size, self.steps) for one, prior in pairs])
 
         sides = {"ours": lambda: batch(beside), "ours_rows": lambda: batch(game), "loop": loop}
-        apart = float(np.abs(sides["ours"]() - sides["loop"]()).max())
+        if self.compile:
+            step = torch.compile(advance, fullgraph=True)
+            sides["ours_compiled"] = lambda: batch(beside, step)
+        looped = sides["loop"]()
+        apart = max(float(np.abs(side() - looped).max()) for side in sides.values())
         gap = float(duality_gap(game, torch.as_tensor(sides["ours"]())).max())
-        return {"largest_difference": apart, "largest_gap": gap, **turns(sides, self.repeats)}
+        own = tuple(name for name in sides if name in ("ours", "ours_compiled"))
+        return {"largest_difference": apart, "largest_gap": gap, **turns(sides, self.repeats, own)}
 
     def equilibria(self) -> dict[str, Any]:
         """Return times of a linear program for each of 20 games, and of 1,000 steps of regret matching."""
@@ -317,18 +330,30 @@ def clocked(work: Callable[[], Any]) -> tuple[float, float, Any]:
     return time.perf_counter() - wall, time.process_time() - processor, found
 
 
-def turns(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, Any]:
-    """Return every side's milliseconds of the processor, and theirs over ours, in turns."""
-    for side in sides.values():
-        side()
-    rows = [{name: clocked(side)[:2] for name, side in sides.items()} for _ in range(repeats)]
+def turns(
+    sides: dict[str, Callable[[], Any]], repeats: int, ours: tuple[str, ...] = ("ours",)
+) -> dict[str, Any]:
+    """Return every side's milliseconds of the processor for a call, and theirs over each of ours, in turns.
+
+    What is over in less than TURN seconds is called again and again for as long, as ``timeit`` does: a single
+    call of a millisecond would tell how cold the turn before it left the caches.
+    """
+    rows = []
+    calls = {name: max(1, math.ceil(TURN / min(clocked(side)[0] for _ in range(2))))
+             for name, side in sides.items()}  # fmt: skip
+    for _ in range(repeats):
+        row = {}
+        for name, side in sides.items():
+            wall, processor, _ = clocked(lambda side=side, n=calls[name]: [side() for _ in range(n)])
+            row[name] = wall / calls[name], processor / calls[name]
+        rows.append(row)
     found: dict[str, Any] = {
         f"{name}_ms": spread([1_000.0 * row[name][1] for row in rows]) for name in sides
     }  # fmt: skip
-    for name in sides:
-        if name != "ours":
-            found[f"{name}_over_ours"] = spread([row[name][1] / row["ours"][1] for row in rows])
-            found[f"{name}_over_ours_wall"] = spread([row[name][0] / row["ours"][0] for row in rows])
+    for own in ours:
+        for name in (each for each in sides if each != own):
+            found[f"{name}_over_{own}"] = spread([row[name][1] / row[own][1] for row in rows])
+            found[f"{name}_over_{own}_wall"] = spread([row[name][0] / row[own][0] for row in rows])
     return found
 
 

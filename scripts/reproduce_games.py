@@ -184,7 +184,12 @@ def draw_tree(path: Path, rows: dict[str, Any]) -> None:
     solvers = (*DESCENDING, *REGRESSING)
     for axes, (title, end) in zip(
         figure.subplots(2, 2, sharex=True).flatten(),
-        (("one step of descent", ""), ("8", ", 8"), ("32", ", 32"), ("64 pairs drawn", ", 64 pairs")),
+        (
+            ("one step of descent", ""),
+            ("8 steps", ", 8"),
+            ("32 steps", ", 32"),
+            ("64 drawn pairs a time", ", 64 pairs"),
+        ),
         strict=True,
     ):
         for name, row in rows.items():

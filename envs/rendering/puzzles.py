@@ -1,4 +1,4 @@
-"""Pictures of tours through cities with opening hours, and of what answers to questions leave possible."""
+"""Pictures of tours through cities with opening hours, of what answers leave possible, of modes on a ring."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .boards import INK, WHITE
+from .boards import GRASS, INK, WHITE
 from .scenes import ARROW, BODY, BODY_LIGHT, GREEN_LIGHT, PAPER, RED_LIGHT, SHADE
-from .shapes import Canvas
+from .shapes import Canvas, Point
 from .text import text_width, write
 from .tiles import Colour, Image
 
@@ -17,6 +17,9 @@ Floats = NDArray[np.float64]
 
 MAP = 300.0
 """Pixels of a side of the map."""
+
+PLANE = 360.0
+"""Pixels of a side of the plane's square from -1 to 1."""
 
 MARKS: dict[int, Colour] = {0: SHADE, 1: GREEN_LIGHT, -1: RED_LIGHT}
 """Not served yet, in time, too late."""
@@ -87,4 +90,61 @@ def draw_answers(features: NDArray[np.bool_], answers: Sequence[int], chances: F
             canvas.disc(side + (number + 0.5) * pitch, y, 6.0, BODY if features[item, number] else SHADE)
         if chances[item] > 0.0:
             canvas.stroke([(bars, y), (bars + 96.0 * float(chances[item]), y)], 8.0, ARROW)
+    return canvas.image()
+
+
+def draw_ring(
+    centres: Floats, paying: NDArray[np.bool_], radius: float, width: float, action: Point | None
+) -> Image:
+    """Return a picture: the ring with its modes, each out to 1 and 2 widths, and the point that was chosen.
+
+    Args:
+        centres: [K, 2] of the modes.
+        paying: [K] whether a mode is an expert's.
+        radius: of the ring.
+        width: standard deviation of a mode.
+        action: the last point; None: none is drawn.
+    """
+    edge = 12.0
+    half = PLANE / 2.0
+    canvas = Canvas(int(PLANE + 2.0 * edge), int(PLANE + 2.0 * edge), PAPER)
+
+    def place(x: float, y: float) -> Point:
+        return edge + half * (1.0 + x), edge + half * (1.0 - y)
+
+    corners = [place(-1.0, -1.0), place(1.0, -1.0), place(1.0, 1.0), place(-1.0, 1.0)]
+    canvas.polygon(corners, WHITE)
+    canvas.disc(*place(0.0, 0.0), half * radius + 1.0, SHADE)
+    canvas.disc(*place(0.0, 0.0), half * radius - 1.0, WHITE)
+    for outer in (True, False):
+        for (x, y), pays in zip(centres, paying, strict=True):
+            strong, pale = (GREEN_LIGHT, GRASS) if pays else (BODY_LIGHT, SHADE)
+            canvas.disc(*place(x, y), half * width * (2.0 if outer else 1.0), pale if outer else strong)
+    if action is not None:
+        canvas.disc(*place(*action), 6.0, WHITE)
+        canvas.disc(*place(*action), 4.5, ARROW)
+    return canvas.image()
+
+
+def draw_lotteries(chances: Floats, values: Floats) -> Image:
+    """Return a picture of lotteries, a row of columns each: how likely prizes are, the best on the right.
+
+    Args:
+        chances: [L, K] of each prize in each lottery.
+        values: [K] what prizes are worth; red below 0, green from there on.
+    """
+    order = np.argsort(values, kind="stable")
+    pitch, tall, edge = 48.0, 110.0, 14.0
+    width = max(2.0 * edge + pitch * len(values), 140.0)
+    canvas = Canvas(int(width), int((tall + 40.0) * len(chances) + edge), PAPER)
+    for row, lottery in enumerate(chances):
+        ground = (tall + 40.0) * row + tall + edge
+        canvas.stroke([(edge, ground), (width - edge, ground)], 1.5, SHADE)
+        for place, prize in enumerate(order):
+            x = edge + (place + 0.5) * pitch
+            colour = RED_LIGHT if values[prize] < 0.0 else GREEN_LIGHT
+            top = ground - max(1.0, float(lottery[prize]) * tall)
+            canvas.polygon([(x - 11.0, top), (x + 11.0, top), (x + 11.0, ground), (x - 11.0, ground)], colour)
+            label = f"{values[prize]:+.2f}"
+            write(canvas, x - text_width(label, 8.0) / 2.0, ground + 6.0, label, 8.0, INK)
     return canvas.image()

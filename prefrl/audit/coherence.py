@@ -28,11 +28,17 @@ class AuditSettings(Settings):
     folds: Annotated[int, Bounds(low=2)] = 5
     """Parts of the answers, each predicted by models that are fitted to the others."""
 
-    blocks: Annotated[tuple[Count, ...], tyro.conf.arg(metavar="INT [INT ...]")] = ()
-    """Planes of the general preference model; none: 1 and 2, as options allow."""
+    blocks: Annotated[
+        tuple[Count, ...],
+        tyro.conf.arg(metavar="INT [INT ...]", help_behavior_hint="(default: 1 and 2, as options allow)"),
+    ] = ()
+    """Planes of the general preference model."""
 
-    prototypes: Annotated[tuple[Count, ...], tyro.conf.arg(metavar="INT [INT ...]")] = ()
-    """Ideals of the model of groups; none: 2, if there are two users."""
+    prototypes: Annotated[
+        tuple[Count, ...],
+        tyro.conf.arg(metavar="INT [INT ...]", help_behavior_hint="(default: 2, if there are two users)"),
+    ] = ()
+    """Ideals of the model of groups."""
 
     draws: Annotated[int, Bounds(low=199)] = 999
     """Sets of answers that noise alone gives; with fewer than 199 no p-value is small enough to count."""

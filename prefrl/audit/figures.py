@@ -83,7 +83,7 @@ def _draw_answers(axes: Axes, audit: Audit) -> None:
     image = axes.imshow(share.numpy(), cmap="PuOr_r", vmin=0.0, vmax=1.0, interpolation="nearest")
     axes.set_title("row preferred to column", fontsize=10)
     if len(kept) <= 15:
-        names = [audit.answers.option_names[int(i)][:12] for i in kept]
+        names = [cut(audit.answers.option_names[int(i)]) for i in kept]
         axes.set_xticks(range(len(kept)), names, rotation=45, ha="right", fontsize=8)
         axes.set_yticks(range(len(kept)), names, fontsize=8)
     else:
@@ -135,3 +135,8 @@ def _circle_text(result: dict[str, Any]) -> str:
             f"{result['cyclic_triads_expected']:.1%} ({low:.1%} to {high:.1%}), "
             f"p = {result['cyclic_triads_p_value']:.2g}; clearest circle p = "
             f"{result['clearest_p_value']:.2g}")  # fmt: skip
+
+
+def cut(name: str, longest: int = 16) -> str:
+    """Return a name, or as much of it as fits and dots."""
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"

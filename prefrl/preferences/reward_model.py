@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -286,10 +286,8 @@ class RewardModel(PairModel):
     @torch.no_grad()
     def scores(self, segments: Segments) -> Tensor:
         """Return the sum of rewards [E, N] of each segment under each member, not normalised."""
-        rows = max(1, CHUNK // segments.max_length)
         pieces = []
-        for start in range(0, len(segments), rows):
-            part = segments[slice(start, start + rows)]
+        for part in self._parts(segments):
             rewards = self._members(*self._flat(part)).reshape(self.config.members, *part.mask.shape)
             pieces.append(partial_return(rewards, part.mask))
         return torch.cat(pieces, 1)
@@ -307,10 +305,8 @@ class RewardModel(PairModel):
         features in which the ensemble's mean score is linear. In float64, for information matrices.
         """
         assert isinstance(self.network, RewardNetwork)  # others have no such slopes
-        rows = max(1, CHUNK // segments.max_length)
         pieces = []
-        for start in range(0, len(segments), rows):
-            part = segments[slice(start, start + rows)]
+        for part in self._parts(segments):
             hidden = self.network.last_hidden(*self._inputs(*self._flat(part)))
             hidden = hidden.reshape(len(hidden), *part.mask.shape, -1)  # [E, n, L, H]
             pieces.append(torch.einsum("enlh,nl->neh", hidden, part.mask.to(hidden.dtype)).flatten(1))
@@ -426,7 +422,10 @@ class RewardModel(PairModel):
             raise TypeError(f"preferences is a {type(preferences).__name__}; it must be Preferences")
         if not len(preferences):
             raise ValueError("there is no comparison to fit the reward model to")
-        segments = preferences.first
+        self._check_segments(preferences.first)
+
+    def _check_segments(self, segments: Segments) -> None:
+        """Raise ValueError unless these are segments that the model can read."""
         wanted = {"obs": self.layout.kept_shape, "actions": self._actions.kept_shape}
         for name, shape in wanted.items():
             given = tuple(getattr(segments, name).shape[2:])
@@ -479,6 +478,15 @@ class RewardModel(PairModel):
         self._std.copy_(torch.where(std > 1e-6, std, 1.0))  # of what does not vary there is no scale
 
     # Inputs -----------------------------------------------------------------------------------------------
+
+    def _parts(self, segments: Segments) -> Iterator[Segments]:
+        """Yield segments in parts that are read at once; ValueError unless there are some, of its spaces."""
+        if not len(segments):
+            raise ValueError("there is no segment; give one or more")
+        self._check_segments(segments)
+        rows = max(1, CHUNK // segments.max_length)
+        for start in range(0, len(segments), rows):
+            yield segments[slice(start, start + rows)]
 
     @staticmethod
     def _flat(segments: Segments) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:

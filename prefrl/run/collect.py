@@ -190,6 +190,34 @@ def collect_programs(
     )  # fmt: skip
 
 
+def collect_mixture(
+    env: Any, num_actions: int, *, mixture: str = "reference", seed: int = 0
+) -> TransitionDataset:
+    """Return actions of a mixture that an environment of one step knows, as transitions.
+
+    Args:
+        env: a scalar environment that knows mixtures, whose ``draw_actions`` is asked.
+        num_actions: how many, each after a start of its own.
+        mixture: whose actions; see the environment.
+        seed: of the draws.
+
+    Raises:
+        ValueError: if the environment knows no mixtures, or an argument is bad.
+    """
+    task = getattr(env, "unwrapped", env)
+    if not hasattr(task, "draw_actions"):
+        raise ValueError(f"{type(task).__name__} knows no mixture of actions; give a file of transitions: "
+                         "--dataset FILE")  # fmt: skip
+    drawn = task.draw_actions(num_actions, mixture, seed)
+    obs, actions, rewards = (torch.as_tensor(values) for values in drawn)
+    ends = torch.ones(len(obs), dtype=torch.bool)
+    return TransitionDataset.from_transitions(
+        obs=obs, actions=actions, rewards=rewards.to(torch.float32), next_obs=obs, terminations=ends,
+        truncations=~ends, observation_space=task.observation_space, action_space=task.action_space,
+        env_id=None if env.spec is None else env.spec.id,
+    )  # fmt: skip
+
+
 def _spaces(env: Any, agent: Policy | None) -> tuple[Any, Any]:
     """Return the spaces of single observations and actions, which data sets and the agent must take."""
     found = []

@@ -66,7 +66,7 @@ class UncertainPlan:
 
 
 def plan_under_uncertainty(
-    mdp: TabularMDP, rewards: Tensor, weights: Tensor, gamma: float, *,
+    mdp: TabularMDP, rewards: Tensor, weights: Tensor | Sequence[float], gamma: float, *,
     continuation: Literal["own", "shared"] = "shared", choice: Choice = "mean", agreement: float = 0.0,
     tolerance: float = 1e-6, rescale: bool = True,
 ) -> UncertainPlan:  # fmt: skip
@@ -90,8 +90,8 @@ def plan_under_uncertainty(
     Raises:
         ValueError: for a bad argument.
     """
+    weights = torch.as_tensor(weights, dtype=rewards.dtype, device=rewards.device)
     _check(mdp, rewards, weights, agreement, tolerance)
-    weights = weights.to(rewards)
     own = optimal_policy(mdp, rewards[:, None], gamma)[1][:, 0]
     live = ~mdp.terminal[0]
     spread = own[:, live].amax((-2, -1)) - own[:, live].amin((-2, -1))

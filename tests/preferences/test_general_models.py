@@ -1,5 +1,6 @@
 """General preference models: one face, what each is in a special case, what it refuses, its file."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from prefrl.preferences.general_models import (
     ThurstoneConfig,
     load_general_model,
 )
-from prefrl.preferences.general_models.base import ModelSizes
+from prefrl.preferences.general_models.base import encoded
+from prefrl.preferences.general_models.comparisons import ModelSizes
 from prefrl.preferences.label_models import EnsembleVote
 
 
@@ -115,7 +117,8 @@ def test_what_is_planted_is_found(name: str) -> None:
     data = drawn(9, 600, features=2, contexts=0 if name == "pal_a" else 1)
     truth = planted(name, data, 1)
     data = replace(data, labels=torch.sigmoid(truth.margins(data)))
-    model = type(truth)(replace(truth.config, ridge=1e-6), seed=0)
+    ridges = {"ridge": 1e-6} | ({"variance_ridge": 1e-6} if isinstance(truth, Thurstone) else {})
+    model = type(truth)(replace(truth.config, **ridges), seed=0)
     if not isinstance(model, BradleyTerry):
         model.config = replace(model.config, starts=8, max_iterations=500)
     loss = float(model.fit(data)["loss"])
@@ -363,6 +366,24 @@ def test_doors_of_models() -> None:
         linear.margin(0, 1)
 
 
+def test_users_are_known_by_their_names(tmp_path: Path) -> None:
+    """Else a file that names the same people in another order would be read as each other's answers."""
+    data = replace(DATA["table"], user_names=("ann", "bob", "cyd", "dan"))
+    model = PAL(PALConfig(prototypes=2, starts=1))
+    model.fit(data)
+    model.save(tmp_path / "model.pt")
+    turned = replace(data, user_names=("bob", "ann", "cyd", "dan"))
+    for each in (model, load_general_model(tmp_path / "model.pt")):
+        each.margins(data)
+        each.margins(replace(data, user_names=None))
+        with pytest.raises(ValueError, match="user 0 of the comparisons is 'bob'; in the fit it was 'ann'"):
+            each.margins(turned)
+    model.add_users(replace(data, user_names=("eve", "fay", "gil", "hal")))
+    assert model.user_names == ("ann", "bob", "cyd", "dan", "eve", "fay", "gil", "hal")
+    with pytest.raises(ValueError, match="user_names are 1; there are 4 users"):
+        replace(data, user_names=("ann",))
+
+
 def test_damaged_files(tmp_path: Path) -> None:
     from prefrl.data.files.tensor_file import read_tensor_file, write_tensor_file
 
@@ -422,12 +443,31 @@ def test_pal_by_hand_and_by_what_new_users_say() -> None:
 
 
 @pytest.mark.parametrize("data", [DATA["table"], DATA["features"]], ids=["table", "features"])
-def test_means_of_thurstone_are_standardised(data: Comparisons) -> None:
+def test_units_of_thurstone(data: Comparisons) -> None:
     model = Thurstone()
     model.fit(data)
-    scores = model.score(torch.arange(6) if data.features is None else data.features)
-    assert float(scores.mean()) == pytest.approx(0.0, abs=1e-12)
-    assert float(scores.std(correction=0)) == pytest.approx(1.0)
+    options = torch.arange(6) if data.features is None else data.features
+    log_variances = encoded(options, model.parameters["log_variances"])
+    assert float(model.score(options).mean()) == pytest.approx(0.0, abs=1e-12)
+    assert float(log_variances.mean()) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_thurstone_can_say_that_all_are_alike() -> None:
+    """With means of a given size it could not: its loss was 1.01 where .693 can be had."""
+    ties = Comparisons.from_wins(50.0 * (torch.ones(5, 5) - torch.eye(5)))
+    model = Thurstone()
+    assert float(model.fit(ties)["loss"]) == pytest.approx(math.log(2.0), abs=1e-9)
+    assert float(model.score(torch.arange(5)).abs().max()) < 1e-4
+
+
+def test_thurstone_tells_how_clear_answers_are() -> None:
+    """Of two options only the difference counts, Phi(d / sqrt 2) of the answers."""
+    shares = torch.tensor([[0.0, 0.55], [0.45, 0.0]], dtype=torch.float64)
+    model = Thurstone()
+    model.fit(Comparisons.from_wins(1e6 * shares))
+    found = model.score(torch.tensor(0)) - model.score(torch.tensor(1))
+    wanted = math.sqrt(2.0) * torch.special.ndtri(shares[0, 1])
+    assert float(found) == pytest.approx(float(wanted), abs=1e-4)
 
 
 def test_loss_and_accuracy_by_hand() -> None:

@@ -128,6 +128,17 @@ def test_win_rates_are_means_over_a_population(name):
         torch.testing.assert_close(rates[i], torch.cat(each).mean(), rtol=0, atol=1e-5)
 
 
+@ALL
+def test_segments_that_a_model_cannot_read_are_refused(name):
+    model, some = fitted(name), segments(3, seed=4)
+    with pytest.raises(ValueError, match="there is no segment"):
+        model.win_rates(some[slice(0, 0)], some)
+    wide = replace(some, obs=torch.cat([some.obs, some.obs], -1))
+    for asked in (lambda: model.margin(wide, some), lambda: model.win_rates(some, wide)):
+        with pytest.raises(ValueError, match=r"obs of the segments have shape \(\d+,\); the reward model"):
+            asked()
+
+
 def outputs(model, member, part):
     """What a member's network says of the steps of one segment, worked out by plain layers."""
     n = int(part.lengths[0])

@@ -40,7 +40,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from .games import hedge_step, log_normalised
+from .games import hedge_step, log_normalised, normalised
 
 
 class Game(NamedTuple):
@@ -96,9 +96,13 @@ def mirror_step(game: Game, start: Tensor, opponent: Tensor, step_size: float) -
         opponent: [..., K] probabilities.
         step_size: s, above 0; s beta at most 1.
     """
-    pull = step_size * game.beta
-    base = torch.lerp(start, game.reference, pull)
-    return log_normalised(torch.add(base, payoffs(game.matrix, opponent), alpha=step_size))
+    return log_normalised(_scores(game, start, opponent, step_size))
+
+
+def _scores(game: Game, start: Tensor, opponent: Tensor, step_size: float) -> Tensor:
+    """Return log M(start, opponent) [..., K] up to a constant."""
+    base = torch.lerp(start, game.reference, step_size * game.beta)
+    return torch.add(base, payoffs(game.matrix, opponent), alpha=step_size)
 
 
 def regularised_gains(game: Game, policy: Tensor) -> Tensor:
@@ -109,8 +113,8 @@ def regularised_gains(game: Game, policy: Tensor) -> Tensor:
 
 def egpo(game: Game, play: Play, step_size: float) -> Play:
     """Take a step of the extragradient method: one to look ahead, then one from the old place against it."""
-    ahead = mirror_step(game, play.policy, play.policy.exp(), step_size)
-    return Play(mirror_step(game, play.policy, ahead.exp(), step_size), play.memory)
+    ahead = normalised(_scores(game, play.policy, play.policy.exp(), step_size))
+    return Play(mirror_step(game, play.policy, ahead, step_size), play.memory)
 
 
 def omd(game: Game, play: Play, step_size: float) -> Play:
@@ -144,7 +148,7 @@ def nash_md(game: Game, play: Play, step_size: float) -> Play:
     size times beta says how far it stays away from the equilibrium.
     """
     pull = step_size * game.beta
-    mixture = torch.softmax(torch.lerp(play.policy, game.reference, pull), -1)
+    mixture = normalised(torch.lerp(play.policy, game.reference, pull))
     return Play(mirror_step(game, play.policy, mixture, step_size), play.memory)
 
 

@@ -118,6 +118,13 @@ def log_normalised(scores: Tensor) -> Tensor:
     return torch.log_softmax(scores, -1)
 
 
+def normalised(scores: Tensor) -> Tensor:
+    """Return ``softmax(scores, -1)`` [..., K], in the order in memory that scores have, as above."""
+    if scores.ndim == 2 and scores.stride(0) == 1:
+        return torch.softmax(scores.T, 0).T
+    return torch.softmax(scores, -1)
+
+
 def bradley_terry(wins: Tensor, *, prior: float = 2.0, iterations: int = 40) -> Tensor:
     """Return utilities [K], of mean 0, that explain best how often each option beat each other.
 

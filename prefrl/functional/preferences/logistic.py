@@ -60,10 +60,16 @@ def logistic_regression(
     return damped_newton(start, loss_at, newton_at, max_iterations=max_iterations, tolerance=tolerance)
 
 
+SURE_STRETCH = 1.5
+"""A full Newton step of a logistic likelihood that moves no log-odds by more than t changes it by at most
+(psi(t) / 2 - 1) of the squared decrement, psi(t) = 2 (e^t - t - 1) / t^2 (Bach 2010, self-concordance of the
+logistic loss): psi(1.5) is 1.76, so that it lowers the loss, whatever else; psi is 2 at 1.79."""
+
+
 def damped_newton(
     start: Tensor, loss_at: Callable[[Tensor], Tensor],
     newton_at: Callable[[Tensor], tuple[Tensor, Tensor]], *, max_iterations: int = 200,
-    tolerance: float = 1e-13,
+    tolerance: float = 1e-13, stretch: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:  # fmt: skip
     """Minimise B convex functions by Newton steps; one that does not lower a fit's loss is halved.
 
@@ -73,11 +79,14 @@ def damped_newton(
         newton_at: returns gradients [B, k] and regular matrices of second derivatives [B, k, k].
         max_iterations: Newton steps at most.
         tolerance: a fit is done when a Newton step promises to lower its loss by no more than this.
+        stretch: of logistic likelihoods, the most [B] by which steps [B, k] move a log-odds: short steps
+            are sure to lower the loss (see :data:`SURE_STRETCH`), which saves looking at it.
 
     Returns:
         [B, k].
     """
-    fit, loss = start, loss_at(start)
+    fit: Tensor = start
+    loss: Tensor | None = None
     for _ in range(max_iterations):
         gradient, curvature = newton_at(fit)
         factor, wrong = torch.linalg.cholesky_ex(curvature)
@@ -90,6 +99,10 @@ def damped_newton(
             # left, and it has been paid for.
             return torch.where(step.isfinite().all(-1, keepdim=True), fit - step, fit)
         step = torch.where((decrement > tolerance)[:, None], step, 0.0)
+        if stretch is not None and bool((stretch(step) <= SURE_STRETCH).all()):
+            fit, loss = fit - step, None
+            continue
+        loss = loss_at(fit) if loss is None else loss
         length = torch.ones_like(loss)
         for _ in range(40):
             candidate = fit - length[:, None] * step

@@ -1,8 +1,8 @@
 """General preference models: margins between options, with or without a score behind them."""
 
-from .base import GeneralModel, GeneralModelConfig, ModelSizes, ScoredModel
+from .base import GeneralModel, GeneralModelConfig, ScoredModel
 from .bradley_terry import BradleyTerry, BradleyTerryConfig
-from .comparisons import Comparisons
+from .comparisons import Comparisons, ModelSizes
 from .files import GENERAL_MODELS, load_general_model
 from .gpm import GPM, GPMConfig
 from .pal import PAL, PALConfig

@@ -20,7 +20,7 @@ from prefrl.data.files.tensor_file import write_tensor_file
 from prefrl.functional.preferences.general_models import inference, margins
 from prefrl.functional.preferences.preferences import preference_cross_entropy, weighted_mean
 
-from .comparisons import Comparisons, feature_sums
+from .comparisons import Comparisons, ModelSizes, feature_sums
 
 FILE_FORMAT = 1
 """Version of the files that :meth:`GeneralModel.save` writes."""
@@ -36,37 +36,6 @@ Parameters = dict[str, Tensor]
 
 Rows = tuple[Tensor, Tensor, Tensor, Tensor]
 """First and second options (places [...], or features [..., F]), users [...], contexts [..., C]."""
-
-
-@dataclass(frozen=True)
-class ModelSizes(Settings):
-    """What a fitted model knows of."""
-
-    num_options: Natural
-    """K where options are known by their places alone; 0 where they have features."""
-    num_features: Natural
-    """F; 0 for a table of options."""
-    num_users: Count
-    """U."""
-    num_contexts: Natural
-    """C; 0 where occasions are alike."""
-
-    @classmethod
-    def of(cls, comparisons: Comparisons) -> ModelSizes:
-        """Return the sizes of comparisons."""
-        features, contexts = comparisons.features, comparisons.contexts
-        return cls(0 if features is not None else comparisons.num_options,
-                   0 if features is None else features.shape[1], comparisons.num_users,
-                   0 if contexts is None else contexts.shape[1])  # fmt: skip
-
-    @property
-    def inputs(self) -> int:
-        """Rows of an encoder: K options, or F features and a constant."""
-        return self.num_options or self.num_features + 1
-
-    def __str__(self) -> str:
-        """Return what options are known by, in words."""
-        return f"{self.num_options} options" if self.num_options else f"{self.num_features} features"
 
 
 @dataclass(frozen=True)
@@ -98,6 +67,7 @@ class GeneralModel(ABC):
     Attributes:
         parameters: float64 tensors by name; empty before a fit.
         sizes: what the model knows of.
+        user_names: of the users of the fit, where they had names.
     """
 
     name: ClassVar[str]
@@ -110,6 +80,7 @@ class GeneralModel(ABC):
             raise TypeError(f"config is a {type(config).__name__}; it must be {self.config_class.__name__}")
         self.seed: int = checked(Natural, seed, "seed")
         self.parameters: Parameters = {}
+        self.user_names: tuple[str, ...] | None = None
 
     # What each model says ---------------------------------------------------------------------------------
 
@@ -166,13 +137,18 @@ class GeneralModel(ABC):
 
     def loss(self, comparisons: Comparisons) -> Tensor:
         """Return the mean cross-entropy [] of answers, in nats."""
-        entropy = preference_cross_entropy(self.margins(comparisons), comparisons.labels)
-        return weighted_mean(entropy, comparisons.counts)
+        return self.report(comparisons)["loss"]
 
     def accuracy(self, comparisons: Comparisons) -> Tensor:
         """Return the share [] of answers that the margin's sign guesses; ties of either count half."""
-        sign = self.margins(comparisons).sign()
-        return weighted_mean(0.5 + sign * (comparisons.labels - 0.5), comparisons.counts)
+        return self.report(comparisons)["accuracy"]
+
+    def report(self, comparisons: Comparisons) -> dict[str, Tensor]:
+        """Return ``loss`` and ``accuracy`` [], as :meth:`loss` and :meth:`accuracy` say."""
+        margins, labels, counts = self.margins(comparisons), comparisons.labels, comparisons.counts
+        right = 0.5 + margins.sign() * (labels - 0.5)
+        return {"loss": weighted_mean(preference_cross_entropy(margins, labels), counts),
+                "accuracy": weighted_mean(right, counts)}  # fmt: skip
 
     # How sure it is ---------------------------------------------------------------------------------------
 
@@ -249,6 +225,13 @@ class GeneralModel(ABC):
                                  f"to {getattr(known, name)}")  # fmt: skip
         if "users" in self.parameters:
             _check_places("user", comparisons.user, known.num_users)
+            for place, (name, wanted) in enumerate(
+                zip(comparisons.user_names or (), self.user_names or (), strict=False)
+            ):
+                if name != wanted:
+                    raise ValueError(
+                        f"user {place} of the comparisons is {name!r}; in the fit it was {wanted!r}"
+                    )
 
     # Files ------------------------------------------------------------------------------------------------
 
@@ -260,7 +243,7 @@ class GeneralModel(ABC):
         if not self.parameters:
             raise RuntimeError(f"{type(self).__name__} is not fitted; there is nothing to save")
         header = {"format": FILE_FORMAT, "model": self.name, "config": to_json(self.config),
-                  "sizes": to_json(self.sizes), "seed": self.seed}  # fmt: skip
+                  "sizes": to_json(self.sizes), "seed": self.seed, "user_names": self.user_names}  # fmt: skip
         write_tensor_file(path, {"general_model": json.dumps(header), "parameters": self.parameters})
 
     def take(self, parameters: Mapping[str, Tensor], sizes: ModelSizes) -> None:
@@ -315,6 +298,11 @@ def encoded(options: Tensor, encoder: Tensor) -> Tensor:
     return margins.taken(encoder, options)
 
 
+def normal_penalty(ridge: float, *values: Tensor) -> Tensor:
+    """Return ridge / 2 times the sum of squares []: minus the log of a normal prior, up to a constant."""
+    return 0.5 * ridge * torch.stack([value.square().sum() for value in values]).sum()
+
+
 def descend(
     loss_at: Callable[[Parameters], Tensor], start: Parameters, max_iterations: int
 ) -> tuple[Parameters, float]:
@@ -356,8 +344,8 @@ class DescentModel(GeneralModel):
         return parameters
 
     @abstractmethod
-    def penalised(self) -> tuple[str, ...]:
-        """Return the names of the parameters that the ridge holds."""
+    def penalty(self, parameters: Parameters, comparisons: Comparisons) -> Tensor:
+        """Return minus the log-prior [] of settled parameters, beside the log-likelihood of all answers."""
 
     def fit(self, comparisons: Comparisons) -> dict[str, Tensor]:
         """See :meth:`GeneralModel.fit`."""
@@ -371,8 +359,7 @@ class DescentModel(GeneralModel):
         def loss_at(parameters: Parameters) -> Tensor:
             settled = self.settled(parameters, merged)
             entropy = preference_cross_entropy(self.log_odds(settled, rows), merged.labels)
-            size = torch.stack([settled[name].square().sum() for name in self.penalised()]).sum()
-            loss: Tensor = ((counts * entropy).sum() + 0.5 * self.config.ridge * size) / total
+            loss: Tensor = ((counts * entropy).sum() + self.penalty(settled, merged)) / total
             return loss
 
         generator = seeded_generator(self.seed, f"{self.name} starts")
@@ -387,8 +374,9 @@ class DescentModel(GeneralModel):
             descend(loss_at, found, self.config.max_iterations) for found, _ in short[: -(-len(short) // 4)]
         ]
         parameters, _ = min(ends, key=lambda each: each[1])
+        self.user_names = comparisons.user_names
         self.take(self.settled(parameters, merged), sizes)
-        return {"loss": self.loss(comparisons), "accuracy": self.accuracy(comparisons)}
+        return self.report(comparisons)
 
 
 def _check_places(name: str, places: Tensor, count: int | None) -> None:

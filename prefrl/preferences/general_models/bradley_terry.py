@@ -19,8 +19,8 @@ from prefrl.config import Count, Natural, checked
 from prefrl.functional.preferences.general_models import inference
 from prefrl.functional.preferences.logistic import logistic_regression
 
-from .base import GeneralModelConfig, ModelSizes, Parameters, Rows, ScoredModel
-from .comparisons import Comparisons
+from .base import GeneralModelConfig, Parameters, Rows, ScoredModel
+from .comparisons import Comparisons, ModelSizes
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class BradleyTerry(ScoredModel):
             comparisons.check_linked()
         sizes = ModelSizes.of(comparisons)
         self.take({"utilities": self._fits(comparisons, comparisons.counts[None])[0]}, sizes)
-        return {"loss": self.loss(comparisons), "accuracy": self.accuracy(comparisons)}
+        return self.report(comparisons)
 
     def _fits(self, comparisons: Comparisons, counts: Tensor) -> Tensor:
         """Return the parameters [B, P] fitted with B sets of counts [B, N], as one batch."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from prefrl.config import Count, Natural, Settings
 from prefrl.data import Preferences, Segments
 
 
@@ -40,6 +40,8 @@ class Comparisons:
     """[K, F] float64 what is known of the options; None: nothing but their places."""
     contexts: Tensor | None = None
     """[N, C] float64 what is known of the occasion (the prompt, the start); None: nothing."""
+    user_names: tuple[str, ...] | None = None
+    """U names, by which a model knows its users again; None: by their numbers alone."""
 
     def __post_init__(self) -> None:
         count = len(self.first)
@@ -78,6 +80,8 @@ class Comparisons:
         if len(alone):
             raise ValueError(f"comparison {int(alone[0])} is of option {int(self.first[alone[0]])} with "
                              "itself")  # fmt: skip
+        if self.user_names is not None and len(self.user_names) != self.num_users:
+            raise ValueError(f"user_names are {len(self.user_names)}; there are {self.num_users} users")
         if self.weights is not None and (
             bool((self.weights < 0).any()) or not bool((self.weights > 0).any())
         ):
@@ -138,7 +142,7 @@ class Comparisons:
         place = torch.arange(len(preferences), device=features.device)
         return cls(place, place + len(preferences), preferences.labels, len(features), preferences.weights,
                    preferences.annotators, len(preferences.annotator_names), features.double(),
-                   contexts)  # fmt: skip
+                   contexts, preferences.annotator_names)  # fmt: skip
 
     @property
     def counts(self) -> Tensor:
@@ -189,10 +193,10 @@ class Comparisons:
         from scipy.sparse import coo_matrix
         from scipy.sparse.csgraph import connected_components
 
+        if self.num_options**2 <= 8 * len(self) and self._all_reached():
+            return
         asked = self.counts > 0.0
         edges = [side[asked].cpu().numpy() for side in (self.first, self.second)]
-        if self.num_options**2 <= 8 * len(edges[0]) and _all_reached(edges[0], edges[1], self.num_options):
-            return
         seen = torch.zeros(self.num_options, dtype=torch.bool)
         seen[torch.cat([self.first[asked], self.second[asked]]).cpu()] = True
         never = torch.nonzero(~seen)[:, 0]
@@ -206,6 +210,18 @@ class Comparisons:
             raise ValueError(f"no chain of comparisons links option 0 and option {other}; compare options of "
                              f"the {count} groups with each other")  # fmt: skip
 
+    def _all_reached(self) -> bool:
+        """Return whether edges lead from option 0 to all others; of many edges a tenth of scipy's time."""
+        size, counts = self.num_options, self.counts
+        asked = counts.new_zeros(size * size).index_add_(0, self.first * size + self.second, counts)
+        table = (asked.cpu().numpy() > 0.0).reshape(size, size)
+        table = table | table.T
+        reached, before = table[0], 0
+        while reached.sum() > before:
+            before = reached.sum()
+            reached = reached | table[reached].any(0)
+        return bool(reached.all())
+
     def check_users(self) -> None:
         """Raise ValueError unless every user gave an answer."""
         asked = torch.zeros(self.num_users, dtype=torch.float64, device=self.first.device)
@@ -213,6 +229,37 @@ class Comparisons:
         if len(silent):
             raise ValueError(f"user {int(silent[0])} gave no answer ({len(silent)} of {self.num_users} users "
                              "gave none); nothing can be said about them")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ModelSizes(Settings):
+    """What a fitted model knows of."""
+
+    num_options: Natural
+    """K where options are known by their places alone; 0 where they have features."""
+    num_features: Natural
+    """F; 0 for a table of options."""
+    num_users: Count
+    """U."""
+    num_contexts: Natural
+    """C; 0 where occasions are alike."""
+
+    @classmethod
+    def of(cls, comparisons: Comparisons) -> ModelSizes:
+        """Return the sizes of comparisons."""
+        features, contexts = comparisons.features, comparisons.contexts
+        return cls(0 if features is not None else comparisons.num_options,
+                   0 if features is None else features.shape[1], comparisons.num_users,
+                   0 if contexts is None else contexts.shape[1])  # fmt: skip
+
+    @property
+    def inputs(self) -> int:
+        """Rows of an encoder: K options, or F features and a constant."""
+        return self.num_options or self.num_features + 1
+
+    def __str__(self) -> str:
+        """Return what options are known by, in words."""
+        return f"{self.num_options} options" if self.num_options else f"{self.num_features} features"
 
 
 def feature_sums(segments: Segments) -> Tensor:
@@ -224,14 +271,3 @@ def feature_sums(segments: Segments) -> Tensor:
     if segments.features is None:
         raise ValueError("the segments have no features; give a function that describes them")
     return torch.where(segments.mask[..., None], segments.features, 0.0).sum(1)
-
-
-def _all_reached(first: NDArray[np.int64], second: NDArray[np.int64], size: int) -> bool:
-    """Return whether edges lead from option 0 to all others; of many edges a tenth of the time of scipy's."""
-    table = np.zeros((size, size), dtype=bool)
-    table[first, second] = table[second, first] = True
-    reached, before = table[0], 0
-    while reached.sum() > before:
-        before = reached.sum()
-        reached = reached | table[reached].any(0)
-    return bool(reached.all())

@@ -11,8 +11,9 @@ from prefrl.data.files.tensor_file import read_tensor_file
 from prefrl.reading.errors import reading
 from prefrl.reading.text import parse_json
 
-from .base import FILE_FORMAT, GeneralModel, ModelSizes
+from .base import FILE_FORMAT, GeneralModel
 from .bradley_terry import BradleyTerry
+from .comparisons import ModelSizes
 from .gpm import GPM
 from .pal import PAL
 from .thurstone import Thurstone
@@ -41,4 +42,6 @@ def load_general_model(path: str | os.PathLike[str], *, device: torch.device | s
         model = kind(from_json(kind.config_class, header["config"]), seed=header["seed"])
         parameters = {name: value.to(device) for name, value in content["parameters"].items()}
         model.take(parameters, from_json(ModelSizes, header["sizes"]))
+        names = header.get("user_names")  # older files have none
+        model.user_names = None if names is None else tuple(str(name) for name in names)
     return model

@@ -19,8 +19,8 @@ from torch import Tensor
 from prefrl.config import Count, Positive
 from prefrl.functional.preferences.general_models.margins import rotation_margin, unit
 
-from .base import DescentConfig, DescentModel, ModelSizes, Parameters, Rows, encoded, with_constant
-from .comparisons import Comparisons
+from .base import DescentConfig, DescentModel, Parameters, Rows, encoded, normal_penalty, with_constant
+from .comparisons import Comparisons, ModelSizes
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class GPM(DescentModel):
         if self.config.blocks > most and not sizes.num_contexts:
             raise ValueError(f"blocks is {self.config.blocks}; {sizes} allow at most {most}")
 
-    def penalised(self) -> tuple[str, ...]:
-        """See :meth:`DescentModel.penalised`; the length of what is normalised says nothing."""
-        return ("gate",) if self.config.normalise else ("gate", "embeddings")
+    def penalty(self, parameters: Parameters, comparisons: Comparisons) -> Tensor:
+        """See :meth:`DescentModel.penalty`; the length of what is normalised says nothing."""
+        held = ("gate",) if self.config.normalise else ("gate", "embeddings")
+        return normal_penalty(self.config.ridge, *(parameters[name] for name in held))

@@ -26,16 +26,16 @@ from prefrl.functional.preferences.preferences import preference_cross_entropy
 from .base import (
     DescentConfig,
     DescentModel,
-    ModelSizes,
     Parameters,
     Rows,
     ScoredModel,
     descend,
     encoded,
+    normal_penalty,
     rows_of,
     with_constant,
 )
-from .comparisons import Comparisons
+from .comparisons import Comparisons, ModelSizes
 
 MAX_TEMPERATURE = 100.0
 """Of PAL-B, as published."""
@@ -135,9 +135,10 @@ class PAL(DescentModel, ScoredModel):
             start["log_temperature"] = torch.zeros(1, dtype=torch.float64)
         return start
 
-    def penalised(self) -> tuple[str, ...]:
-        """See :meth:`DescentModel.penalised`; the length of directions says nothing."""
-        return ("embeddings", "prototypes", "users") if self.config.form == "A" else ("users",)
+    def penalty(self, parameters: Parameters, comparisons: Comparisons) -> Tensor:
+        """See :meth:`DescentModel.penalty`; the length of directions says nothing."""
+        held = ("embeddings", "prototypes", "users") if self.config.form == "A" else ("users",)
+        return normal_penalty(self.config.ridge, *(parameters[name] for name in held))
 
     def add_users(self, comparisons: Comparisons) -> Tensor:
         """Fit the weights of new users, and nothing else; return their numbers [M] in this model from now on.
@@ -150,7 +151,7 @@ class PAL(DescentModel, ScoredModel):
         """
         comparisons.check_users()
         known, old = self.parameters.get("users"), self.parameters
-        self._check_known(replace(comparisons, users=None, num_users=1))
+        self._check_known(replace(comparisons, users=None, num_users=1, user_names=None))
         assert known is not None  # it is fitted
         merged = comparisons.merged()
         rows, total = rows_of(merged), merged.counts.sum()
@@ -165,4 +166,6 @@ class PAL(DescentModel, ScoredModel):
         found, _ = descend(loss_at, {"users": new}, self.config.max_iterations)
         sizes = replace(self.sizes, num_users=len(known) + len(new))
         self.take({**old, "users": torch.cat([known, found["users"]])}, sizes)
+        both = self.user_names, comparisons.user_names
+        self.user_names = None if both[0] is None or both[1] is None else both[0] + both[1]
         return torch.arange(len(known), sizes.num_users, device=known.device)

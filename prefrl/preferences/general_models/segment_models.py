@@ -30,7 +30,7 @@ from prefrl.data import Preferences, Segments
 from prefrl.data.files.tensor_file import read_tensor_file
 from prefrl.nn.reward_nets import RewardNetwork
 from prefrl.preferences.reward_loss import Compared
-from prefrl.preferences.reward_model import CHUNK, RewardModel, RewardModelConfig
+from prefrl.preferences.reward_model import RewardModel, RewardModelConfig
 from prefrl.reading.errors import reading
 from prefrl.reading.text import parse_json
 
@@ -179,10 +179,8 @@ class SegmentModel(RewardModel):
     @torch.no_grad()
     def embeddings(self, segments: Segments) -> Tensor:
         """See :meth:`PairModel.embeddings`."""
-        rows = max(1, CHUNK // segments.max_length)
         pieces = []
-        for start in range(0, len(segments), rows):
-            part = segments[slice(start, start + rows)]
+        for part in self._parts(segments):
             steps = self.network(*self._inputs(*self._flat(part)))
             pieces.append(self.network.pooled(steps, part.mask))
         return torch.cat(pieces, 1)

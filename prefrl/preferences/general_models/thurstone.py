@@ -1,11 +1,12 @@
 """Thurstone's model: utilities that are drawn anew at every answer.
 
 P(second preferred) = Phi((mu_second - mu_first) / sqrt(v_first + v_second)): each option has a mean utility
-and a variance. Scale and origin are free; means are standardised at every step of the fit to mean 0 and
-variance 1 over the options, and variances are in that unit.
+and a variance. Scale and origin are free: here means have mean 0 over the options, and variances the
+geometric mean 1, so that means tell how clear answers are, down to 0 where all are ties.
 
-Source: utility engineering, arXiv 2502.08640 (there Adam, here L-BFGS, of the same likelihood; the weak prior
-on log variances is ours).
+Source: utility engineering, arXiv 2502.08640. There means are standardised to variance 1, and Adam goes down
+the likelihood; here L-BFGS goes down the same likelihood. The weak priors on means and on log variances are
+ours.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from torch import Tensor
 from prefrl.config import Count, NonNegative
 from prefrl.functional.preferences.general_models.margins import probit_margin
 
-from .base import DescentConfig, DescentModel, ModelSizes, Parameters, Rows, ScoredModel, encoded
-from .comparisons import Comparisons
+from .base import DescentConfig, DescentModel, Parameters, Rows, ScoredModel, encoded, normal_penalty
+from .comparisons import Comparisons, ModelSizes
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ class ThurstoneConfig(DescentConfig):
     starts: Count = 1
     """As of :class:`DescentConfig`."""
     ridge: NonNegative = 1.0
-    """Of log variances alone: a normal prior of variance 1."""
+    """Of means: a normal prior of variance 1 / ridge, in the unit of the noise of one option."""
+    variance_ridge: NonNegative = 1.0
+    """Of log variances: a normal prior of variance 1 / variance_ridge."""
 
 
 class Thurstone(DescentModel, ScoredModel):
@@ -66,14 +69,20 @@ class Thurstone(DescentModel, ScoredModel):
         return {**start, "log_variances": torch.zeros_like(start["log_variances"])}
 
     def settled(self, parameters: Parameters, comparisons: Comparisons) -> Parameters:
-        """Return the same with means standardised over the options."""
-        raw, features = parameters["means"], comparisons.features
-        of_options = raw if features is None else encoded(features, raw)
-        mean, std = of_options.mean(), of_options.std(correction=0)
-        # Of features, the last row is the constant.
-        moved = raw - mean if features is None else torch.cat([raw[:-1], raw[-1:] - mean])
-        return {**parameters, "means": moved / std}
+        """Return the same with means and log variances of mean 0 over the options."""
+        features = comparisons.features
+        level = {name: (raw if features is None else encoded(features, raw)).mean()
+                 for name, raw in parameters.items()}  # fmt: skip
+        shift = torch.ones_like(parameters["means"])
+        if features is not None:
+            shift = torch.cat([torch.zeros_like(shift[:-1]), shift[-1:]])  # the last row is the constant
+        unit = (0.5 * level["log_variances"]).exp()
+        return {"means": (parameters["means"] - level["means"] * shift) / unit,
+                "log_variances": parameters["log_variances"] - level["log_variances"] * shift}  # fmt: skip
 
-    def penalised(self) -> tuple[str, ...]:
-        """See :meth:`DescentModel.penalised`."""
-        return ("log_variances",)
+    def penalty(self, parameters: Parameters, comparisons: Comparisons) -> Tensor:
+        """See :meth:`DescentModel.penalty`; a constant beside features is free."""
+        rows = slice(None) if comparisons.features is None else slice(-1)
+        means, variances = (parameters[name][rows] for name in ("means", "log_variances"))
+        config = self.config
+        return normal_penalty(config.ridge, means) + normal_penalty(config.variance_ridge, variances)

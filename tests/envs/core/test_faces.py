@@ -35,6 +35,8 @@ SHORT = {
     "prefrl/PreferenceBandit-v0": {"arms": 4, "preferences": "intransitive"},
     "prefrl/WindowTSP-v0": {"cities": 4, "layout_seed": 1},
     "prefrl/TwentyQuestions-v0": {"items": 5, "features": 6, "error": 0.1, "cost": 0.25},
+    "prefrl/Ring-v0": {"context": "rotation"},
+    "prefrl/LotteryChoice-v0": {"prizes": 4, "layout_seed": 1},
 }
 
 FAMILIES = [
@@ -53,6 +55,9 @@ NEVER_TERMINATE = {
     *(i for i in DIFFUSIONS if i not in HORIZON),
 }
 """Families whose episodes only the time limit ends."""
+
+ONE_STEP = ("prefrl/PreferenceBandit-v0", "prefrl/Ring-v0", "prefrl/LotteryChoice-v0")
+"""Families whose episodes are one step."""
 
 LIMITS = {"prefrl/CartPole-v0": 20}
 """Where episodes of LIMIT steps are too short for both kinds of ending, with starts as below."""
@@ -480,7 +485,7 @@ def test_continuation_is_bit_equal(env_id, kwargs, mode, make):
     if not env.state_dict()["elapsed"].any():  # all rows have just started anew
         walk(env, 1, seed=0)
     state = env.state_dict()
-    assert state["elapsed"].any() or env_id == "prefrl/PreferenceBandit-v0"  # whose episodes are one step
+    assert state["elapsed"].any() or env_id in ONE_STEP
     expected = walk(env, 40, seed=2)
     for saved in (state, through_a_checkpoint(state)):
         other = make(env_id, kwargs, mode)

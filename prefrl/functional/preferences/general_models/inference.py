@@ -29,10 +29,9 @@ def utilities(wins: Tensor, ridge: float) -> Tensor:
     total = wins.sum((-1, -2)).clamp(min=torch.finfo(wins.dtype).tiny)
     shares = wins / total[:, None, None]
     asked = shares + shares.transpose(-1, -2)
-    identity = torch.eye(wins.shape[-1], dtype=wins.dtype, device=wins.device)
     weight = (ridge / total)[:, None]
     # Holds the mean, which no comparison tells anything about.
-    hold = torch.full_like(identity, 1.0 / wins.shape[-1]) + 1e-14 * identity
+    hold = torch.full_like(wins[0], 1.0 / wins.shape[-1]).fill_diagonal_(1.0 / wins.shape[-1] + 1e-14)
 
     def loss_at(u: Tensor) -> Tensor:
         gap = u[:, None, :] - u[:, :, None]  # of the column above the row
@@ -44,12 +43,13 @@ def utilities(wins: Tensor, ridge: float) -> Tensor:
         expected = asked * p
         gradient = (expected - shares).sum(-1) + weight * u
         laplacian = torch.addcmul(expected, expected, p, value=-1.0)
-        curvature = torch.diag_embed(laplacian.sum(-1)) - laplacian
-        return gradient, curvature + weight[..., None] * identity + hold
+        curvature = hold - laplacian
+        curvature.diagonal(dim1=-2, dim2=-1).add_(laplacian.sum(-1) + weight)
+        return gradient, curvature
 
     # Where all meet all alike, log-odds of winning are near; elsewhere Newton's steps come from further.
     odds = (wins.sum(-1) + 1.0).log() - (wins.sum(-2) + 1.0).log()
-    fit = damped_newton(odds, loss_at, newton_at)
+    fit = damped_newton(odds, loss_at, newton_at, stretch=lambda step: step.amax(-1) - step.amin(-1))
     return fit - fit.mean(-1, keepdim=True)
 
 
