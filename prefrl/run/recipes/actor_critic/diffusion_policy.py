@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from prefrl.agents.actor_critic.diffusion.diffusion_policy import DiffusionPolicy, DiffusionPolicyConfig
 from prefrl.data import TransitionDataset
-
-from .offline import OfflineRecipe
+from prefrl.run.recipes.offline import OfflineRecipe
 
 
 @dataclass(frozen=True)
