@@ -106,8 +106,9 @@ def read_pickle(path: str | os.PathLike[str], kind: str = "pickle of numbers") -
 
     Returns:
         An int, float or bool, an array of them, or lists, tuples and dicts of such values with strings as
-        keys: what ``pickle.load`` returns for them, but lists, tuples and dicts that are there twice are
-        copies. (Empty arrays of protocols 0 to 2 call for a sixth name and are refused.)
+        keys: what ``pickle.load`` returns for them, but arrays are of native byte order, and lists, tuples
+        and dicts that are there twice are copies. (Empty arrays of protocols 0 to 2 call for a sixth name
+        and are refused.)
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -288,7 +289,7 @@ class _Machine:
         if kind.kind == "b" and any(byte > 1 for byte in data):
             raise ValueError("an array holds truth values other than 0 and 1")
         values = np.frombuffer(data, kind).reshape(sizes, order="F" if order == "F" else "C")
-        return values.copy("K")
+        return np.array(values, kind.newbyteorder("="), order="K")
 
     def _count(self, budget: str, used: int, what: str) -> None:
         """Take from what a pickle of this size may make: one that repeats itself could fill the memory."""
