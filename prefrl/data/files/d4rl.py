@@ -125,7 +125,7 @@ def _rows(h5py: Any, file: Any, max_episode_steps: int | None) -> D4RLRows:
     count = len(obs)
     if count < 2:
         raise ValueError(f"observations have {count} rows; there must be 2 at least")
-    timeouts = _flags(h5py, file, "timeouts", count) if "timeouts" in file else None
+    timeouts = _flags(h5py, file, "timeouts", count) if _has(h5py, file, "timeouts") else None
     terminals = _flags(h5py, file, "terminals", count)
     if (timeouts is None) != (max_episode_steps is not None):
         problem = "has no timeouts; give" if timeouts is None else "has timeouts; do not give"
@@ -133,7 +133,7 @@ def _rows(h5py: Any, file: Any, max_episode_steps: int | None) -> D4RLRows:
     if max_episode_steps is not None and max_episode_steps < 2:
         raise ValueError(f"max_episode_steps is {max_episode_steps}; it must be at least 2")
     ends = terminals
-    if "infos" in file and "goal" in file["infos"]:
+    if _has(h5py, file, "infos/goal"):
         ends = _maze_ends(_numbers(h5py, file, "infos/goal", count), obs)
     times_out = _counted_out(terminals, max_episode_steps) if timeouts is None else timeouts
     return D4RLRows(
@@ -142,7 +142,7 @@ def _rows(h5py: Any, file: Any, max_episode_steps: int | None) -> D4RLRows:
         terminals,
         ends,
         np.flatnonzero(~times_out[:-1]),
-        _numbers(h5py, file, "next_observations", count) if "next_observations" in file else None,
+        _numbers(h5py, file, "next_observations", count) if _has(h5py, file, "next_observations") else None,
     )
 
 
@@ -176,7 +176,7 @@ def _counted_out(terminals: NDArray[np.bool_], max_episode_steps: int | None) ->
 def _numbers(h5py: Any, file: Any, name: str, count: int | None = None) -> NDArray[np.float32]:
     """Return an array [T, ...] as float32."""
     found = _dataset(h5py, file, name, count)
-    with np.errstate(over="ignore"):  # what is no float32 becomes infinite, and is refused with the rest
+    with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, which clips may not be
         return np.asarray(found[()], np.float32)
 
 
@@ -188,16 +188,23 @@ def _flags(h5py: Any, file: Any, name: str, count: int) -> NDArray[np.bool_]:
     return np.asarray(found[()] != 0).reshape(count)
 
 
-def _dataset(h5py: Any, file: Any, name: str, count: int | None) -> Any:
-    """Return a file's own array of numbers: neither a link nor a view into another file."""
+def _has(h5py: Any, file: Any, name: str) -> bool:
+    """Return whether the file itself has an entry; ValueError for a link, which may lead to another file."""
     places = name.split("/")
     for depth in range(1, len(places) + 1):
         place = "/".join(places[:depth])
         link = file.get(place, getlink=True)
         if link is None:
-            raise KeyError(name)
+            return False
         if not isinstance(link, h5py.HardLink):
             raise ValueError(f"{place} is a link; it must be in the file itself")
+    return True
+
+
+def _dataset(h5py: Any, file: Any, name: str, count: int | None) -> Any:
+    """Return a file's own array of numbers: neither a link nor a view into another file."""
+    if not _has(h5py, file, name):
+        raise KeyError(name)
     found = file[name]
     if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "biuf" or not found.shape:
         raise ValueError(f"{name} is no array of numbers with rows")

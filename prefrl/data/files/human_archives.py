@@ -94,7 +94,7 @@ def read_clip_labels(directory: str | os.PathLike[str], *, length: int | None = 
     paths, named = _files(folder)
     if length is not None and named is not None and length != named:
         raise ValueError(f"length is {length}; the names in {folder} say {named}")
-    steps = named or length or USUAL_LENGTH
+    steps = next(steps for steps in (named, length, USUAL_LENGTH) if steps is not None)
     if steps < 1:
         raise ValueError(f"length is {steps}; it must be at least 1")
     labels, first, second = (_whole_numbers(path) for path in paths)
@@ -220,7 +220,7 @@ def _whole_numbers(path: Path) -> NDArray[np.int64]:
     """Return a pickled list or array of whole numbers [N]."""
     found: Any = read_pickle(path, _KIND)
     if isinstance(found, list) and all(type(entry) is int for entry in found):
-        found = np.asarray(found)
+        found = np.asarray(found or np.zeros(0, np.int64))
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "iu" or found.ndim != 1:
         kind = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else type(found).__name__
         raise refusal(path, f"it holds {kind}; it must hold a list or an array of whole numbers [N]")
