@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from prefrl.data import load_human_archive, save_preferences
 from prefrl.data.files.human_archives import Crossing
@@ -40,8 +43,6 @@ class ConvertCommand:
 
     def run(self) -> None:
         """Write the file, print what is in it, and its path in the last line."""
-        from .logger import print_numbers
-
         if self.out.suffix != ".npz":
             raise ValueError(f"out is {self.out}; its name must end in .npz")
         if not self.out.parent.is_dir():
@@ -54,11 +55,11 @@ class ConvertCommand:
             crossing=self.crossing,
         )
         save_preferences(self.out, preferences)
-        said = dict(preferences.metadata)
-        said |= {
-            "comparisons": len(preferences),
-            "first_preferred": int((preferences.labels == 0.0).sum()),
-            "second_preferred": int((preferences.labels == 1.0).sum()),
-        }
-        print_numbers(said)
+        table = Table(show_header=False)
+        for name, count in (("comparisons", len(preferences)),
+                            ("first preferred", int((preferences.labels == 0.0).sum())),
+                            ("second preferred", int((preferences.labels == 1.0).sum())),
+                            *preferences.metadata.items()):  # fmt: skip
+            table.add_row(name.replace("_", " "), escape(str(count)))
+        Console().print(table)
         print(self.out)
