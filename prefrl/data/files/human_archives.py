@@ -203,7 +203,7 @@ def _files(folder: Path) -> tuple[list[Path], int | None]:
         if not found[0]:
             continue
         if any(len(matches) != 1 for matches in found):
-            there = [match[0] for matches in found for match in matches]
+            there = [match[0] for matches in found for match in matches[:2]]
             raise ValueError(f"{folder} holds {there}; it must hold one file of labels, one of first indices "
                              "and one of second indices")  # fmt: skip
         matches = [each[0] for each in found]
