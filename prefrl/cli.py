@@ -1,4 +1,4 @@
-"""The command ``prefrl``: list, train, resume, evaluate, plot, sweep, audit.
+"""The command ``prefrl``: list, train, resume, evaluate, plot, sweep, audit, convert.
 
 A command is a dataclass whose fields tyro turns into flags, and whose ``run`` does the work. Only the modules
 that a command needs are imported.
@@ -206,6 +206,12 @@ def _sweep_command() -> Any:
     return SweepCommand
 
 
+def _convert_command() -> Any:
+    from prefrl.run.convert import ConvertCommand
+
+    return ConvertCommand
+
+
 class _Command(NamedTuple):
     summary: str
     load: Callable[[], Any]
@@ -223,6 +229,7 @@ COMMANDS = {
     "plot": _Command("Draw learning curves of many seeds.", _plot_command),
     "sweep": _Command("Train over seeds and settings, several runs at once.", _sweep_command),
     "audit": _Command("Look at what was answered or trained, and say what it shows.", lambda: _Overview),
+    "convert": _Command("Make a preference file of published human comparisons.", _convert_command),
 }
 
 

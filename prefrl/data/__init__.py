@@ -8,6 +8,7 @@ from prefrl.data.comparisons import (
 )
 from prefrl.data.files.atomic import atomic_path
 from prefrl.data.files.human import load_human_preferences, load_human_statistics
+from prefrl.data.files.human_archives import load_human_archive
 from prefrl.data.files.minari import load_minari
 from prefrl.data.files.preference_files import load_preferences, save_preferences
 from prefrl.data.files.transition_files import load_transitions, save_transitions
@@ -27,6 +28,7 @@ __all__ = [
     "concatenate_preferences",
     "concatenate_segments",
     "concatenate_transitions",
+    "load_human_archive",
     "load_human_preferences",
     "load_human_statistics",
     "load_minari",

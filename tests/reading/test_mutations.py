@@ -1,6 +1,7 @@
 """Every kind of file, changed at random ten thousand times: it is read, or one clear ValueError says why."""
 
 import os
+import pickle
 import random
 import resource
 import sys
@@ -31,6 +32,7 @@ from prefrl.data import (
 )
 from prefrl.data.comparisons import Preferences
 from prefrl.data.files import bounded
+from prefrl.data.files.human_archives import read_clip_labels
 from prefrl.data.files.matrices import read_matrix
 from prefrl.preferences import RewardModel, RewardModelConfig, read_label_table
 from prefrl.preferences.general_models import PALNetworkConfig, SegmentModel, load_reward_model
@@ -135,6 +137,17 @@ def make_human(folder: Path) -> Kind:
     path = folder / "A_segment_pairs.npy"
     read = lambda _: load_human_preferences(folder, "A", check=False)  # noqa: E731
     return Kind(path, [path.read_bytes()], read, mutating.other_npy)
+
+
+def make_clip_labels(folder: Path) -> Kind:
+    """One of the three pickles of a published set of labels; the others are sound."""
+    for name, rows in (("indices_num4", [0, 5, 9, 2]), ("indices_2_num4", [4, 4, 1, 7])):
+        (folder / name).write_bytes(pickle.dumps(np.array(rows, np.int32), 4))
+    path = folder / "label_human"
+    values = ([0, 1, -1, 1], np.array([0, 1, -1, 1]))
+    contents = [pickle.dumps(value, protocol) for value in values for protocol in (0, 2, 4, 5)]
+    read = lambda path: read_clip_labels(path.parent)  # noqa: E731
+    return Kind(path, contents, read, mutating.flipped, name=str(folder))
 
 
 def make_reward_model(folder: Path) -> Kind:

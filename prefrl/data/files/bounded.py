@@ -12,11 +12,16 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from prefrl.reading.archives import MAX_EXPANDED_BYTES
+
 MAX_BUILT_BYTES = 1 << 30
 """Tensors that may be made for any file, 1 GiB; for a large one, :data:`BUILT_PER_BYTE` times its bytes."""
 
 BUILT_PER_BYTE = 16
 """Networks, targets, moments of the optimiser, and what is made on the way, by bytes of a file."""
+
+MOST_COMPRESSED = 16
+"""Bytes of HDF5's arrays for each byte of a large file."""
 
 MAX_ROWS = 1 << 20
 """Rows of steps that a file may name: nothing else that it holds is of that size."""
@@ -81,3 +86,21 @@ def kept_rows(state: Mapping[str, Any]) -> int:
     if type(rows) is not int or not 1 <= rows <= MAX_ROWS:
         raise ValueError(f"rows is {reprlib.repr(rows)}; it must be a whole number from 1 to {MAX_ROWS}")
     return rows
+
+
+def check_hdf5_promises(path: Path) -> None:
+    """Raise ValueError where an HDF5 file promises much more than it has: arrays may stay unwritten."""
+    import h5py
+
+    promised = 0
+
+    def add(_: str, entry: Any) -> None:
+        nonlocal promised
+        if isinstance(entry, h5py.Dataset):
+            promised += entry.size * entry.dtype.itemsize
+
+    with h5py.File(path, "r") as file:
+        file.visititems(add)
+    file_bytes = path.stat().st_size
+    if promised > max(MAX_EXPANDED_BYTES, MOST_COMPRESSED * file_bytes):
+        raise ValueError(f"{path} promises arrays of {promised} bytes and has {file_bytes}")

@@ -12,11 +12,9 @@ import torch
 from torch import Tensor
 
 from prefrl.data.datasets import TransitionDataset, space_dtype
-from prefrl.reading.archives import MAX_EXPANDED_BYTES
 from prefrl.reading.errors import one_line, refusal
 
-MOST_COMPRESSED = 16
-"""Bytes of arrays for each byte of a large file."""
+from .bounded import check_hdf5_promises
 
 
 def load_minari(dataset: Any) -> TransitionDataset:
@@ -56,7 +54,9 @@ def load_minari(dataset: Any) -> TransitionDataset:
 
 def _transitions(dataset: Any) -> TransitionDataset:
     """Return the transitions of a ``minari.MinariDataset``."""
-    _check_promises(Path(dataset.storage.data_path, "main_data.hdf5"))
+    path = Path(dataset.storage.data_path, "main_data.hdf5")
+    if path.is_file():  # Minari keeps data in other ways too
+        check_hdf5_promises(path)
     for name in ("observation_space", "action_space"):
         space = getattr(dataset, name)
         if not isinstance(space, (gym.spaces.Discrete, gym.spaces.Box)):
@@ -92,26 +92,6 @@ def _local(minari: Any, dataset_id: str) -> Any:
             f"are there; MINARI_DATASETS_PATH says where they lie); to download it: "
             f"minari download {dataset_id}"
         ) from error
-
-
-def _check_promises(path: Path) -> None:
-    """Raise ValueError where an HDF5 file promises much more than it has: arrays may stay unwritten."""
-    if not path.is_file():  # Minari keeps data in other ways too
-        return
-    import h5py
-
-    promised = 0
-
-    def add(_: str, entry: Any) -> None:
-        nonlocal promised
-        if isinstance(entry, h5py.Dataset):
-            promised += entry.size * entry.dtype.itemsize
-
-    with h5py.File(path, "r") as file:
-        file.visititems(add)
-    file_bytes = path.stat().st_size
-    if promised > max(MAX_EXPANDED_BYTES, MOST_COMPRESSED * file_bytes):
-        raise ValueError(f"{path} promises arrays of {promised} bytes and has {file_bytes}")
 
 
 def _episodes(dataset: Any) -> Iterator[dict[str, Tensor]]:

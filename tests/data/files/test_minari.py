@@ -196,7 +196,7 @@ print({"minari", "h5py", "minatar"} & set(sys.modules))
 def test_a_file_that_promises_more_than_it_has(folder, monkeypatch):
     import h5py
 
-    monkeypatch.setattr("prefrl.data.files.minari.MAX_EXPANDED_BYTES", 1 << 16)
+    monkeypatch.setattr("prefrl.data.files.bounded.MAX_EXPANDED_BYTES", 1 << 16)
     create("CartPole-v1", [10])
     assert len(load_minari("test/line-v0")) == 10
     path = folder / "test" / "line-v0" / "data" / "main_data.hdf5"
