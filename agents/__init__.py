@@ -14,6 +14,10 @@ if TYPE_CHECKING:
         BehaviourCloning as BehaviourCloning,
         BehaviourCloningConfig as BehaviourCloningConfig,
     )
+    from prefrl.agents.actor_critic.diffusion.diffusion_policy import (
+        DiffusionPolicy as DiffusionPolicy,
+        DiffusionPolicyConfig as DiffusionPolicyConfig,
+    )
     from prefrl.agents.actor_critic.grouped.policy_gradient import (
         GroupedPolicyGradient as GroupedPolicyGradient,
         GroupedPolicyGradientConfig as GroupedPolicyGradientConfig,
@@ -119,6 +123,8 @@ _PUBLIC = {
     "DQN": "prefrl.agents.value_based.dqn",
     "DQNConfig": "prefrl.agents.value_based.dqn",
     "DQNLearners": "prefrl.agents.value_based.dqn_learners",
+    "DiffusionPolicy": "prefrl.agents.actor_critic.diffusion.diffusion_policy",
+    "DiffusionPolicyConfig": "prefrl.agents.actor_critic.diffusion.diffusion_policy",
     "DistributionalDP": "prefrl.agents.returns.distributional_dp",
     "DistributionalDPConfig": "prefrl.agents.returns.distributional_dp",
     "DualMirrorDescent": "prefrl.agents.allocation.dual_mirror_descent",

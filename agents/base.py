@@ -71,6 +71,9 @@ class Agent(ABC):
     keeps_rewards: bool = False
     """Whether rewards are kept from one update to the next, so that :meth:`relabel` matters."""
 
+    keeps_state: bool = False
+    """Whether :meth:`predict` returns a state that acting goes on from, which must be given back."""
+
     info_keys: tuple[str, ...] = ()
     """What the agent needs of the environment's infos; the loop hands it over in the transitions."""
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -25,9 +24,13 @@ from prefrl.functional.streams import Streams
 from prefrl.functional.value_based.exploration import epsilon_greedy
 from prefrl.nn.adam import Descent
 from prefrl.nn.flat import FlatParameters
-from prefrl.nn.likelihood_policies import GaussianKind, likelihood_policy, segment_log_probs
+from prefrl.nn.likelihood_policies import (
+    GaussianKind,
+    LikelihoodPolicy,
+    likelihood_policy,
+    segment_log_probs,
+)  # fmt: skip
 from prefrl.nn.update import AdamUpdate
-from prefrl.reading.errors import one_line
 
 from .base import Agent, Spaces
 
@@ -218,7 +221,7 @@ class ManyLearners(Agent):
 
 @dataclass(frozen=True)
 class OfflineSettings(Settings):
-    """Settings of agents with a policy that learn from a data set alone."""
+    """Settings of agents that learn from a data set alone."""
 
     hidden: Sizes = (256, 256)
     """Sizes of the hidden layers of every network, ReLU (Kostrikov et al. 2021)."""
@@ -228,6 +231,11 @@ class OfflineSettings(Settings):
 
     batch_size: Rows = 256
     """Transitions of a gradient step (the same)."""
+
+
+@dataclass(frozen=True)
+class LikelihoodSettings(OfflineSettings):
+    """Settings of those whose policy is :func:`prefrl.nn.likelihood_policies.likelihood_policy`."""
 
     policy: GaussianKind = "gaussian"
     """Of Boxes: normal numbers around a mean within the Box, of spreads that no observation changes
@@ -271,17 +279,25 @@ class OfflineAgent(Agent):
         if dataset is not None:
             check_dataset(self, dataset)
         with building(self.device, seeded_generator(self.seed, "network").initial_seed()):
-            self.policy = likelihood_policy(self.observation_space, self.action_space, hidden=config.hidden,
-                                            kind=config.policy, device=self.device)  # fmt: skip
+            self.policy = self.make_policy()
             self.network = self.make_network()
         self._update = AdamUpdate(self.network, self._loss, lr=config.learning_rate, eps=1e-8,
                                   max_grad_norm=float("inf"))  # fmt: skip
         self._generator = make_generator(self.device, self.seed)
         self._noise = Streams([self.seed], "actions", self.device)
-        self._replay: ReplayBuffer | None = None
-        if dataset is not None:
-            gamma: float = getattr(config, "gamma", 0.0)
-            self._replay = ReplayBuffer.from_dataset(dataset, gamma=gamma, n_step=1, device=self.device)
+        self._replay: Any = None if dataset is None else self.make_replay(dataset)
+
+    def make_policy(self) -> LikelihoodPolicy:
+        """Return the policy, of a single learner; it is made on the device in use."""
+        config = self.config
+        assert isinstance(config, LikelihoodSettings)
+        return likelihood_policy(self.observation_space, self.action_space, hidden=config.hidden,
+                                 kind=config.policy, device=self.device)  # fmt: skip
+
+    def make_replay(self, dataset: TransitionDataset) -> Any:
+        """Return what samples of a data set: ``sample(count, generator)``."""
+        gamma: float = getattr(self.config, "gamma", 0.0)
+        return ReplayBuffer.from_dataset(dataset, gamma=gamma, n_step=1, device=self.device)
 
     @abstractmethod
     def make_network(self) -> nn.Module:
@@ -372,23 +388,6 @@ def check_torso(kind: type[Agent], torso: nn.Module | None, state: Mapping[str, 
     if saved is None and torso is not None:
         raise ValueError(f"this {name} was made without a torso, its networks are those of its settings; "
                          "give none to load it")  # fmt: skip
-
-
-@contextmanager
-def called_for_several(torso: nn.Module, alone: str = "") -> Iterator[None]:
-    """Make a ValueError of what ``torch.vmap`` says of a torso that it cannot call for several learners.
-
-    Args:
-        torso: what was given.
-        alone: of whom one learner takes it, as in ", as DQN".
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        raise ValueError(
-            f"torso is a {type(torso).__name__}, which torch.vmap cannot call for several learners at once "
-            f"({one_line(error)}); train them one by one{alone}"
-        ) from error
 
 
 def check_discrete(space: gym.Space[Any], name: str) -> tuple[int, int]:

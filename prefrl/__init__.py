@@ -34,6 +34,8 @@ if TYPE_CHECKING:
         ContinuousActorCriticConfig as ContinuousActorCriticConfig,
         ContinuousQLearning as ContinuousQLearning,
         ContinuousQLearningConfig as ContinuousQLearningConfig,
+        DiffusionPolicy as DiffusionPolicy,
+        DiffusionPolicyConfig as DiffusionPolicyConfig,
         DistributionalDP as DistributionalDP,
         DistributionalDPConfig as DistributionalDPConfig,
         DQNConfig as DQNConfig,

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from prefrl.agents.shared import OfflineAgent, OfflineSettings
+from prefrl.agents.shared import LikelihoodSettings, OfflineAgent
 from prefrl.config import Natural, Positive
 from prefrl.data import TransitionDataset
 from prefrl.data.replay import Batch
@@ -32,7 +32,7 @@ from prefrl.nn.likelihood_policies import LikelihoodPolicy
 
 
 @dataclass(frozen=True)
-class BehaviourCloningConfig(OfflineSettings):
+class BehaviourCloningConfig(LikelihoodSettings):
     """Settings of :class:`BehaviourCloning`. Defaults of what follows ``divergence`` are ours."""
 
     divergence: Divergence = "total_variation"

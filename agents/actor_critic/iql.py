@@ -23,7 +23,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from prefrl.agents.shared import OfflineAgent, OfflineSettings
+from prefrl.agents.shared import LikelihoodSettings, OfflineAgent
 from prefrl.config import Bounds, NonNegative, Positive, PositiveShare, Share
 from prefrl.data import TransitionDataset
 from prefrl.data.replay import Batch
@@ -33,7 +33,7 @@ from prefrl.nn.mlp import StackedMLP
 
 
 @dataclass(frozen=True)
-class IQLConfig(OfflineSettings):
+class IQLConfig(LikelihoodSettings):
     """Settings of :class:`IQL`; the defaults are the paper's in locomotion."""
 
     expectile: Annotated[float, Bounds(low=0, high=1, above=True, below=True)] = 0.7

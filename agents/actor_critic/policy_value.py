@@ -16,14 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prefrl.agents.shared import called_for_several
 from prefrl.data import seeded_generator
 from prefrl.data.devices import building, low_dtype
 from prefrl.data.observations import ObservationLayout
 from prefrl.nn.flat import FlatParameters, Learners
 from prefrl.nn.mlp import StackedMLP
 from prefrl.nn.policies import ActionDistribution
-from prefrl.nn.torsos import ObservationTorso, torso_kind
+from prefrl.nn.torsos import ObservationTorso, called_for_several, torso_kind
 
 from .ppo_config import PPOConfig
 

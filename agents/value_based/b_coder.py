@@ -36,7 +36,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from prefrl.agents.shared import OfflineAgent, OfflineSettings
+from prefrl.agents.shared import LikelihoodSettings, OfflineAgent
 from prefrl.config import Natural, NonNegative, Positive, PositiveShare, Rows, Share, Sizes
 from prefrl.data import Segments, TransitionDataset
 from prefrl.data.replay import Batch
@@ -51,7 +51,7 @@ Successors = Literal["value", "policy"]
 
 
 @dataclass(frozen=True)
-class BCoderConfig(OfflineSettings):
+class BCoderConfig(LikelihoodSettings):
     """Settings of :class:`BCoder`."""
 
     hidden: Sizes = (128, 128)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from prefrl.agents.base import LearningFailedError, Spaces
-from prefrl.agents.shared import ManyLearners, called_for_several, check_discrete, check_torso
+from prefrl.agents.shared import ManyLearners, check_discrete, check_torso
 from prefrl.data import Transitions, seeded_generator
 from prefrl.data.devices import building, low_dtype
 from prefrl.data.metrics import mean_of
@@ -31,6 +31,7 @@ from prefrl.functional.value_based.exploration import epsilon_greedy
 from prefrl.nn.adam import Descent
 from prefrl.nn.flat import Learners
 from prefrl.nn.q_network import QChain, QNetwork
+from prefrl.nn.torsos import called_for_several
 
 from .by_hand import gradients_by_hand
 from .dqn import DQN, LEARNING_RATES, DQNConfig, q_loss

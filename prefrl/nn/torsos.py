@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -12,6 +13,8 @@ import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from prefrl.reading.errors import one_line
 
 EMBEDDING = 32
 """Units that numbers beside a picture are embedded in."""
@@ -295,3 +298,20 @@ def _are_channels_first(shape: Sequence[int]) -> bool:
 def _is_large(shape: Sequence[int]) -> bool:
     pixels = shape[1:] if _are_channels_first(shape) else shape[:2]
     return min(pixels) >= NATURE_PIXELS
+
+
+@contextmanager
+def called_for_several(torso: nn.Module, alone: str = "") -> Iterator[None]:
+    """Make a ValueError of what ``torch.vmap`` says of a torso that it cannot call for several learners.
+
+    Args:
+        torso: what was given.
+        alone: of whom one learner takes it, as in ", as DQN".
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise ValueError(
+            f"torso is a {type(torso).__name__}, which torch.vmap cannot call for several learners at once "
+            f"({one_line(error)}); train them one by one{alone}"
+        ) from error

@@ -190,11 +190,15 @@ def rollout(
         env.action_space.seed(seed[0] if isinstance(seed, list) else int(seed))
     returns, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs)
     going, weight, steps = np.ones(env.num_envs, dtype=bool), 1.0, 0
-    ended = ~going
+    ended, state, recurrent = ~going, None, isinstance(policy, Agent) and policy.keeps_state
     while going.any() and steps < max_steps:  # rows that ended go on into episodes that do not count
         if mode is AutoresetMode.DISABLED and ended.any():
             obs, _ = env.reset(options={"reset_mask": ended})
-        actions = env.action_space.sample() if policy is None else _actions(policy, obs)
+        if recurrent:
+            assert isinstance(policy, Agent)
+            actions, state = policy.predict(obs, state, ended, deterministic=True)
+        else:
+            actions = env.action_space.sample() if policy is None else _actions(policy, obs)
         obs, rewards, terminations, truncations, _ = env.step(actions)
         returns += weight * rewards * going
         lengths += going

@@ -14,6 +14,7 @@ RECIPES = {
     "behaviour_cloning": "prefrl.run.recipes.actor_critic.behaviour_cloning:TrainBehaviourCloning",
     "brain": f"{_PREFERENCES}.brain:TrainBRAIn",
     "continuous_control": "prefrl.run.recipes.continuous_time.continuous_control:TrainContinuousControl",
+    "diffusion_policy": "prefrl.run.recipes.actor_critic.diffusion_policy:TrainDiffusionPolicy",
     "dynamic_choice": "prefrl.run.recipes.choice.dynamic_choice:TrainDynamicChoice",
     "distributional_dp": "prefrl.run.recipes.returns.distributional_dp:TrainDistributionalDP",
     "dual_mirror_descent": "prefrl.run.recipes.allocation.dual_mirror_descent:TrainDualMirrorDescent",

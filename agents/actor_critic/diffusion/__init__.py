@@ -1,0 +1,1 @@
+"""Policies that make actions out of noise."""

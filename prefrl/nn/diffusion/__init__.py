@@ -1,0 +1,1 @@
+"""Networks that take noise away, and policies that sample by them."""
