@@ -5,14 +5,54 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
+
 from prefrl.agents.actor_critic.diffusion.diffusion_policy import DiffusionPolicy, DiffusionPolicyConfig
 from prefrl.data import TransitionDataset
+from prefrl.run.collect import collect_mixture
+from prefrl.run.folder import RunFolder
+from prefrl.run.loop import Loop
 
 from .offline import OfflineRecipe
 
+REFERENCE_ACTIONS = 10_000
+"""Actions of the reference mixture that are cloned in an environment that knows one, without a file."""
+
+MASS_ACTIONS = 4_096
+"""Actions by whose nearest modes the mass of the experts' is measured."""
+
 
 @dataclass(frozen=True)
-class TrainDiffusionPolicy(OfflineRecipe):
+class DiffusionRecipe(OfflineRecipe):
+    """What recipes of diffusion policies share: data that an environment draws, and the experts' share."""
+
+    def data(self, env: Any) -> TransitionDataset:
+        """Return the file's transitions, or what the environment's reference does.
+
+        Raises:
+            ValueError: if there is neither, or the file is no good.
+        """
+        if self.dataset is None and hasattr(env.unwrapped, "draw_actions"):
+            return collect_mixture(env, REFERENCE_ACTIONS, seed=self.seed)
+        return self.transitions()
+
+    def given(self, env: Any, folder: RunFolder, *, resume: bool) -> dict[str, Any]:
+        """See :meth:`Recipe.given`."""
+        return {"dataset": self.data(env)}
+
+    def outcome(self, agent: DiffusionPolicy, loop: Loop, folder: RunFolder) -> dict[str, Any]:
+        """Return the returns and, in an environment of modes, how many drawn actions are at the experts'."""
+        found, task = super().outcome(agent, loop, folder), self.scalar_env().unwrapped
+        if not hasattr(task, "expert_mass"):
+            return found
+        obs, _, _ = task.draw_actions(MASS_ACTIONS, seed=self.seed)
+        actions = agent.act(torch.as_tensor(obs, device=agent.device)).cpu().numpy()
+        masses = {name: getattr(task, name)(actions, obs) for name in ("expert_mass", "off_mode_mass")}
+        return {**found, **masses}
+
+
+@dataclass(frozen=True)
+class TrainDiffusionPolicy(DiffusionRecipe):
     """A diffusion policy: actions made out of noise, cloned from a file of transitions; Box actions."""
 
     method: Literal["clone"] = "clone"

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 from tyro.conf import arg
 
 from prefrl.config import Count, Rows
-from prefrl.data import load_transitions
+from prefrl.data import TransitionDataset, load_transitions
 from prefrl.run.folder import RunFolder
 from prefrl.run.recipes.base import EvaluatedRecipe
 
@@ -36,7 +36,11 @@ class OfflineRecipe(EvaluatedRecipe):
         return self.scalar_env()
 
     def given(self, env: Any, folder: RunFolder, *, resume: bool) -> dict[str, Any]:
-        """Return the data set.
+        """Return the data set; see :meth:`transitions`."""
+        return {"dataset": self.transitions()}
+
+    def transitions(self) -> TransitionDataset:
+        """Return the file's.
 
         Raises:
             ValueError: if there is none, or its file is no good.
@@ -45,4 +49,4 @@ class OfflineRecipe(EvaluatedRecipe):
             raise ValueError(
                 "dataset is None; it must be a file of transitions to learn from: --dataset FILE"
             )
-        return {"dataset": load_transitions(self.dataset)}
+        return load_transitions(self.dataset)
