@@ -83,6 +83,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "iql": ("iql", {**OFFLINE, "env_id": "prefrl/Pendulum-v0"}),
     "iql, choices": ("iql", {**OFFLINE, "env_id": "prefrl/CartPole-v0"}),
     "behaviour_cloning": ("behaviour_cloning", {**OFFLINE, "env_id": "prefrl/Pendulum-v0"}),
+    "diffusion_policy": ("diffusion_policy", {
+        **OFFLINE, "env_id": "prefrl/Pendulum-v0", "agent.hidden": [32, 32], "agent.horizon": 2,
+    }),
     "preference_optimization": ("preference_optimization", {
         "total_timesteps": 100, "agent.cloning_steps": 20, "agent.learning_rate": 0.01,
     }),

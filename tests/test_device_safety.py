@@ -41,6 +41,7 @@ from torch.utils._pytree import tree_leaves
 import prefrl.agents
 import prefrl.envs
 from prefrl.agents.actor_critic.behaviour_cloning import BehaviourCloning
+from prefrl.agents.actor_critic.diffusion.diffusion_policy import DiffusionPolicy
 from prefrl.agents.actor_critic.grouped.policy_gradient import (
     GroupedPolicyGradient,
     GroupedPolicyGradientConfig,
@@ -904,7 +905,9 @@ def dqn_offline_case(**settings: Any) -> Case:
     return make
 
 
-def offline_case(kind: type[BehaviourCloning | IQL | BCoder], box: bool = True, **settings: Any) -> Case:
+def offline_case(
+    kind: type[BehaviourCloning | DiffusionPolicy | IQL | BCoder], box: bool = True, **settings: Any
+) -> Case:
     """An agent with a policy that learns from a data set, which is checked on the host, on real numbers."""
     actions: Any = gym.spaces.Box(-2.0, 3.0, (2,)) if box else gym.spaces.Discrete(3, start=1)
     spaces = Spaces(gym.spaces.Box(-9.0, 9.0, (4,)) if box else gym.spaces.Discrete(5), actions)
@@ -918,7 +921,7 @@ def offline_case(kind: type[BehaviourCloning | IQL | BCoder], box: bool = True, 
                 states[:-1], taken, torch.arange(9.0), states[1:], no, no,
                 observation_space=spaces.single_observation_space, action_space=spaces.single_action_space,
             )  # fmt: skip
-        agent = kind(spaces, kind.config_class(hidden=(8,), batch_size=5, **settings),
+        agent = kind(spaces, kind.config_class(**{"hidden": (8,), "batch_size": 5, **settings}),
                      dataset=moved_data(mode, data), device=DEVICE)  # fmt: skip
         obs = (torch.zeros(7, 4) if box else torch.zeros(7, dtype=torch.int64)).to(DEVICE)
 
@@ -1382,6 +1385,10 @@ CASES: dict[str, Case] = {
     "BCoder": offline_case(BCoder, box=False, cloning_steps=1, value_steps=1),
     "BCoder, plain": offline_case(
         BCoder, box=False, cloning_steps=1, value_steps=1, operator="optimal", expert_return=5.0
+    ),
+    "DiffusionPolicy": offline_case(DiffusionPolicy, hidden=(8, 8)),
+    "DiffusionPolicy, chunks, DDPM, ReLU": offline_case(
+        DiffusionPolicy, hidden=(8, 8), horizon=2, sampler="ddpm", activation="relu", schedule="linear"
     ),
     "BehaviourCloning": offline_case(BehaviourCloning),
     "BehaviourCloning, choices": offline_case(BehaviourCloning, box=False),

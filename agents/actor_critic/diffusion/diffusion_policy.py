@@ -31,9 +31,9 @@ from prefrl.data import Segments, TransitionDataset
 from prefrl.data.devices import tensor_on
 from prefrl.data.observations import as_batch
 from prefrl.functional.actor_critic.diffusion import Schedule
-from prefrl.functional.streams import Streams
+from prefrl.functional.draws import normal, uniform
 from prefrl.nn.diffusion.denoiser import Activation
-from prefrl.nn.diffusion.policy import DenoisingPolicy, Draws, Guide, Sampler
+from prefrl.nn.diffusion.policy import DenoisingPolicy, Draws, Guide, Sampler, groups_of
 from prefrl.nn.flat import FlatParameters
 
 from .chunks import ChunkBatch, Chunks
@@ -125,7 +125,6 @@ class DiffusionPolicy(OfflineAgent):
     ) -> None:
         super().__init__(env, config or DiffusionPolicyConfig(), dataset=dataset, device=device, seed=seed)
         self._average_weights = FlatParameters(self.average)
-        self._draws = Streams([self.seed], "draws", self.device)
         self.keeps_state = self.config.played > 1
 
     def make_policy(self) -> DenoisingPolicy:
@@ -150,7 +149,7 @@ class DiffusionPolicy(OfflineAgent):
     # Learning --------------------------------------------------------------------------------------------
 
     def _step(self, batch: ChunkBatch) -> dict[str, Tensor]:  # type: ignore[override]
-        metrics = self._update.step(batch, self.policy.draws(self._draws, len(batch.obs)))
+        metrics = self._update.step(batch, self.draws(len(batch.obs)))
         self.follow()
         return metrics
 
@@ -159,6 +158,12 @@ class DiffusionPolicy(OfflineAgent):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         loss = policy.errors(batch.obs[None], batch.chunks[None], draws).mean()
         return loss, {"train/loss": loss.detach()}
+
+    def draws(self, rows: int) -> Draws:
+        """Return times and noises for a gradient step on a number of rows."""
+        generator, device = self._generator, self.device
+        places = uniform(generator, 1, groups_of(rows), device=device)
+        return self.policy.draws(places, normal(generator, 1, rows, self.policy.size, device=device))
 
     def follow(self) -> None:
         """Move the average towards the weights, after a gradient step."""
@@ -176,7 +181,7 @@ class DiffusionPolicy(OfflineAgent):
     def chunks(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
         """Return chunks of actions [n, H, ...] for observations [n, ...], on the device.
 
-        Deterministic ones come of one noise, the same for all observations, by ddim.
+        Deterministic ones come of no noise, by ddim; see :meth:`DenoisingPolicy.mode_chunks`.
         """
         policy, guide = self.acting()
         if deterministic:
@@ -243,11 +248,9 @@ class DiffusionPolicy(OfflineAgent):
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Agent.state_dict`."""
-        kept = {"average": self.average.state_dict(), "draws": self._draws.state_dict()}
-        return {**super().state_dict(), **kept}
+        return {**super().state_dict(), "average": self.average.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Agent.load_state_dict`."""
         super().load_state_dict(state)
         self.average.load_state_dict(state["average"])
-        self._draws.load_state_dict(state["draws"])

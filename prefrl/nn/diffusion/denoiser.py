@@ -2,11 +2,15 @@
 
 Of a noisy sample x [C], a condition o [D] and a time t it is, for S learners side by side,
 
-    h   = act(x W_x + e(o) + tau(t))          e: a network of one hidden layer, tau: likewise, of waves in t
-    eps = layers(h)                           the other hidden layers, and an affine one
+    h_1     = act(x W_1 * (1 + g_1(t)) + tau(t) + e(o))
+    h_{i+1} = act(h_i W_{i+1} * (1 + g_{i+1}(t)) + b_{i+1}),    eps = h_n W + b,
 
-so that what reads the condition is asked once for all steps of a sampler, what reads the time once for all
-rows, and the steps themselves are the products of the trunk alone.
+e and (tau, g) being networks of one hidden layer. What reads the condition is asked once for all steps of a
+sampler, what reads the time once for all rows, and the factors g go into the weights of a step: the steps
+themselves are the products of the trunk alone. (The noise in a sample near a clean one grows as 1 / sigma_t
+times what it is away from that, a product that sums of functions of x and t learn badly: without g the
+error left after 2,500 steps on a ring of eight narrow modes was .037 above the least that is possible, with
+g_1 .009, with both .001.)
 """
 
 from __future__ import annotations
@@ -53,7 +57,8 @@ class Denoiser(nn.Module):
         learners: S.
         inputs: D, numbers of a condition.
         size: C, numbers of a sample.
-        hidden: sizes of the trunk's hidden layers; the hidden layers of e and tau are as wide as the first.
+        hidden: sizes of the trunk's hidden layers; the hidden layers of e and (tau, g) are as wide as the
+            first.
         noise_steps: T.
         activation: after every hidden layer.
     """
@@ -64,45 +69,44 @@ class Denoiser(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         width = hidden[0]
-        self.size, self.noise_steps = size, noise_steps
+        self.hidden, self.noise_steps = tuple(hidden), noise_steps
         self.activation: Activation = activation
         self.condition = StackedMLP(learners, inputs, (width,), width, activation)
-        self.time = StackedMLP(learners, WAVES, (width,), width, activation)
+        self.time = StackedMLP(learners, WAVES, (width,), width + sum(hidden), activation)
         self.entry = nn.Parameter(StackedLinear(learners, size, width).weight.detach())
         self.trunk = StackedMLP(learners, width, hidden[1:], size, activation)
 
-    def act_(self, values: Tensor) -> Tensor:
-        """Apply the activation, in place."""
-        return torch.relu_(values) if self.activation == "relu" else F.silu(values, inplace=True)
-
-    def times(self) -> Tensor:
-        """Return tau [S, T + 1, W] of all times."""
-        every = torch.arange(self.noise_steps + 1, device=self.entry.device)
-        waves = time_waves(every, self.noise_steps).expand(len(self.entry), -1, -1)
-        table: Tensor = self.time(waves)
-        return table
+    def of_times(self, times: Tensor) -> tuple[Tensor, ...]:
+        """Return 1 + g of every hidden layer [S, G, size], and tau [S, G, W], at times [S, G]."""
+        said = self.time(time_waves(times, self.noise_steps))
+        *gains, tau = torch.split(said, [*self.hidden, self.hidden[0]], -1)
+        return *(1.0 + gain for gain in gains), tau
 
     def forward(self, x: Tensor, numbers: Tensor, times: Tensor) -> Tensor:
-        """Return the noise [S, N, K, C] that is predicted in K noisy samples of each of N conditions.
+        """Return the noise [S, G, R, C] that is predicted in R noisy samples at each of G times.
 
         Args:
-            x: [S, N, K, C].
-            numbers: [S, N, D] conditions.
-            times: [S, N, K] int64, from 1 to T.
+            x: [S, G, R, C] samples.
+            numbers: [S, G, R, D] conditions; or [S, 1, R, D], the same at all times.
+            times: [S, G] from 1 to T.
         """
-        learners, rows, draws, size = x.shape
-        table = self.times()
-        offsets = torch.arange(learners, device=x.device)[:, None, None] * table.shape[1]
-        moved = F.embedding(times + offsets, table.flatten(0, 1))  # [S, N, K, W]
-        moved = (moved + self.condition(numbers)[:, :, None]).view(learners, rows * draws, -1)
-        entered = torch.baddbmm(moved, x.reshape(learners, rows * draws, size), self.entry)
-        hidden = ACTIVATIONS[self.activation](entered)
-        predicted: Tensor = self.trunk(hidden)
-        return predicted.view(x.shape)
+        learners, groups, rows, _ = x.shape
+        act = ACTIVATIONS[self.activation]
+        gain, *gains, tau = self.of_times(times)
+        entry = torch.cat([self.entry[:, None] * gain[:, :, None], tau[:, :, None]], 2).flatten(0, 1)
+        read = self.condition(numbers.flatten(1, 2)).view(learners, -1, rows, self.hidden[0])
+        read = read.expand(-1, groups, -1, -1).flatten(0, 1)
+        with_ones = torch.cat([x, torch.ones_like(x[..., :1])], -1).flatten(0, 1)
+        flow = act(torch.baddbmm(read, with_ones, entry)).view(learners, groups * rows, -1)
+        *inner, (weight, bias) = zip(self.trunk.weights(), self.trunk.biases(), strict=True)
+        for gain, (inner_weight, inner_bias) in zip(gains, inner, strict=True):
+            entered = torch.bmm(flow, inner_weight).view(learners, groups, rows, -1)
+            flow = act(torch.addcmul(inner_bias[:, None], entered, gain[:, :, None])).flatten(1, 2)
+        return torch.baddbmm(bias, flow, weight).view(x.shape)
 
     @torch.no_grad()
     def for_steps(self, times: Sequence[int]) -> Steps:
-        """Return what predicts noise at given times, with their part of the first layer worked out."""
+        """Return what predicts noise at given times."""
         return Steps(self, times)
 
 
@@ -111,25 +115,29 @@ class Steps:
 
     Args:
         network: the denoiser, whose weights must stay as they are meanwhile.
-        times: of the steps.
+        times: of the K steps.
 
     Attributes:
-        entries: [K, S, C + 1, W] weights of x and, in the last row, tau of each step.
+        weights: of each step, of each layer [S, in, out]; in the first with tau in a last row.
     """
 
     def __init__(self, network: Denoiser, times: Sequence[int]) -> None:
         self.network = network
-        table = network.times()
-        taus = torch.stack([table[:, time] for time in times])[:, :, None]
-        self.entries = torch.cat([network.entry.expand(len(times), -1, -1, -1), taus], 2).unbind(0)
-        self._layers = list(zip(network.trunk.weights(), network.trunk.biases(), strict=True))
+        *inner, last = network.trunk.weights()
+        self._biases = network.trunk.biases()
+        asked = torch.tensor(times, device=last.device).expand(len(last), -1)
+        gains_of_all = [each.unsqueeze(2).unbind(1) for each in network.of_times(asked)]
+        self.weights: list[list[Tensor]] = []
+        for gain, *gains, tau in zip(*gains_of_all, strict=True):
+            entry = torch.cat([network.entry * gain, tau], 1)
+            scaled = [weight * of for weight, of in zip(inner, gains, strict=True)]
+            self.weights.append([entry, *scaled, last])
 
     def begin(self, numbers: Tensor) -> None:
         """Read the conditions [S, n, D] of the rows to come."""
-        self._encoded: Tensor = self.network.condition(numbers)
-        shape = self._encoded.shape[:2]
-        widths = [self._encoded.shape[2], *(weight.shape[2] for weight, _ in self._layers)]
-        self._flows = [self._encoded.new_empty(*shape, width) for width in widths]
+        self._read: Tensor = self.network.condition(numbers)
+        rows = self._read.shape[:2]
+        self._flows = [self._read.new_empty(*rows, weight.shape[2]) for weight in self.weights[0]]
 
     def __call__(self, step: int, x: Tensor) -> Tensor:
         """Return the noise predicted in rows at a step, [S, n, C], which the next call overwrites.
@@ -138,10 +146,9 @@ class Steps:
             step: its number, from 0.
             x: [S, n, C + 1] noisy samples, with a 1 last.
         """
-        flows, act_ = self._flows, self.network.act_
-        flow = act_(torch.baddbmm(self._encoded, x, self.entries[step], out=flows[0]))
-        for place, (weight, bias) in enumerate(self._layers):
-            last = place == len(self._layers) - 1
-            flow = torch.bmm(flow, weight, out=flows[place + 1]).add_(bias)
-            flow = flow if last else act_(flow)
+        entry, *weights = self.weights[step]
+        flow = torch.baddbmm(self._read, x, entry, out=self._flows[0])
+        for weight, bias, out in zip(weights, self._biases, self._flows[1:], strict=True):
+            torch.relu_(flow) if self.network.activation == "relu" else F.silu(flow, inplace=True)
+            flow = torch.bmm(flow, weight, out=out).add_(bias)
         return flow

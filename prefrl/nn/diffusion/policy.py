@@ -4,7 +4,7 @@ It draws chunks of ``horizon`` actions that are to be played one after another, 
 around its middle, so between -1 and 1. How likely a chunk is under it cannot be said exactly; in its place
 stands minus the denoising error,
 
-    log pi(a | s) := - mean over draws of |eps_theta(alpha_t a + sigma_t eps, s, t) - eps|^2,
+    log pi(a | s) := - |eps_theta(alpha_t a + sigma_t eps, s, t) - eps|^2,
 
 which the likelihood's lower bound is made of (Ho, Jain and Abbeel 2020, arXiv 2006.11239, equation 14), and
 which compares policies when both are asked at the same times t and noises eps (:class:`Draws`), as
@@ -13,6 +13,7 @@ Diffusion-DPO (Wallace et al. 2024, arXiv 2311.12908) and Diffusion-DRO (arXiv 2
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -46,14 +47,20 @@ q(x_s | x_t, x_0) (arXiv 2006.11239, eta 1)."""
 PROBES = 16
 """Times and noises at which a chunk's error is looked at where none are given."""
 
+GROUP = 16
+"""Rows of a batch that have the same time, at most: what is worked out of times is worked out less often."""
+
 
 class Draws(NamedTuple):
-    """Times and noises at which denoising errors are looked at, K of each row."""
+    """Times and noises at which the denoising errors of N rows are looked at.
+
+    Rows come in G groups of as many neighbours, of one time each.
+    """
 
     times: Tensor
-    """[S, N, K] int64, from 1 to T; axes of 1 stand for all."""
+    """[S, G] int64, from 1 to T."""
     noise: Tensor
-    """[S, N, K, C] standard normal; likewise."""
+    """[S, N, C] standard normal."""
 
 
 class Path(NamedTuple):
@@ -121,17 +128,30 @@ class DenoisingPolicy(LikelihoodPolicy):
             alphas, sigmas = noise_schedule(schedule, noise_steps)
             self.alphas, self.sigmas = alphas.to(torch.float32), sigmas.to(torch.float32)
         self._coefficients = [sampler_coefficients(alphas, sigmas, self.stops, eta) for eta in (0.0, 1.0)]
-        fixed = Streams([0], "probes", self.alphas.device)
-        places = (torch.arange(PROBES, device=device) * noise_steps + noise_steps // 2) // PROBES + 1
-        self.probes = Draws(places.clamp(max=noise_steps)[None, None], fixed.normal(1, PROBES, self.size))
-        self._start = fixed.normal(1, self.size)
+        self.probes = self.make_probes()
+
+    def make_probes(self) -> Draws:
+        """Return the draws of :attr:`probes`, [1, K] and [1, K, C]."""
+        device = self.alphas.device
+        places = torch.arange(PROBES, device=device) * self.noise_steps + self.noise_steps // 2
+        noise = Streams([0], "probes", device).normal(PROBES, self.size)
+        return Draws((places // PROBES + 1).clamp(max=self.noise_steps)[None], noise)
 
     # Likelihood ------------------------------------------------------------------------------------------
 
-    def draws(self, streams: Streams, rows: int, count: int = 1) -> Draws:
-        """Return times, uniform from 1 to T, and noises, ``count`` of each row."""
-        times = streams.integers(self.noise_steps, rows, count) + 1
-        return Draws(times, streams.normal(rows, count, self.size))
+    def draws(self, places: Tensor, noise: Tensor) -> Draws:
+        """Return times and noises for a batch whose rows are in no order.
+
+        Times are uniform from 1 to T, one in each of G equal parts of that.
+
+        Args:
+            places: [S, G] uniform in [0, 1); see :func:`groups_of`.
+            noise: [S, N, C] standard normal.
+        """
+        groups = places.shape[1]
+        spread = (torch.arange(groups, device=places.device) + places) / groups
+        times = (spread * self.noise_steps).long().clamp_(max=self.noise_steps - 1) + 1
+        return Draws(times, noise)
 
     def raw_chunks(self, actions: Tensor) -> Tensor:
         """Return the environment's actions as chunks [S, N, C] between -1 and 1.
@@ -150,34 +170,56 @@ class DenoisingPolicy(LikelihoodPolicy):
         return raw.view(*actions.shape[:2], self.size)
 
     def errors(self, obs: Tensor, chunks: Tensor, draws: Draws) -> Tensor:
-        """Return |eps_theta - eps|^2 [S, N, K] of chunks, with gradients.
+        """Return |eps_theta - eps|^2 [S, N] of chunks, with gradients.
 
         Args:
             obs: [S, N, ...] observations.
             chunks: [S, N, C] of :meth:`raw_chunks`.
             draws: times and noises.
+
+        Raises:
+            ValueError: if the rows do not fall into as many groups as there are times.
         """
-        learners, rows = chunks.shape[:2]
-        times = draws.times.expand(learners, rows, -1)
-        noise = draws.noise.expand(learners, rows, -1, -1)
-        levels = self.alphas[times][..., None], self.sigmas[times][..., None]
-        predicted = self.predict(obs, noised(chunks[:, :, None], noise, *levels), times)
-        return denoising_error(predicted, noise)
+        groups = draws.times.shape[1]
+        if chunks.shape[1] % groups:
+            rows = chunks.shape[1]
+            raise ValueError(f"draws have {groups} times; they must be a divisor of the {rows} rows")
+        noise, clean = (rows.unflatten(1, (groups, -1)) for rows in (draws.noise, chunks))
+        levels = (of[draws.times][..., None, None] for of in (self.alphas, self.sigmas))
+        predicted = self.predict(obs, noised(clean, noise, *levels).flatten(1, 2), draws.times)
+        return denoising_error(predicted, draws.noise)
 
     def predict(self, obs: Tensor, noisy: Tensor, times: Tensor) -> Tensor:
-        """Return the noise predicted in samples [S, N, K, C] at times [S, N, K], with gradients."""
-        predicted: Tensor = self.network(noisy, self.numbers(obs, torch.float32), times)
-        return predicted
+        """Return the noise [S, N, C] predicted in samples, with gradients.
+
+        Args:
+            obs: [S, N, ...] observations.
+            noisy: [S, N, C] samples, in G groups of as many neighbours.
+            times: [S, G] int64, from 1 to T, of the groups.
+        """
+        groups = times.shape[1], -1
+        numbers = self.numbers(obs, torch.float32).unflatten(1, groups)
+        predicted: Tensor = self.network(noisy.unflatten(1, groups), numbers, times)
+        return predicted.flatten(1, 2)
 
     def log_prob(self, obs: Tensor, actions: Tensor, draws: Draws | None = None) -> Tensor:
-        """Return minus the denoising error [S, N], the mean over draws; see the module's text.
+        """Return minus the denoising error [S, N]; see the module's text.
 
         Args:
             obs: [S, N, ...] observations.
             actions: [S, N, ...]; of a horizon above 1 chunks [S, N, H, ...].
-            draws: times and noises; None: :attr:`probes`, the same in every call and every policy.
+            draws: times and noises; None: the mean over :attr:`probes`, which are the same for all rows, in
+                every call and in every policy of this size.
         """
-        return -self.errors(obs, self.raw_chunks(actions), draws or self.probes).mean(-1)
+        chunks = self.raw_chunks(actions)
+        if draws is not None:
+            return -self.errors(obs, chunks, draws)
+        times = self.probes.times.expand(len(chunks), -1)
+        alphas, sigmas = (of[times][..., None, None] for of in (self.alphas, self.sigmas))
+        noise = self.probes.noise[:, :, None]  # [1, K, 1, C]
+        numbers = self.numbers(obs, torch.float32)[:, None]
+        predicted = self.network(noised(chunks[:, None], noise, alphas, sigmas), numbers, times)
+        return -denoising_error(predicted, noise).mean(1)
 
     # Sampling --------------------------------------------------------------------------------------------
 
@@ -198,8 +240,13 @@ class DenoisingPolicy(LikelihoodPolicy):
         return self.to_env_chunks(self.sample(obs, noise, guide))
 
     def mode_chunks(self, obs: Tensor, guide: Guide | None = None) -> Tensor:
-        """Return the chunks [S, N, H, ...] that come of one noise, the same everywhere, by ddim."""
-        start = self._start.expand(obs.shape[0], obs.shape[1], -1)
+        """Return the chunks [S, N, H, ...] that come of no noise at all, by ddim.
+
+        The start is the middle of all noise, and what comes of it the middle of the likely actions: where
+        they lie on one hill, its top, nearly. (A noise that is drawn once comes to the same side of the hill
+        everywhere, by which a pendulum falls.) Of several hills it is one, or what lies between.
+        """
+        start = self.numbers(obs, torch.float32).new_zeros(*obs.shape[:2], self.size)
         return self.to_env_chunks(self.sample(obs, start, guide))
 
     def to_env_chunks(self, chunks: Tensor) -> Tensor:
@@ -256,6 +303,11 @@ class DenoisingPolicy(LikelihoodPolicy):
             if fresh:
                 x.addcmul_(fresh[step], spread)
         return x.clone()
+
+
+def groups_of(rows: int) -> int:
+    """Return G, of how many times a batch of rows is: groups are of :data:`GROUP` rows, if they can be."""
+    return rows // math.gcd(rows, GROUP)
 
 
 def sampler_coefficients(
