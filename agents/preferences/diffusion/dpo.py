@@ -22,7 +22,7 @@ from torch import Tensor
 from prefrl.agents.actor_critic.diffusion.diffusion_policy import DiffusionPolicy
 from prefrl.config import Positive, Rows
 from prefrl.data import Preferences, TransitionDataset
-from prefrl.functional.draws import integers
+from prefrl.functional.draws import integers, permutation
 from prefrl.functional.preferences.alignment import pair_accuracy
 from prefrl.functional.preferences.pair_loss import pair_leads, pair_loss
 from prefrl.nn.diffusion.policy import DenoisingPolicy, Draws
@@ -82,18 +82,23 @@ class DiffusionDPO(TunedDiffusionPolicy):
         rows = integers(self._generator, len(self._pairs.labels), self.config.pairs, device=self.device)
         batch = self._pairs.rows(rows)
         pairs, _, steps = batch.mask.shape
-        drawn = self.policy.draws(self._draws, pairs * steps)
-        times, noise = (values.view(pairs, 1, steps, -1).expand(-1, 2, -1, -1) for values in drawn)
-        times, noise = times.reshape(1, -1, 1), noise.reshape(1, -1, 1, self.policy.size)
-        obs, chunks = (values.flatten(0, 2)[None] for values in (batch.obs, batch.chunks))
+        drawn = self.draws(pairs * steps)
+        # Times are in order; of each pair every chunk shall have any.
+        order = permutation(self._generator, drawn.times.shape[1], device=self.device)
+        times, noise = drawn.times[:, order].repeat(1, 2), drawn.noise.repeat(1, 2, 1)
+        obs, chunks = (
+            values.transpose(0, 1).transpose(1, 2).flatten(0, 2)[None] for values in (batch.obs, batch.chunks)
+        )  # [1, 2 c N, ...]
         with torch.no_grad():
-            said = -self.reference.errors(obs, chunks, Draws(times, noise)).view(1, pairs, 2, steps)
+            said = -self.reference.errors(obs, chunks, Draws(times, noise))
         return obs, chunks, times, noise, said, *batch[2:]
 
     def tuning_loss(self, policy: DenoisingPolicy, *inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean loss of the pairs."""
         obs, chunks, times, noise, said, mask, labels, weights, offsets = inputs
-        own, loss = -policy.errors(obs, chunks, Draws(times, noise)).view_as(said), self.config.loss
+        own, loss = -policy.errors(obs, chunks, Draws(times, noise)), self.config.loss
+        pairs, _, steps = mask.shape
+        own, said = (each.view(1, 2, steps, pairs).permute(0, 3, 1, 2) for each in (own, said))
         about: dict[str, Any] = {"reference": said, "beta": self.config.beta}
         losses = pair_loss(loss, own, mask, labels, weights=weights, offsets=offsets, **about)
         leads = pair_leads(loss, own.detach(), mask, **about)

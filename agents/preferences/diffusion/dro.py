@@ -29,9 +29,9 @@ from prefrl.agents.actor_critic.diffusion.diffusion_policy import DiffusionPolic
 from prefrl.config import Count, Positive
 from prefrl.data import Preferences, TransitionDataset
 from prefrl.functional.actor_critic.diffusion import denoising_error, noised
-from prefrl.functional.draws import integers
+from prefrl.functional.draws import integers, normal
 from prefrl.functional.preferences.pair_loss import pair_leads, pair_loss
-from prefrl.nn.diffusion.policy import DenoisingPolicy
+from prefrl.nn.diffusion.policy import DenoisingPolicy, groups_of
 
 from .chunks import demonstrated_chunks, preferred_chunks
 from .tuning import TunedDiffusionPolicy, TunedDiffusionPolicyConfig
@@ -114,20 +114,21 @@ class DiffusionDRO(TunedDiffusionPolicy):
                              "DiffusionDRO(env, config, demonstrations=...)")  # fmt: skip
         if self.tuned % self.config.refresh_steps == 0 or not self._refreshes:
             self.refresh()
-        batch, steps = self.config.batch_size, len(self._stops)
+        batch, groups = self.config.batch_size, groups_of(self.config.batch_size)
         filled = min(self._refreshes, self.config.replay_refreshes) * batch
         rows = integers(self._generator, filled, batch, device=self.device)
-        step = integers(self._generator, steps, batch, device=self.device)
-        place, times = self._places[rows], self._stops[step]
-        noise = self._draws.normal(batch, self.policy.size)[0]
-        levels = self.policy.alphas[times][:, None], self.policy.sigmas[times][:, None]
+        step = integers(self._generator, len(self._stops), groups, device=self.device)
+        steps = step.repeat_interleave(batch // groups)  # neighbours are looked at at the same time
+        place = self._places[rows]
+        noise = normal(self._generator, batch, self.policy.size, device=self.device)
+        levels = (of[self._stops[steps]][:, None] for of in (self.policy.alphas, self.policy.sigmas))
         expert = noised(experts.chunks[place], noise, *levels)
-        noisy = torch.stack([self._states[rows, step], expert], 1)[None]
-        targets = torch.stack([self._predicted[rows, step], noise], 1)[None]
-        obs, both = experts.obs[place][None], times[None, :, None].expand(-1, -1, 2)
+        noisy = torch.cat([self._states[rows, steps], expert])[None]
+        targets = torch.cat([self._predicted[rows, steps], noise])[None]
+        obs, times = experts.obs[place.repeat(2)][None], self._stops[step].repeat(2)[None]
         with torch.no_grad():
-            said = -denoising_error(self.reference.predict(obs, noisy, both), targets)
-        return obs, noisy, targets, both, said
+            said = -denoising_error(self.reference.predict(obs, noisy, times), targets)
+        return obs, noisy, targets, times, said
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -135,7 +136,7 @@ class DiffusionDRO(TunedDiffusionPolicy):
         assert self._experts is not None
         batch = self.config.batch_size
         place = integers(self._generator, len(self._experts.obs), batch, device=self.device)
-        path = self.policy.path(self._experts.obs[place][None], self.policy.noise(self._draws, batch))
+        path = self.policy.path(self._experts.obs[place][None], self.policy.noise(self._noise, batch))
         start = self._refreshes % self.config.replay_refreshes * batch
         self._places[start : start + batch] = place
         self._states[start : start + batch] = path.states[:, 0].transpose(0, 1)
@@ -143,7 +144,7 @@ class DiffusionDRO(TunedDiffusionPolicy):
         self._refreshes += 1
 
     def tuning_loss(self, policy: DenoisingPolicy, *inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the mean hinge loss of pairs [1, B, 2]: the policy's own first, the expert's second."""
+        """Return the mean hinge loss of rows [1, 2 B]: the policy's own before the experts'."""
         obs, noisy, targets, times, said = inputs
         own = self._by_pair(-denoising_error(policy.predict(obs, noisy, times), targets))
         mask, labels = torch.ones_like(own, dtype=torch.bool), torch.ones_like(own[:, :, 0, 0])
@@ -159,8 +160,8 @@ class DiffusionDRO(TunedDiffusionPolicy):
         }
 
     def _by_pair(self, said: Tensor) -> Tensor:
-        """Return [1, B, 2] as [1, N, 2, G]: of N pairs what is said of G states a side."""
-        return said.view(1, -1, self.config.averaged, 2).transpose(2, 3)
+        """Return [1, 2 B] as [1, N, 2, A]: of N pairs what is said of A states a side, at many times."""
+        return said.view(1, 2, self.config.averaged, -1).permute(0, 3, 1, 2)
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Agent.state_dict`."""

@@ -47,8 +47,8 @@ from prefrl.functional.actor_critic.diffusion import (
     predicted_noise,
     renoised,
 )
-from prefrl.functional.draws import integers, uniform
-from prefrl.nn.diffusion.policy import DenoisingPolicy, Draws, Guide
+from prefrl.functional.draws import integers, normal, uniform
+from prefrl.nn.diffusion.policy import DenoisingPolicy, Draws, Guide, groups_of
 from prefrl.nn.flat import FlatParameters
 
 from .tuning import TunedDiffusionPolicy, TunedDiffusionPolicyConfig
@@ -142,11 +142,12 @@ class SelfNPO(TunedDiffusionPolicy):
         """Clone; in the form unconditional some observations are zeros."""
         if self.config.form == "unguided":
             return super()._loss(policy, batch, draws)
-        kept = uniform(self._generator, 1, len(batch.obs), 1, device=self.device) >= self.config.dropped
-        levels = policy.alphas[draws.times][..., None], policy.sigmas[draws.times][..., None]
-        noisy = noised(batch.chunks[None, :, None], draws.noise, *levels)
-        numbers = policy.numbers(batch.obs[None], torch.float32) * kept
-        loss = denoising_error(policy.network(noisy, numbers, draws.times), draws.noise).mean()
+        groups, rows = draws.times.shape[1], len(batch.obs)
+        kept = uniform(self._generator, 1, rows, 1, device=self.device) >= self.config.dropped
+        numbers = (policy.numbers(batch.obs[None], torch.float32) * kept).unflatten(1, (groups, -1))
+        clean, noise = (each.unflatten(1, (groups, -1)) for each in (batch.chunks[None], draws.noise))
+        noisy = noised(clean, noise, *self._levels(draws.times[..., None]))
+        loss = denoising_error(policy.network(noisy, numbers, draws.times), noise).mean()
         return loss, {"train/loss": loss.detach()}
 
     def begin_tuning(self) -> None:
@@ -161,15 +162,14 @@ class SelfNPO(TunedDiffusionPolicy):
         if self._replay is None:
             raise ValueError("dataset is None; its observations are what generations begin with: give "
                              "SelfNPO(env, config, dataset=...)")  # fmt: skip
-        batch, policy = self._replay.sample(self.config.batch_size, self._generator), self.average
-        stopped = self._own(batch) if self.config.form == "unguided" else self._unconditional(batch)
-        x, clean, t = stopped
-        share = self._draws.uniform(len(t))[0]
-        later = (t + (share * (policy.noise_steps + 1 - t)).to(torch.int64)).clamp(max=policy.noise_steps)
-        now, then = self._levels(t), self._levels(later)
-        noisy = renoised(x, self._draws.normal(*x.shape)[0], *now, *then)
-        target = predicted_noise(noisy, clean, *then)
-        return batch.obs[None], noisy[None, :, None], later[None, :, None], target[None, :, None]
+        batch, steps = self._replay.sample(self.config.batch_size, self._generator), self.policy.noise_steps
+        x, clean, t = self._own(batch) if self.config.form == "unguided" else self._unconditional(batch)
+        share = uniform(self._generator, len(t), device=self.device)
+        later = (t + (share * (steps + 1 - t)).to(torch.int64)).clamp(max=steps)
+        fresh = normal(self._generator, *x.shape, device=self.device)
+        noisy = renoised(x, fresh, *self._levels(t), *self._levels(later))
+        target = predicted_noise(noisy, clean, *self._levels(later))
+        return batch.obs[None], noisy.flatten(0, 1)[None], later[None], target.flatten(0, 1)[None]
 
     def tuning_loss(self, policy: DenoisingPolicy, *inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean error of what is believed."""
@@ -178,30 +178,38 @@ class SelfNPO(TunedDiffusionPolicy):
         return loss, {"train/loss": loss.detach()}
 
     def _levels(self, times: Tensor) -> tuple[Tensor, Tensor]:
-        """Return alpha and sigma [B, 1] at times [B]."""
-        return self.policy.alphas[times][:, None], self.policy.sigmas[times][:, None]
+        """Return alpha and sigma [..., 1, 1] at times [...] of groups of rows."""
+        return self.policy.alphas[times][..., None, None], self.policy.sigmas[times][..., None, None]
 
     def _own(self, batch: ChunkBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return where the teacher, from noise, was stopped [B, C], what it believed, and the times [B]."""
+        """Return where the teacher, from noise, was stopped, what it believed, and when.
+
+        Returns:
+            [G, R, C] samples and [G, R, C] clean ones of G groups of rows, and [G] times.
+        """
         rows, teacher = len(batch.obs), self.average
-        path = teacher.path(batch.obs[None], teacher.noise(self._draws, rows))
-        step = integers(self._generator, len(path.times), rows, device=self.device)
-        every = torch.arange(rows, device=self.device)
-        x, predicted, t = path.states[step, 0, every], path.noise[step, 0, every], self._stops[step]
+        path, groups = teacher.path(batch.obs[None], teacher.noise(self._noise, rows)), groups_of(rows)
+        step = integers(self._generator, len(path.times), groups, device=self.device)
+        every = torch.arange(groups, device=self.device)
+        x, predicted = (
+            each[:, 0].unflatten(1, (groups, -1))[step, every] for each in (path.states, path.noise)
+        )
+        t = self._stops[step]
         return x, predicted_clean(x, predicted, *self._levels(t)).clamp(-1.0, 1.0), t
 
     def _unconditional(self, batch: ChunkBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Return the same of ddim from noised actions of the data, at no observation."""
-        steps, rows = self.config.truncated_steps, len(batch.obs)
-        first = integers(self._generator, self.config.sampling_steps - steps, rows, device=self.device)
-        zeros = self.average.numbers(batch.obs[None], torch.float32).mul(0.0)
+        steps, groups = self.config.truncated_steps, groups_of(len(batch.obs))
+        first = integers(self._generator, self.config.sampling_steps - steps, groups, device=self.device)
+        data = batch.chunks.unflatten(0, (groups, -1))
+        zeros = torch.zeros_like(self.average.numbers(batch.obs, torch.float32)).unflatten(0, (groups, -1))
 
         def believed(x: Tensor, t: Tensor) -> Tensor:
-            predicted = self.average.network(x[None, :, None], zeros, t[None, :, None])[0, :, 0]
+            predicted = self.average.network(x[None], zeros[None], t[None])[0]
             return predicted_clean(x, predicted, *self._levels(t)).clamp(-1.0, 1.0)
 
         t = self._stops[first]
-        x = noised(batch.chunks, self._draws.normal(*batch.chunks.shape)[0], *self._levels(t))
+        x = noised(data, normal(self._generator, *data.shape, device=self.device), *self._levels(t))
         for step in range(steps):
             clean, then = believed(x, t), self._stops[first + step + 1]
             x = ddim_step(clean, predicted_noise(x, clean, *self._levels(t)), *self._levels(then))
