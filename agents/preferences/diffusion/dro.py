@@ -34,7 +34,7 @@ from prefrl.functional.preferences.pair_loss import pair_leads, pair_loss
 from prefrl.nn.diffusion.policy import DenoisingPolicy, groups_of
 
 from .chunks import demonstrated_chunks, preferred_chunks
-from .tuning import TunedDiffusionPolicy, TunedDiffusionPolicyConfig
+from .tuning import TunedDiffusionPolicy, TunedDiffusionPolicyConfig, stops_on
 
 ROW = "diffusion_dro"
 """Of the table of pair losses."""
@@ -102,7 +102,7 @@ class DiffusionDRO(TunedDiffusionPolicy):
         shape = kept, config.sampling_steps, self.policy.size
         self._places = torch.zeros(kept, dtype=torch.int64, device=self.device)
         self._states, self._predicted = (torch.zeros(shape, device=self.device) for _ in range(2))
-        self._stops = torch.tensor(self.policy.stops[:-1], device=self.device)
+        self._stops = stops_on(self.policy, self.device)[:-1]
 
     # Learning --------------------------------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ from prefrl.functional.draws import integers, normal, uniform
 from prefrl.nn.diffusion.policy import DenoisingPolicy, Draws, Guide, groups_of
 from prefrl.nn.flat import FlatParameters
 
-from .tuning import TunedDiffusionPolicy, TunedDiffusionPolicyConfig
+from .tuning import TunedDiffusionPolicy, TunedDiffusionPolicyConfig, stops_on
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ class SelfNPOConfig(TunedDiffusionPolicyConfig):
     guidance: NonNegative = 1.0
     """w: how far what acts keeps away from the negative; 0: not."""
 
-    positive_share: Annotated[float, Bounds()] = 0.0
+    positive_share: NonNegative = 0.0
     """alpha: how much of what a given positive learned the negative has too."""
 
-    negative_share: Annotated[float, Bounds()] = 1.0
+    negative_share: NonNegative = 1.0
     """beta: how much of what was learned of own generations the negative has."""
 
     averaging: Annotated[float, Bounds(low=0, high=1, below=True)] = 0.999
@@ -124,7 +124,7 @@ class SelfNPO(TunedDiffusionPolicy):
             self.positive.load_state_dict(self.average.state_dict())
             for policy in (self.average, self.reference):
                 policy.load_state_dict(positive.reference.state_dict())
-        self._stops = torch.tensor(self.policy.stops, device=self.device)
+        self._stops = stops_on(self.policy, self.device)
 
     def make_network(self) -> DenoisingPolicy:
         """See :class:`TunedDiffusionPolicy`; the positive and the negative are made beside it."""
@@ -136,16 +136,21 @@ class SelfNPO(TunedDiffusionPolicy):
 
     # Learning --------------------------------------------------------------------------------------------
 
+    def _step(self, batch: ChunkBatch) -> dict[str, Tensor]:  # type: ignore[override]
+        """Clone; in the form unconditional some observations are zeros."""
+        if self.config.form == "unguided":
+            return super()._step(batch)
+        metrics = self._update.step(batch, self.draws(len(batch.obs)))
+        self.follow()
+        return metrics
+
     def _loss(
         self, policy: DenoisingPolicy, batch: ChunkBatch, draws: Draws
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Clone; in the form unconditional some observations are zeros."""
-        if self.config.form == "unguided":
-            return super()._loss(policy, batch, draws)
         groups, rows = draws.times.shape[1], len(batch.obs)
         kept = uniform(self._generator, 1, rows, 1, device=self.device) >= self.config.dropped
-        numbers = (policy.numbers(batch.obs[None], torch.float32) * kept).unflatten(1, (groups, -1))
-        clean, noise = (each.unflatten(1, (groups, -1)) for each in (batch.chunks[None], draws.noise))
+        numbers = grouped(policy.numbers(batch.obs[None], torch.float32) * kept, groups)
+        clean, noise = (grouped(each, groups) for each in (batch.chunks[None], draws.noise))
         noisy = noised(clean, noise, *self._levels(draws.times[..., None]))
         loss = denoising_error(policy.network(noisy, numbers, draws.times), noise).mean()
         return loss, {"train/loss": loss.detach()}
@@ -191,9 +196,7 @@ class SelfNPO(TunedDiffusionPolicy):
         path, groups = teacher.path(batch.obs[None], teacher.noise(self._noise, rows)), groups_of(rows)
         step = integers(self._generator, len(path.times), groups, device=self.device)
         every = torch.arange(groups, device=self.device)
-        x, predicted = (
-            each[:, 0].unflatten(1, (groups, -1))[step, every] for each in (path.states, path.noise)
-        )
+        x, predicted = (grouped(each[:, 0], groups)[step, every] for each in (path.states, path.noise))
         t = self._stops[step]
         return x, predicted_clean(x, predicted, *self._levels(t)).clamp(-1.0, 1.0), t
 
@@ -201,8 +204,8 @@ class SelfNPO(TunedDiffusionPolicy):
         """Return the same of ddim from noised actions of the data, at no observation."""
         steps, groups = self.config.truncated_steps, groups_of(len(batch.obs))
         first = integers(self._generator, self.config.sampling_steps - steps, groups, device=self.device)
-        data = batch.chunks.unflatten(0, (groups, -1))
-        zeros = torch.zeros_like(self.average.numbers(batch.obs, torch.float32)).unflatten(0, (groups, -1))
+        data = grouped(batch.chunks, groups)
+        zeros = torch.zeros_like(grouped(self.average.numbers(batch.obs, torch.float32), groups))
 
         def believed(x: Tensor, t: Tensor) -> Tensor:
             predicted = self.average.network(x[None], zeros[None], t[None])[0]
@@ -243,3 +246,8 @@ class SelfNPO(TunedDiffusionPolicy):
         super().load_state_dict(state)
         self.positive.load_state_dict(state["positive"])
         self._given = bool(state["given"])
+
+
+def grouped(rows: Tensor, groups: int) -> Tensor:
+    """Return rows [..., N, C] as groups of neighbours [..., G, R, C]."""
+    return rows.view(*rows.shape[:-2], groups, -1, rows.shape[-1])

@@ -164,3 +164,8 @@ class TunedDiffusionPolicy(DiffusionPolicy):
 
 _OF_NETWORKS = ("hidden", "noise_steps", "schedule", "horizon", "activation")
 """Settings that a clone's networks and noise hang on."""
+
+
+def stops_on(policy: DenoisingPolicy, device: torch.device) -> Tensor:
+    """Return the times that a policy's sampler stops at [K + 1] int64, on a device."""
+    return torch.stack([torch.full((), stop, device=device) for stop in policy.stops])
