@@ -306,7 +306,7 @@ def pull_layers(
     flows, weights, back = record.flows, record.weights, of_type(back, record.flows[0].dtype)
     for place in range(len(weights) - 1, -1, -1):
         if gradients:
-            _gather(*gradients[place], flows[place], back, add=add)
+            gather(*gradients[place], flows[place], back, add=add)
         if place:
             transposed = weights[place].transpose(1, 2)
             back = back * transposed if back.shape[2] == 1 else torch.bmm(back, transposed)
@@ -353,7 +353,7 @@ def gathered(x: Tensor, back: Tensor) -> Tensor:
     return torch.bmm(x, back)
 
 
-def _gather(weight: Tensor, bias: Tensor, flow: Tensor, back: Tensor, *, add: bool) -> None:
+def gather(weight: Tensor, bias: Tensor, flow: Tensor, back: Tensor, *, add: bool) -> None:
     """Put a layer's gradients, for inputs [B, N, in] and slopes [B, N, out], into tensors, or add them."""
     if add:
         weight.add_(gathered(flow.transpose(1, 2), back))

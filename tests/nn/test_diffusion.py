@@ -179,6 +179,21 @@ def test_gradients_reach_every_parameter() -> None:
         assert all(bool(each.any()) for each in parameter.grad), name
 
 
+@pytest.mark.parametrize("hidden", [(16,), (16, 8), (16, 8, 24)])
+def test_gradients_by_hand_are_those_of_autograd(hidden: tuple[int, ...]) -> None:
+    policy = made(learners=2, hidden=hidden, activation="relu")
+    obs, chunks, noise = torch.randn(2, 12, 3), torch.rand(2, 12, 2), torch.randn(2, 12, 2)
+    draws = Draws(torch.randint(1, 13, (2, 4)), noise)
+    errors = policy.errors(obs, chunks, draws)
+    errors.mean(1).sum().backward()
+    expected = {name: parameter.grad for name, parameter in policy.named_parameters()}
+    for parameter in policy.parameters():
+        parameter.grad = torch.full_like(parameter, torch.nan)  # whatever stood there is replaced
+    torch.testing.assert_close(policy.pull_errors(obs, chunks, draws), errors.detach())
+    for name, parameter in policy.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], msg=name)
+
+
 def test_waves_tell_times_apart() -> None:
     waves = time_waves(torch.arange(51), 50)
     assert float(torch.cdist(waves, waves).add(9 * torch.eye(51)).min()) > 0.1

@@ -149,7 +149,13 @@ class DiffusionPolicy(OfflineAgent):
     # Learning --------------------------------------------------------------------------------------------
 
     def _step(self, batch: ChunkBatch) -> dict[str, Tensor]:  # type: ignore[override]
-        metrics = self._update.step(batch, self.draws(len(batch.obs)))
+        draws = self.draws(len(batch.obs))
+        if self.config.activation == "relu":
+            errors = self.policy.pull_errors(batch.obs[None], batch.chunks[None], draws)
+            self._update.descend()
+            metrics = {"train/loss": errors.mean()}
+        else:
+            metrics = self._update.step(batch, draws)
         self.follow()
         return metrics
 

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prefrl.nn.mlp import ACTIVATIONS, StackedLinear, StackedMLP
+from prefrl.nn.mlp import ACTIVATIONS, StackedLinear, StackedMLP, gather
 
 Activation = Literal["relu", "silu"]
 
@@ -78,9 +78,15 @@ class Denoiser(nn.Module):
 
     def of_times(self, times: Tensor) -> tuple[Tensor, ...]:
         """Return 1 + g of every hidden layer [S, G, size], and tau [S, G, W], at times [S, G]."""
-        said = self.time(time_waves(times, self.noise_steps))
+        return self._split(self.time(time_waves(times, self.noise_steps)))
+
+    def _split(self, said: Tensor) -> tuple[Tensor, ...]:
         *gains, tau = torch.split(said, [*self.hidden, self.hidden[0]], -1)
         return *(1.0 + gain for gain in gains), tau
+
+    def _entry(self, gain: Tensor, tau: Tensor) -> Tensor:
+        """Return the first layer's weights at times [S G, C + 1, W], tau in their last row."""
+        return torch.cat([self.entry[:, None] * gain[:, :, None], tau[:, :, None]], 2).flatten(0, 1)
 
     def forward(self, x: Tensor, numbers: Tensor, times: Tensor) -> Tensor:
         """Return the noise [S, G, R, C] that is predicted in R noisy samples at each of G times.
@@ -93,11 +99,11 @@ class Denoiser(nn.Module):
         learners, groups, rows, _ = x.shape
         act = ACTIVATIONS[self.activation]
         gain, *gains, tau = self.of_times(times)
-        entry = torch.cat([self.entry[:, None] * gain[:, :, None], tau[:, :, None]], 2).flatten(0, 1)
         read = self.condition(numbers.flatten(1, 2)).view(learners, -1, rows, self.hidden[0])
         read = read.expand(-1, groups, -1, -1).flatten(0, 1)
-        with_ones = torch.cat([x, torch.ones_like(x[..., :1])], -1).flatten(0, 1)
-        flow = act(torch.baddbmm(read, with_ones, entry)).view(learners, groups * rows, -1)
+        flow = act(torch.baddbmm(read, _with_ones(x), self._entry(gain, tau))).view(
+            learners, groups * rows, -1
+        )
         *inner, (weight, bias) = zip(self.trunk.weights(), self.trunk.biases(), strict=True)
         for gain, (inner_weight, inner_bias) in zip(gains, inner, strict=True):
             entered = torch.bmm(flow, inner_weight).view(learners, groups, rows, -1)
@@ -105,9 +111,64 @@ class Denoiser(nn.Module):
         return torch.baddbmm(bias, flow, weight).view(x.shape)
 
     @torch.no_grad()
+    def pull_errors(self, x: Tensor, numbers: Tensor, times: Tensor, noise: Tensor) -> Tensor:
+        """Put the gradients of the mean error into the parameters' ``grad``; return the errors [S, G R].
+
+        The same as autograd of :meth:`forward`, for ReLU: HOW_MUCH.
+
+        Args:
+            x: [S, G, R, C] samples.
+            numbers: [S, G, R, D] conditions.
+            times: [S, G] from 1 to T.
+            noise: [S, G R, C] what should be predicted.
+        """
+        learners, groups, rows, _ = x.shape
+        shape = learners, groups, rows, -1
+        read = self.condition.record(numbers.flatten(1, 2))
+        said = self.time.record(time_waves(times, self.noise_steps))
+        gain, *gains, tau = self._split(said.outputs)
+        ones, layers = _with_ones(x), [*self.trunk.layers]
+        *inner, last = zip(self.trunk.weights(), self.trunk.biases(), strict=True)
+        entered = torch.baddbmm(read.outputs.view(*ones.shape[:2], -1), ones, self._entry(gain, tau))
+        flows, products = [entered.relu_().view(learners, groups * rows, -1)], []
+        for of_time, (weight, bias) in zip(gains, inner, strict=True):
+            products.append(torch.bmm(flows[-1], weight).view(shape))
+            flow = torch.addcmul(bias[:, None], products[-1], of_time[:, :, None])
+            flows.append(flow.relu_().flatten(1, 2))
+        back = torch.baddbmm(last[1], flows[-1], last[0]).sub_(noise)
+        errors = back.square().sum(-1)
+
+        back.mul_(2.0 / (groups * rows))
+        gather(layers[-1].weight.grad, layers[-1].bias.grad, flows[-1], back, add=False)
+        back, of_gains = torch.bmm(back, last[0].mT), []
+        for layer, flow, after, product, of_time in zip(
+            layers[-2::-1], flows[-2::-1], flows[:0:-1], products[::-1], gains[::-1], strict=True
+        ):
+            torch.ops.aten.threshold_backward.grad_input(back, after, 0.0, grad_input=back)
+            torch.sum(back, 1, keepdim=True, out=layer.bias.grad)
+            grouped = back.view(shape)
+            of_gains.insert(0, (grouped * product).sum(2))
+            grouped.mul_(of_time[:, :, None])
+            torch.bmm(flow.mT, back, out=layer.weight.grad)
+            back = torch.bmm(back, layer.weight.mT)
+        torch.ops.aten.threshold_backward.grad_input(back, flows[0], 0.0, grad_input=back)
+        of_entry = torch.bmm(ones.mT, back.view(*ones.shape[:2], -1)).view(*shape[:2], ones.shape[2], -1)
+        of_x, of_tau = of_entry[:, :, :-1], of_entry[:, :, -1]
+        torch.sum(of_x * gain[:, :, None], 1, out=self.entry.grad)
+        of_first = (of_x * self.entry[:, None]).sum(2)
+        self.time.backward(said, torch.cat([of_first, *of_gains, of_tau], -1))
+        self.condition.backward(read, back)
+        return errors
+
+    @torch.no_grad()
     def for_steps(self, times: Sequence[int]) -> Steps:
         """Return what predicts noise at given times."""
         return Steps(self, times)
+
+
+def _with_ones(x: Tensor) -> Tensor:
+    """Return samples [S, G, R, C] with a 1 behind each, [S G, R, C + 1]."""
+    return torch.cat([x, torch.ones_like(x[..., :1])], -1).flatten(0, 1)
 
 
 class Steps:

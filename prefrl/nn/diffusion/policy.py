@@ -180,14 +180,23 @@ class DenoisingPolicy(LikelihoodPolicy):
         Raises:
             ValueError: if the rows do not fall into as many groups as there are times.
         """
-        groups = draws.times.shape[1]
-        if chunks.shape[1] % groups:
-            rows = chunks.shape[1]
+        noisy = self._noised(chunks, draws)
+        return denoising_error(self.predict(obs, noisy.flatten(1, 2), draws.times), draws.noise)
+
+    def pull_errors(self, obs: Tensor, chunks: Tensor, draws: Draws) -> Tensor:
+        """Return the same without, and put those of its mean into the parameters' ``grad``; of ReLU only."""
+        noisy = self._noised(chunks, draws)
+        numbers = self.numbers(obs, torch.float32).unflatten(1, noisy.shape[1:3])
+        return self.network.pull_errors(noisy, numbers, draws.times, draws.noise)
+
+    def _noised(self, chunks: Tensor, draws: Draws) -> Tensor:
+        """Return chunks [S, N, C] with noise, by groups [S, G, R, C]."""
+        groups, rows = draws.times.shape[1], chunks.shape[1]
+        if rows % groups:
             raise ValueError(f"draws have {groups} times; they must be a divisor of the {rows} rows")
-        noise, clean = (rows.unflatten(1, (groups, -1)) for rows in (draws.noise, chunks))
+        noise, clean = (each.unflatten(1, (groups, -1)) for each in (draws.noise, chunks))
         levels = (of[draws.times][..., None, None] for of in (self.alphas, self.sigmas))
-        predicted = self.predict(obs, noised(clean, noise, *levels).flatten(1, 2), draws.times)
-        return denoising_error(predicted, draws.noise)
+        return noised(clean, noise, *levels)
 
     def predict(self, obs: Tensor, noisy: Tensor, times: Tensor) -> Tensor:
         """Return the noise [S, N, C] predicted in samples, with gradients.
