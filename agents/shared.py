@@ -306,9 +306,7 @@ class OfflineAgent(Agent):
     @torch.no_grad()
     def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
         """Return actions [n, ...] for observations [n, ...]: drawn, or the most likely ones."""
-        if deterministic:
-            return self.policy.mode(obs[None])[0]
-        return self.policy.draw(obs[None], self.policy.noise(self._noise, len(obs)))[0]
+        return self.policy.act(obs, self._noise, deterministic=deterministic)
 
     @torch.no_grad()
     def log_prob(self, segments: Segments) -> Tensor:

@@ -85,6 +85,7 @@ _BANDITS = {
     "prefrl/TwentyQuestions-v0": _Entry("bandits.twenty_questions:TwentyQuestionsDynamics"),
     "prefrl/ProgramSynthesis-v0": _Entry("bandits.program_synthesis:ProgramSynthesisDynamics"),
     "prefrl/Ring-v0": _Entry("bandits.ring:RingDynamics"),
+    "prefrl/LotteryChoice-v0": _Entry("bandits.lottery_choice:LotteryChoiceDynamics"),
 }
 
 REGISTRY = {**_CONTROL, **_DIFFUSIONS, **_ALLOCATION, **_RETURNS, **_PREFERENCES, **_CHOICE, **_BANDITS}

@@ -222,7 +222,7 @@ COMMANDS = {
     "evaluate": _Command("Evaluate the agent of a run in fresh episodes.", lambda: EvaluateCommand),
     "plot": _Command("Draw learning curves of many seeds.", _plot_command),
     "sweep": _Command("Train over seeds and settings, several runs at once.", _sweep_command),
-    "audit": _Command("Look at what was answered, and say what it shows.", lambda: _Overview),
+    "audit": _Command("Look at what was answered or trained, and say what it shows.", lambda: _Overview),
 }
 
 

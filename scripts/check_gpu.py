@@ -45,7 +45,7 @@ from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import learn
 from prefrl.run.recipes import RECIPES, load_recipe
-from prefrl.run.recipes.actor_critic.offline import OfflineRecipe
+from prefrl.run.recipes.offline import OfflineRecipe
 from prefrl.run.settings import nest
 from prefrl.run.study.study import run_study
 from prefrl.run.study.timing import seconds, spread
@@ -268,7 +268,7 @@ def trained(
     if hasattr(backend, "generator_device"):
         backend.generator_device = torch.device("cpu")
     with TemporaryDirectory() as folder:
-        if isinstance(recipe, OfflineRecipe):
+        if isinstance(recipe, OfflineRecipe) and type(recipe).drawn is OfflineRecipe.drawn:
             recipe = with_data(recipe, Path(folder) / "data.npz")
         more = recipe.given(env, RunFolder(Path(folder), {}, quiet=True), resume=False)
     agent = recipe.make_agent(env, **more)

@@ -13,7 +13,7 @@ from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.recipes.base import small_networks
 from prefrl.run.study.claims import Claim, ClaimStudy
-from prefrl.run.study.values import choice, composers, grouped, oreo, programs, search, units
+from prefrl.run.study.values import choice, composers, grouped, oreo, oreo_peers, programs, search, units
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class ValueStudy(ClaimStudy):
         **composers.CLAIMS,
         **grouped.CLAIMS,
         **oreo.CLAIMS,
+        **oreo_peers.CLAIMS,
         **programs.CLAIMS,
         **search.CLAIMS,
         **units.CLAIMS,
@@ -39,6 +40,12 @@ class ValueStudy(ClaimStudy):
             found = super().measure(folder)
         if "program_synthesis" in found:
             programs.draw_success(found["program_synthesis"], folder.path / "program_synthesis.png")
+        if "oreo_peers" in found:
+            oreo_peers.draw_peers(found["oreo_peers"], folder.path / "oreo.png")
+        if set(choice.DRAWN) <= set(found):
+            choice.draw_choices(found, folder.path / "dynamic_choice.png")
+        if set(grouped.CLAIMS) <= set(found):
+            grouped.draw_noise(found, folder.path / "grouped_advantages.png")
         return found
 
 

@@ -30,7 +30,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-import gymnasium as gym
 import torch
 from torch import Tensor
 
@@ -42,11 +41,12 @@ from prefrl.data.devices import building
 from prefrl.functional.preferences.posterior_matching import posterior_kl, posterior_weights
 from prefrl.functional.streams import Streams
 from prefrl.nn.likelihood_policies import (
-    DiscretePolicy,
     LikelihoodPolicy,
+    PolicyKind,
     TabularPolicy,
-    likelihood_policy,
+    policy_table,
     segment_log_probs,
+    table_or_network,
 )
 from prefrl.nn.update import AdamUpdate
 
@@ -78,7 +78,7 @@ class BRAInConfig(Settings):
     cloning_steps: Natural = 1_000
     """Gradient steps of behaviour cloning on all segments, first; what comes of it is the reference."""
 
-    policy: Literal["auto", "table", "network"] = "auto"
+    policy: PolicyKind = "auto"
     """A table of logits for Discrete observations and actions, in float64, or a network."""
 
     hidden: Sizes = (256, 256)
@@ -137,7 +137,10 @@ class BRAIn(Agent):
     ) -> None:
         super().__init__(env, config or BRAInConfig(), device=device, seed=seed)
         with building(self.device, seeded_generator(self.seed, "network").initial_seed()):
-            self.policy = self._make_policy()
+            self.policy = table_or_network(
+                self.observation_space, self.action_space, self.config.policy,
+                hidden=self.config.hidden, device=self.device,
+            )  # fmt: skip
         if reference is not None:
             self._start_from(reference)
         rate = self.config.learning_rate or (0.01 if isinstance(self.policy, TabularPolicy) else 3e-4)
@@ -155,13 +158,6 @@ class BRAIn(Agent):
             groups.validate()
             check_segments("the segments", groups.segments, self.observation_space, self.action_space)
             self._take(groups.segments, groups.scores, *groups.members())
-
-    def _make_policy(self) -> LikelihoodPolicy:
-        spaces, config = (self.observation_space, self.action_space), self.config
-        discrete = all(isinstance(space, gym.spaces.Discrete) for space in spaces)
-        if config.policy == "table" or (config.policy == "auto" and discrete):
-            return TabularPolicy(1, *spaces, self.device, torch.float64)
-        return likelihood_policy(*spaces, hidden=config.hidden, device=self.device)
 
     def _start_from(self, reference: LikelihoodPolicy) -> None:
         if self.config.cloning_steps:
@@ -186,9 +182,7 @@ class BRAIn(Agent):
     @torch.no_grad()
     def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
         """Return actions [n, ...] for observations [n, ...]: drawn, or the most likely ones."""
-        if deterministic:
-            return self.policy.mode(obs[None])[0]
-        return self.policy.draw(obs[None], self.policy.noise(self._noise, len(obs)))[0]
+        return self.policy.act(obs, self._noise, deterministic=deterministic)
 
     @torch.no_grad()
     def log_prob(self, segments: Segments) -> Tensor:
@@ -279,15 +273,8 @@ class BRAIn(Agent):
         Raises:
             ValueError: if a space is another.
         """
-        policy, space = self.policy, self.observation_space
-        if not (
-            isinstance(space, gym.spaces.Discrete) and isinstance(self.action_space, gym.spaces.Discrete)
-        ):
-            raise ValueError("observations and actions must be Discrete; there is no table of others")
-        assert isinstance(policy, TabularPolicy | DiscretePolicy)
-        states = torch.arange(int(space.n), device=self.device) + int(space.start)
         with self.weights.holding(self.weights.vector.detach() if vector is None else vector):
-            return torch.softmax(policy.logits(states[None])[0].double(), -1)
+            return policy_table(self.policy, self.observation_space)
 
     def result(self) -> dict[str, Any]:
         """Return ``posterior_kl``: KL(posterior, policy) over the members of groups, their mean, in nats."""

@@ -42,7 +42,7 @@ from prefrl.data.devices import building
 from prefrl.functional.streams import Streams
 from prefrl.functional.value_based import soft_bellman as F
 from prefrl.functional.value_based.beam_search import beam_search
-from prefrl.nn.likelihood_policies import DiscretePolicy, TabularPolicy
+from prefrl.nn.likelihood_policies import DiscretePolicy, PolicyKind, TabularPolicy, table_or_network
 from prefrl.nn.mlp import StackedMLP
 from prefrl.nn.update import AdamUpdate
 from prefrl.tabular import TabularMDP
@@ -77,7 +77,7 @@ class OREOConfig(Settings):
     """Gradient steps of behaviour cloning, first; what comes of them is the reference. 0: the reference is
     the policy at its start, even over actions in a table, and nearly so in a network."""
 
-    policy: Literal["auto", "table", "network"] = "auto"
+    policy: PolicyKind = "auto"
     """Tables of logits and values for Discrete observations, in float64, or networks."""
 
     hidden: Sizes = (256, 256)
@@ -233,7 +233,12 @@ class OREO(Agent):
         super().__init__(env, config or OREOConfig(), device=device, seed=seed)
         self.num_actions, self._first_action = check_discrete(self.action_space, "OREO")
         with building(self.device, seeded_generator(self.seed, "network").initial_seed()):
-            self.network = OREONetwork(self._make_policy(), self.config)
+            policy = table_or_network(
+                self.observation_space, self.action_space, self.config.policy,
+                hidden=self.config.hidden, device=self.device,
+            )  # fmt: skip
+            assert isinstance(policy, TabularPolicy | DiscretePolicy)  # actions are Discrete
+            self.network = OREONetwork(policy, self.config)
         given, tabular = self.config, isinstance(self.network.policy, TabularPolicy)
         rate = given.learning_rate or (0.05 / given.beta if tabular else 3e-4)
         eps = given.adam_eps or (rate * given.beta**2 / 20.0 if tabular else 1e-8)
@@ -245,12 +250,6 @@ class OREO(Agent):
         self._log_reference = torch.empty(0)  # [E, L, A], said anew where there is nothing
         self.episodes = None if dataset is None else self._read(dataset)
         self._model = self._read_model()
-
-    def _make_policy(self) -> TabularPolicy | DiscretePolicy:
-        spaces, kind = (self.observation_space, self.action_space), self.config.policy
-        if kind == "table" or (kind == "auto" and isinstance(spaces[0], gym.spaces.Discrete)):
-            return TabularPolicy(1, *spaces, self.device, torch.float64)
-        return DiscretePolicy(1, *spaces, self.config.hidden, self.device)
 
     def _read(self, dataset: TransitionDataset | ScoredSegments) -> Episodes:
         """Return what there is to learn from, checked, on the device."""
@@ -281,12 +280,9 @@ class OREO(Agent):
     @torch.no_grad()
     def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
         """Return actions [n] for observations [n, ...]: drawn, or the best known (see the module's text)."""
-        policy = self.network.policy
-        if not deterministic:
-            return policy.draw(obs[None], policy.noise(self._noise, len(obs)))[0]
-        if self.config.beam == 1:
-            return policy.mode(obs[None])[0]
-        return self.plan(obs)[0][:, 0]
+        if deterministic and self.config.beam > 1:
+            return self.plan(obs)[0][:, 0]
+        return self.network.policy.act(obs, self._noise, deterministic=deterministic)
 
     @torch.no_grad()
     def plan(self, obs: Tensor) -> tuple[Tensor, Tensor]:

@@ -124,3 +124,27 @@ def draw_ring(
         canvas.disc(*place(*action), 6.0, WHITE)
         canvas.disc(*place(*action), 4.5, ARROW)
     return canvas.image()
+
+
+def draw_lotteries(chances: Floats, values: Floats) -> Image:
+    """Return a picture of lotteries, a row of columns each: how likely prizes are, the best on the right.
+
+    Args:
+        chances: [L, K] of each prize in each lottery.
+        values: [K] what prizes are worth; red below 0, green from there on.
+    """
+    order = np.argsort(values, kind="stable")
+    pitch, tall, edge = 48.0, 110.0, 14.0
+    width = max(2.0 * edge + pitch * len(values), 140.0)
+    canvas = Canvas(int(width), int((tall + 40.0) * len(chances) + edge), PAPER)
+    for row, lottery in enumerate(chances):
+        ground = (tall + 40.0) * row + tall + edge
+        canvas.stroke([(edge, ground), (width - edge, ground)], 1.5, SHADE)
+        for place, prize in enumerate(order):
+            x = edge + (place + 0.5) * pitch
+            colour = RED_LIGHT if values[prize] < 0.0 else GREEN_LIGHT
+            top = ground - max(1.0, float(lottery[prize]) * tall)
+            canvas.polygon([(x - 11.0, top), (x + 11.0, top), (x + 11.0, ground), (x - 11.0, ground)], colour)
+            label = f"{values[prize]:+.2f}"
+            write(canvas, x - text_width(label, 8.0) / 2.0, ground + 6.0, label, 8.0, INK)
+    return canvas.image()

@@ -12,6 +12,11 @@ from prefrl.run.recipes import unknown
 
 AUDITS: dict[str, str] = {
     "preferences": "prefrl.audit.preferences:AuditPreferences",
+    "alignment": "prefrl.audit.policies.alignment:AuditAlignment",
+    "coherence": "prefrl.audit.policies.coherence:AuditCoherence",
+    "curated_loop": "prefrl.audit.policies.curated_loop:AuditCuratedLoop",
+    "drift": "prefrl.audit.policies.drift:AuditDrift",
+    "reward_loops": "prefrl.audit.policies.reward_loops:AuditRewardLoops",
 }
 """What ``prefrl audit KIND`` can look at: the class of each kind, a dataclass of flags with a ``run``."""
 
@@ -30,7 +35,9 @@ def parse_audit(arguments: Sequence[str]) -> Any:
     kind, rest = (arguments[0], arguments[1:]) if arguments else ("", ())
     if kind.startswith("-"):
         kinds = [f"{kind}: {flags.class_summary(place)}" for kind, place in AUDITS.items()]
-        about = "\n\n".join(["Look at what was answered, and say what it shows. KIND is one of:", *kinds])
+        about = "\n\n".join(
+            ["Look at what was answered or trained, and say what it shows. KIND is one of:", *kinds]
+        )
         return flags.parse(_Kinds, arguments, prog="prefrl audit", usage="prefrl audit KIND ...",
                            description=about)  # fmt: skip
     if kind not in AUDITS:

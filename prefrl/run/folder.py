@@ -8,6 +8,7 @@
 ``events.out.tfevents.*`` the same for tensorboard
 ``checkpoint.pt``         everything needed to go on
 ``checkpoint.previous.pt`` the one before, for when that is damaged
+``checkpoints``           the agent's state at the start and at each checkpoint, if they are kept
 ``worker.pid``            the process at work on the run
 ``result.json``           written last: its presence says that the run is finished
 ========================  ===================================================================
@@ -54,10 +55,13 @@ class RunFolder:
         path: the folder.
         config: ``{"recipe": name, "config": settings}``.
         quiet: whether the logger leaves stdout alone.
+        keeps: whether the agent's state at each checkpoint is kept.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any], *, quiet: bool) -> None:
         self.path = path
+        self.keeps = False
+        self.kept_path = path / "checkpoints"
         self.config = config
         self.quiet = quiet
         self.config_path = path / "config.json"
@@ -133,6 +137,8 @@ class RunFolder:
     def discard_if_unused(self) -> None:
         """Delete the folder if it holds nothing but what :meth:`create` wrote, and a log without rows."""
         made = {*MADE, "worker.pid"}
+        if self.kept_path.exists() and not self.checkpoint_path.exists():  # the agent before the first step
+            shutil.rmtree(self.kept_path)
         if not self.progress_path.exists() or not self.progress_path.stat().st_size:
             made |= {"progress.csv", *(path.name for path in self.path.glob("events.out.tfevents.*"))}
         if {path.name for path in self.path.iterdir()} <= made:
@@ -164,6 +170,33 @@ class RunFolder:
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Write ``checkpoint.pt``; the one that was there becomes ``checkpoint.previous.pt``."""
         save_checkpoint(self.checkpoint_path, state, previous=self.previous_path)
+        if self.keeps:
+            self.keep(state["num_timesteps"], state["agent"])
+
+    def keep(self, num_timesteps: int, agent: Mapping[str, Any]) -> None:
+        """Keep the state of an agent as ``checkpoints/TIMESTEPS.pt``."""
+        self.kept_path.mkdir(exist_ok=True)
+        path = self.kept_path / f"{num_timesteps:012d}.pt"
+        save_checkpoint(path, {"num_timesteps": num_timesteps, "agent": agent})
+
+    def kept(self) -> list[RunFolder]:
+        """Return this folder as it was at each checkpoint that is there, the earliest first.
+
+        Those that are kept, the last one and the one before it; what else is in the folder is as it is now.
+
+        Raises:
+            ValueError: if one is damaged.
+        """
+        there = sorted(self.kept_path.glob("*.pt")) if self.kept_path.is_dir() else []
+        places = [*there, *(path for path in (self.previous_path, self.checkpoint_path) if path.exists())]
+        found = {int(load_checkpoint(path)["num_timesteps"]): path for path in places}
+        views = []
+        for _, path in sorted(found.items()):
+            view = RunFolder(self.path, self.config, quiet=self.quiet)
+            view.checkpoint_path = path
+            view.previous_path = path.with_suffix(".none")  # a damaged one is not replaced by another
+            views.append(view)
+        return views
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """Return what the last checkpoint holds, or the one before it where that is damaged.

@@ -21,7 +21,7 @@ from .solvers import (
 from .stock_grid import StockGrid
 from .stock_lattice import FiniteHorizon, StockLattice, TooManyTotalsError
 from .successor import PolicySet, build_policy_set, successor_features
-from .tree_search import DeterministicModel, SearchTrees, tree_search
+from .tree_search import DeterministicModel, SearchTrees, SteppedTrees, step_search, tree_search
 from .uncertain_objectives import (
     OrderDistribution,
     UncertainPlan,
@@ -38,6 +38,7 @@ __all__ = [
     "RewardLoop",
     "SearchTrees",
     "Solution",
+    "SteppedTrees",
     "StockGrid",
     "StockGridSolver",
     "StockLattice",
@@ -64,6 +65,7 @@ __all__ = [
     "reward_loops",
     "scaled_return",
     "solve",
+    "step_search",
     "successor_features",
     "tree_search",
     "value_iteration",

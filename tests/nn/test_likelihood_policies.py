@@ -20,7 +20,9 @@ from prefrl.nn.likelihood_policies import (
     TabularPolicy,
     joined_policies,
     likelihood_policy,
+    policy_table,
     segment_log_probs,
+    table_or_network,
 )
 
 S, N = 3, 6
@@ -264,3 +266,39 @@ def test_the_policy_that_suits_a_space() -> None:
 def test_other_spaces_are_refused(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("spaces", "kind", "expected"),
+    [
+        ((STATES, CHOICES), "auto", TabularPolicy),
+        ((STATES, CHOICES), "network", DiscretePolicy),
+        ((PLANE, CHOICES), "auto", DiscretePolicy),
+        ((STATES, PLANE), "auto", GaussianPolicy),
+    ],
+)
+def test_a_table_where_there_can_be_one(spaces: Any, kind: Any, expected: type) -> None:
+    policy = table_or_network(*spaces, kind, hidden=(3,))
+    assert type(policy) is expected
+    assert policy.learners == 1
+    if expected is TabularPolicy:
+        assert policy.table.dtype == torch.float64
+
+
+@pytest.mark.parametrize("kind", ["table", "network"])
+def test_a_table_of_what_a_policy_does(kind: Any) -> None:
+    policy = table_or_network(STATES, CHOICES, kind, hidden=(3,))
+    for parameter in policy.parameters():
+        torch.nn.init.normal_(parameter)
+    table = policy_table(policy, STATES)
+    states = torch.arange(5) + 2
+    for action in range(4):
+        own = policy.log_prob(states[None], torch.full((1, 5), action - 1))[0].exp()
+        torch.testing.assert_close(table[:, action], own.double())
+
+
+def test_a_table_of_boxes_is_refused() -> None:
+    with pytest.raises(ValueError, match="table of logits is for Discrete spaces"):
+        table_or_network(PLANE, CHOICES, "table")
+    with pytest.raises(ValueError, match="both must be Discrete: there is no table"):
+        policy_table(table_or_network(STATES, PLANE, "auto", hidden=(3,)), STATES)

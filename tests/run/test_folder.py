@@ -239,3 +239,29 @@ def test_a_run_that_failed_before_its_first_row_does_not_block_its_folder(tmp_pa
     logger.close()
     folder.discard_if_unused()
     assert folder.progress_path.exists()
+
+
+def test_states_of_an_agent_are_kept(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", CONFIG)
+    folder.keeps = True
+    folder.keep(0, {"x": 0})
+    for timesteps in (10, 20):
+        folder.save_checkpoint({"num_timesteps": timesteps, "agent": {"x": timesteps}, "more": 1})
+    names = [path.name for path in sorted((tmp_path / "run" / "checkpoints").iterdir())]
+    assert names == ["000000000000.pt", "000000000010.pt", "000000000020.pt"]
+    (tmp_path / "run" / "checkpoints" / names[1]).unlink()  # the one before the last stands beside it too
+    views = RunFolder.open(tmp_path / "run").kept()
+    states = [view.load_checkpoint() for view in views]
+    assert [state and state["agent"]["x"] for state in states] == [0, 10, 20]
+    folder.discard_if_unused()
+    assert folder.checkpoint_path.exists()
+    (tmp_path / "run" / "checkpoints" / names[0]).write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"000000000000\.pt"):
+        folder.kept()
+
+
+def test_a_run_that_only_kept_its_start_is_unused(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", CONFIG)
+    folder.keep(0, {"x": 0})
+    folder.discard_if_unused()
+    assert not folder.path.exists()

@@ -20,6 +20,9 @@ from prefrl.run.launch import resume
 KILLS, ENDS = 100, 20
 """How often each recipe is killed (SIGKILL), and how often asked to end (SIGTERM)."""
 
+QUICK = ("oreo", "b_coder", "dynamic_choice", "search_preferences", "grouped_policy_gradient")
+"""Recipes that are killed once in the fast suite, too."""
+
 
 @pytest.fixture(scope="module")
 def configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -57,6 +60,29 @@ def outcome(run: Path) -> tuple[dict[str, object], dict[str, object]]:
     return untimed(result), dict(tensors(read_agent_file(run / "agent.pt")[1]))
 
 
+def assert_same_outcome(run: Path, expected: tuple[dict[str, object], dict[str, object]]) -> None:
+    plain, found = outcome(run)
+    assert plain == expected[0]
+    assert found.keys() == expected[1].keys()
+    for place, value in expected[1].items():
+        assert value.equal(found[place]), place  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
+@pytest.mark.parametrize("case", QUICK)
+def test_a_run_that_is_killed_at_a_checkpoint_comes_out_the_same(case: str, tmp_path: Path) -> None:
+    whole, cut = (begin(case, tmp_path, tmp_path / name, checkpoints=10) for name in ("whole", "cut"))
+    resume(whole, quiet=True)
+    child = resumed_in_a_child(cut)
+    while not (cut / "checkpoint.previous.pt").exists() and os.waitpid(child, os.WNOHANG) == (0, 0):
+        time.sleep(1e-3)
+    assert not (cut / "result.json").exists(), "it was faster"
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    resume(cut, quiet=True)
+    assert_same_outcome(cut, outcome(whole))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
 @pytest.mark.parametrize("case", [*CASES, *NEWER])
@@ -85,9 +111,5 @@ def test_a_recipe_that_is_killed_and_ended_comes_out_the_same(
             else:
                 os.waitpid(child, 0)
             assert not (run / "traceback.txt").exists(), (run / "traceback.txt").read_text("utf-8")
-        plain, found = outcome(run)
-        assert plain == expected[0]
-        assert found.keys() == expected[1].keys()
-        for place, value in expected[1].items():
-            assert value.equal(found[place]), place  # type: ignore[attr-defined]
+        assert_same_outcome(run, expected)
         shutil.rmtree(run)

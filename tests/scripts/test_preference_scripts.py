@@ -176,6 +176,15 @@ def test_the_bench_of_games(tmp_path):
     assert result["egpo"]["loop_over_ours"]["median"] > 0.0
 
 
+def test_the_bench_of_the_search(tmp_path):
+    """What is timed visits the same edges, or the script fails."""
+    flags = ("--roots", 20, "--simulations", 8, "--repeats", 1, "--parts", "small_grid", "two_actions")
+    result = result_of(tmp_path / "run", run("bench_search.py", *flags, "--out", tmp_path / "run"))
+    for part in ("small_grid", "two_actions"):
+        assert result[part]["plain_over_ours"]["median"] > 0.0
+        assert result[part]["ours_us"]["min"] <= result[part]["ours_us"]["median"]
+
+
 def test_the_study_of_losses_in_the_tree(tmp_path):
     """A few steps of descent by every loss: gaps of each seed, at multiples of what a solver's step takes."""
     out = tmp_path / "tree"

@@ -36,6 +36,42 @@ NEWER: dict[str, dict[str, Any]] = {
             "reward": {"members": 2, "hidden": [8], "epochs": 2},
         },
     },
+    "oreo": {
+        "recipe": "oreo",
+        "config": {
+            "num_episodes": 200, "total_timesteps": 200, "eval_every": 50, "eval_episodes": 4,
+            "final_episodes": 4, "agent": {"cloning_steps": 50, "policy": "network", "hidden": [16]},
+        },
+    },
+    "b_coder": {
+        "recipe": "b_coder",
+        "config": {
+            "env_id": "prefrl/ProgramSynthesis-v0", "env_args": ["depth=3", "prompts=2"],
+            "num_programs": 100, "mistakes": 2, "total_timesteps": 400, "eval_every": 100,
+            "eval_episodes": 4, "final_episodes": 4,
+            "agent": {"cloning_steps": 100, "value_steps": 100, "hidden": [16]},
+        },
+    },
+    "dynamic_choice": {
+        "recipe": "dynamic_choice",
+        "config": {"num_choices": 3_000, "checkpoint_every": 1, "agent": {"sample_splitting": True}},
+    },
+    "search_preferences": {
+        "recipe": "search_preferences",
+        "config": {
+            "env_id": "prefrl/TokenTree-v0", "env_args": ["depth=3"], "total_timesteps": 12,
+            "eval_every": 4, "eval_episodes": 4,
+            "agent": {"simulations": 8, "num_roots": 8, "round_steps": 5, "hidden": [16]},
+        },
+    },
+    "grouped_policy_gradient": {
+        "recipe": "grouped_policy_gradient",
+        "config": {
+            "total_timesteps": 400, "eval_every": 100, "eval_episodes": 4,
+            "agent": {"advantage": "bnpo", "success_returns": [1.0], "group_size": 4, "batch_size": 1,
+                      "policy": "network", "hidden": [16]},
+        },
+    },
 }  # fmt: skip
 """Small runs of recipes that came after, as their ``config.json`` has them."""
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings, strategies as st
 import prefrl.envs
 from prefrl.run.study.plain_search import Node, PlainSearch
 from prefrl.tabular import DeterministicModel, SearchTrees, tree_search
+from prefrl.tabular.tree_search.search import Engine
 
 assert prefrl.envs.REGISTRY
 
@@ -24,14 +25,16 @@ def hand_made() -> DeterministicModel:
     )
 
 
-def test_a_tree_by_hand() -> None:
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+def test_a_tree_by_hand(engine: Engine) -> None:
     priors = torch.full((5, 2), 0.5, dtype=torch.float64)
     priors[0] = torch.tensor([0.61, 0.39])
     # 1: .61 < .5 + .39. 2: .61 sqrt 2 > .5 + .39 sqrt 2 / 2, V = (1 + 0) / 2. 3: the node, its first edge,
     # V = (1 + 0) / 2. 4: the same, .5 + .61 2 / 3 > .5 + .39 2 / 2, V = (2 + 0) / 3.
     seen = [([0, 1], [0, 0.5]), ([1, 1], [0.5, 0.5]), ([2, 1], [0.5, 0.5]), ([3, 1], [2 / 3, 0.5])]
     for simulations, (visits, q) in enumerate(seen, 1):
-        trees = tree_search(hand_made(), torch.tensor([0, 0]), priors, simulations=simulations, max_depth=9)
+        trees = tree_search(hand_made(), torch.tensor([0, 0]), priors, simulations=simulations, max_depth=9,
+                            engine=engine)  # fmt: skip
         assert trees.visits[:, 0].tolist() == [visits, visits]
         torch.testing.assert_close(trees.q[1, 0], torch.tensor(q, dtype=torch.float64))
     assert trees.children[0, 0].tolist() == [2, -1]
@@ -50,14 +53,21 @@ def same(node: Node, trees: SearchTrees, tree: int, row: int) -> None:
             same(child, trees, tree, place)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 10_000), states=st.integers(2, 9), count=st.integers(1, 5),
     simulations=st.integers(1, 40), depth=st.integers(1, 6), exploration=st.sampled_from([0.0, 0.7, 3.0]),
-    gamma=st.sampled_from([0.0, 0.9, 1.0]),
+    gamma=st.sampled_from([0.0, 0.9, 1.0]), engine=st.sampled_from(["numpy", "torch"]),
 )  # fmt: skip
 def test_it_is_its_plain_twin(
-    seed: int, states: int, count: int, simulations: int, depth: int, exploration: float, gamma: float
+    seed: int,
+    states: int,
+    count: int,
+    simulations: int,
+    depth: int,
+    exploration: float,
+    gamma: float,
+    engine: Engine,
 ) -> None:
     rng = np.random.default_rng(seed)
     model = DeterministicModel.of_tables(
@@ -69,7 +79,7 @@ def test_it_is_its_plain_twin(
     if not len(roots):
         return
     about = {"exploration": exploration, "gamma": gamma, "max_depth": depth}
-    trees = tree_search(model, roots, priors, values=values, simulations=simulations, **about)
+    trees = tree_search(model, roots, priors, values=values, simulations=simulations, engine=engine, **about)
     plain = PlainSearch.of(model, priors.tolist(), values.tolist(), **about)
     for tree, root in enumerate(roots.tolist()):
         same(plain.search(root, simulations), trees, tree, 0)
@@ -95,6 +105,7 @@ def test_refusals() -> None:
         ({"values": torch.ones(4)}, r"values has shape \[4\]; it must be \[5\]"),
         ({"simulations": 0}, "simulations is 0"),
         ({"max_depth": 0}, "max_depth is 0"),
+        ({"engine": "jax"}, "engine is 'jax'; it must be one of auto, torch, numpy"),
     ):
         with pytest.raises(ValueError, match=message):
             tree_search(model, root, priors, **{**good, **wrong})

@@ -35,11 +35,12 @@ from prefrl.data.devices import building
 from prefrl.functional.actor_critic.grouped import GroupedKind, LonelyRule, grouped_advantages
 from prefrl.functional.streams import Streams
 from prefrl.nn.likelihood_policies import (
-    DiscretePolicy,
     LikelihoodPolicy,
+    PolicyKind,
     TabularPolicy,
-    likelihood_policy,
+    policy_table,
     segment_log_probs,
+    table_or_network,
 )
 from prefrl.nn.update import AdamUpdate
 
@@ -61,7 +62,7 @@ class GroupedPolicyGradientConfig(Settings):
     """Returns from which on a sequence is a success, which is then its reward; of several, the mean of the
     successes. None at all: the return itself, but for bnpo."""
 
-    policy: Literal["auto", "table", "network"] = "auto"
+    policy: PolicyKind = "auto"
     """A table of logits for Discrete observations and actions, in float64, or a network."""
 
     hidden: Sizes = (256, 256)
@@ -115,7 +116,10 @@ class GroupedPolicyGradient(Agent):
             raise ValueError(f"action_space is {self.action_space}; sequences of a Box cannot all be known: "
                              "it must be Discrete or MultiDiscrete")  # fmt: skip
         with building(self.device, seeded_generator(self.seed, "network").initial_seed()):
-            self.policy = self._make_policy()
+            self.policy = table_or_network(
+                self.observation_space, self.action_space, self.config.policy,
+                hidden=self.config.hidden, device=self.device,
+            )  # fmt: skip
         rate = self.config.learning_rate or (0.01 if isinstance(self.policy, TabularPolicy) else 3e-4)
         self._update = AdamUpdate(self.policy, self._loss, lr=rate, eps=1e-8, max_grad_norm=float("inf"))
         self._streams = {
@@ -128,13 +132,6 @@ class GroupedPolicyGradient(Agent):
             sequences.validate()
             check_segments("the sequences", sequences.segments, self.observation_space, self.action_space)
             self._take(sequences.segments, sequences.scores, *sequences.members())
-
-    def _make_policy(self) -> LikelihoodPolicy:
-        spaces, config = (self.observation_space, self.action_space), self.config
-        discrete = all(isinstance(space, gym.spaces.Discrete) for space in spaces)
-        if config.policy == "table" or (config.policy == "auto" and discrete):
-            return TabularPolicy(1, *spaces, self.device, torch.float64)
-        return likelihood_policy(*spaces, hidden=config.hidden, device=self.device)
 
     def _take(self, segments: Segments, returns: Tensor, places: Tensor, there: Tensor) -> None:
         """Keep sequences, their rewards [R, N], and where a prompt's lie [Q, M], on the device."""
@@ -149,9 +146,7 @@ class GroupedPolicyGradient(Agent):
     @torch.no_grad()
     def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
         """Return actions [n, ...] for observations [n, ...]: drawn, or the most likely ones."""
-        if deterministic:
-            return self.policy.mode(obs[None])[0]
-        return self.policy.draw(obs[None], self.policy.noise(self._streams["actions"], len(obs)))[0]
+        return self.policy.act(obs, self._streams["actions"], deterministic=deterministic)
 
     def observe(self, transitions: Transitions) -> None:
         """Nothing is learned from stepping: the sequences are known."""
@@ -215,14 +210,7 @@ class GroupedPolicyGradient(Agent):
         Raises:
             ValueError: if a space is another.
         """
-        policy, space = self.policy, self.observation_space
-        if not (
-            isinstance(space, gym.spaces.Discrete) and isinstance(self.action_space, gym.spaces.Discrete)
-        ):
-            raise ValueError("observations and actions must be Discrete; there is no table of others")
-        assert isinstance(policy, TabularPolicy | DiscretePolicy)
-        states = torch.arange(int(space.n), device=self.device) + int(space.start)
-        return torch.softmax(policy.logits(states[None])[0].double(), -1)
+        return policy_table(self.policy, self.observation_space)
 
     @torch.no_grad()
     def result(self) -> dict[str, Any]:

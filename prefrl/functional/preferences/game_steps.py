@@ -78,9 +78,12 @@ def games_last(game: Game) -> Game:
 def payoffs(matrix: Tensor, policy: Tensor) -> Tensor:
     """Return A q [..., K], what each option wins against policies q [..., K] (probabilities)."""
     if matrix.ndim == 3 and policy.ndim == 2 and matrix.stride(0) == 1:
-        # Of games side by side row j of all, less its sign, is their column j: it lies in one piece. Products
-        # take as much memory as matrices do; K calls that add them up row by row take twice as long.
-        return (matrix.movedim(0, -1) * policy.T[:, None]).sum(0).neg_().T
+        # Of games side by side row j of all, less its sign, is their column j: it lies in one piece.
+        rows, chances = matrix.movedim(0, -1).unbind(0), policy.T.unbind(0)
+        won = torch.mul(rows[0], -chances[0])
+        for row, chance in zip(rows[1:], chances[1:], strict=True):
+            won.addcmul_(row, chance, value=-1.0)
+        return won.T
     return (matrix @ policy[..., None])[..., 0]
 
 

@@ -55,6 +55,7 @@ class Recipe(Settings, ABC):
     groups: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(("env_id", "env_args", "num_envs", "horizon"), "environment"),
         **dict.fromkeys(("seed", "device", "total_timesteps", "log_every", "checkpoint_every"), "run"),
+        "keep_checkpoints": "run",
         **dict.fromkeys(("eval_every", "eval_episodes", "final_episodes"), "run"),
         "reward": "reward_model",
     }
@@ -71,6 +72,9 @@ class Recipe(Settings, ABC):
 
     checkpoint_every: Annotated[Count | None, default("10 % of the run")] = None
     """Timesteps between two checkpoints."""
+
+    keep_checkpoints: bool = False
+    """Keep the agent's state at the start and at each checkpoint, for `prefrl audit drift`."""
 
     seed: Natural = 0
     """Seeds everything random."""
@@ -168,6 +172,10 @@ class Recipe(Settings, ABC):
             checkpoint_every=self.checkpoint_every or max(1, total // self.checkpoints),
             evaluation=self.evaluations(),
         )
+        if folder is not None:
+            folder.keeps = self.keep_checkpoints
+            if folder.keeps and agent.num_timesteps == 0:
+                folder.keep(0, agent.state_dict())
         loop.run()
         return loop
 
@@ -226,7 +234,9 @@ class SteppingRecipe(Recipe):
         return self.num_envs or 1
 
     def training_env(self) -> Any:
-        """Return ``num_envs`` environments."""
+        """Return ``num_envs`` environments; where nothing is stepped, the one that the data are of."""
+        if not self.steps:
+            return self.scalar_env()
         return make_training_env(*self.made, self.rows, self.device)
 
     def timesteps(self, agent: Agent) -> int:

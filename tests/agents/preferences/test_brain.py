@@ -255,7 +255,7 @@ def test_a_file_brings_back_what_acts(tmp_path: Path) -> None:
     assert again.result() == {}
     with pytest.raises(ValueError, match="no groups to learn from"):
         again.update()
-    with pytest.raises(ValueError, match="must be Discrete; there is no table"):
+    with pytest.raises(ValueError, match="must be Discrete: there is no table"):
         again.policy_table()
 
 

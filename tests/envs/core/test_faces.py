@@ -36,6 +36,7 @@ SHORT = {
     "prefrl/WindowTSP-v0": {"cities": 4, "layout_seed": 1},
     "prefrl/TwentyQuestions-v0": {"items": 5, "features": 6, "error": 0.1, "cost": 0.25},
     "prefrl/Ring-v0": {"context": "rotation"},
+    "prefrl/LotteryChoice-v0": {"prizes": 4, "layout_seed": 1},
 }
 
 FAMILIES = [
@@ -55,7 +56,7 @@ NEVER_TERMINATE = {
 }
 """Families whose episodes only the time limit ends."""
 
-ONE_STEP = {"prefrl/PreferenceBandit-v0", "prefrl/Ring-v0"}
+ONE_STEP = ("prefrl/PreferenceBandit-v0", "prefrl/Ring-v0", "prefrl/LotteryChoice-v0")
 """Families whose episodes are one step."""
 
 LIMITS = {"prefrl/CartPole-v0": 20}

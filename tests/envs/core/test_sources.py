@@ -24,6 +24,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "prefrl/TwentyQuestions-v0": {"features": 6},
     "prefrl/ProgramSynthesis-v0": {},
     "prefrl/Ring-v0": {"context": "rotation"},
+    "prefrl/LotteryChoice-v0": {},
 }
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
     *((env_id, SHORT.get(env_id, {"dt": 0.125} if env_id in prefrl.envs.DIFFUSION_IDS else {"horizon": 7}))

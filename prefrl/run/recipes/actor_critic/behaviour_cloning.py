@@ -7,8 +7,7 @@ from typing import Any
 
 from prefrl.agents.actor_critic.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
 from prefrl.data import TransitionDataset
-
-from .offline import OfflineRecipe
+from prefrl.run.recipes.offline import OfflineRecipe
 
 
 @dataclass(frozen=True)

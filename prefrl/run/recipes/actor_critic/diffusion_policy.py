@@ -12,8 +12,7 @@ from prefrl.data import TransitionDataset
 from prefrl.run.collect import collect_mixture
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
-
-from .offline import OfflineRecipe
+from prefrl.run.recipes.offline import OfflineRecipe
 
 REFERENCE_ACTIONS = 10_000
 """Actions of the reference mixture that are cloned in an environment that knows one, without a file."""
@@ -26,19 +25,11 @@ MASS_ACTIONS = 4_096
 class DiffusionRecipe(OfflineRecipe):
     """What recipes of diffusion policies share: data that an environment draws, and the experts' share."""
 
-    def data(self, env: Any) -> TransitionDataset:
-        """Return the file's transitions, or what the environment's reference does.
-
-        Raises:
-            ValueError: if there is neither, or the file is no good.
-        """
-        if self.dataset is None and hasattr(env.unwrapped, "draw_actions"):
-            return collect_mixture(env, REFERENCE_ACTIONS, seed=self.seed)
-        return self.transitions()
-
-    def given(self, env: Any, folder: RunFolder, *, resume: bool) -> dict[str, Any]:
-        """See :meth:`Recipe.given`."""
-        return {"dataset": self.data(env)}
+    def drawn(self, env: Any) -> TransitionDataset:
+        """Return what the environment's reference does; see :meth:`OfflineRecipe.drawn`."""
+        if not hasattr(env.unwrapped, "draw_actions"):
+            return super().drawn(env)
+        return collect_mixture(env, REFERENCE_ACTIONS, seed=self.seed)
 
     def outcome(self, agent: DiffusionPolicy, loop: Loop, folder: RunFolder) -> dict[str, Any]:
         """Return the returns and, in an environment of modes, how many drawn actions are at the experts'."""

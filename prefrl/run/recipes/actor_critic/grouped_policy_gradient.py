@@ -32,10 +32,6 @@ class TrainGroupedPolicyGradient(EvaluatedRecipe):
     agent: GroupedPolicyGradientConfig = field(default_factory=GroupedPolicyGradientConfig)
     """Settings of the agent."""
 
-    def training_env(self) -> Any:
-        """Return the environment whose sequences are learned from; nothing is stepped."""
-        return self.scalar_env()
-
     def given(self, env: Any, folder: RunFolder, *, resume: bool) -> dict[str, Any]:
         """Return all sequences, a group for each prompt."""
         return {"sequences": exact_groups(env)}

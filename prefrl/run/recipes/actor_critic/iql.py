@@ -7,8 +7,7 @@ from typing import Any
 
 from prefrl.agents.actor_critic.iql import IQL, IQLConfig
 from prefrl.data import TransitionDataset
-
-from .offline import OfflineRecipe
+from prefrl.run.recipes.offline import OfflineRecipe
 
 
 @dataclass(frozen=True)

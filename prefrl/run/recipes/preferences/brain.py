@@ -37,10 +37,6 @@ class TrainBRAIn(EvaluatedRecipe):
             raise ValueError(f"total_timesteps is {self.total_timesteps}; after {self.agent.cloning_steps} "
                              "cloning_steps nothing would be learned from scores")  # fmt: skip
 
-    def training_env(self) -> Any:
-        """Return the environment whose sequences are learned from; nothing is stepped."""
-        return self.scalar_env()
-
     def given(self, env: Any, folder: RunFolder, *, resume: bool) -> dict[str, Any]:
         """Return all sequences, a group for each prompt."""
         return {"groups": exact_groups(env)}

@@ -70,9 +70,16 @@ class TrainDistributionalDP(Recipe):
         return {}
 
     def evaluation(self, folder: RunFolder) -> tuple[DistributionalDP, StockAugmentation]:
-        """Return the agent of the folder's checkpoint and its environment, with the best initial stock."""
+        """Return the agent of the folder's checkpoint and its environment, with the best initial stock.
+
+        Raises:
+            ValueError: if stages are left to solve at the checkpoint.
+        """
         agent = self.restored(self.scalar_env(), folder)
-        assert agent.solution is not None
+        if agent.solution is None:
+            raise ValueError(
+                f"{folder.checkpoint_path} has {agent.stages_left} stages left; it must be solved"
+            )
         return agent, self.scalar_env(initial_stock=agent.solution.initial_stock)
 
 

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from tyro.conf import arg
 
 from prefrl.agents.value_based.b_coder import BCoder, BCoderConfig
-from prefrl.config import Count, Rows, Share
-from prefrl.data import TransitionDataset, load_transitions
+from prefrl.config import Count, Share
+from prefrl.data import TransitionDataset
 from prefrl.run.collect import collect_programs
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
 from prefrl.run.outcomes.programs import program_outcome
-from prefrl.run.recipes.base import EvaluatedRecipe
+from prefrl.run.recipes.offline import OfflineRecipe
 
 
 @dataclass(frozen=True)
-class TrainBCoder(EvaluatedRecipe):
+class TrainBCoder(OfflineRecipe):
     """B-Coder: Q-learning from a cloned policy that aims low, and a reward for ranking what it writes."""
-
-    steps: ClassVar[bool] = False
 
     env_id: str = "prefrl/ProgramSynthesis-v0"
     """Environment with Discrete actions that the data are of."""
@@ -42,20 +40,8 @@ class TrainBCoder(EvaluatedRecipe):
     total_timesteps: Count = 8_000
     """Gradient steps, those of cloning and of the first stage among them."""
 
-    final_episodes: Rows = 100
-
     agent: BCoderConfig = field(default_factory=BCoderConfig)
     """Settings of the agent."""
-
-    def training_env(self) -> Any:
-        """Return the environment that the data are of; it is not stepped."""
-        return self.scalar_env()
-
-    def given(self, env: Any, folder: RunFolder, *, resume: bool) -> dict[str, Any]:
-        """Return the data set: from its file, or drawn."""
-        if self.dataset is not None:
-            return {"dataset": load_transitions(self.dataset)}
-        return {"dataset": self.drawn(env)}
 
     def drawn(self, env: Any) -> TransitionDataset:
         """Return programs of the environment's own people."""

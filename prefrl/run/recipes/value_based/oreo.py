@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from tyro.conf import arg
 
 from prefrl.agents.value_based.oreo import OREO, OREOConfig
 from prefrl.config import Count, Rows
-from prefrl.data import load_transitions
+from prefrl.data import TransitionDataset
 from prefrl.run.collect import collect_episodes
 from prefrl.run.environments import make_evaluation_env
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import Loop
 from prefrl.run.outcomes.soft_values import soft_outcome
-from prefrl.run.recipes.base import EvaluatedRecipe
+from prefrl.run.recipes.offline import OfflineRecipe
 
 
 @dataclass(frozen=True)
-class TrainOREO(EvaluatedRecipe):
+class TrainOREO(OfflineRecipe):
     """OREO: a policy and its soft values out of whole episodes that anybody acted; failures teach as well."""
-
-    steps: ClassVar[bool] = False
 
     env_id: str = "prefrl/TokenTree-v0"
     """Environment that the data are of, with Discrete actions; for evaluations too."""
@@ -33,8 +31,6 @@ class TrainOREO(EvaluatedRecipe):
 
     num_episodes: Rows = 2_000
     """Episodes of uniform actions to learn from, where there is no file."""
-
-    final_episodes: Rows = 100
 
     total_timesteps: Count = 2_000
     """Gradient steps."""
@@ -49,16 +45,9 @@ class TrainOREO(EvaluatedRecipe):
             raise ValueError(f"total_timesteps is {self.total_timesteps}; after {self.agent.cloning_steps} "
                              "cloning_steps nothing would be learned from rewards")  # fmt: skip
 
-    def training_env(self) -> Any:
-        """Return the environment that the data are of; it is not stepped."""
-        return self.scalar_env()
-
-    def given(self, env: Any, folder: RunFolder, *, resume: bool) -> dict[str, Any]:
-        """Return the data: from the file, or drawn, each time the same."""
-        if self.dataset is not None:
-            return {"dataset": load_transitions(self.dataset)}
-        rows = make_evaluation_env(*self.made, self.num_episodes)
-        return {"dataset": collect_episodes(None, rows, seed=self.seed)}
+    def drawn(self, env: Any) -> TransitionDataset:
+        """Return episodes of uniform actions."""
+        return collect_episodes(None, make_evaluation_env(*self.made, self.num_episodes), seed=self.seed)
 
     def make_agent(self, env: Any, dataset: Any = None) -> OREO:
         """See :meth:`Recipe.make_agent`."""

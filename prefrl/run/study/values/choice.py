@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
 import prefrl.envs
@@ -21,6 +25,7 @@ from prefrl.functional.choice.dynamic_choice import (
     policy_values,
 )
 from prefrl.functional.choice.maxent_irl import empirical_transitions, maxent_rewards
+from prefrl.run.plot import save_figure
 from prefrl.run.study.claims import Claim
 
 assert prefrl.envs.REGISTRY
@@ -100,7 +105,10 @@ def rates(seed: int) -> dict[str, float]:
         for q, rewards in (fitted(task.moves(n, rng), task.phi) for n in SIZES)
     ]
     slopes = np.polyfit(np.log(SIZES), np.log(errors), 1)[0]
-    return {"q_slope": float(slopes[0]), "reward_slope": float(slopes[1]), "reward_rmse": errors[-1][1]}
+    found = {"q_slope": float(slopes[0]), "reward_slope": float(slopes[1])}
+    for size, (q, reward) in zip(SIZES, errors, strict=True):
+        found |= {f"q_rmse_{size}": q, f"reward_rmse_{size}": reward}
+    return found
 
 
 def plans(seed: int) -> dict[str, float]:
@@ -226,3 +234,50 @@ CLAIMS: Mapping[str, Claim] = {
     ),
 }
 """Claims of dynamic choice by name."""
+
+DRAWN = ("rates", "bounded_rationality", "pessimism")
+"""Claims that the figure shows."""
+
+PLANS = {"people": "people", "cloning": "behaviour cloning", "maxent_irl": "maximum entropy IRL",
+         "likeliest_choice": "likeliest choice", "beta_0": "plan, no pessimism", "dcppo": "plan",
+         "true_reward": "plan, true reward"}  # fmt: skip
+"""Policies in the figure."""
+
+
+def draw_choices(found: Mapping[str, Any], path: Path) -> None:
+    """Draw errors against choices, what policies fall short of the best, and what pessimism saves.
+
+    Args:
+        found: what was measured, by claim, of :data:`DRAWN` at least.
+        path: of the PNG.
+    """
+    rate, plan, luck = (found[name]["numbers"] for name in DRAWN)
+    figure = Figure(figsize=(13.0, 3.8), layout="constrained")
+    errors, short, saved = figure.subplots(1, 3)
+    _draw_errors(errors, rate)
+    for place, name in enumerate(PLANS):
+        short.plot(plan[name], np.full(len(plan[name]), place), "|", color="C0", markersize=12.0, alpha=0.5)
+        short.plot(np.median(plan[name]), place, "o", color="black", markersize=5.0)
+    short.set(title="after 10,000 choices, each task", xlabel="return short of the best",
+              yticks=range(len(PLANS)), yticklabels=list(PLANS.values()))  # fmt: skip
+    worst = max(*luck["careless_few"], *luck["careful_few"])
+    saved.plot([0.0, worst], [0.0, worst], color="0.6", linewidth=1.0)
+    both = np.round([luck["careless_few"], luck["careful_few"]], 9)
+    places, counts = np.unique(both, axis=1, return_counts=True)
+    saved.scatter(*places, s=12.0 * counts, color="C2", alpha=0.7)
+    saved.set(title="where luck tempts, areas: draws", xlabel="return short of the best, no pessimism",
+              ylabel="return short of the best, pessimism")  # fmt: skip
+    save_figure(figure, path)
+
+
+def _draw_errors(axes: Axes, rate: Mapping[str, Any]) -> None:
+    """Draw errors of Q and r against choices, with the slope that was asked."""
+    for place, (name, label) in enumerate((("q_rmse", "Q"), ("reward_rmse", "r"))):
+        curves = np.array([rate[f"{name}_{size}"] for size in SIZES])
+        axes.plot(SIZES, curves, color=f"C{place}", linewidth=0.6, alpha=0.3)
+        axes.plot(SIZES, np.exp(np.log(curves).mean(-1)), color=f"C{place}", linewidth=2.0, label=label)
+    guide = np.array([SIZES[0], SIZES[-1]])
+    axes.plot(guide, 5.0 / np.sqrt(guide), color="0.4", linestyle="--", label="slope -1/2")
+    axes.set(title="errors, each task", xscale="log", yscale="log", xlabel="choices",
+             ylabel="root mean squared error")  # fmt: skip
+    axes.legend()

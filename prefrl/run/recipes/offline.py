@@ -1,4 +1,4 @@
-"""What recipes of agents have in common that learn from a file of transitions alone."""
+"""What recipes of agents have in common that learn from transitions alone."""
 
 from __future__ import annotations
 
@@ -31,22 +31,14 @@ class OfflineRecipe(EvaluatedRecipe):
 
     final_episodes: Rows = 100
 
-    def training_env(self) -> Any:
-        """Return the environment that the data are of; it is not stepped."""
-        return self.scalar_env()
-
     def given(self, env: Any, folder: RunFolder, *, resume: bool) -> dict[str, Any]:
-        """Return the data set; see :meth:`transitions`."""
-        return {"dataset": self.transitions()}
-
-    def transitions(self) -> TransitionDataset:
-        """Return the file's.
+        """Return the data set: from its file, or drawn, each time the same.
 
         Raises:
-            ValueError: if there is none, or its file is no good.
+            ValueError: if there is neither, or the file is no good.
         """
-        if self.dataset is None:
-            raise ValueError(
-                "dataset is None; it must be a file of transitions to learn from: --dataset FILE"
-            )
-        return load_transitions(self.dataset)
+        return {"dataset": self.drawn(env) if self.dataset is None else load_transitions(self.dataset)}
+
+    def drawn(self, env: Any) -> TransitionDataset:
+        """Return transitions to learn from where there is no file: a recipe says which, or refuses."""
+        raise ValueError("dataset is None; it must be a file of transitions to learn from: --dataset FILE")

@@ -1,0 +1,1 @@
+"""Audits of what was trained: stances, choices, alignment, rewards, and loops of own data."""
