@@ -137,7 +137,6 @@ class SelfNPO(TunedDiffusionPolicy):
     # Learning --------------------------------------------------------------------------------------------
 
     def _step(self, batch: ChunkBatch) -> dict[str, Tensor]:  # type: ignore[override]
-        """Clone; in the form unconditional some observations are zeros."""
         if self.config.form == "unguided":
             return super()._step(batch)
         metrics = self._update.step(batch, self.draws(len(batch.obs)))
@@ -147,11 +146,13 @@ class SelfNPO(TunedDiffusionPolicy):
     def _loss(
         self, policy: DenoisingPolicy, batch: ChunkBatch, draws: Draws
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.config.form == "unguided":
+            return super()._loss(policy, batch, draws)
         groups, rows = draws.times.shape[1], len(batch.obs)
         kept = uniform(self._generator, 1, rows, 1, device=self.device) >= self.config.dropped
         numbers = grouped(policy.numbers(batch.obs[None], torch.float32) * kept, groups)
         clean, noise = (grouped(each, groups) for each in (batch.chunks[None], draws.noise))
-        noisy = noised(clean, noise, *self._levels(draws.times[..., None]))
+        noisy = noised(clean, noise, *self._levels(draws.times))
         loss = denoising_error(policy.network(noisy, numbers, draws.times), noise).mean()
         return loss, {"train/loss": loss.detach()}
 
