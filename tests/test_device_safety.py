@@ -41,6 +41,7 @@ from torch.utils._pytree import tree_leaves
 import prefrl.agents
 import prefrl.envs
 from prefrl.agents.actor_critic.behaviour_cloning import BehaviourCloning
+from prefrl.agents.actor_critic.diffusion import chunks
 from prefrl.agents.actor_critic.diffusion.chunks import ChunkBatch
 from prefrl.agents.actor_critic.diffusion.diffusion_policy import DiffusionPolicy
 from prefrl.agents.actor_critic.grouped.policy_gradient import (
@@ -926,8 +927,10 @@ def offline_case(
                 states[:-1], taken, torch.arange(9.0), states[1:], no, no,
                 observation_space=spaces.single_observation_space, action_space=spaces.single_action_space,
             )  # fmt: skip
-        agent = kind(spaces, kind.config_class(**{"hidden": (8,), "batch_size": 5, **settings}),
-                     dataset=moved_data(mode, data), device=DEVICE)  # fmt: skip
+            starts = fake(mode, torch.arange(8), "cpu")  # where chunks begin is worked out on the host
+        with mock.patch.object(chunks, "chunk_starts", return_value=starts):
+            agent = kind(spaces, kind.config_class(**{"hidden": (8,), "batch_size": 5, **settings}),
+                         dataset=moved_data(mode, data), device=DEVICE)  # fmt: skip
         obs = (torch.zeros(7, 4) if box else torch.zeros(7, dtype=torch.int64)).to(DEVICE)
 
         def step() -> dict[str, Tensor]:
@@ -1433,9 +1436,15 @@ CASES: dict[str, Case] = {
     "BCoder, plain": offline_case(
         BCoder, box=False, cloning_steps=1, value_steps=1, operator="optimal", expert_return=5.0
     ),
-    "DiffusionPolicy": offline_case(DiffusionPolicy, hidden=(8, 8)),
-    "DiffusionPolicy, chunks, DDPM, ReLU": offline_case(
-        DiffusionPolicy, hidden=(8, 8), horizon=2, sampler="ddpm", activation="relu", schedule="linear"
+    "DiffusionPolicy": offline_case(DiffusionPolicy),
+    "DiffusionPolicy, chunks, DDPM, SiLU": offline_case(
+        DiffusionPolicy,
+        hidden=(8, 8),
+        batch_size=8,
+        horizon=2,
+        sampler="ddpm",
+        activation="silu",
+        schedule="linear",
     ),
     "DiffusionDRO": tuned_case(DiffusionDRO, averaged=2, refresh_steps=1),
     "DiffusionDRO, DDPM, guided": tuned_case(

@@ -21,6 +21,21 @@ class ChunkBatch(NamedTuple):
     """[B, C] their actions as the policy has them."""
 
 
+def chunk_starts(dataset: TransitionDataset, horizon: int) -> Tensor:
+    """Return the rows [M] of a data set that begin ``horizon`` steps of one episode.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    count = len(dataset) - horizon + 1
+    whole = torch.ones(max(0, count), dtype=torch.bool)
+    for place in range(horizon - 1 if count > 0 else 0):
+        whole &= dataset.has_next_action[place : place + count]
+    if not bool(whole.any()):
+        raise ValueError(f"horizon is {horizon}; no episode of the dataset has as many actions")
+    return torch.nonzero(whole)[:, 0]
+
+
 class Chunks:
     """All chunks of H consecutive actions that lie within an episode of a data set.
 
@@ -39,13 +54,7 @@ class Chunks:
     def __init__(
         self, dataset: TransitionDataset, horizon: int, actions: Actions, device: torch.device
     ) -> None:
-        count = len(dataset) - horizon + 1
-        whole = torch.ones(max(0, count), dtype=torch.bool)
-        for place in range(horizon - 1 if count > 0 else 0):
-            whole &= dataset.has_next_action[place : place + count]
-        if not bool(whole.any()):
-            raise ValueError(f"horizon is {horizon}; no episode of the dataset has as many actions")
-        self.starts = torch.nonzero(whole)[:, 0].to(device)
+        self.starts = chunk_starts(dataset, horizon).to(device)
         self.obs = dataset.obs.to(device)
         self.raw = actions.from_env(dataset.actions.to(device)).to(torch.float32)
         self._steps = torch.arange(horizon, device=device)

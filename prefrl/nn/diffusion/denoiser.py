@@ -65,7 +65,7 @@ class Denoiser(nn.Module):
 
     def __init__(
         self, learners: int, inputs: int, size: int, hidden: Sequence[int], noise_steps: int,
-        activation: Activation = "silu",
+        activation: Activation = "relu",
     ) -> None:  # fmt: skip
         super().__init__()
         width = hidden[0]
@@ -129,7 +129,7 @@ class Denoiser(nn.Module):
         gain, *gains, tau = self._split(said.outputs)
         ones, layers = _with_ones(x), [*self.trunk.layers]
         *inner, last = zip(self.trunk.weights(), self.trunk.biases(), strict=True)
-        entered = torch.baddbmm(read.outputs.view(*ones.shape[:2], -1), ones, self._entry(gain, tau))
+        entered = read.outputs.view(*ones.shape[:2], -1).baddbmm_(ones, self._entry(gain, tau))
         flows, products = [entered.relu_().view(learners, groups * rows, -1)], []
         for of_time, (weight, bias) in zip(gains, inner, strict=True):
             products.append(torch.bmm(flows[-1], weight).view(shape))
@@ -147,7 +147,7 @@ class Denoiser(nn.Module):
             torch.ops.aten.threshold_backward.grad_input(back, after, 0.0, grad_input=back)
             torch.sum(back, 1, keepdim=True, out=layer.bias.grad)
             grouped = back.view(shape)
-            of_gains.insert(0, (grouped * product).sum(2))
+            of_gains.insert(0, product.mul_(grouped).sum(2))
             grouped.mul_(of_time[:, :, None])
             torch.bmm(flow.mT, back, out=layer.weight.grad)
             back = torch.bmm(back, layer.weight.mT)
@@ -186,8 +186,8 @@ class Steps:
         self.network = network
         *inner, last = network.trunk.weights()
         self._biases = network.trunk.biases()
-        asked = torch.tensor(times, device=last.device).expand(len(last), -1)
-        gains_of_all = [each.unsqueeze(2).unbind(1) for each in network.of_times(asked)]
+        asked = torch.stack([torch.full((), time, device=last.device) for time in times])
+        gains_of_all = [each.unsqueeze(2).unbind(1) for each in network.of_times(asked.expand(len(last), -1))]
         self.weights: list[list[Tensor]] = []
         for gain, *gains, tau in zip(*gains_of_all, strict=True):
             entry = torch.cat([network.entry * gain, tau], 1)

@@ -113,7 +113,7 @@ class DenoisingPolicy(LikelihoodPolicy):
         self, learners: int, observation_space: gym.Space[Any], action_space: gym.Space[Any],
         hidden: Sequence[int] = (256, 256), *, horizon: int = 1, noise_steps: int = 50,
         schedule: Schedule = "cosine", sampler: Sampler = "ddim", sampling_steps: int = 10,
-        activation: Activation = "silu", device: torch.device | str = "cpu",
+        activation: Activation = "relu", device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
         if not _is_bounded(action_space):
             raise ValueError(f"action_space is {action_space}; a DenoisingPolicy takes a Box of "
