@@ -1,67 +1,27 @@
-"""Diffusion policies that are tuned: what their losses are, what they learn, how they stop and go on."""
+"""Diffusion policies that are tuned: what their losses are, and what they learn."""
 
 import math
-from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import pytest
 import torch
-from resuming import assert_same, crash_at, new_folder
 from torch import Tensor
+from tuned_diffusion import OBS, RING, SMALL, clone_of, tuned_of
 
-import prefrl
-import prefrl.envs
 from prefrl.agents import (
     DiffusionDPO,
     DiffusionDPOConfig,
     DiffusionDRO,
     DiffusionDROConfig,
-    DiffusionPolicy,
-    DiffusionPolicyConfig,
     SelfNPO,
     SelfNPOConfig,
 )
 from prefrl.agents.actor_critic.diffusion.chunks import ChunkBatch
 from prefrl.agents.preferences.diffusion.chunks import compared_chunks, preferred_chunks
-from prefrl.agents.preferences.diffusion.tuning import TunedDiffusionPolicy
 from prefrl.data import Preferences, Segments
 from prefrl.functional.actor_critic.diffusion import denoising_error, mixed_weights, noised
 from prefrl.nn.diffusion.policy import DenoisingPolicy
-from prefrl.run.collect import collect_mixture, compare_mixtures
-from prefrl.run.loop import learn
-
-assert prefrl.envs.REGISTRY
-SMALL: dict[str, Any] = {"hidden": (16, 16), "batch_size": 32, "noise_steps": 10, "sampling_steps": 4}
-RING = gym.make("prefrl/Ring-v0")
-OBS = torch.tensor([[1.0, 0.0]]).expand(50, 2)
-
-
-def clone_of(steps: int = 20, **settings: Any) -> DiffusionPolicy:
-    config = DiffusionPolicyConfig(**{**SMALL, **settings})
-    return DiffusionPolicy(RING, config, dataset=collect_mixture(RING, 500), device="cpu").learn(steps)
-
-
-def tuned_of(kind: type[TunedDiffusionPolicy], seed: int = 0, **settings: Any) -> Any:
-    """An agent with its data, cloned in ten steps."""
-    given: dict[str, Any] = {"dataset": collect_mixture(RING, 500)}
-    if kind is DiffusionDRO:
-        given["demonstrations"] = collect_mixture(RING, 100, mixture="expert")
-        settings = {"averaged": 8, "refresh_steps": 4, **settings}
-    if kind is DiffusionDPO:
-        given["preferences"] = compare_mixtures(RING, 100)
-    config = kind.config_class(**{**SMALL, "cloning_steps": 10, **settings})
-    return kind(RING, config, **given, device="cpu", seed=seed)
-
-
-KINDS = pytest.mark.parametrize(
-    ("kind", "settings"),
-    [
-        (DiffusionDRO, {"replay_refreshes": 2}), (DiffusionDRO, {"sampler": "ddpm", "guidance": 0.5}),
-        (DiffusionDPO, {}), (SelfNPO, {}), (SelfNPO, {"form": "unconditional", "truncated_steps": 2}),
-    ],
-)  # fmt: skip
-
+from prefrl.run.collect import collect_mixture
 
 # Diffusion-DRO -----------------------------------------------------------------------------------------
 
@@ -338,72 +298,3 @@ class Told:
     def __call__(self, step: int, x: Tensor) -> Tensor:
         time = torch.full((1, 1), self.stops[step])
         return self.exact(x[None, ..., :-1], None, time)[0]  # type: ignore[no-any-return]
-
-
-# All of them -------------------------------------------------------------------------------------------
-
-
-@KINDS
-def test_cloning_comes_first_and_is_the_reference(kind: Any, settings: Any) -> None:
-    agent = tuned_of(kind, **settings).learn(10)
-    cloned = agent.act(OBS, deterministic=True)
-    if settings.get("form") != "unconditional":
-        same = DiffusionPolicyConfig(**SMALL, averaging=agent.config.averaging,
-                                     sampler=settings.get("sampler", "ddim"))  # fmt: skip
-        clone = DiffusionPolicy(RING, same, dataset=collect_mixture(RING, 500), device="cpu").learn(10)
-        assert torch.equal(clone.act(OBS, deterministic=True), cloned)
-    before = {name: value.clone() for name, value in agent.average.state_dict().items()}
-    agent.learn(8)
-    assert_same(agent.reference.state_dict(), before)
-    assert not torch.equal(agent.act(OBS, deterministic=True), cloned)
-
-
-@KINDS
-def test_resumed_equals_uninterrupted(kind: Any, settings: Any, tmp_path: Path) -> None:
-    whole, folder = tuned_of(kind, **settings).learn(40), new_folder(tmp_path / "run")
-    with pytest.raises(RuntimeError, match="crash"):
-        learn(tuned_of(kind, **settings), 40, folder=folder, checkpoint_every=15, callback=crash_at(31))
-    resumed = learn(tuned_of(kind, **settings), 40, folder=folder, checkpoint_every=15, resume=True)
-    assert resumed.num_timesteps == 40
-    assert_same(resumed.state_dict(), whole.state_dict())
-    assert torch.equal(resumed.act(OBS), whole.act(OBS))
-
-
-@KINDS
-def test_saved_agents_act_alike_and_learn_on(kind: Any, settings: Any, tmp_path: Path) -> None:
-    agent = tuned_of(kind, **settings).learn(17)
-    agent.save(tmp_path / "agent.pt")
-    again = prefrl.load(tmp_path / "agent.pt", device="cpu")
-    assert type(again) is kind
-    assert torch.equal(agent.act(OBS), again.act(OBS))
-    with pytest.raises(ValueError, match=r"dataset is None|there are no"):
-        again.update()
-    given: dict[str, Any] = {"dataset": collect_mixture(RING, 500)}
-    if kind is not SelfNPO:
-        given["preferences"] = compare_mixtures(RING, 100)
-    learned = kind.load(tmp_path / "agent.pt", RING, device="cpu", **given)
-    learned.update()
-    assert learned.num_timesteps == 18
-
-
-def test_what_does_not_suit_is_refused() -> None:
-    clone, data = clone_of(1), collect_mixture(RING, 50)
-    none: dict[str, Any] = {**SMALL, "cloning_steps": 0, "averaged": 8}
-    with pytest.raises(ValueError, match="cloning_steps is 5000; it must be 0 where a clone is given"):
-        DiffusionDRO(RING, DiffusionDROConfig(**SMALL, averaged=8), clone=clone, device="cpu")
-    with pytest.raises(ValueError, match=r"hidden is \(8,\) and the clone's \(16, 16\); they must be equal"):
-        DiffusionDRO(RING, DiffusionDROConfig(**{**none, "hidden": (8,)}), clone=clone, device="cpu")
-    with pytest.raises(TypeError, match="clone is a str; it must be a DiffusionPolicy"):
-        DiffusionDRO(RING, DiffusionDROConfig(**none), clone="me", device="cpu")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="demonstrations and preferences are both given"):
-        DiffusionDRO(RING, DiffusionDROConfig(**none), demonstrations=data, clone=clone, device="cpu",
-                     preferences=compare_mixtures(RING, 9))  # fmt: skip
-    with pytest.raises(ValueError, match="averaged is 7; it must divide batch_size, 32"):
-        DiffusionDROConfig(**{**none, "averaged": 7})
-    with pytest.raises(ValueError, match="there is no clone; give DiffusionDRO"):
-        DiffusionDRO(RING, DiffusionDROConfig(**none), demonstrations=data, device="cpu").update()
-    with pytest.raises(ValueError, match="truncated_steps is 4; it must be below sampling_steps, 4"):
-        SelfNPOConfig(**SMALL, form="unconditional", truncated_steps=4)
-    positive = DiffusionDRO(RING, DiffusionDROConfig(**none), clone=clone, device="cpu")
-    with pytest.raises(ValueError, match="clone and positive are both given"):
-        SelfNPO(RING, SelfNPOConfig(**SMALL), clone=clone, positive=positive, device="cpu")

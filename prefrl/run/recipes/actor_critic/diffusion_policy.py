@@ -32,14 +32,14 @@ class DiffusionRecipe(OfflineRecipe):
         return collect_mixture(env, REFERENCE_ACTIONS, seed=self.seed)
 
     def outcome(self, agent: DiffusionPolicy, loop: Loop, folder: RunFolder) -> dict[str, Any]:
-        """Return the returns and, in an environment of modes, how many drawn actions are at the experts'."""
+        """Return the returns and, in an environment of modes, where drawn actions lie and what they earn."""
         found, task = super().outcome(agent, loop, folder), self.scalar_env().unwrapped
         if not hasattr(task, "expert_mass"):
             return found
         obs, _, _ = task.draw_actions(MASS_ACTIONS, seed=self.seed)
         actions = agent.act(torch.as_tensor(obs, device=agent.device)).cpu().numpy()
         masses = {name: getattr(task, name)(actions, obs) for name in ("expert_mass", "off_mode_mass")}
-        return {**found, **masses}
+        return {**found, **masses, "drawn_return": float(task.score(actions, obs).mean())}
 
 
 @dataclass(frozen=True)
