@@ -8,7 +8,7 @@ once and the time once for all rows, and loops over the rest in the ordinary way
 of the trunk's square layers alone.
 
 Learning: a gradient step of a batch of 1,024, 256 wide, beside its matrix products alone, forwards and
-backwards, in random numbers of the same sizes.
+backwards, in random numbers of the same sizes; and beside the same step by autograd (with silu they are one).
 
 One thread; all sides in turns; processor seconds, so that what else runs on the machine counts little.
 """
@@ -100,6 +100,7 @@ class Bench:
             "encoded_once": lambda: encoded_once(policy, obs, noise),
             "floor": lambda: [torch.bmm(hidden, square) for _ in range(self.sampling_steps)],
             "step": agent.update,
+            "step_by_autograd": lambda: by_autograd(agent),
             "step_floor": products(self.rows, self.width, math.gcd(self.rows, GROUP)),
         }
         rows = [{name: self._timed(side) for name, side in sides.items()} for _ in range(self.repeats)]
@@ -108,6 +109,7 @@ class Bench:
             "encoded_once_over_ours": ("encoded_once", "ours"),
             "ours_over_floor": ("ours", "floor"),
             "step_over_floor": ("step", "step_floor"),
+            "autograd_over_step": ("step_by_autograd", "step"),
         }
         return {
             **{name: spread([row[a] / row[b] for row in rows]) for name, (a, b) in ratios.items()},
@@ -133,6 +135,13 @@ class Bench:
         return (time.process_time() - started) / self.calls
 
 
+def by_autograd(agent: DiffusionPolicy) -> None:
+    """Take a gradient step as every activation can."""
+    batch = agent._replay.sample(agent.config.batch_size, agent._generator)
+    agent._update.step(batch, agent.draws(len(batch.obs)))
+    agent.follow()
+
+
 def ddim(policy: DenoisingPolicy, x: Tensor, predict: Callable[[Tensor, int], Tensor]) -> Tensor:
     """Return what a plain loop makes of noise [1, N, C], given what predicts it in samples at a time."""
     for now, then in pairwise(policy.stops):
@@ -151,7 +160,7 @@ def ordinary(policy: DenoisingPolicy, obs: Tensor, noise: Tensor) -> Tensor:
     def predict(x: Tensor, now: int) -> Tensor:
         times = torch.full(x.shape[:2], now)
         together = torch.cat([x, time_waves(times, policy.noise_steps), obs], -1)
-        sample, waves, seen = together.split([policy.size, WAVES, OBS], -1)
+        sample, waves, seen = torch.split(together, [policy.size, WAVES, OBS], -1)
         return trunk(network, sample, network.condition(seen), network.time(waves))
 
     return ddim(policy, noise, predict)

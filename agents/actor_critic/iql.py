@@ -141,6 +141,7 @@ class IQL(OfflineAgent):
 
     config_class: ClassVar[type[IQLConfig]] = IQLConfig
     config: IQLConfig
+    policy: DiscretePolicy | GaussianPolicy
     network: IQLNetwork
     advice = "a lower learning_rate or temperature, or rewards in a larger unit, may help"
 

@@ -243,6 +243,8 @@ class DiffusionPolicy(OfflineAgent):
         segments, horizon = segments.to(self.device), self.config.horizon
         count = segments.max_length // horizon
         whole = count * horizon
+        if not count:
+            return torch.zeros(segments.mask.shape, device=self.device)
         obs = segments.obs[:, :whole:horizon].flatten(0, 1)
         acted = segments.actions[:, :whole].reshape(len(obs), horizon, *segments.actions.shape[2:])
         parts = zip(torch.split(obs, AT_ONCE), torch.split(acted, AT_ONCE), strict=True)

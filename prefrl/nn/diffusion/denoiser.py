@@ -114,7 +114,8 @@ class Denoiser(nn.Module):
     def pull_errors(self, x: Tensor, numbers: Tensor, times: Tensor, noise: Tensor) -> Tensor:
         """Put the gradients of the mean error into the parameters' ``grad``; return the errors [S, G R].
 
-        The same as autograd of :meth:`forward`, for ReLU: HOW_MUCH.
+        The same as autograd of :meth:`forward`, for ReLU. Whole steps by autograd take 1.11
+        times as long 256 wide with 1,024 rows, 1.15 times with 256 rows, 1.25 times 64 wide with 64 rows.
 
         Args:
             x: [S, G, R, C] samples.
@@ -140,7 +141,8 @@ class Denoiser(nn.Module):
 
         back.mul_(2.0 / (groups * rows))
         gather(layers[-1].weight.grad, layers[-1].bias.grad, flows[-1], back, add=False)
-        back, of_gains = torch.bmm(back, last[0].mT), []
+        back = torch.bmm(back, last[0].mT)
+        of_gains: list[Tensor] = []
         for layer, flow, after, product, of_time in zip(
             layers[-2::-1], flows[-2::-1], flows[:0:-1], products[::-1], gains[::-1], strict=True
         ):

@@ -186,7 +186,7 @@ class DenoisingPolicy(LikelihoodPolicy):
     def pull_errors(self, obs: Tensor, chunks: Tensor, draws: Draws) -> Tensor:
         """Return the same without, and put those of its mean into the parameters' ``grad``; of ReLU only."""
         noisy = self._noised(chunks, draws)
-        numbers = self.numbers(obs, torch.float32).unflatten(1, noisy.shape[1:3])
+        numbers = self.numbers(obs, torch.float32).view(*noisy.shape[:3], -1)
         return self.network.pull_errors(noisy, numbers, draws.times, draws.noise)
 
     def _noised(self, chunks: Tensor, draws: Draws) -> Tensor:
@@ -194,7 +194,8 @@ class DenoisingPolicy(LikelihoodPolicy):
         groups, rows = draws.times.shape[1], chunks.shape[1]
         if rows % groups:
             raise ValueError(f"draws have {groups} times; they must be a divisor of the {rows} rows")
-        noise, clean = (each.unflatten(1, (groups, -1)) for each in (draws.noise, chunks))
+        shape = len(chunks), groups, rows // groups, self.size
+        noise, clean = (each.reshape(shape) for each in (draws.noise, chunks))
         levels = (of[draws.times][..., None, None] for of in (self.alphas, self.sigmas))
         return noised(clean, noise, *levels)
 
@@ -206,9 +207,9 @@ class DenoisingPolicy(LikelihoodPolicy):
             noisy: [S, N, C] samples, in G groups of as many neighbours.
             times: [S, G] int64, from 1 to T, of the groups.
         """
-        groups = times.shape[1], -1
-        numbers = self.numbers(obs, torch.float32).unflatten(1, groups)
-        predicted: Tensor = self.network(noisy.unflatten(1, groups), numbers, times)
+        shape = *times.shape, noisy.shape[1] // times.shape[1], -1
+        numbers = self.numbers(obs, torch.float32).reshape(shape)
+        predicted: Tensor = self.network(noisy.reshape(shape), numbers, times)
         return predicted.flatten(1, 2)
 
     def log_prob(self, obs: Tensor, actions: Tensor, draws: Draws | None = None) -> Tensor:
@@ -275,7 +276,7 @@ class DenoisingPolicy(LikelihoodPolicy):
         numbers, networks = self.numbers(obs, torch.float32), self._networks(guide)
         at_once = ROWS if noise.device.type == "cpu" else max(1, noise.shape[1])
         parts = zip(*(torch.split(rows, at_once, 1) for rows in (numbers, noise)), strict=True)
-        return torch.cat([self._denoised(networks, *part, guide) for part in parts], 1)
+        return torch.cat([self._denoised(networks, seen, start, guide) for seen, start in parts], 1)
 
     @torch.no_grad()
     def path(self, obs: Tensor, noise: Tensor, guide: Guide | None = None) -> Path:

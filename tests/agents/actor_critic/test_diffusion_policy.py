@@ -129,6 +129,8 @@ def test_likelihoods_prefer_what_was_cloned() -> None:
     short = dataclasses.replace(segments, lengths=torch.full((20,), 3))
     assert bool((agent.log_prob(short)[:, 2:] == 0).all())
     assert torch.equal(agent.log_prob(short)[:, :2], said[:, :2])
+    one, _ = data.segments(torch.arange(3), 1)
+    assert agent.log_prob(one).tolist() == [[0.0]] * 3
 
 
 # The agent ---------------------------------------------------------------------------------------------
