@@ -114,8 +114,8 @@ class Denoiser(nn.Module):
     def pull_errors(self, x: Tensor, numbers: Tensor, times: Tensor, noise: Tensor) -> Tensor:
         """Put the gradients of the mean error into the parameters' ``grad``; return the errors [S, G R].
 
-        The same as autograd of :meth:`forward`, for ReLU. Whole steps by autograd take 1.11
-        times as long 256 wide with 1,024 rows, 1.15 times with 256 rows, 1.25 times 64 wide with 64 rows.
+        The same as autograd of :meth:`forward`, for ReLU. Whole steps by autograd take 1.15 times as long 256
+        wide with 256 rows, 1.25 times 64 wide with 64; 1.05 to 1.11 times 256 wide with 1,024 rows.
 
         Args:
             x: [S, G, R, C] samples.
