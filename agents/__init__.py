@@ -54,6 +54,18 @@ if TYPE_CHECKING:
         ContinuousQLearningConfig as ContinuousQLearningConfig,
     )
     from prefrl.agents.preferences.brain import BRAIn as BRAIn, BRAInConfig as BRAInConfig
+    from prefrl.agents.preferences.diffusion.dpo import (
+        DiffusionDPO as DiffusionDPO,
+        DiffusionDPOConfig as DiffusionDPOConfig,
+    )
+    from prefrl.agents.preferences.diffusion.dro import (
+        DiffusionDRO as DiffusionDRO,
+        DiffusionDROConfig as DiffusionDROConfig,
+    )
+    from prefrl.agents.preferences.diffusion.self_npo import (
+        SelfNPO as SelfNPO,
+        SelfNPOConfig as SelfNPOConfig,
+    )
     from prefrl.agents.preferences.games.nash_learning import (
         NashLearning as NashLearning,
         NashLearningConfig as NashLearningConfig,
@@ -123,6 +135,10 @@ _PUBLIC = {
     "DQN": "prefrl.agents.value_based.dqn",
     "DQNConfig": "prefrl.agents.value_based.dqn",
     "DQNLearners": "prefrl.agents.value_based.dqn_learners",
+    "DiffusionDPO": "prefrl.agents.preferences.diffusion.dpo",
+    "DiffusionDPOConfig": "prefrl.agents.preferences.diffusion.dpo",
+    "DiffusionDRO": "prefrl.agents.preferences.diffusion.dro",
+    "DiffusionDROConfig": "prefrl.agents.preferences.diffusion.dro",
     "DiffusionPolicy": "prefrl.agents.actor_critic.diffusion.diffusion_policy",
     "DiffusionPolicyConfig": "prefrl.agents.actor_critic.diffusion.diffusion_policy",
     "DistributionalDP": "prefrl.agents.returns.distributional_dp",
@@ -167,6 +183,8 @@ _PUBLIC = {
     "SB3Config": "prefrl.agents.preferences.sb3",
     "SearchPreferences": "prefrl.agents.preferences.search_preferences",
     "SearchPreferencesConfig": "prefrl.agents.preferences.search_preferences",
+    "SelfNPO": "prefrl.agents.preferences.diffusion.self_npo",
+    "SelfNPOConfig": "prefrl.agents.preferences.diffusion.self_npo",
     "SelfPlay": "prefrl.agents.preferences.self_play",
     "SelfPlayConfig": "prefrl.agents.preferences.self_play",
     "StockDQN": "prefrl.agents.returns.stock_dqn",

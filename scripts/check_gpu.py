@@ -58,6 +58,7 @@ POLES: dict[str, Any] = {**SMALL, "env_id": "prefrl/CartPole-v0", "total_timeste
 PENDULUMS: dict[str, Any] = {**SMALL, "env_id": "prefrl/Pendulum-v0", "num_envs": 4, "total_timesteps": 256}
 ROLLOUTS: dict[str, Any] = {"env_id": "prefrl/CartPole-v0", "agent.n_steps": 32, "total_timesteps": 2_048}
 OFFLINE: dict[str, Any] = {"agent.hidden": [32], "agent.batch_size": 32, "total_timesteps": 200}
+TUNED: dict[str, Any] = {"agent.hidden": [32, 32], "agent.cloning_steps": 50, "total_timesteps": 100}
 REWARD: dict[str, Any] = {"reward.hidden": [16], "reward.epochs": 3}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "q_learning": ("q_learning", {"total_timesteps": 800}),
@@ -85,6 +86,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "behaviour_cloning": ("behaviour_cloning", {**OFFLINE, "env_id": "prefrl/Pendulum-v0"}),
     "diffusion_policy": ("diffusion_policy", {
         **OFFLINE, "env_id": "prefrl/Pendulum-v0", "agent.hidden": [32, 32], "agent.horizon": 2,
+    }),
+    "diffusion_dro": ("diffusion_dro", {**TUNED, "env_id": "prefrl/Ring-v0"}),
+    "diffusion_dpo": ("diffusion_dpo", {**TUNED, "env_id": "prefrl/Ring-v0"}),
+    "self_npo": ("self_npo", {**TUNED, "env_id": "prefrl/Ring-v0"}),
+    "self_npo, unconditional": ("self_npo", {
+        **TUNED, "env_id": "prefrl/Ring-v0", "agent.form": "unconditional",
     }),
     "preference_optimization": ("preference_optimization", {
         "total_timesteps": 100, "agent.cloning_steps": 20, "agent.learning_rate": 0.01,

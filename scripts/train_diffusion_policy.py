@@ -1,8 +1,19 @@
-"""Train a diffusion policy; the flags are those of ``prefrl train diffusion_policy``."""
+"""Train a diffusion policy; the flags are those of ``prefrl train`` with the recipe of ``--method``."""
 
+import argparse
 import sys
 
 from prefrl.cli import train_main
 
+METHODS = {
+    "clone": "diffusion_policy",
+    "dro": "diffusion_dro",
+    "self_npo": "self_npo",
+    "dpo": "diffusion_dpo",
+}
+"""Recipes by method."""
+
 if __name__ == "__main__":
-    sys.exit(train_main("diffusion_policy"))
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--method", choices=METHODS, default="clone")
+    sys.exit(train_main(METHODS[parser.parse_known_args()[0].method]))

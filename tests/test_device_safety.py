@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 from unittest import mock
 
 import gymnasium as gym
@@ -42,6 +42,7 @@ import prefrl.agents
 import prefrl.envs
 from prefrl.agents.actor_critic.behaviour_cloning import BehaviourCloning
 from prefrl.agents.actor_critic.diffusion import chunks
+from prefrl.agents.actor_critic.diffusion.chunks import ChunkBatch
 from prefrl.agents.actor_critic.diffusion.diffusion_policy import DiffusionPolicy
 from prefrl.agents.actor_critic.grouped.policy_gradient import (
     GroupedPolicyGradient,
@@ -62,6 +63,10 @@ from prefrl.agents.continuous_time.q_learning import ContinuousQLearning
 from prefrl.agents.preferences import matrix_self_play
 from prefrl.agents.preferences.brain import BRAIn, BRAInConfig
 from prefrl.agents.preferences.compared_segments import Pairs
+from prefrl.agents.preferences.diffusion.chunks import ComparedChunks
+from prefrl.agents.preferences.diffusion.dpo import DiffusionDPO
+from prefrl.agents.preferences.diffusion.dro import DiffusionDRO
+from prefrl.agents.preferences.diffusion.self_npo import SelfNPO
 from prefrl.agents.preferences.games import nash_learning
 from prefrl.agents.preferences.games.nash_learning import NashLearning, NashLearningConfig
 from prefrl.agents.preferences.heron import Heron, HeronConfig
@@ -948,6 +953,48 @@ def offline_case(
     return make
 
 
+def tuned_case(kind: type[DiffusionDPO | DiffusionDRO | SelfNPO], **settings: Any) -> Case:
+    """A diffusion policy that is cloned in its first step, and tuned in the others."""
+    spaces = Spaces(gym.spaces.Box(-9.0, 9.0, (4,)), gym.spaces.Box(-2.0, 3.0, (2,)))
+
+    def make(mode: FakeTensorMode) -> Step:
+        config = {"hidden": (8, 8), "batch_size": 4, "cloning_steps": 1, "sampling_steps": 3, **settings}
+        agent = kind(spaces, kind.config_class(**config), device=DEVICE)
+        rows = torch.zeros(6, 4, device=DEVICE), torch.zeros(6, agent.policy.size, device=DEVICE)
+        agent._replay = Rows(*rows)
+        if isinstance(agent, DiffusionDRO):
+            agent._experts = ChunkBatch(*rows)
+        if isinstance(agent, DiffusionDPO):
+            ones = torch.ones(3, 2, 2, device=DEVICE)
+            sides = (
+                ones[..., None].expand(-1, -1, -1, 4),
+                ones[..., None].expand(-1, -1, -1, agent.policy.size),
+            )
+            of_pairs = [ones[:, 0, 0]] * 3
+            agent._pairs = ComparedChunks(*sides, ones.to(torch.bool), *of_pairs)
+
+        def step() -> dict[str, Tensor]:
+            metrics = agent.update()
+            agent.act(torch.zeros(7, 4, device=DEVICE))
+            agent.act(torch.zeros(7, 4, device=DEVICE), deterministic=True)
+            return metrics
+
+        return step
+
+    return make
+
+
+class Rows(NamedTuple):
+    """What chunks are sampled from."""
+
+    obs: Tensor
+    chunks: Tensor
+
+    def sample(self, count: int, generator: torch.Generator) -> ChunkBatch:
+        rows = torch.arange(count, device=DEVICE) % len(self.obs)
+        return ChunkBatch(self.obs[rows], self.chunks[rows])
+
+
 def fake_segments(mode: FakeTensorMode, count: int, box: bool) -> Segments:
     """Segments of five steps on the host, drawn as real numbers."""
     with real_numbers():
@@ -1399,6 +1446,14 @@ CASES: dict[str, Case] = {
         activation="silu",
         schedule="linear",
     ),
+    "DiffusionDRO": tuned_case(DiffusionDRO, averaged=2, refresh_steps=1),
+    "DiffusionDRO, DDPM, guided": tuned_case(
+        DiffusionDRO, averaged=4, horizon=2, sampler="ddpm", guidance=0.5, replay_refreshes=2
+    ),
+    "DiffusionDPO": tuned_case(DiffusionDPO, pairs=2),
+    "DiffusionDPO, IPO": tuned_case(DiffusionDPO, pairs=3, loss="ipo", horizon=2),
+    "SelfNPO": tuned_case(SelfNPO),
+    "SelfNPO, unconditional": tuned_case(SelfNPO, form="unconditional", truncated_steps=2),
     "BehaviourCloning": offline_case(BehaviourCloning),
     "BehaviourCloning, choices": offline_case(BehaviourCloning, box=False),
     "BehaviourCloning, squashed": offline_case(BehaviourCloning, policy="squashed"),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prefrl.data import TransitionDataset, Transitions, seeded_generator
+from prefrl.data import Preferences, Segments, TransitionDataset, Transitions, seeded_generator
 from prefrl.data.datasets import space_dtype
 
 from .stepping import Listener, Policy, Stepper
@@ -216,6 +216,31 @@ def collect_mixture(
         truncations=~ends, observation_space=task.observation_space, action_space=task.action_space,
         env_id=None if env.spec is None else env.spec.id,
     )  # fmt: skip
+
+
+def compare_mixtures(env: Any, num_pairs: int, *, seed: int = 0) -> Preferences:
+    """Return comparisons of single actions after the same starts: an expert's, second, over the reference's.
+
+    Args:
+        env: a scalar environment that knows both mixtures.
+        num_pairs: how many.
+        seed: of the draws.
+
+    Raises:
+        ValueError: if the environment knows no mixtures, or an argument is bad.
+    """
+    task, reference = env.unwrapped, collect_mixture(env, num_pairs, seed=seed)
+    rng = np.random.default_rng([seed, 1])
+    draws = rng.random(num_pairs), rng.standard_normal((num_pairs, 2))
+    expert = task.mixture_actions(reference.obs.numpy(), *draws, "expert")
+    obs, ones = reference.obs[:, None].expand(-1, 2, -1).clone(), torch.ones(num_pairs)
+    first, second = (
+        Segments(obs, actions[:, None], ones.to(torch.int64), ones.to(torch.bool))
+        for actions in (reference.actions, torch.as_tensor(expert, dtype=reference.actions.dtype))
+    )
+    labels = ones.to(torch.float64)
+    nobody = torch.zeros(num_pairs, dtype=torch.int64)
+    return Preferences(first, second, labels, labels.clone(), nobody, ("expert",))
 
 
 def _spaces(env: Any, agent: Policy | None) -> tuple[Any, Any]:

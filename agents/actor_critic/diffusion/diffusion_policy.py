@@ -33,7 +33,7 @@ from prefrl.data.observations import as_batch
 from prefrl.functional.actor_critic.diffusion import Schedule
 from prefrl.functional.draws import normal, uniform
 from prefrl.nn.diffusion.denoiser import Activation
-from prefrl.nn.diffusion.policy import DenoisingPolicy, Draws, Sampler, groups_of
+from prefrl.nn.diffusion.policy import DenoisingPolicy, Draws, Guide, Sampler, groups_of
 from prefrl.nn.flat import FlatParameters
 
 from .chunks import ChunkBatch, Chunks
@@ -189,10 +189,15 @@ class DiffusionPolicy(OfflineAgent):
 
         Deterministic ones come of no noise, by ddim; see :meth:`DenoisingPolicy.mode_chunks`.
         """
+        policy, guide = self.acting()
         if deterministic:
-            return self.average.mode_chunks(obs[None])[0]
-        noise = self.average.noise(self._noise, len(obs))
-        return self.average.draw_chunks(obs[None], noise)[0]
+            return policy.mode_chunks(obs[None], guide)[0]
+        noise = policy.noise(self._noise, len(obs))
+        return policy.draw_chunks(obs[None], noise, guide)[0]
+
+    def acting(self) -> tuple[DenoisingPolicy, Guide | None]:
+        """Return the policy that acts, and what it keeps away from, if anything."""
+        return self.average, None
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
@@ -243,7 +248,8 @@ class DiffusionPolicy(OfflineAgent):
         obs = segments.obs[:, :whole:horizon].flatten(0, 1)
         acted = segments.actions[:, :whole].reshape(len(obs), horizon, *segments.actions.shape[2:])
         parts = zip(torch.split(obs, AT_ONCE), torch.split(acted, AT_ONCE), strict=True)
-        said = torch.cat([self.average.log_prob(seen[None], taken[None])[0] for seen, taken in parts])
+        policy, _ = self.acting()
+        said = torch.cat([policy.log_prob(seen[None], taken[None])[0] for seen, taken in parts])
         inside = segments.mask[:, horizon - 1 : whole : horizon]
         found = torch.where(inside, said.view(inside.shape) / horizon, 0.0).repeat_interleave(horizon, 1)
         return torch.nn.functional.pad(found, (0, segments.max_length - whole))

@@ -1,6 +1,6 @@
 """The pair losses by name: each a row of choices that :mod:`pair_loss` puts together.
 
-Sixteen ways to fit a policy to preferences differ in a handful of choices only: what of a segment's
+Seventeen ways to fit a policy to preferences differ in a handful of choices only: what of a segment's
 log-likelihood counts, what it is measured against, by how much the preferred side must lead, which function
 of the lead is paid, what is done to labels, and what is added. A row states those choices; a method of your
 own is ``dataclasses.replace(PAIR_LOSSES["dpo"], ...)``.
@@ -223,6 +223,11 @@ PAIR_LOSSES: Mapping[str, PairLoss] = MappingProxyType({
         "SLiC-HF, arXiv 2305.10425, in the form max(0, margin - beta h) with a reference; nll_weight is ours",
         beta=0.1, link="hinge", reference="ratio", margin="fixed", regularisers=("nll",),
         settings={"margin": 1.0, "nll_weight": 0.01}),
+    "diffusion_dro": PairLoss(
+        "Diffusion-DRO, arXiv 2510.18353: max(0, margin - h), with minus the denoising error as log pi; the "
+        "second is an expert's, the first the policy's own",
+        beta=1.0, link="hinge", likelihood="mean", reference="ratio", margin="fixed",
+        settings={"margin": 0.001}),
     "orpo": PairLoss(
         "ORPO, arXiv 2403.07691: NLL on the chosen plus pair_weight (lambda) times the log odds ratio's loss",
         beta=1.0, likelihood="mean", score="odds", regularisers=("nll",), probabilities_only=True,

@@ -140,6 +140,14 @@ def slic(p: Pair, beta: float, margin: float, nll_weight: float) -> Answer:
     return value, [slope - nll_weight for _ in p.w], [-slope for _ in p.l]
 
 
+def diffusion_dro(p: Pair, beta: float, margin: float) -> Answer:
+    """e = -log pi; the expert is w: max(0, m + [e(w) - e_ref(w)] - [e(l) - e_ref(l)]), state means."""
+    gains = [beta * (mean(own) - mean(ref)) for own, ref in ((p.w, p.ref_w), (p.l, p.ref_l))]
+    gap = margin - gains[0] + gains[1]
+    slope = -beta if gap > 0 else 0.0
+    return max(0.0, gap), [slope / len(p.w) for _ in p.w], [-slope / len(p.l) for _ in p.l]
+
+
 def orpo(p: Pair, beta: float, pair_weight: float, nll_weight: float) -> Answer:
     p_w, p_l = math.exp(mean(p.w)), math.exp(mean(p.l))
     log_odds_ratio = math.log(p_w / (1 - p_w)) - math.log(p_l / (1 - p_l))
@@ -196,6 +204,7 @@ CASES: list[Case] = [
     ("inpo", inpo, {"beta": 0.4, "reference_share": 0.3}, None),
     ("slic", slic, {"beta": 0.7, "margin": 0.8, "nll_weight": 0.2}, None),
     ("slic", slic, {"beta": 1.5, "margin": 0.05, "nll_weight": 0.2}, None),
+    ("diffusion_dro", diffusion_dro, {"beta": 1.0, "margin": 0.001}, None),
     ("orpo", orpo, {"beta": 1.2, "pair_weight": 0.4, "nll_weight": 0.9}, None),
     ("upo", upo, {"beta": 0.7, "epsilon": 0.15, "nll_weight": 0.3}, None),
     ("mcts", mcts, {"beta": 0.7, "epsilon": 0.15}, None),

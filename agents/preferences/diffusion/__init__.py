@@ -1,0 +1,1 @@
+"""Diffusion policies that are tuned by preferences, demonstrations, or their own generations."""

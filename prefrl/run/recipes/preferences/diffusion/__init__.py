@@ -1,0 +1,1 @@
+"""Recipes of diffusion policies that are tuned."""
