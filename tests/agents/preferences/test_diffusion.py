@@ -100,9 +100,12 @@ def test_where_the_policy_is_the_experts_the_mean_argument_is_the_margin() -> No
     agent._states, agent._predicted = torch.stack(noisy, 1), torch.stack(targets, 1)
     agent._places, agent._refreshes, agent.num_timesteps = torch.arange(rows), 1, 11
     agent.policy.network, agent.reference.network = own, other
-    inputs = agent.tuning_inputs()
-    _, metrics = agent.tuning_loss(agent.policy, *inputs)
-    assert float(metrics["train/margin"]) == pytest.approx(0.0, abs=0.01)
+    leads = []
+    with torch.no_grad():
+        for _ in range(40):
+            inputs = agent.tuning_inputs()
+            leads.append(agent.tuning_loss(agent.policy, *inputs)[1]["train/margin"])
+    assert float(torch.stack(leads).mean()) == pytest.approx(0.0, abs=1e-3)
     gain = denoising_error(agent.policy.predict(*inputs[:2], inputs[3]), inputs[2]) + inputs[4]
     assert float(gain[:, :rows].mean()) < -0.1  # of either side it is far from 0
 
