@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from prefrl import cli
+from prefrl.audit.policies.curated_loop import AuditCuratedLoop
 from prefrl.run.folder import RunFolder
 
 PO = ("preference_optimization", "--env-id", "prefrl/PreferenceBandit-v0", "--cloning-steps", "20",
@@ -145,6 +146,30 @@ def test_a_table_of_options(tmp_path: Path) -> None:
     sampled = found["loops"]["alone_sampled"]["best_share"]
     assert sampled[1] == pytest.approx(0.625, abs=0.06)
     assert sampled[1] != alone["best_share"][1]
+
+
+@pytest.mark.parametrize("choices", ["2", "None"])
+def test_returns_far_apart_and_options_that_are_never_shown(choices: str, tmp_path: Path) -> None:
+    table = tmp_path / "options.csv"
+    table.write_text("option,probability,reward\na,.5,0\nb,.3,-1200\nc,.2,-900\nd,0,3000\n")
+    found = audited(tmp_path / "run", "curated_loop", table, "--choices", choices, "--rounds", 9)
+    for loop in found["loops"].values():
+        assert loop["reward"][-1] >= loop["reward"][0]
+        assert loop["best_share"] == [0.0] * 10
+    assert found["loops"]["alone"]["reward"][-1] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_what_a_loop_refuses_leaves_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table, out = tmp_path / "options.csv", tmp_path / "run"
+    table.write_text("option,probability,reward\na,.5,0\nb,.5,20000\n")
+    assert "take a smaller --scale" in refused(out, capsys, "curated_loop", table)
+    with pytest.raises(ValueError, match="take fewer --samples"):
+        AuditCuratedLoop(source=table, out=out, choices=1_000_000)
+    table.write_text("option,probability,reward,hat,hat\na,.5,0,1,2\nb,.5,1,3,4\n")
+    assert "names 'hat' twice" in refused(out, capsys, "curated_loop", table)
+    other = table.rename(tmp_path / "options.txt")
+    assert "ends in .csv" in refused(out, capsys, "curated_loop", other)
+    assert "ends in .csv" in refused(out, capsys, "reward_loops", other)
 
 
 def test_rounded_probabilities_are_taken_as_they_are_meant(tmp_path: Path) -> None:
