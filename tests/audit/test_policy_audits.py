@@ -1,14 +1,18 @@
 """Audits of what was trained, as commands: what they write, say and refuse."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from prefrl import cli
+from prefrl.audit.policies.coherence import AuditCoherence
 from prefrl.audit.policies.curated_loop import AuditCuratedLoop
+from prefrl.preferences.general_models import Comparisons
 from prefrl.run.folder import RunFolder
 
 PO = ("preference_optimization", "--env-id", "prefrl/PreferenceBandit-v0", "--cloning-steps", "20",
@@ -229,6 +233,21 @@ def test_choices_of_a_run(runs: dict[str, Path], tmp_path: Path, capsys: pytest.
     assert "is a run in prefrl/PreferenceBandit-v0" in text
 
 
+def test_an_agent_without_preferences_has_a_table_too(tmp_path: Path) -> None:
+    """One that takes what is shown first, or last, whatever it is."""
+    audit = AuditCoherence(run_folder=tmp_path, out=tmp_path, lotteries=3)
+    options = audit._options(3)
+    pairs = torch.triu_indices(6, 6, 1)
+    answers = Comparisons(pairs[0], pairs[1], torch.full((15,), 0.5).double(), 6)
+    found = json.loads(json.dumps(audit._numbers(answers, options, torch.arange(3.0).double(), 1.0)))
+    assert found["rank_correlation"] is None
+    audit.draw(found)
+    text = Console(file=io.StringIO(), width=160)
+    for table in audit.tables(found):
+        text.print(table)
+    assert "rank correlation none (all the same)" in text.file.getvalue()  # type: ignore[attr-defined]
+
+
 # Alignment ------------------------------------------------------------------------------------------------
 
 
@@ -248,6 +267,10 @@ def test_alignment_of_a_run(
     kept = runs["plain"] / "preferences.npz"
     text = refused(tmp_path / "no", capsys, "alignment", runs["chooser"], "--preferences", kept)
     assert "DQN, which has no likelihood of actions" in text
+    text = refused(tmp_path / "no", capsys, "alignment", runs["plain"], "--reference", runs["chooser"])
+    assert "is a run of DQN, which has no likelihood" in text
+    text = refused(tmp_path / "no", capsys, "alignment", runs["plain"], "--reference", runs["one_context"])
+    assert f"those of {runs['plain']} are" in text
 
 
 # Loops of rewards -----------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ class AuditCuratedLoop(PolicyAudit):
         super().check()
         if self.samples * (self.choices or 1) > MOST_DRAWN:
             raise ValueError(f"samples is {self.samples} and choices {self.choices}; a round shows at most "
-                             f"{MOST_DRAWN:,} together: take fewer --samples, or 0, or --choices None")  # fmt: skip
+                             f"{MOST_DRAWN:,}: take fewer --samples, or 0, or --choices None")  # fmt: skip
 
     def look(self) -> dict[str, Any]:
         """See :class:`PolicyAudit`."""
@@ -84,8 +84,8 @@ class AuditCuratedLoop(PolicyAudit):
         rewards = self.scale * people.rewards
         apart = float((rewards.amax(-1) - rewards.amin(-1)).max())
         if not apart <= MOST_APART:
-            raise ValueError(f"scale is {self.scale} and rewards lie up to {apart:.4g} log-odds apart; at most "
-                             f"{MOST_APART:,.0f} are looked at: take a smaller --scale")  # fmt: skip
+            raise ValueError(f"scale is {self.scale} and rewards lie up to {apart:.4g} log-odds apart; that "
+                             f"may be {MOST_APART:,.0f} at most: take a smaller --scale")  # fmt: skip
         alone = curated_loop(people.probs, rewards, self.choices, self.rounds)
         with_data = curated_loop(people.probs, rewards, self.choices, self.rounds, weight=self.weight)
         loops = {"alone": alone.probs, "with_data": with_data.probs}
