@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from stable_baselines3 import PPO
 from resuming import assert_same
 
 from prefrl.agents.base import Spaces
@@ -72,10 +73,44 @@ def test_what_the_recorder_refuses() -> None:
         StanceRecorder(Stances(StanceSettings(stance="return"), gym.make(BANDIT), recipe=object()), 5)
 
 
+def test_a_recorder_goes_on_with_its_agent_alone() -> None:
+    stances = Stances(StanceSettings(situations=5), gym.make(BANDIT, contexts=1, arms=3))
+    recorder, agent = StanceRecorder(stances, 20), learner()
+    agent.learn(20, callback=recorder)
+    agent.learn(20, callback=recorder)
+    assert recorder.times == [0, 20, 40]
+    with pytest.raises(ValueError, match="take a new recorder"):
+        learner().learn(20, callback=recorder)
+    other = PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, device="cpu")
+    with pytest.raises(TypeError, match="agents of prefrl"):
+        other.learn(8, callback=StanceRecorder(stances, 20))
+
+
+def test_no_bin_is_empty() -> None:
+    """Of a Box, many numbers lie at its bounds."""
+    for low, high in ((0, 60), (60, 0), (40, 40), (70, 10), (10, 85)):
+        numbers = np.concatenate([np.full(low, -1.0), np.linspace(-0.9, 0.9, 20), np.full(high, 1.0)])
+        for bins in (2, 3, 5):
+            found = Categories.binned(numbers, bins)
+            assert bool((found.shares(numbers) > 0.0).all()), (low, high, found.names)
+
+
+def test_numbers_that_no_policy_took() -> None:
+    """Comparisons may hold actions that the policy never takes: they have stances too, or the nearest."""
+    space = gym.spaces.MultiDiscrete([2, 4], start=[0, 5])
+    stances = Stances.__new__(Stances)  # what asks nobody
+    stances.settings, stances.action_space = StanceSettings(component=1), space
+    found = stances.categories([np.array([5.0, 8.0, 8.0])])
+    assert found.names == ("action 5", "action 6", "action 7", "action 8")
+    assert found.of(np.array([6.0, 8.0])).tolist() == [1, 3]
+    two = Categories.named(np.array([-1.0, 1.0]), "action")
+    assert two.of(np.array([-1.0, -0.3, 0.2, 3.0])).tolist() == [0, 0, 1, 1]
+
+
 def test_categories_by_hand() -> None:
 
     bins = Categories.binned(np.arange(9.0), 3)
-    assert bins.names == ("up to 2.67", "2.67 to 5.33", "above 5.33")
+    assert bins.names == ("up to 2", "2 to 5", "above 5")
     assert bins.of(np.array([0.0, 3.0, 8.0])).tolist() == [0, 1, 2]
     assert bins.shares(np.arange(9.0)).tolist() == pytest.approx([1 / 3] * 3)
     halves = Categories.binned(np.zeros(5), 3)  # all the same: one edge

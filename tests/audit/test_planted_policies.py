@@ -76,6 +76,8 @@ def test_one_who_takes_what_is_shown_first(values: Tensor) -> None:
     assert (found["shown_first_chosen"], found["completeness"], found["ceiling"]) == (1.0, 0.0, 0.5)
     assert found["cyclic_chance"] == pytest.approx(0.25)
     assert (found["triads"], found["maximisation_rate"]) == (0.0, 0.5)
+    for name in ("rank_correlation", "correlation", "expected_utility_r2", "expected_utility_correlation"):
+        assert found[name] is None  # not that of what is left of the fit
 
 
 def test_one_who_goes_in_circles(values: Tensor) -> None:

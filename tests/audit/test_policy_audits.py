@@ -1,13 +1,18 @@
 """Audits of what was trained, as commands: what they write, say and refuse."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from prefrl import cli
+from prefrl.audit.policies.coherence import AuditCoherence
+from prefrl.audit.policies.curated_loop import AuditCuratedLoop
+from prefrl.preferences.general_models import Comparisons
 from prefrl.run.folder import RunFolder
 
 PO = ("preference_optimization", "--env-id", "prefrl/PreferenceBandit-v0", "--cloning-steps", "20",
@@ -147,6 +152,30 @@ def test_a_table_of_options(tmp_path: Path) -> None:
     assert sampled[1] != alone["best_share"][1]
 
 
+@pytest.mark.parametrize("choices", ["2", "None"])
+def test_returns_far_apart_and_options_that_are_never_shown(choices: str, tmp_path: Path) -> None:
+    table = tmp_path / "options.csv"
+    table.write_text("option,probability,reward\na,.5,0\nb,.3,-1200\nc,.2,-900\nd,0,3000\n")
+    found = audited(tmp_path / "run", "curated_loop", table, "--choices", choices, "--rounds", 9)
+    for loop in found["loops"].values():
+        assert loop["reward"][-1] >= loop["reward"][0]
+        assert loop["best_share"] == [0.0] * 10
+    assert found["loops"]["alone"]["reward"][-1] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_what_a_loop_refuses_leaves_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table, out = tmp_path / "options.csv", tmp_path / "run"
+    table.write_text("option,probability,reward\na,.5,0\nb,.5,20000\n")
+    assert "take a smaller --scale" in refused(out, capsys, "curated_loop", table)
+    with pytest.raises(ValueError, match="take fewer --samples"):
+        AuditCuratedLoop(source=table, out=out, choices=1_000_000)
+    table.write_text("option,probability,reward,hat,hat\na,.5,0,1,2\nb,.5,1,3,4\n")
+    assert "names 'hat' twice" in refused(out, capsys, "curated_loop", table)
+    other = table.rename(tmp_path / "options.txt")
+    assert "ends in .csv" in refused(out, capsys, "curated_loop", other)
+    assert "ends in .csv" in refused(out, capsys, "reward_loops", other)
+
+
 def test_rounded_probabilities_are_taken_as_they_are_meant(tmp_path: Path) -> None:
     table = tmp_path / "options.csv"
     table.write_text("option,probability,reward\n" + "a,.3333,0\nb,.3333,0\nc,.3333,1\n")
@@ -204,6 +233,21 @@ def test_choices_of_a_run(runs: dict[str, Path], tmp_path: Path, capsys: pytest.
     assert "is a run in prefrl/PreferenceBandit-v0" in text
 
 
+def test_an_agent_without_preferences_has_a_table_too(tmp_path: Path) -> None:
+    """One that takes what is shown first, or last, whatever it is."""
+    audit = AuditCoherence(run_folder=tmp_path, out=tmp_path, lotteries=3)
+    options = audit._options(3)
+    pairs = torch.triu_indices(6, 6, 1)
+    answers = Comparisons(pairs[0], pairs[1], torch.full((15,), 0.5).double(), 6)
+    found = json.loads(json.dumps(audit._numbers(answers, options, torch.arange(3.0).double(), 1.0)))
+    assert found["rank_correlation"] is None
+    audit.draw(found)
+    text = Console(file=io.StringIO(), width=160)
+    for table in audit.tables(found):
+        text.print(table)
+    assert "rank correlation none (all the same)" in text.file.getvalue()  # type: ignore[attr-defined]
+
+
 # Alignment ------------------------------------------------------------------------------------------------
 
 
@@ -223,6 +267,10 @@ def test_alignment_of_a_run(
     kept = runs["plain"] / "preferences.npz"
     text = refused(tmp_path / "no", capsys, "alignment", runs["chooser"], "--preferences", kept)
     assert "DQN, which has no likelihood of actions" in text
+    text = refused(tmp_path / "no", capsys, "alignment", runs["plain"], "--reference", runs["chooser"])
+    assert "is a run of DQN, which has no likelihood" in text
+    text = refused(tmp_path / "no", capsys, "alignment", runs["plain"], "--reference", runs["one_context"])
+    assert f"those of {runs['plain']} are" in text
 
 
 # Loops of rewards -----------------------------------------------------------------------------------------

@@ -382,6 +382,26 @@ def test_users_are_known_by_their_names(tmp_path: Path) -> None:
     assert model.user_names == ("ann", "bob", "cyd", "dan", "eve", "fay", "gil", "hal")
     with pytest.raises(ValueError, match="user_names are 1; there are 4 users"):
         replace(data, user_names=("ann",))
+    with pytest.raises(ValueError, match="user_names have 'gil' more than once"):
+        model.add_users(replace(data, user_names=("gil", "ida", "jon", "kim")))
+    assert len(model.parameters["users"]) == 8  # nobody was added
+
+
+def test_names_tell_users_apart(tmp_path: Path) -> None:
+    data = DATA["table"]
+    for names in (("ann", "bob", "ann", "dan"), "abcd", ["a", "b", "c", "d"], (1, 2, 3, 4)):
+        with pytest.raises(ValueError, match="user_names"):
+            replace(data, user_names=names)
+    for name, value in (("num_options", 6.0), ("num_options", 0), ("num_users", 0), ("num_users", True)):
+        with pytest.raises(ValueError, match=f"{name} is {value}; it must be a whole number"):
+            replace(data, **{name: value})
+    model = PAL(PALConfig(prototypes=2, starts=1))
+    model.fit(replace(data, user_names=("ann", "bob", "cyd", "dan")))
+    for names in (("ann", "bob", "cyd"), ("ann", "bob", "cyd", "ann")):
+        model.user_names = names
+        model.save(tmp_path / "model.pt")
+        with pytest.raises(ValueError, match="user_names"):
+            load_general_model(tmp_path / "model.pt")
 
 
 def test_damaged_files(tmp_path: Path) -> None:

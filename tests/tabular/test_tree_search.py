@@ -106,12 +106,28 @@ def test_refusals() -> None:
         ({"simulations": 0}, "simulations is 0"),
         ({"max_depth": 0}, "max_depth is 0"),
         ({"engine": "jax"}, "engine is 'jax'; it must be one of auto, torch, numpy"),
+        ({"exploration": -1.0}, "exploration is -1.0; it must be a finite number, not negative"),
+        ({"gamma": 1.5}, "gamma is 1.5; it must be from 0 to 1"),
+        ({"priors": priors * torch.nan}, "priors hold NaN or infinity"),
+        ({"priors": -priors}, "priors go down to -1.0"),
+        ({"rewards": priors / 0.0}, "rewards hold NaN or infinity"),
+        ({"values": torch.full((5,), torch.nan)}, "values hold NaN or infinity"),
+        ({"roots": torch.tensor([0, -1])}, "roots lie in -1 to 0; states are 0 to 4"),
+        ({"roots": torch.tensor([5])}, "roots lie in 5 to 5; states are 0 to 4"),
+        ({"roots": torch.tensor([0.0])}, r"roots is torch.float32 \[1\]; it must be int64"),
+        ({"roots": root[:0]}, r"roots is torch.int64 \[0\]"),
     ):
         with pytest.raises(ValueError, match=message):
-            tree_search(model, root, priors, **{**good, **wrong})
-    with pytest.raises(ValueError, match="roots has shape"):
-        tree_search(model, root[:0], priors, **good)
+            tree_search(model, **{"roots": root, "priors": priors, **good, **wrong})
+    unseen = torch.where(model.terminal, torch.nan, 0.0)  # what is said of endings is not looked at
+    tree_search(model, root, priors, values=unseen, **good)
     with pytest.raises(ValueError, match="has several successors; a search needs a deterministic"):
         DeterministicModel.from_env(gym.make("prefrl/RandomGrid-v0", stochastic=True))
     with pytest.raises(ValueError, match="successors lie in 0 to 2; states are 0 to 1"):
         DeterministicModel.of_tables([[0], [2]], [[0.0], [0.0]], [False, False], [1.0, 0.0])
+    with pytest.raises(ValueError, match=r"terminal is torch.int64; it must be torch.bool"):
+        DeterministicModel.of_tables([[0], [1]], [[0.0], [0.0]], [0, 1], [1.0, 0.0])
+    with pytest.raises(ValueError, match="start hold NaN"):
+        DeterministicModel.of_tables([[0], [1]], [[0.0], [0.0]], [False, False], [1.0, torch.nan])
+    with pytest.raises(ValueError, match="there must be states and actions"):
+        DeterministicModel.of_tables(torch.zeros(0, 2).long(), torch.zeros(0, 2), torch.zeros(0).bool(), [])

@@ -56,15 +56,17 @@ class AuditAlignment(PolicyAudit):
         if self.reference is not None:
             found = open_run(RunFolder.open(self.reference, quiet=True)).agent.alone()
             references = [found[place % len(found)] for place in range(len(agents))]
-        self._check(agents, comparisons)
+        self._check(agents, comparisons, references)
         leads = [self._leads(agent, comparisons, None) for agent in agents]
         bases = [self._leads(agent, comparisons, base) if base is not None else
                  self._leads(agent, comparisons, agent) for agent, base in
                  zip(agents, references, strict=True)]  # fmt: skip
         return _numbers(torch.stack(leads), torch.stack(bases), comparisons)
 
-    def _check(self, agents: Sequence[Agent], comparisons: Preferences) -> None:
-        """Raise ValueError for policies without likelihood or reference, and comparisons of other spaces."""
+    def _check(
+        self, agents: Sequence[Agent], comparisons: Preferences, references: Sequence[Agent | None]
+    ) -> None:
+        """Raise ValueError for policies without likelihood or reference, and for other spaces."""
         agent = agents[0]
         if not hasattr(agent, "log_prob"):
             raise ValueError(f"{self.run_folder} is a run of {type(agent).__name__}, which has no likelihood "
@@ -74,6 +76,16 @@ class AuditAlignment(PolicyAudit):
                              "none of its own; give a run: --reference RUN")  # fmt: skip
         for side in (comparisons.first, comparisons.second):
             check_segments("the segments", side, agent.observation_space, agent.action_space)
+        base = references[0]
+        if base is None:
+            pass
+        elif not hasattr(base, "log_prob"):
+            raise ValueError(f"reference {self.reference} is a run of {type(base).__name__}, which has no "
+                             "likelihood of actions")  # fmt: skip
+        elif (base.observation_space, base.action_space) != (agent.observation_space, agent.action_space):
+            raise ValueError(f"reference {self.reference} has observations {base.observation_space} and "
+                             f"actions {base.action_space}; those of {self.run_folder} are "
+                             f"{agent.observation_space} and {agent.action_space}")  # fmt: skip
         if not bool(((comparisons.labels != 0.5) & (comparisons.weights > 0.0)).any()):
             raise ValueError("every comparison is a tie, or has weight 0; none says what is preferred")
 

@@ -48,6 +48,12 @@ def open_run(folder: RunFolder) -> Opened:
     return Opened(agent, env, recipe)
 
 
+def refuse_file(source: Path) -> None:
+    """Raise ValueError for a file that is no table, where a run folder or a table is asked for."""
+    if source.is_file():
+        raise ValueError(f"{source} is a file; give a run folder, or a table whose name ends in .csv")
+
+
 @dataclass(frozen=True, kw_only=True)
 class PolicyAudit(Settings, ABC):
     """An audit: settings that become flags; what it finds is printed, drawn and written."""
@@ -70,6 +76,7 @@ class PolicyAudit(Settings, ABC):
             save_figure(figure, folder.path / "audit.png")
             folder.write_result(result)
         except BaseException:  # also Ctrl-C
+            (folder.path / "audit.png").unlink(missing_ok=True)
             folder.discard_if_unused()
             raise
         for table in self.tables(result):

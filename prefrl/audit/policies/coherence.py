@@ -33,6 +33,9 @@ from .behaviour import acted
 MOST_TRIADS = 100_000
 """Triads that are looked at; where there are more, as many are drawn."""
 
+SAME = 1e-4
+"""Utilities [deviations] within that of each other are the same: what is between them is left of the fit."""
+
 POWERS = (1.0, 8.0)
 """Between which the power lies that weights of prizes are raised to, as in the environment."""
 
@@ -126,14 +129,14 @@ class AuditCoherence(PolicyAudit):
             "utilities": utility.tolist(),
             "true_values": worth.tolist(),
             "num_prizes": prizes,
-            "rank_correlation": float(spearmanr(utility, worth).statistic),
-            "correlation": float(torch.corrcoef(torch.stack([utility, worth]))[0, 1]),
+            "rank_correlation": _related(utility, worth, rank=True),
+            "correlation": _related(utility, worth),
             "maximisation_rate": float(maximised),
             "expected_utilities": predicted.tolist(),
-            "expected_utility_r2": float(explained_share(utility[prizes:], predicted)),
-            "expected_utility_correlation": float(
-                torch.corrcoef(torch.stack([utility[prizes:], predicted]))[0, 1]
+            "expected_utility_r2": (
+                float(explained_share(utility[prizes:], predicted)) if _differ(utility[prizes:]) else None
             ),
+            "expected_utility_correlation": _related(utility[prizes:], predicted),
         }
 
     def _held_out(self, comparisons: Comparisons, options: Tensor) -> dict[str, Prediction]:
@@ -167,7 +170,7 @@ class AuditCoherence(PolicyAudit):
         left.scatter(worth[prizes:], utility[prizes:], s=22, color=PALETTE[0], label="lotteries")
         left.scatter(worth[:prizes], utility[:prizes], s=34, color=PALETTE[1], marker="D", label="prizes")
         left.set(xlabel="expected reward", ylabel="utility that choices show [deviations]",
-                 title=f"rank correlation {result['rank_correlation']:.3f}")  # fmt: skip
+                 title=f"rank correlation {_shown(result['rank_correlation'])}")  # fmt: skip
         left.legend(fontsize=8, frameon=False)
         predicted = torch.tensor(result["expected_utilities"])
         both = torch.cat([predicted, utility[prizes:]])
@@ -175,7 +178,7 @@ class AuditCoherence(PolicyAudit):
         right.plot(ends, ends, color="0.5", linewidth=0.8, linestyle="--")
         right.scatter(predicted, utility[prizes:], s=22, color=PALETTE[2])
         right.set(xlabel="mean utility of a lottery's prizes", ylabel="utility of the lottery",
-                  title=f"expected utility explains {result['expected_utility_r2']:.2f}")  # fmt: skip
+                  title=f"expected utility explains {_shown(result['expected_utility_r2'])}")  # fmt: skip
         return drawn
 
     def tables(self, result: Mapping[str, Any]) -> Sequence[Table]:
@@ -184,7 +187,7 @@ class AuditCoherence(PolicyAudit):
         for name, numbers in result["models"].items():
             table.add_row(name.replace("_", " "), f"{numbers['accuracy']:.3f}", f"{numbers['log_loss']:.4f}")
         gain, error = (f"{result['expected_utility_gain' + part]:.4f}" for part in ("", "_error"))
-        r2, correlation = (f"{result['expected_utility_' + part]:.3f}" for part in ("r2", "correlation"))
+        r2, correlation = (_shown(result["expected_utility_" + part]) for part in ("r2", "correlation"))
         rows = {
             "best possible accuracy": f"{result['ceiling']:.3f}",
             "decided (completeness)": f"{result['completeness']:.3f}",
@@ -192,11 +195,28 @@ class AuditCoherence(PolicyAudit):
             "cyclic triads": f"{result['cyclic_triads']:.2%} of {result['triads']:.0f}; a chance of "
             f"{result['cyclic_chance']:.2%} a triad",
             "the better lottery is chosen": f"{result['maximisation_rate']:.1%}",
-            "utility and expected reward": f"rank correlation {result['rank_correlation']:.3f}",
+            "utility and expected reward": f"rank correlation {_shown(result['rank_correlation'])}",
             "expected utility predicts better than Thurstone by": f"{gain} ± {error} nats",
             "utility of a lottery is the mean of its prizes'": f"R2 {r2}, correlation {correlation}",
         }
         return [table, facts("All choices", rows)]
+
+
+def _differ(values: Tensor) -> bool:
+    return float(values.max() - values.min()) > SAME
+
+
+def _related(first: Tensor, second: Tensor, *, rank: bool = False) -> float | None:
+    """Return a correlation; None where one side is all the same, as the utilities of ties are."""
+    if not (_differ(first) and _differ(second)):
+        return None
+    if rank:
+        return float(spearmanr(first, second).statistic)
+    return float(torch.corrcoef(torch.stack([first, second]))[0, 1])
+
+
+def _shown(number: float | None) -> str:
+    return "none (all the same)" if number is None else f"{number:.3f}"
 
 
 def _predicted(prediction: Prediction) -> dict[str, float]:

@@ -29,6 +29,12 @@ from .populations import Population, read_population
 CERTAIN = 0.99
 """Share of the best options at which a loop counts as having settled on them."""
 
+MOST_APART = 10_000.0
+"""Log-odds that rewards may lie apart: the work for the exact loop grows with it."""
+
+MOST_DRAWN = 100_000_000
+"""Samples that a round of the loop at random may show."""
+
 SAME = 1e-9
 """Rewards as near as that to the largest are the largest."""
 
@@ -65,10 +71,21 @@ class AuditCuratedLoop(PolicyAudit):
     seed: Natural = 0
     """Of episodes and random choices."""
 
+    def check(self) -> None:
+        """Raise ValueError where a round would show more samples than there is room for."""
+        super().check()
+        if self.samples * (self.choices or 1) > MOST_DRAWN:
+            raise ValueError(f"samples is {self.samples} and choices {self.choices}; a round shows at most "
+                             f"{MOST_DRAWN:,}: take fewer --samples, or 0, or --choices None")  # fmt: skip
+
     def look(self) -> dict[str, Any]:
         """See :class:`PolicyAudit`."""
         people = read_population(self.source, episodes=self.episodes, seed=self.seed)
         rewards = self.scale * people.rewards
+        apart = float((rewards.amax(-1) - rewards.amin(-1)).max())
+        if not apart <= MOST_APART:
+            raise ValueError(f"scale is {self.scale} and rewards lie up to {apart:.4g} log-odds apart; that "
+                             f"may be {MOST_APART:,.0f} at most: take a smaller --scale")  # fmt: skip
         alone = curated_loop(people.probs, rewards, self.choices, self.rounds)
         with_data = curated_loop(people.probs, rewards, self.choices, self.rounds, weight=self.weight)
         loops = {"alone": alone.probs, "with_data": with_data.probs}
@@ -99,7 +116,7 @@ class AuditCuratedLoop(PolicyAudit):
         """Return how often options are chosen [n] in a round."""
         chances = policy
         if self.choices is None:  # of very many, one is chosen as if it were drawn with these chances
-            chances = policy * (rewards - rewards.max()).exp()
+            chances = (policy.log() + rewards).softmax(-1)
         count = self.samples * (self.choices or 1)
         drawn = torch.multinomial(chances, count, replacement=True, generator=generator)
         drawn = drawn.view(self.samples, -1)

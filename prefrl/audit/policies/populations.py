@@ -14,7 +14,7 @@ from prefrl.reading.errors import reading
 from prefrl.reading.text import read_table
 from prefrl.run.folder import RunFolder
 
-from .base import Opened, open_run
+from .base import Opened, open_run, refuse_file
 from .behaviour import lived
 
 NEEDED = ("option", "probability", "reward")
@@ -53,6 +53,7 @@ def read_population(source: Path, *, episodes: int, seed: int) -> Population:
     """
     if source.suffix.lower() == ".csv":
         return population_of_table(source)
+    refuse_file(source)
     opened = open_run(RunFolder.open(source, quiet=True))
     task = getattr(opened.env, "unwrapped", opened.env)
     tabular = hasattr(task, "sequence_log_probs") and hasattr(task, "sequence_returns")
@@ -76,6 +77,9 @@ def population_of_table(path: Path) -> Population:
         missing = [name for name in NEEDED if names.count(name) != 1]
         if missing:
             raise ValueError(f"its first line is {','.join(names)!r}; it must name {missing[0]!r} once")
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"its first line names {twice[0]!r} twice; each column needs a name of its own")
         wrong = [row for row, line in enumerate(lines) if len(line) != len(names)]
         if wrong:
             raise ValueError(f"row {wrong[0]} has {len(lines[wrong[0]])} entries; the first line names "

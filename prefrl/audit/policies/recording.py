@@ -10,6 +10,7 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
+from prefrl.agents.base import Agent
 from prefrl.functional.preferences.audits.value_drift import Drift, drift
 
 from .stances import Categories, Numbers, Stances
@@ -33,7 +34,8 @@ class StanceRecorder(BaseCallback):
 
     Raises:
         ValueError: if ``every`` is not positive, or stances are of episodes (``prefrl audit drift`` looks
-            at those of checkpoints).
+            at those of checkpoints); as training starts, if the agent is further behind than the last record.
+        TypeError: as training starts, if the agent is none of ours.
     """
 
     def __init__(self, stances: Stances, every: int, *, deterministic: bool = False) -> None:
@@ -48,7 +50,15 @@ class StanceRecorder(BaseCallback):
         self.answers: list[Numbers] = []
 
     def _on_training_start(self) -> None:
-        self._record()
+        agent: Any = self.model
+        if not isinstance(agent, Agent):
+            raise TypeError(f"the agent is a {type(agent).__name__}; stances are asked of agents of prefrl")
+        seen = self.times[-1] if self.times else -1
+        if agent.num_timesteps < seen:
+            raise ValueError(f"the agent is at timestep {agent.num_timesteps} and the recorder at {seen}; "
+                             "take a new recorder for another agent")  # fmt: skip
+        if agent.num_timesteps > seen:  # else it goes on where it was recorded last
+            self._record()
 
     def _on_step(self) -> bool:
         if self.num_timesteps // self.every > self.times[-1] // self.every:

@@ -23,7 +23,7 @@ from prefrl.run.plot import PALETTE
 from prefrl.run.recipes.base import Pairs
 from prefrl.tabular import RewardLoop, TabularMDP, reward_loops
 
-from .base import PolicyAudit, facts, figure, open_run
+from .base import PolicyAudit, facts, figure, open_run, refuse_file
 
 COLUMNS = ("state", "action", "bonus")
 """Of a table of bonuses."""
@@ -71,6 +71,7 @@ class AuditRewardLoops(PolicyAudit):
             mdp = _mdp_of(make_scalar_env(self.env_id, self.env_args))
             true, bonus, fit = _true_rewards(mdp), _read_bonus(self.source, mdp), None
         else:
+            refuse_file(self.source)
             agent, env, _ = open_run(RunFolder.open(self.source, quiet=True))
             model = getattr(agent, "reward_model", None)
             if not hasattr(model, "rewards"):

@@ -109,12 +109,20 @@ class Stances:
         """Return the number [N] of actions [N, ...] that stances are about."""
         return np.asarray(actions.reshape(len(actions), -1)[:, self.settings.component], dtype=np.float64)
 
+    def _possible(self) -> NDArray[Any]:
+        """Return all numbers that an action may be, also those that no policy took."""
+        space = self.action_space
+        if isinstance(space, gym.spaces.Discrete):
+            return np.arange(space.start, space.start + space.n)
+        first, count = (int(each.flat[self.settings.component]) for each in (space.start, space.nvec))
+        return np.arange(first, first + count)
+
     def categories(self, answers: Sequence[Numbers]) -> Categories:
         """Return the stances that there are, of all answers at all checkpoints."""
         space, settings = self.action_space, self.settings
         pooled = np.concatenate(answers)
-        if settings.stance == "action" and isinstance(space, gym.spaces.Discrete):
-            return Categories.named(np.arange(space.start, space.start + space.n), "action")
+        if settings.stance == "action" and not isinstance(space, gym.spaces.Box):
+            return Categories.named(self._possible(), "action")
         values, counts = np.unique(pooled, return_counts=True)
         if len(values) <= MOST_NAMED:
             return Categories.named(values, settings.stance)
@@ -143,18 +151,31 @@ class Categories:
 
     @classmethod
     def binned(cls, pooled: Numbers, bins: int) -> Categories:
-        """Return a stance for each bin between quantiles; those that would be empty are left out."""
-        edges = np.unique(np.quantile(pooled, np.arange(1, bins) / bins))
+        """Return a stance for each bin between quantiles; those that would be empty are left out.
+
+        Edges are numbers that there are. Those at the largest, as many of a Box at its bound, are a bin where
+        they fill one.
+        """
+        edges = np.quantile(pooled, np.arange(1, bins) / bins, method="inverted_cdf")
+        below = pooled[pooled < pooled.max()]
+        edges = np.unique(np.minimum(edges, below.max())) if len(below) else edges[:1]
         inner = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
         return cls(None, edges, (f"up to {edges[0]:.3g}", *inner, f"above {edges[-1]:.3g}"))
 
     def of(self, numbers: Numbers) -> Tensor:
-        """Return which stance each number is [N] int64."""
+        """Return which stance each number is [N] int64; of numbers that are none, the nearest.
+
+        Where others are pooled, those are the last stance.
+        """
         if self.edges is not None:
             return torch.from_numpy(np.searchsorted(self.edges, numbers, side="left"))
         assert self.values is not None
-        place = np.searchsorted(self.values, numbers).clip(max=len(self.values) - 1)
-        return torch.from_numpy(np.where(self.values[place] == numbers, place, len(self.names) - 1))
+        values = self.values
+        if len(self.names) == len(values):
+            middles = 0.5 * (values[1:] + values[:-1])
+            return torch.from_numpy(np.searchsorted(middles, numbers, side="left"))
+        place = np.searchsorted(values, numbers).clip(max=len(values) - 1)
+        return torch.from_numpy(np.where(values[place] == numbers, place, len(self.names) - 1))
 
     def shares(self, numbers: Numbers) -> Tensor:
         """Return how common each stance is [C] among numbers [N]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -68,6 +69,10 @@ class Comparisons:
         self._check_values()
 
     def _check_values(self) -> None:
+        for name in ("num_options", "num_users"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
         if len(self) == 0:
             raise ValueError("there is no comparison")
         for name, limit in (("first", self.num_options), ("second", self.num_options),
@@ -80,8 +85,7 @@ class Comparisons:
         if len(alone):
             raise ValueError(f"comparison {int(alone[0])} is of option {int(self.first[alone[0]])} with "
                              "itself")  # fmt: skip
-        if self.user_names is not None and len(self.user_names) != self.num_users:
-            raise ValueError(f"user_names are {len(self.user_names)}; there are {self.num_users} users")
+        check_user_names(self.user_names, self.num_users)
         if self.weights is not None and (
             bool((self.weights < 0).any()) or not bool((self.weights > 0).any())
         ):
@@ -229,6 +233,19 @@ class Comparisons:
         if len(silent):
             raise ValueError(f"user {int(silent[0])} gave no answer ({len(silent)} of {self.num_users} users "
                              "gave none); nothing can be said about them")  # fmt: skip
+
+
+def check_user_names(names: tuple[str, ...] | None, num_users: int) -> None:
+    """Raise ValueError unless there are no names, or one for each user, by which they are told apart."""
+    if names is None:
+        return
+    if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"user_names are {reprlib.repr(names)}; they must be a tuple of strings")
+    if len(names) != num_users:
+        raise ValueError(f"user_names are {len(names)}; there are {num_users} users")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"user_names have {twice!r} more than once; they must tell users apart")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from prefrl.reading.text import parse_json
 
 from .base import FILE_FORMAT, GeneralModel
 from .bradley_terry import BradleyTerry
-from .comparisons import ModelSizes
+from .comparisons import ModelSizes, check_user_names
 from .gpm import GPM
 from .pal import PAL
 from .thurstone import Thurstone
@@ -43,5 +43,6 @@ def load_general_model(path: str | os.PathLike[str], *, device: torch.device | s
         parameters = {name: value.to(device) for name, value in content["parameters"].items()}
         model.take(parameters, from_json(ModelSizes, header["sizes"]))
         names = header.get("user_names")  # older files have none
-        model.user_names = None if names is None else tuple(str(name) for name in names)
+        model.user_names = None if names is None else tuple(names)
+        check_user_names(model.user_names, model.sizes.num_users)
     return model

@@ -35,7 +35,7 @@ from .base import (
     rows_of,
     with_constant,
 )
-from .comparisons import Comparisons, ModelSizes
+from .comparisons import Comparisons, ModelSizes, check_user_names
 
 MAX_TEMPERATURE = 100.0
 """Of PAL-B, as published."""
@@ -147,12 +147,16 @@ class PAL(DescentModel, ScoredModel):
             comparisons: their answers; its users are the M new ones, 0 to M - 1.
 
         Raises:
-            ValueError: if one of them gave no answer, or options are not those of the fit.
+            ValueError: if one of them gave no answer or has a name that is known, or options are not those of
+                the fit.
         """
         comparisons.check_users()
         known, old = self.parameters.get("users"), self.parameters
         self._check_known(replace(comparisons, users=None, num_users=1, user_names=None))
         assert known is not None  # it is fitted
+        both = self.user_names, comparisons.user_names
+        names = None if both[0] is None or both[1] is None else both[0] + both[1]
+        check_user_names(names, len(known) + comparisons.num_users)
         merged = comparisons.merged()
         rows, total = rows_of(merged), merged.counts.sum()
 
@@ -166,6 +170,5 @@ class PAL(DescentModel, ScoredModel):
         found, _ = descend(loss_at, {"users": new}, self.config.max_iterations)
         sizes = replace(self.sizes, num_users=len(known) + len(new))
         self.take({**old, "users": torch.cat([known, found["users"]])}, sizes)
-        both = self.user_names, comparisons.user_names
-        self.user_names = None if both[0] is None or both[1] is None else both[0] + both[1]
+        self.user_names = names
         return torch.arange(len(known), sizes.num_users, device=known.device)

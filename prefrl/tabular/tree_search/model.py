@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -74,11 +75,16 @@ class DeterministicModel:
                                    ("start", begin, (states,))):  # fmt: skip
             if tuple(table.shape) != shape:
                 raise ValueError(f"{name} has shape {list(table.shape)}; it must be {list(shape)}")
+        if not states or not count:
+            raise ValueError(f"successors have shape {[states, count]}; there must be states and actions")
+        if ends.dtype != torch.bool:
+            raise ValueError(f"terminal is {ends.dtype}; it must be torch.bool")
         if int(following.min()) < 0 or int(following.max()) >= states:
             raise ValueError(f"successors lie in {int(following.min())} to {int(following.max())}; states "
                              f"are 0 to {states - 1}")  # fmt: skip
-        if not bool(pays.isfinite().all()):
-            raise ValueError("rewards hold NaN or infinity")
+        for name, table in (("rewards", pays), ("start", begin)):
+            if not bool(table.isfinite().all()):
+                raise ValueError(f"{name} hold NaN or infinity")
         here = torch.arange(states)[:, None]
         following = torch.where(ends[:, None], here, following)
         tables = (following, torch.where(ends[:, None], 0.0, pays), ends, begin,
@@ -122,6 +128,14 @@ class DeterministicModel:
         return self.terminal[self.states] & (
             torch.arange(self.states.shape[-1], device=self.states.device) > 0
         )
+
+
+def check_numbers(exploration: float, gamma: float) -> None:
+    """Raise ValueError unless exploration w is finite and not negative, and gamma a discount."""
+    if not 0.0 <= exploration < math.inf:
+        raise ValueError(f"exploration is {exploration}; it must be a finite number, not negative")
+    if not 0.0 <= gamma <= 1.0:
+        raise ValueError(f"gamma is {gamma}; it must be from 0 to 1")
 
 
 class SearchTrees(NamedTuple):

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from .device_trees import DeviceTrees
 from .host_trees import HostTrees, Tables
-from .model import DeterministicModel, SearchTrees
+from .model import DeterministicModel, SearchTrees, check_numbers
 
 Engine = Literal["auto", "torch", "numpy"]
 """What searches."""
@@ -56,10 +56,15 @@ def tree_search(
             where it can be had. They differ in the last bits.
 
     Raises:
-        ValueError: if a table has another shape, a number is not positive, or NumPy is asked for on a device.
+        ValueError: if a table has another shape, a number is out of range, or NumPy is asked for on a device;
+            on the host also if a root is no state, or a table holds NaN or infinity (of values, where the
+            episode goes on). On a device nothing waits to see.
     """
     tables = {"priors": priors, "values": values, "rewards": rewards}
     _check(model, roots, tables, simulations, max_depth, engine)
+    check_numbers(exploration, gamma)
+    if roots.device.type == "cpu":
+        _check_content(model, roots, tables)
     with torch.inference_mode():
         paid = model.rewards if rewards is None else rewards.to(model.rewards.dtype)
         later = torch.zeros_like(model.start)
@@ -110,8 +115,8 @@ def _check(
         shape = pairs[:1] if name == "values" else pairs
         if table is not None and list(table.shape) != shape:
             raise ValueError(f"{name} has shape {list(table.shape)}; it must be {shape}")
-    if roots.ndim != 1 or not len(roots):
-        raise ValueError(f"roots has shape {list(roots.shape)}; it must be [B], B at least 1")
+    if roots.ndim != 1 or not len(roots) or roots.dtype != torch.int64:
+        raise ValueError(f"roots is {roots.dtype} {list(roots.shape)}; it must be int64 [B], B at least 1")
     for number, given in (("simulations", simulations), ("max_depth", max_depth)):
         if given < 1:
             raise ValueError(f"{number} is {given}; it must be at least 1")
@@ -119,3 +124,18 @@ def _check(
         raise ValueError(f"engine is {engine!r}; it must be one of {', '.join(get_args(Engine))}")
     if engine == "numpy" and roots.device.type != "cpu":
         raise ValueError(f"engine is 'numpy', and roots are on {roots.device}; it searches on the CPU only")
+
+
+def _check_content(model: DeterministicModel, roots: Tensor, tables: Mapping[str, Tensor | None]) -> None:
+    states = len(model.terminal)
+    low, high = int(roots.min()), int(roots.max())
+    if low < 0 or high >= states:
+        raise ValueError(f"roots lie in {low} to {high}; states are 0 to {states - 1}")
+    for name, table in tables.items():
+        if table is None:
+            continue
+        seen = table[~model.terminal]
+        if not bool(seen.isfinite().all()):
+            raise ValueError(f"{name} hold NaN or infinity; they must be finite where the episode goes on")
+        if name == "priors" and bool((seen < 0.0).any()):
+            raise ValueError(f"priors go down to {float(seen.min())}; they must not be negative")

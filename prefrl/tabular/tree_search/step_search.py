@@ -19,7 +19,7 @@ from prefrl.envs.core.backend import State
 from prefrl.envs.core.dynamics import Dynamics
 
 from .host_trees import Arrivals, HostTrees, Nodes, Numbers, Places
-from .model import SearchTrees
+from .model import SearchTrees, check_numbers
 
 OfObservations = Callable[[Any], ArrayLike]
 """A function of observations [n, ...]: of priors [n, A], or of values [n]."""
@@ -60,7 +60,7 @@ def step_search(
     Raises:
         ValueError: if the environment is none of these or its steps draw something, states have no rows or
             not the same number of them, a function returns another shape, NaN or infinity, or a number is
-            not positive.
+            out of range.
     """
     dynamics = _deterministic(env)
     given = {name: np.asarray(each) for name, each in states.items()}
@@ -71,6 +71,7 @@ def step_search(
     for name, number in (("simulations", simulations), ("max_depth", max_depth)):
         if number < 1:
             raise ValueError(f"{name} is {number}; it must be at least 1")
+    check_numbers(exploration, gamma)
     roots, size = counts.pop(), simulations + 1
     steps = Steps(dynamics, priors, values, exploration, gamma, HostTrees.rows_for(roots, size))
     trees = HostTrees(steps, roots, size, gamma, max_depth)

@@ -140,3 +140,26 @@ def test_drawn_choices_have_the_frequencies_of_the_map() -> None:
     wanted = curated_step(probs, rewards, 3)
     assert bool(((found - wanted).abs() < 5.0 * (wanted * (1.0 - wanted) / 400_000).sqrt()).all())
     assert bool(((found - probs).abs() > 0.01).any())
+
+
+@pytest.mark.parametrize("choices", [2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rewards_may_lie_far_apart(choices: int, dtype: torch.dtype) -> None:
+    """As returns do: the best of those that are shown is chosen, an option is chosen beside itself alone."""
+    probs = torch.tensor([0.5, 0.3, 0.2], dtype=dtype)
+    rewards = torch.tensor([0.0, -1_700.0, -900.0], dtype=dtype)
+    worse = torch.tensor([0.5, 0.0, 0.3], dtype=dtype)
+    exact = (worse + probs) ** choices - worse**choices
+    torch.testing.assert_close(curated_step(probs, rewards, choices), exact)
+    loop = curated_loop(probs, rewards, choices, 60)
+    assert bool(loop.probs.isfinite().all())
+    assert float(loop.probs[-1, 0]) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("choices", [2, None])
+def test_what_a_policy_never_does_is_never_chosen(choices: int | None) -> None:
+    probs = torch.tensor([0.0, 0.5, 0.5], dtype=torch.float64)
+    rewards = torch.tensor([5_000.0, 0.0, 1.0], dtype=torch.float64)
+    found = curated_step(probs, rewards, choices)
+    without = curated_step(probs[1:], rewards[1:], choices)
+    assert found.tolist() == pytest.approx([0.0, *without.tolist()])

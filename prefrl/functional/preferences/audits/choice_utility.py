@@ -35,7 +35,7 @@ def explained_share(values: Tensor, predicted: Tensor) -> Tensor:
     """
     missed = (values - predicted).square().sum()
     spread = (values - values.mean()).square().sum()
-    return 1.0 - missed / spread
+    return torch.where(missed == 0.0, 1.0, 1.0 - missed / spread)
 
 
 def completeness(chances: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -58,15 +58,15 @@ def curation_factor(probs: Tensor, rewards: Tensor, choices: int | None) -> Tens
         rewards: [..., n], finite.
         choices: K, at least 1; None: the limit of many.
     """
-    worth = (rewards - rewards.amax(-1, keepdim=True)).exp()
     if choices is None:
-        return worth / (probs * worth).sum(-1, keepdim=True)
-    spread = float((rewards.amax(-1) - rewards.amin(-1)).max())
-    low = -SMALLEST - math.log(choices)
-    nodes = torch.arange(low, LARGEST + spread + STEP, STEP, dtype=worth.dtype, device=worth.device).exp()
-    decay = torch.exp(-worth[..., None] * nodes)  # [..., n, nodes]
-    others = (probs[..., None] * decay).sum(-2, keepdim=True) ** (choices - 1)
-    return choices * worth * STEP * (decay * others * nodes).sum(-1)
+        return (rewards - (probs.log() + rewards).logsumexp(-1, keepdim=True)).exp()
+    below = rewards - rewards.amax(-1, keepdim=True)
+    low, high = -SMALLEST - math.log(choices), LARGEST - float(below.min()) + STEP
+    nodes = torch.arange(low, high, STEP, dtype=rewards.dtype, device=rewards.device)
+    scaled = below[..., None] + nodes  # [..., n, nodes] log of t e^r: neither t nor e^r alone is a number
+    decay = scaled.exp()
+    others = (probs[..., None] * (-decay).exp()).sum(-2, keepdim=True) ** (choices - 1)
+    return choices * STEP * ((scaled - decay).exp() * others).sum(-1)
 
 
 def curated_step(
@@ -82,7 +82,10 @@ def curated_step(
         weight: lambda, how many chosen samples there are for each one of the real data.
     """
     probs = probs / probs.sum(-1, keepdim=True)
-    chosen = probs * curation_factor(probs, rewards, choices)  # sums to 1, but for rounding
+    if choices is None:  # p H as one: where p is 0, H alone may be beyond all numbers
+        chosen = (probs.log() + rewards).softmax(-1)
+    else:
+        chosen = probs * curation_factor(probs, rewards, choices)  # sums to 1, but for rounding
     return chosen if reference is None else mixed_with_data(chosen, reference, weight)
 
 
