@@ -107,8 +107,8 @@ class AuditRewardLoops(PolicyAudit):
         x, y = learned[live].flatten(), true[live].flatten()
         for name, values in (("learned", x), ("true", y)):
             if float(values.max() - values.min()) <= SAME * float(values.abs().max()):
-                raise ValueError(f"the {name} reward is {float(values[0]):.6g} at every step: no scale brings "
-                                 "it to the other; look at it as it is, with --no-match")  # fmt: skip
+                raise ValueError(f"the {name} reward is {float(values[0]):.6g} at every step: no scale "
+                                 "brings it to the other; look at it as it is, with --no-match")  # fmt: skip
         centred = x - x.mean()
         scale = float((centred * (y - y.mean())).sum() / centred.square().sum().clamp(min=1e-300))
         if scale <= 0.0:
