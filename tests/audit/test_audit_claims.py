@@ -7,8 +7,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from stable_baselines3 import PPO
 from resuming import assert_same
+from stable_baselines3 import PPO
 
 from prefrl.agents.base import Spaces
 from prefrl.agents.preferences.preference_optimization import (

@@ -125,3 +125,7 @@ def test_a_learned_reward_of_another_scale_and_origin() -> None:
     assert reward_loops(mdp, torch.where(live[:, None], learned - true, 0.0)) != []
     with pytest.raises(ValueError, match="no scale brings them together"):
         audit._brought(-learned, true, mdp)
+    with pytest.raises(ValueError, match=r"the learned reward is 0.3 at every step.*--no-match"):
+        audit._brought(torch.full_like(true, 0.3), true, mdp)
+    with pytest.raises(ValueError, match=r"the true reward is -1 at every step.*--no-match"):
+        audit._brought(learned, torch.full_like(true, -1.0), mdp)

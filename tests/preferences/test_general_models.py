@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -389,12 +390,14 @@ def test_users_are_known_by_their_names(tmp_path: Path) -> None:
 
 def test_names_tell_users_apart(tmp_path: Path) -> None:
     data = DATA["table"]
-    for names in (("ann", "bob", "ann", "dan"), "abcd", ["a", "b", "c", "d"], (1, 2, 3, 4)):
+    wrong: tuple[Any, ...] = (("ann", "bob", "ann", "dan"), "abcd", ["a", "b", "c", "d"], (1, 2, 3, 4))
+    for names in wrong:
         with pytest.raises(ValueError, match="user_names"):
             replace(data, user_names=names)
-    for name, value in (("num_options", 6.0), ("num_options", 0), ("num_users", 0), ("num_users", True)):
-        with pytest.raises(ValueError, match=f"{name} is {value}; it must be a whole number"):
-            replace(data, **{name: value})
+    sizes: tuple[dict[str, Any], ...] = ({"num_options": 6.0}, {"num_options": 0}, {"num_users": True})
+    for size in sizes:
+        with pytest.raises(ValueError, match="it must be a whole number of at least 1"):
+            replace(data, **size)
     model = PAL(PALConfig(prototypes=2, starts=1))
     model.fit(replace(data, user_names=("ann", "bob", "cyd", "dan")))
     for names in (("ann", "bob", "cyd"), ("ann", "bob", "cyd", "ann")):

@@ -28,6 +28,9 @@ from .base import PolicyAudit, facts, figure, open_run, refuse_file
 COLUMNS = ("state", "action", "bonus")
 """Of a table of bonuses."""
 
+SAME = 1e-9
+"""Rewards that differ by no more than that share of them are the same."""
+
 MOST_SHOWN = 12
 """States of a loop in the printed table."""
 
@@ -102,6 +105,10 @@ class AuditRewardLoops(PolicyAudit):
             return learned, None
         live = ~mdp.terminal[0]
         x, y = learned[live].flatten(), true[live].flatten()
+        for name, values in (("learned", x), ("true", y)):
+            if float(values.max() - values.min()) <= SAME * float(values.abs().max()):
+                raise ValueError(f"the {name} reward is {float(values[0]):.6g} at every step: no scale "
+                                 "brings it to the other; look at it as it is, with --no-match")  # fmt: skip
         centred = x - x.mean()
         scale = float((centred * (y - y.mean())).sum() / centred.square().sum().clamp(min=1e-300))
         if scale <= 0.0:
