@@ -15,5 +15,10 @@ METHODS = {
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--method", choices=METHODS, default="clone")
-    sys.exit(train_main(METHODS[parser.parse_known_args()[0].method]))
+    parser.add_argument(
+        "--method", choices=METHODS, default="clone", help="what it is trained by; each has flags of its own"
+    )
+    method = parser.parse_known_args()[0].method
+    if {"-h", "--help"} & set(sys.argv):
+        print(parser.format_help())
+    sys.exit(train_main(METHODS[method]))
