@@ -77,7 +77,8 @@ class SelfNPOConfig(TunedDiffusionPolicyConfig):
     """beta: how much of what was learned of own generations the negative has."""
 
     averaging: Annotated[float, Bounds(low=0, high=1, below=True)] = 0.999
-    """Share of what there was in the moving average of the weights, which acts and teaches (.999 as released)."""
+    """Share of what there was in the moving average of the weights, which acts and teaches (.999: as
+    released)."""
 
     def check(self) -> None:
         """Raise ValueError for a truncation that is none."""
