@@ -5,7 +5,6 @@ import pickle
 import random
 import resource
 import sys
-import tarfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import mutating
 import numpy as np
 import pytest
 import torch
+from archives import unpack
 
 import prefrl
 from prefrl.agents import MartingaleEvaluation, SB3Agent, SB3Config
@@ -174,8 +174,7 @@ def make_checkpoint(folder: Path) -> Kind:
 def make_agents(folder: Path) -> Kind:
     """Files of every agent, of an older version, and one of SB3's algorithms."""
     archive = Path(__file__).parents[1] / "run" / "before_families.tar.xz"
-    with tarfile.open(archive) as files:
-        files.extractall(folder, filter="data")
+    unpack(archive, folder)
     paths = [path for path in sorted(folder.glob("*/final.pt")) if path.parent.name != "martingale"]
     contents = [path.read_bytes() for path in paths]
     for algorithm in ("ppo", "dqn"):
@@ -197,8 +196,7 @@ def make_evaluation(folder: Path) -> Kind:
 
 def make_config(folder: Path) -> Kind:
     archive = Path(__file__).parents[1] / "run" / "before_families.tar.xz"
-    with tarfile.open(archive) as files:
-        files.extractall(folder, filter="data")
+    unpack(archive, folder)
     contents = [path.read_bytes() for path in sorted(folder.glob("*/config.json"))]
 
     def read(path: Path) -> None:

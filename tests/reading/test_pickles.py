@@ -5,7 +5,6 @@ import pickle
 import random
 import re
 import sys
-import tarfile
 import time
 import warnings
 from collections import OrderedDict
@@ -19,6 +18,7 @@ from typing import Any
 import mutating
 import numpy as np
 import pytest
+from archives import unpack
 from hypothesis import given, settings, strategies as st
 
 from prefrl.reading import pickles
@@ -352,8 +352,7 @@ class Unpickler(pickle.Unpickler):
 def test_the_published_archives_are_read_as_pickle_reads_them(tmp_path: Path) -> None:
     folder, found = Path(os.environ[HERE]), 0
     for archive in folder.glob("*.tar"):
-        with tarfile.open(archive) as files:
-            files.extractall(tmp_path, filter="data")
+        unpack(archive, tmp_path)
     for place in (folder, tmp_path):
         for path in sorted(place.rglob("*")):
             if re.match(r"(human_)?label_human|human_label_|indices_", path.name) and path.is_file():

@@ -1,12 +1,12 @@
 """Whatever fails, at whatever stage of whatever recipe: one line says so, and the run can go on."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from archives import unpack
 from old_runs import ARCHIVE, CASES, begin
 
 from prefrl.agents.actor_critic.mbpo import MBPO
@@ -38,7 +38,7 @@ ERRORS = {
 @pytest.fixture(scope="module")
 def configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("configs")
-    shutil.unpack_archive(ARCHIVE, folder, filter="data")
+    unpack(ARCHIVE, folder)
     return folder
 
 

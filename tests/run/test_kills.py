@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from archives import unpack
 from old_runs import ARCHIVE, CASES, NEWER, begin, tensors
 
 from prefrl.agents.base import read_agent_file
@@ -27,7 +28,7 @@ QUICK = ("oreo", "b_coder", "dynamic_choice", "search_preferences", "grouped_pol
 @pytest.fixture(scope="module")
 def configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("configs")
-    shutil.unpack_archive(ARCHIVE, folder, filter="data")
+    unpack(ARCHIVE, folder)
     return folder
 
 

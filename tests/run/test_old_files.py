@@ -5,11 +5,11 @@ agent at its end (``final.pt``), all written by the commit before the move (vers
 """
 
 import shutil
-import tarfile
 from pathlib import Path
 
 import pytest
 import torch
+from archives import unpack
 from old_runs import ARCHIVE, CASES, tensors
 
 import prefrl
@@ -24,8 +24,7 @@ DRAWN_ANEW = ("heron_ppo", "preference_rl_dqn", "preference_rl_sac")
 @pytest.fixture(scope="module")
 def old_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("old")
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder, filter="data")
+    unpack(ARCHIVE, folder)
     return folder
 
 

@@ -2,13 +2,13 @@
 
 import os
 import pickle
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from archives import unpack
 
 from prefrl.cli import main
 from prefrl.data import load_human_archive, load_preferences
@@ -281,8 +281,7 @@ def test_the_command_refuses_in_one_line(
 def test_published_clips_of_pen_lie_within_its_25_episodes(
     name: str, counts: tuple[int, ...], tmp_path: Path
 ) -> None:
-    with tarfile.open(Path(os.environ[HERE]) / f"{name}_pen-human-v1.tar") as files:
-        files.extractall(tmp_path, filter="data")
+    unpack(Path(os.environ[HERE]) / f"{name}_pen-human-v1.tar", tmp_path)
     folder = tmp_path / f"{name}_pen-human-v1"
     preferences = load_human_archive(folder, write_rows(tmp_path / "pen.hdf5", 25, 200))
     labels = preferences.labels
