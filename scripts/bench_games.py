@@ -21,7 +21,6 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +55,7 @@ from prefrl.preferences.general_models import (
 from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.study.study import check_positive, run_study
-from prefrl.run.study.timing import spread
+from prefrl.run.study.timing import clocked, spread
 
 Numbers = NDArray[np.float64]
 Part = Literal["bradley_terry", "egpo", "equilibria", "fits"]
@@ -321,13 +320,6 @@ def peers_of_equilibria(matrices: Numbers, steps: int) -> dict[str, dict[str, Ca
 
 
 # Time -----------------------------------------------------------------------------------------------------
-
-
-def clocked(work: Callable[[], Any]) -> tuple[float, float, Any]:
-    """Return the seconds of a call on the clock and of the processor, and what it returns."""
-    wall, processor = time.perf_counter(), time.process_time()
-    found = work()
-    return time.perf_counter() - wall, time.process_time() - processor, found
 
 
 def turns(

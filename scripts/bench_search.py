@@ -6,7 +6,7 @@ gamma = .95, to a depth of 12; visits of all roots are compared first, and must 
 - grid: prefrl/SparseGrid-v0 of 20 x 20 cells, 100 of them walls, from as many cells as there are roots
 - small_grid: the same of 5 x 5 cells, as it is made by default, with short paths, which a plain tree is
   quickest on; 18 starts only, of which the engine in NumPy searches each once, the others as often as it is a
-  root
+  root; plain_once is a plain tree that does so too
 - two_actions, four_actions, sixteen_actions: 400 states, successors and rewards at random, nothing ends
 
 ours is the engine in NumPy; torch the one for devices, here on the host. One thread; sides take turns; ratios
@@ -19,7 +19,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter, process_time
 from typing import Any, Literal, NamedTuple, get_args
 
 import gymnasium as gym
@@ -35,7 +34,7 @@ from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.study.plain_search import PlainSearch
 from prefrl.run.study.study import check_positive, run_study
-from prefrl.run.study.timing import spread
+from prefrl.run.study.timing import clocked, spread
 from prefrl.tabular import DeterministicModel, tree_search
 
 assert prefrl.envs.REGISTRY
@@ -99,6 +98,9 @@ class Bench:
             "torch": lambda: tree_search(model, roots, priors, engine="torch", **given),
             "plain": lambda: [plain.search(root, self.simulations) for root in roots.tolist()],
         }
+        distinct = sorted(set(roots.tolist()))
+        if len(distinct) < len(roots):
+            sides["plain_once"] = lambda: [plain.search(root, self.simulations) for root in distinct]
         visits = {name: sides[name]().visits[:, 0].tolist() for name in ("ours", "torch")}
         visits["plain"] = [node.visits for node in sides["plain"]()]
         if not visits["ours"] == visits["torch"] == visits["plain"]:
@@ -111,8 +113,10 @@ class Bench:
         count = self.roots * self.simulations
         found = {f"{name}_us": spread([1e6 * row[name][1] / count for row in rows]) for name in sides}
         for name in ("ours", "torch"):
-            found[f"plain_over_{name}"] = spread([row["plain"][1] / row[name][1] for row in rows])
-            found[f"plain_over_{name}_wall"] = spread([row["plain"][0] / row[name][0] for row in rows])
+            for plain in (side for side in sides if side.startswith("plain")):
+                for place, unit in enumerate(("_wall", "")):
+                    ratios = [row[plain][place] / row[name][place] for row in rows]
+                    found[f"{plain}_over_{name}{unit}"] = spread(ratios)
         return found
 
 
@@ -133,13 +137,6 @@ def problem(part: Part, roots: int) -> Problem:
     )  # fmt: skip
     priors = torch.as_tensor(rng.dirichlet(np.ones(count), states))
     return Problem(model, torch.arange(roots) % states, priors)
-
-
-def clocked(work: Callable[[], Any]) -> tuple[float, float]:
-    """Return the seconds of a call on the clock and of the processor."""
-    wall, processor = perf_counter(), process_time()
-    work()
-    return perf_counter() - wall, process_time() - processor
 
 
 def show(result: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from prefrl.agents.shared import LikelihoodSettings, OfflineAgent
 from prefrl.config import Natural, Positive
-from prefrl.data import TransitionDataset
+from prefrl.data import Segments, TransitionDataset
 from prefrl.data.replay import Batch
 from prefrl.functional.actor_critic.divergence_cloning import Divergence, divergence_loss
 from prefrl.nn.likelihood_policies import LikelihoodPolicy
@@ -104,6 +104,13 @@ class BehaviourCloning(OfflineAgent):
     def make_network(self) -> nn.Module:
         """See :class:`OfflineAgent`: the policy is all that there is."""
         return self.policy
+
+    def reference_log_prob(self, segments: Segments) -> Tensor:
+        """Return :meth:`log_prob` of the reference; ValueError where there is none, as in plain cloning."""
+        if self.reference is None:
+            raise ValueError("there is no reference: only stages after plain cloning have one")
+        with self._update.weights.holding(self.reference):
+            return self.log_prob(segments)
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         plain = self.config.plain_steps

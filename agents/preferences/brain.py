@@ -192,6 +192,13 @@ class BRAIn(Agent):
         """
         return segment_log_probs(self.policy, segments.to(self.device))[0]
 
+    def reference_log_prob(self, segments: Segments) -> Tensor:
+        """Return the same of the reference; ValueError before there is one."""
+        if self.reference is None:
+            raise ValueError("there is no reference yet: it is what cloning comes to")
+        with self.weights.holding(self.reference):
+            return self.log_prob(segments)
+
     def observe(self, transitions: Transitions) -> None:
         """Nothing is learned from stepping: the groups are the data."""
 

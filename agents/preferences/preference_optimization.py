@@ -40,12 +40,7 @@ from prefrl.functional.preferences.alignment import (
     pair_accuracy,
 )  # fmt: skip
 from prefrl.functional.preferences.label_models import dynamic_labels
-from prefrl.functional.preferences.pair_loss import (
-    effective_labels,
-    pair_leads,
-    pair_loss,
-    pair_slopes,
-)
+from prefrl.functional.preferences.pair_loss import effective_labels, pair_leads, pair_loss, pair_slopes
 from prefrl.functional.streams import Streams
 from prefrl.nn.adam import Descent
 from prefrl.nn.flat import FlatParameters
@@ -302,8 +297,7 @@ class PreferenceOptimization(ManyLearners):
     def log_prob(self, segments: Segments) -> Tensor:
         """Return log pi(a_t | s_t) [N, L] of the steps of N segments, 0 where they are padding.
 
-        Of a Box it is the logarithm of a density, in the environment's units. Label models can ask it
-        (``DensityRatio``).
+        Of a Box it is the logarithm of a density, in its units; label models can ask it (``DensityRatio``).
 
         Raises:
             ValueError: if there are several learners, or segments of other spaces.
@@ -316,6 +310,13 @@ class PreferenceOptimization(ManyLearners):
         raw = torch.where(mask.flatten()[:, None], raw, 0)  # padding need not be actions
         _, found = self._evaluate(segments.obs[None, :, :-1].flatten(1, 2), raw[None])
         return torch.where(mask, found.view(mask.shape) - self.actions.log_unit, 0.0)
+
+    def reference_log_prob(self, segments: Segments) -> Tensor:
+        """Return the same of the reference; ValueError before there is one."""
+        if self.reference is None:
+            raise ValueError("there is no reference yet: it is what cloning comes to")
+        with self.weights.holding(self.reference):
+            return self.log_prob(segments)
 
     @torch.inference_mode()
     def policy_table(self, vector: Tensor | None = None) -> Tensor:

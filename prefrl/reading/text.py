@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,17 @@ def read_text(path: str | os.PathLike[str], kind: str, most: int = MAX_TEXT_BYTE
         if len(content) > most:
             raise ValueError(f"it has more than {most} bytes; a {kind} may have so many")
         return content.decode("utf-8-sig")
+
+
+def finite_number(text: str, row: int, name: str) -> float:
+    """Return the number in a cell of a table; ValueError that names the row and the column otherwise."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"row {row} has {name} {text!r}; it must be a finite number")
+    return value
 
 
 def parse_json(text: str) -> Any:

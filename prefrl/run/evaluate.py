@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +24,9 @@ from .stepping import OneRow, Policy
 
 Floats = NDArray[np.float64]
 
+
+Watch = Callable[[Any, Any, Mapping[str, Any], NDArray[np.bool_]], None]
+"""Looks at a step: its actions, the observations and infos after it, and which rows [n] count."""
 
 MAX_STEPS = 10_000
 """Steps after which an episode of an evaluation is cut, unless told otherwise: it may never end."""
@@ -169,16 +172,20 @@ def rollout(
     options: dict[str, Any] | None = None,
     gamma: float = 1.0,
     max_steps: int = MAX_STEPS,
+    deterministic: bool = True,
+    watch: Watch | None = None,
 ) -> tuple[Floats, Floats]:
     """Return the returns [n] and lengths [n] of the first episode of each row.
 
     Args:
-        policy: an agent or other policy, whose deterministic actions are taken; None: uniform actions.
+        policy: an agent or other policy; None: uniform actions.
         env: a vector environment on the host; it is seeded.
         seed: seeds the environment, all of it or row by row, and uniform actions.
         options: what the environment is reset with.
         gamma: discount of the returns.
         max_steps: longest episode; one that is cut there counts with what it had by then, and is warned of.
+        deterministic: whether the policy's deterministic actions are taken, or drawn ones.
+        watch: called after every step.
 
     Raises:
         ValueError: if ``max_steps`` is not positive.
@@ -196,10 +203,12 @@ def rollout(
             obs, _ = env.reset(options={"reset_mask": ended})
         if recurrent:
             assert isinstance(policy, Agent)
-            actions, state = policy.predict(obs, state, ended, deterministic=True)
+            actions, state = policy.predict(obs, state, ended, deterministic=deterministic)
         else:
-            actions = env.action_space.sample() if policy is None else _actions(policy, obs)
-        obs, rewards, terminations, truncations, _ = env.step(actions)
+            actions = env.action_space.sample() if policy is None else _actions(policy, obs, deterministic)
+        obs, rewards, terminations, truncations, infos = env.step(actions)
+        if watch is not None:
+            watch(actions, obs, infos, going)
         returns += weight * rewards * going
         lengths += going
         weight, steps = weight * gamma, steps + 1
@@ -210,11 +219,11 @@ def rollout(
     return returns, lengths
 
 
-def _actions(policy: Policy, obs: Any) -> Any:
-    """Return deterministic actions for observations on the host, on the host."""
+def _actions(policy: Policy, obs: Any, deterministic: bool) -> Any:
+    """Return actions for observations on the host, on the host."""
     with torch.no_grad():
         seen = map_obs(partial(tensor_on, policy.device), obs)
-        return policy.act(seen, deterministic=True).cpu().numpy()
+        return policy.act(seen, deterministic=deterministic).cpu().numpy()
 
 
 def check_limit(max_steps: int) -> None:

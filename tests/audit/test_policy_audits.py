@@ -10,8 +10,10 @@ import torch
 from rich.console import Console
 
 from prefrl import cli
+from prefrl.audit.policies.base import open_run
 from prefrl.audit.policies.coherence import AuditCoherence
 from prefrl.audit.policies.curated_loop import AuditCuratedLoop
+from prefrl.data import load_preferences
 from prefrl.preferences.general_models import Comparisons
 from prefrl.run.folder import RunFolder
 
@@ -271,6 +273,23 @@ def test_alignment_of_a_run(
     assert "is a run of DQN, which has no likelihood" in text
     text = refused(tmp_path / "no", capsys, "alignment", runs["plain"], "--reference", runs["one_context"])
     assert f"those of {runs['plain']} are" in text
+
+
+def test_every_agent_with_a_reference_can_be_asked_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Diffusion policies keep theirs as a network, the others as a vector: the audit asks all alike."""
+    steps = "--cloning-steps", "4", "--total-timesteps", "8"
+    run = trained(tmp_path / "dpo", "diffusion_dpo", "--env-id", "prefrl/Ring-v0", "--hidden", "16", *steps)
+    found = audited(tmp_path / "own", "alignment", run)
+    assert found["leads"] != found["reference_leads"]
+    agent: Any = open_run(RunFolder.open(run, quiet=True)).agent
+    kept = load_preferences(run / "preferences.npz")
+    sides = [agent.reference_log_prob(side).sum(-1) for side in (kept.first, kept.second)]
+    assert found["reference_leads"][:50] == pytest.approx((sides[1] - sides[0])[:50].tolist(), abs=1e-6)
+    agent.num_timesteps = 4
+    with pytest.raises(ValueError, match="there is no reference yet"):
+        agent.reference_log_prob(kept.first)
 
 
 # Loops of rewards -----------------------------------------------------------------------------------------

@@ -63,6 +63,24 @@ def test_returns_and_lengths_of_a_plain_policy() -> None:
     assert lengths.tolist() == [LENGTH] * 3
 
 
+def test_drawn_actions_are_asked_for_and_every_step_is_watched() -> None:
+    class Drawn(Always):
+        def act(self, obs: torch.Tensor, *, deterministic: bool = False) -> torch.Tensor:
+            assert not deterministic
+            return torch.tensor([0, 1, 1])  # the first row never ends
+
+    seen: list[tuple[list[int], list[bool]]] = []
+
+    def watch(actions: Any, obs: Any, infos: Any, going: Any) -> None:
+        seen.append((actions.tolist(), going.tolist()))
+
+    with pytest.warns(UserWarning, match="was cut"):
+        rollout(Drawn(0), rows(), seed=0, max_steps=LENGTH + 2, deterministic=False, watch=watch)
+    assert len(seen) == LENGTH + 2
+    assert seen[LENGTH - 1] == ([0, 1, 1], [True, True, True])
+    assert seen[LENGTH] == ([0, 1, 1], [True, False, False])
+
+
 def test_uniform_actions_need_no_policy_and_follow_the_seed() -> None:
     first, again, other = (rollout(None, rows(), seed=seed)[1].tolist() for seed in (0, 0, 1))
     assert first == again != other

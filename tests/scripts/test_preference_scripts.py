@@ -183,6 +183,8 @@ def test_the_bench_of_the_search(tmp_path):
     for part in ("small_grid", "two_actions"):
         assert result[part]["plain_over_ours"]["median"] > 0.0
         assert result[part]["ours_us"]["min"] <= result[part]["ours_us"]["median"]
+    assert "plain_once_over_ours" in result["small_grid"]
+    assert "plain_once_over_ours" not in result["two_actions"]
 
 
 def test_the_study_of_losses_in_the_tree(tmp_path):

@@ -232,7 +232,6 @@ class DiffusionPolicy(OfflineAgent):
         actions = plans[np.arange(count), places]
         return (actions[0] if single else actions), (plans, places + 1)
 
-    @torch.no_grad()
     def log_prob(self, segments: Segments) -> Tensor:
         """Return minus the denoising error of the acting policy [N, L] in the steps of N segments.
 
@@ -240,6 +239,11 @@ class DiffusionPolicy(OfflineAgent):
         chunks from their first step on; each step of a chunk has an equal share of its error. Steps after
         the last whole chunk, and padding, have 0.
         """
+        return self._said_by(self.acting()[0], segments)
+
+    @torch.no_grad()
+    def _said_by(self, policy: DenoisingPolicy, segments: Segments) -> Tensor:
+        """Return what a policy says of the steps of segments [N, L]; see :meth:`log_prob`."""
         segments, horizon = segments.to(self.device), self.config.horizon
         count = segments.max_length // horizon
         whole = count * horizon
@@ -248,7 +252,6 @@ class DiffusionPolicy(OfflineAgent):
         obs = segments.obs[:, :whole:horizon].flatten(0, 1)
         acted = segments.actions[:, :whole].reshape(len(obs), horizon, *segments.actions.shape[2:])
         parts = zip(torch.split(obs, AT_ONCE), torch.split(acted, AT_ONCE), strict=True)
-        policy, _ = self.acting()
         said = torch.cat([policy.log_prob(seen[None], taken[None])[0] for seen, taken in parts])
         inside = segments.mask[:, horizon - 1 : whole : horizon]
         found = torch.where(inside, said.view(inside.shape) / horizon, 0.0).repeat_interleave(horizon, 1)

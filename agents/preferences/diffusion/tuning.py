@@ -13,7 +13,7 @@ from torch import Tensor
 
 from prefrl.agents.actor_critic.diffusion.diffusion_policy import DiffusionPolicy, DiffusionPolicyConfig
 from prefrl.config import Natural, NonNegative, Positive
-from prefrl.data import TransitionDataset
+from prefrl.data import Segments, TransitionDataset
 from prefrl.nn.diffusion.policy import DenoisingPolicy, Guide
 
 TunedType = TypeVar("TunedType", bound="TunedDiffusionPolicy")
@@ -141,6 +141,12 @@ class TunedDiffusionPolicy(DiffusionPolicy):
         """See :class:`DiffusionPolicy`: the average; if guided, away from the reference."""
         weight = self.config.guidance
         return self.average, Guide(self.reference, weight) if weight and self.tuned > 0 else None
+
+    def reference_log_prob(self, segments: Segments) -> Tensor:
+        """Return :meth:`log_prob` of the reference; ValueError before there is one."""
+        if self.tuned <= 0:
+            raise ValueError("there is no reference yet: it is what cloning comes to")
+        return self._said_by(self.reference, segments)
 
     @classmethod
     def load(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -51,16 +51,17 @@ class AuditAlignment(PolicyAudit):
             raise ValueError(f"preferences is None and {folder.path} keeps none; give comparisons: "
                              "--preferences FILE")  # fmt: skip
         comparisons = load_preferences(self.preferences or kept)
-        agents = open_run(folder).agent.alone()
-        references: list[Agent | None] = [None] * len(agents)
+        agents: Sequence[Any] = open_run(folder).agent.alone()
+        references: list[Any] = [None] * len(agents)
         if self.reference is not None:
             found = open_run(RunFolder.open(self.reference, quiet=True)).agent.alone()
             references = [found[place % len(found)] for place in range(len(agents))]
         self._check(agents, comparisons, references)
-        leads = [self._leads(agent, comparisons, None) for agent in agents]
-        bases = [self._leads(agent, comparisons, base) if base is not None else
-                 self._leads(agent, comparisons, agent) for agent, base in
-                 zip(agents, references, strict=True)]  # fmt: skip
+        leads = [self._leads(agent.log_prob, comparisons) for agent in agents]
+        bases = [
+            self._leads(agent.reference_log_prob if base is None else base.log_prob, comparisons)
+            for agent, base in zip(agents, references, strict=True)
+        ]
         return _numbers(torch.stack(leads), torch.stack(bases), comparisons)
 
     def _check(
@@ -71,7 +72,9 @@ class AuditAlignment(PolicyAudit):
         if not hasattr(agent, "log_prob"):
             raise ValueError(f"{self.run_folder} is a run of {type(agent).__name__}, which has no likelihood "
                              "of actions; alignment is one of policies that have")  # fmt: skip
-        if self.reference is None and getattr(agent, "reference", None) is None:
+        if self.reference is None and not (
+            hasattr(agent, "reference_log_prob") and getattr(agent, "reference", None) is not None
+        ):
             raise ValueError(f"reference is None and the {type(agent).__name__} of {self.run_folder} has "
                              "none of its own; give a run: --reference RUN")  # fmt: skip
         for side in (comparisons.first, comparisons.second):
@@ -89,25 +92,13 @@ class AuditAlignment(PolicyAudit):
         if not bool(((comparisons.labels != 0.5) & (comparisons.weights > 0.0)).any()):
             raise ValueError("every comparison is a tie, or has weight 0; none says what is preferred")
 
-    def _leads(self, agent: Agent, comparisons: Preferences, reference: Agent | None) -> Tensor:
-        """Return by how much the second is likelier [N], under the agent or a reference.
-
-        A reference that is the agent itself stands for what it keeps: its own parameters of the start.
-        """
-        sides = (comparisons.first, comparisons.second)
-        if reference is agent:
-            kept: Any = agent
-            with kept.weights.holding(kept.reference):
-                first, second = (self._likelihood(agent, side) for side in sides)
-        else:
-            first, second = (self._likelihood(reference or agent, side) for side in sides)
-        return second - first
-
-    def _likelihood(self, agent: Any, segments: Segments) -> Tensor:
-        """Return the log-likelihood [N] of segments, of a sum or a mean over steps."""
-        total = agent.log_prob(segments).sum(-1).double().cpu()
-        found: Tensor = total / segments.lengths.cpu() if self.per_step else total
-        return found
+    def _leads(self, said_by: Callable[[Segments], Tensor], comparisons: Preferences) -> Tensor:
+        """Return by how much the second is likelier [N], of a sum or a mean of log-likelihoods over steps."""
+        sides = []
+        for segments in (comparisons.first, comparisons.second):
+            total = said_by(segments).sum(-1).double().cpu()
+            sides.append(total / segments.lengths.cpu() if self.per_step else total)
+        return sides[1] - sides[0]
 
     def draw(self, result: Mapping[str, Any]) -> Figure:
         """See :class:`PolicyAudit`: how far reference and policy put the preferred one first."""

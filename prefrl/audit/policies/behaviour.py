@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -17,7 +17,7 @@ from prefrl.data import map_obs, successor_obs
 from prefrl.data.devices import tensor_on
 from prefrl.run.collect import collect_transitions
 from prefrl.run.environments import make_evaluation_env
-from prefrl.run.evaluate import check_limit, warn_of_cut
+from prefrl.run.evaluate import check_limit, rollout
 
 MAX_STEPS = 1_000
 """Steps after which an episode is cut."""
@@ -100,26 +100,17 @@ def _episode_env(recipe: Any, episodes: int) -> Any:
 def _lived(agent: Agent, env: Any, seed: int, max_steps: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Return the first episode of each row."""
     mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
-    actions_of, obs_of = env.single_action_space, env.single_observation_space
-    count, obs = env.num_envs, env.reset(seed=seed)[0]
+    actions_of, rows = env.single_action_space, np.arange(env.num_envs)
     kinds = int(actions_of.n) if isinstance(actions_of, gym.spaces.Discrete) else 0
-    returns, counts = np.zeros(count), np.zeros((count, max(kinds, 1)))
-    ends = np.zeros(count, dtype=np.int64)
-    going, rows, steps = np.ones(count, dtype=bool), np.arange(count), 0
-    while going.any() and steps < max_steps:
-        with torch.no_grad():
-            drawn = agent.act(map_obs(partial(tensor_on, agent.device), obs)).cpu().numpy()
+    discrete = isinstance(env.single_observation_space, gym.spaces.Discrete)
+    counts, ends = np.zeros((env.num_envs, max(kinds, 1))), np.zeros(env.num_envs, dtype=np.int64)
+
+    def watch(actions: Any, obs: Any, infos: Mapping[str, Any], going: NDArray[np.bool_]) -> None:
         if kinds:
-            counts[rows, drawn - int(actions_of.start)] += going
-        obs, rewards, terminations, truncations, infos = env.step(drawn)
-        returns, ended = returns + rewards * going, terminations | truncations
-        if isinstance(obs_of, gym.spaces.Discrete):
-            ends = np.where(going, successor_obs(mode, obs, infos), ends)
-        going, steps = going & ~ended, steps + 1
-        if mode is AutoresetMode.DISABLED and ended.any():
-            obs, _ = env.reset(options={"reset_mask": ended})
-    if going.any():
-        warn_of_cut(env, max_steps)
-    discrete = isinstance(obs_of, gym.spaces.Discrete)
+            counts[rows, actions - int(actions_of.start)] += going
+        if discrete:
+            np.copyto(ends, successor_obs(mode, obs, infos), where=going)
+
+    returns, _ = rollout(agent, env, seed=seed, max_steps=max_steps, deterministic=False, watch=watch)
     return (torch.as_tensor(returns, dtype=torch.float64), torch.as_tensor(ends) if discrete else None,
             torch.as_tensor(counts) if kinds else None)  # fmt: skip

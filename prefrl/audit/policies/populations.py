@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import torch
 from torch import Tensor
 
 from prefrl.reading.errors import reading
-from prefrl.reading.text import read_table
+from prefrl.reading.text import finite_number, read_table
 from prefrl.run.folder import RunFolder
 
 from .base import Opened, open_run, refuse_file
@@ -86,8 +84,11 @@ def population_of_table(path: Path) -> Population:
                              f"{len(names)}")  # fmt: skip
         if len(lines) < 3:
             raise ValueError(f"it holds {len(lines) - 1} options; a loop needs at least 2")
-        columns = {name: _numbers(lines[1:], place, name) for place, name in enumerate(names)
-                   if name != "option"}  # fmt: skip
+        columns = {}
+        for place, name in enumerate(names):
+            if name != "option":
+                cells = [finite_number(line[place], row, name) for row, line in enumerate(lines[1:], 1)]
+                columns[name] = torch.tensor(cells, dtype=torch.float64)
         probs = columns["probability"]
         if bool((probs < 0.0).any()) or not 0.999 <= float(probs.sum()) <= 1.001:
             raise ValueError(f"probabilities sum to {float(probs.sum()):.6g}; they must not be negative, and "
@@ -96,20 +97,6 @@ def population_of_table(path: Path) -> Population:
     features = torch.stack([columns[name] for name in kinds], 1) if kinds else probs.new_zeros(len(probs), 0)
     return Population((probs / probs.sum())[None], columns["reward"][None], features[None], kinds,
                       torch.ones(1, dtype=torch.float64), f"a table of {len(probs)} options")  # fmt: skip
-
-
-def _numbers(lines: Sequence[Sequence[str]], place: int, name: str) -> Tensor:
-    """Return a column as numbers; ValueError that names the row otherwise."""
-    values = []
-    for row, line in enumerate(lines, 1):
-        try:
-            value = float(line[place])
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise ValueError(f"row {row} has {name} {line[place]!r}; it must be a finite number")
-        values.append(value)
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def _of_sequences(opened: Opened, task: object) -> Population:

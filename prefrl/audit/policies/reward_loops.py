@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.table import Table
 from torch import Tensor
 
 from prefrl.reading.errors import reading
-from prefrl.reading.text import read_table
+from prefrl.reading.text import finite_number, read_table
 from prefrl.run.environments import make_scalar_env
 from prefrl.run.folder import RunFolder
 from prefrl.run.outcomes.policies import has_table
@@ -208,13 +207,7 @@ def _read_bonus(path: Path, mdp: TabularMDP) -> Tensor:
                 _place(cells[name], row, name, most)
                 for name, most in (("state", mdp.num_states), ("action", mdp.num_actions))
             )
-            try:
-                value = float(cells["bonus"])
-            except ValueError:
-                value = math.nan
-            if not math.isfinite(value):
-                raise ValueError(f"row {row} has bonus {cells['bonus']!r}; it must be a finite number")
-            bonus[state, action] += value
+            bonus[state, action] += finite_number(cells["bonus"], row, "bonus")
     return bonus
 
 

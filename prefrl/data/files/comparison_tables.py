@@ -7,7 +7,6 @@ of ``weight`` answers. Names are any text; 1 and 01 are two options.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from prefrl.reading.errors import reading
-from prefrl.reading.text import read_text, table_of
+from prefrl.reading.text import finite_number, read_text, table_of
 
 NEEDED = ("first", "second", "label")
 """Columns that a table must have."""
@@ -88,11 +87,11 @@ def _table(lines: Sequence[Sequence[str]]) -> ComparisonTable:
                 raise ValueError(f"row {row} has no {name}")
         if cells["first"] == cells["second"]:
             raise ValueError(f"row {row} compares {cells['first']!r} with itself")
-        label = _number(cells["label"], row, "label")
+        label = finite_number(cells["label"], row, "label")
         if not 0.0 <= label <= 1.0:
             raise ValueError(f"row {row} has label {cells['label']}; a label is the probability that the "
                              "second is preferred, in 0 to 1")  # fmt: skip
-        weight = _number(cells.get("weight", "1"), row, "weight")
+        weight = finite_number(cells.get("weight", "1"), row, "weight")
         if weight <= 0.0:
             raise ValueError(f"row {row} has weight {cells['weight']}; a weight must be positive")
         rows.append((
@@ -102,14 +101,3 @@ def _table(lines: Sequence[Sequence[str]]) -> ComparisonTable:
     first, second, who = (torch.tensor([row[i] for row in rows], dtype=torch.int64) for i in range(3))
     labels, weights = (torch.tensor([row[i] for row in rows], dtype=torch.float64) for i in (3, 4))
     return ComparisonTable(first, second, labels, weights, who, tuple(options), tuple(users))
-
-
-def _number(text: str, row: int, name: str) -> float:
-    """Return a finite number; ValueError that names the row otherwise."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"row {row} has {name} {text!r}; it must be a finite number")
-    return value

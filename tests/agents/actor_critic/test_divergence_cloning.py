@@ -218,3 +218,15 @@ def test_after_preference_tuning_other_divergences_are_no_worse_than_noise(setti
     print(setting, {kind: round(mean, 3) for kind, mean in means.items()}, f"noise {noise:.3f}")
     assert means["chi square"] >= means["plain"] - noise
     assert means["chi square, V = 0"] >= means["plain"] - noise
+
+
+def test_the_reference_says_what_the_policy_said_when_it_became_one() -> None:
+    segments, _ = SURE.segments(SURE.segment_starts(1), 1)
+    agent = agent_of(divergence="chi_square", reference_steps=5)
+    with pytest.raises(ValueError, match="there is no reference"):
+        agent.reference_log_prob(segments)
+    agent.learn(5)
+    before = agent.log_prob(segments)
+    agent.learn(10)
+    torch.testing.assert_close(agent.reference_log_prob(segments), before)
+    assert not torch.allclose(agent.log_prob(segments), before)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import torch
+from tyro.conf import arg
 
 from prefrl.agents.actor_critic.diffusion.diffusion_policy import DiffusionPolicy, DiffusionPolicyConfig
 from prefrl.data import TransitionDataset
@@ -24,6 +26,12 @@ MASS_ACTIONS = 4_096
 @dataclass(frozen=True)
 class DiffusionRecipe(OfflineRecipe):
     """What recipes of diffusion policies share: data that an environment draws, and the experts' share."""
+
+    dataset: Annotated[
+        Path | None,
+        arg(metavar="FILE", help_behavior_hint="(required, but where the environment draws its own)"),
+    ] = None
+    """File of transitions to learn from, as save_transitions writes it; prefrl/Ring-v0 needs none."""
 
     def drawn(self, env: Any) -> TransitionDataset:
         """Return what the environment's reference does; see :meth:`OfflineRecipe.drawn`."""
