@@ -95,6 +95,6 @@ def with_simulator_states(env: Any) -> Any:
     if isinstance(inner, CartPoleVectorEnv):
         return _CartPoleStates(env)
     raise ValueError(
-        f"env is a {type(inner).__name__}, whose rows' states are out of reach; known are {KNOWN}, alone or in "
-        "a SyncVectorEnv: gym.make_vec(..., vectorization_mode='sync')"
+        f"env is a {type(inner).__name__}, whose rows' states are out of reach; known are {KNOWN}, alone or "
+        "in a SyncVectorEnv: gym.make_vec(..., vectorization_mode='sync')"
     )
