@@ -178,12 +178,15 @@ class HumanTeacher(Answerer):
     def _preferences(self, answers: Sequence[CurrentAnswer], none: Segments) -> Preferences:
         """Return answers as comparisons; ``none`` is no segment, of the agent's kind."""
         names = tuple(annotator.name for annotator in self.store.annotators())
-        sides = [self._stacked([answer.items[side].segment or "" for answer in answers]) if answers else none
-                 for side in (0, 1)]  # fmt: skip
+        first, second = (
+            self._stacked([answer.items[side].segment or "" for answer in answers]) if answers else none
+            for side in (0, 1)
+        )
         labels = [0.5 if answer.label is None else answer.label for answer in answers]
         weights = [0.0 if answer.skip else 1.0 for answer in answers]
         return Preferences(
-            *sides,
+            first,
+            second,
             torch.tensor(labels, dtype=torch.float64),
             torch.tensor(weights, dtype=torch.float64),
             torch.tensor([names.index(answer.annotator) for answer in answers], dtype=torch.int64),
