@@ -1,8 +1,8 @@
 """Who may ask the page's server for what: a guard before all of its routes, and JSON that is read strictly.
 
 The guard looks at a request in this order, and the first thing that is wrong decides the answer: the host
-it was meant for, its method, how its body is framed, where the page that sent it came from, what the body is said
-to be, the cookie, and the body itself. Whatever is answered carries :data:`HEADERS`.
+it was meant for, its method, how its body is framed, where the page that sent it came from, what the body is
+said to be, the cookie, and the body itself. Whatever is answered carries :data:`HEADERS`.
 """
 
 from __future__ import annotations
