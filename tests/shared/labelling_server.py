@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from prefrl.label.records import Clip, Item, NewQuestion, StoredSegment, StudySettings
-from prefrl.label.store import LabelStore
 
+from prefrl.label.records import Clip, Item, NewQuestion, StoredSegment, StudySettings
 from prefrl.label.serve import LOOPBACK_NAMES
+from prefrl.label.store import LabelStore
 from prefrl.label.web.app import make_app
 from prefrl.label.web.listening import Running, listening
 

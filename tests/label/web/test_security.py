@@ -21,8 +21,8 @@ from labelling_server import (
     segment,
     serving,
 )
-from prefrl.label.store import LabelStore
 
+from prefrl.label.store import LabelStore
 from prefrl.label.web.security import HEADERS, MOST_BYTES
 
 POST = "/api/answer"
