@@ -66,9 +66,11 @@ class Generated:
         if not tab:
             return None
         showing = tab.pop(self.rng.randrange(len(tab)))
-        return answer_body(
-            showing["id"], self.rng.choice(VALUES), str(uuid.UUID(int=self.rng.getrandbits(128)))
-        )
+        return answer_body(showing["id"], self.rng.choice(VALUES), self.fresh())
+
+    def fresh(self) -> str:
+        """Return the id of a request."""
+        return str(uuid.UUID(int=self.rng.getrandbits(128)))
 
     def stand(self, body: dict[str, Any]) -> None:
         self.standing.append((body["request"], body["showing"], body["value"]))
