@@ -356,7 +356,8 @@ def _write_ranking(ranking: FactorRanking, out: Path) -> None:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", "utf-8")
     shown = ("method", "answers", "skipped", "statements", "agreeing", "best_orders")
     _show([*((name, content[name]) for name in shown),
-           ("people", ", ".join(ranking.annotators)), ("for prefrl train heron", escaped(ranking.flag))])  # fmt: skip
+           ("people", ", ".join(ranking.annotators)),
+           ("for prefrl train heron", escaped(ranking.flag))])  # fmt: skip
 
 
 def _show(rows: Sequence[tuple[str, Any]]) -> None:
