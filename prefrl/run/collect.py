@@ -60,7 +60,7 @@ def collect_transitions(
     if agent is None and epsilon < 1.0:
         raise ValueError(f"agent is None and epsilon {epsilon}; without an agent epsilon must be 1")
     spaces = _spaces(env, agent)
-    policy = _EpsilonUniform(agent, spaces[1], epsilon, seed)
+    policy = EpsilonUniform(agent, spaces[1], epsilon, seed)
     record = _Record()
     stepper = Stepper(env, policy, record, seed=seed, deterministic=True)
     stepper.reset()
@@ -100,7 +100,7 @@ def collect_episodes(
     if max_steps < 1:
         raise ValueError(f"max_steps is {max_steps}; it must be at least 1")
     spaces = _spaces(rows, agent)
-    policy = _EpsilonUniform(agent, spaces[1], 1.0 if agent is None else epsilon, seed)
+    policy = EpsilonUniform(agent, spaces[1], 1.0 if agent is None else epsilon, seed)
     record = _Record()
     stepper = Stepper(rows, policy, record, seed=seed, deterministic=True)
     stepper.reset()
@@ -257,7 +257,7 @@ def _spaces(env: Any, agent: Policy | None) -> tuple[Any, Any]:
     return found[0], found[1]
 
 
-class _EpsilonUniform:
+class EpsilonUniform:
     """Acts as a policy does, but with probability epsilon uniformly."""
 
     def __init__(self, policy: Policy | None, space: Any, epsilon: float, seed: int) -> None:
@@ -274,6 +274,7 @@ class _EpsilonUniform:
         self.generator = seeded_generator(seed, "uniform actions of a data set")
 
     def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
+        """See :class:`prefrl.run.stepping.Policy`."""
         if self.policy is None:
             return self._uniform(len(obs)).to(self.device)
         actions = self.policy.act(obs, deterministic=deterministic)
