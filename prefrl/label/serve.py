@@ -124,8 +124,8 @@ def rendering(folder: Path) -> Iterator[None]:
 def host_names(host: str) -> tuple[str, ...]:
     """Return what a server that listens on an address is called in requests, the best name first.
 
-    Where it listens on all addresses of the machine, these are the machine's names and addresses. The names of
-    this machine for itself are always among them: no web site can have them, and tunnels end there.
+    Where it listens on all addresses of the machine, these are the machine's names and addresses. What a
+    machine calls itself is always among them: no web site can have these names, and tunnels end there.
     """
     try:
         address = ipaddress.ip_address(host)

@@ -1,6 +1,7 @@
 """A study with small clips, its server in this process, and people and raw sockets that ask it."""
 
 import http.client
+import io
 import json
 import random
 import re
@@ -88,13 +89,17 @@ class Site:
     def ask(
         self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
     ) -> Reply:
-        """Return what is answered to a request with just these headers, beside Host."""
-        lines = [f"{method} {path} HTTP/1.1"]
-        given = {"Host": self.host, "Connection": "close", **(headers or {})}
+        """Return what is answered to a request with just these headers, beside Host and its length."""
+        given = dict(headers or {})
         if body is not None and "Transfer-Encoding" not in given:
             given.setdefault("Content-Length", str(len(body)))
-        lines += [f"{name}: {value}" for name, value in given.items() if value]
-        return parsed(self.raw("\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")), method)
+        return parsed(self.raw(self.head(method, path, given) + (body or b"")), method)
+
+    def head(self, method: str, path: str, headers: dict[str, str]) -> bytes:
+        """Return the head of a request; a header without a value is left out."""
+        given = {"Host": self.host, "Connection": "close", **headers}
+        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items() if value)]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
     def enter(self, token: str) -> str:
         """Return the secret of the cookie that a link's token is exchanged for."""
@@ -111,8 +116,6 @@ def parsed(text: bytes, method: str = "GET") -> Reply:
 
     class _Once:
         def makefile(self, *_: Any) -> Any:
-            import io
-
             return io.BytesIO(text)
 
     response = http.client.HTTPResponse(_Once(), method=method)  # type: ignore[arg-type]
@@ -171,7 +174,7 @@ class Person:
 
 def answer_body(showing: int, value: Any, request: str | None = None) -> dict[str, Any]:
     """Return the body of an answer as a page sends it."""
-    events = [{"kind": "play", "at_ms": 0}, {"kind": "pause", "at_ms": 250.5}]
+    events = [{"kind": "play", "at_ms": 0}, {"kind": "pause", "at_ms": 250}]
     return {
         "request": request or str(uuid.uuid4()),
         "showing": showing,

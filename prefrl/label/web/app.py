@@ -22,10 +22,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from .fields import answer_of, checked, held_showings, request_id
-from ..records import Annotator, Progress, Showing
-from .security import Guard, Refusal, cookie_name, is_secret
+from ..records import Annotator, Progress, Receipt, Showing
 from ..store import LabelStore
+from .security import Guard, Refusal, cookie_name, fields, is_secret
 
 Found = TypeVar("Found")
 
@@ -139,6 +138,8 @@ class _Server:
         except LookupError as error:
             raise Refusal(404, _sentence(error)) from None
         except ValueError as error:
+            if error.__cause__ is not None:  # the file is at fault, not what was sent
+                raise
             raise Refusal(400, _sentence(error)) from None
 
     async def annotator_of(self, secret: str) -> Annotator | None:
@@ -178,11 +179,11 @@ class _Server:
 
     async def next(self, request: Request) -> Response:
         """Answer ``/api/next``: what to ask now."""
-        held = held_showings(request.scope["prefrl.body"])
+        held, tab = fields(request.scope["prefrl.body"], ("held",), {"tab": ""})
         annotator = request.scope["prefrl.annotator"].id
 
         def work() -> tuple[Showing | None, Progress]:
-            return self._store.next(annotator, held), self._store.progress(annotator)
+            return self._store.next(annotator, held, tab), self._store.progress(annotator)
 
         showing, progress = await self._write(work)
         state = "ready" if showing else "waiting" if progress.left or progress.waiting else "finished"
@@ -190,10 +191,11 @@ class _Server:
 
     async def answer(self, request: Request) -> Response:
         """Answer ``/api/answer``: what became of an answer."""
-        given = answer_of(request.scope["prefrl.body"])
+        names = ("request", "showing", "value", "seconds", "plays", "events")
+        given = fields(request.scope["prefrl.body"], names)
         annotator = request.scope["prefrl.annotator"].id
 
-        def work() -> tuple[Any, Progress]:
+        def work() -> tuple[Receipt, Progress]:
             return self._store.answer(annotator, *given), self._store.progress(annotator)
 
         receipt, progress = await self._write(work)
@@ -201,11 +203,11 @@ class _Server:
 
     async def undo(self, request: Request) -> Response:
         """Answer ``/api/undo``: the question that comes back."""
-        body = checked(request.scope["prefrl.body"], {"request"})
-        given, annotator = request_id(body["request"]), request.scope["prefrl.annotator"].id
+        given, tab = fields(request.scope["prefrl.body"], ("request",), {"tab": ""})
+        annotator = request.scope["prefrl.annotator"].id
 
         def work() -> tuple[Showing | None, Progress]:
-            return self._store.undo(annotator, given), self._store.progress(annotator)
+            return self._store.undo(annotator, given, tab), self._store.progress(annotator)
 
         showing, progress = await self._write(work)
         return as_json({"showing": shown(showing), "progress": counts(progress)})

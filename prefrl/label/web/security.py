@@ -1,8 +1,8 @@
 """Who may ask the page's server for what: a guard before all of its routes, and JSON that is read strictly.
 
-The guard looks at a request in this order, and the first thing that is wrong decides the answer: the host it
-was meant for, its method, how its body is framed, where the page that sent it came from, what the body is said
-to be, the cookie, and the body itself. Whatever is answered carries :data:`HEADERS`.
+The guard looks at a request in this order, and the first thing that is wrong decides the answer: the host
+it was meant for, its method, how its body is framed, where the page that sent it came from, what the body is
+said to be, the cookie, and the body itself. Whatever is answered carries :data:`HEADERS`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import math
 import re
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -46,7 +46,7 @@ HEADERS: Mapping[bytes, bytes] = {
 }
 """What every response carries; a response may have its own ``cache-control``."""
 
-MOST_BYTES = 1 << 16
+MOST_BYTES = 1 << 17
 """How long the body of a request may be."""
 
 BODY_SECONDS = 10.0
@@ -92,8 +92,8 @@ def header(scope: Scope, name: bytes) -> str | None:
 def check_host(scope: Scope, allowed: frozenset[str]) -> str:
     """Return the Host of a request; Refusal unless its name is allowed.
 
-    A foreign name that leads here is how a web site reaches a server on its visitor's machine (DNS rebinding).
-    Ports are not looked at: a tunnel may have another one at its near end.
+    A foreign name that leads here is how a web site reaches a server on its visitor's machine (DNS
+    rebinding). Ports are not looked at: a tunnel may have another one at its near end.
     """
     host = header(scope, b"host") or ""
     match = _HOST.fullmatch(host)
@@ -211,6 +211,28 @@ def parse_json(body: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Refusal(400, "the body must be an object")
     return found
+
+
+def fields(
+    body: Mapping[str, Any], needed: Sequence[str], others: Mapping[str, Any] | None = None
+) -> tuple[Any, ...]:
+    """Return the values of a body by their names; what they may be is for the store to say.
+
+    Args:
+        body: what was sent.
+        needed: names that must be there.
+        others: names that may be there, and what is taken where they are not.
+
+    Raises:
+        Refusal: if a name is missing, or unknown.
+    """
+    others = others or {}
+    if missing := [name for name in needed if name not in body]:
+        raise Refusal(400, f"the body has no {', '.join(missing)}")
+    known = [*needed, *others]
+    if unknown := [name for name in body if name not in known]:
+        raise Refusal(400, f"the body has {unknown[0][:40]!r}; it may have {', '.join(known)}")
+    return tuple(body.get(name, others.get(name)) for name in known)
 
 
 def _no_constant(name: str) -> float:

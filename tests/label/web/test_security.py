@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from labelling_server import (
     Person,
     Site,
@@ -22,6 +21,7 @@ from labelling_server import (
     segment,
     serving,
 )
+
 from prefrl.label.store import LabelStore
 from prefrl.label.web.security import HEADERS, MOST_BYTES
 
@@ -30,7 +30,8 @@ POST = "/api/answer"
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStore]:
-    with make_study(tmp_path_factory.mktemp("labels") / "study") as made:
+    folder = tmp_path_factory.mktemp("labels") / "study"
+    with make_study(folder, pairs=100, annotators_per_question=100) as made:
         yield made
 
 
@@ -49,6 +50,15 @@ def secret(store: LabelStore, site: Site) -> str:
 def person(site: Site, secret: str) -> Iterator[Person]:
     with closing(Person(site, secret)) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def showing(store: LabelStore, site: Site, secret: str) -> int:
+    """What anna is asked."""
+    anna = store.add_annotator("anna")
+    found = store.next(anna.id)
+    assert found is not None
+    return found.id
 
 
 @pytest.fixture
@@ -309,8 +319,11 @@ def test_bodies_are_bounded(site: Site, secret: str, person: Person) -> None:
 @pytest.mark.usefixtures("unchanged")
 def test_chunked_bodies_are_refused(site: Site, secret: str) -> None:
     chunked = write_headers(site, secret, Transfer_Encoding="chunked")
+    long = b"1000\r\n" + 4096 * b" " + b"\r\n"
     refused(site.ask("POST", POST, chunked, b"2\r\n{}\r\n0\r\n\r\n"), 411)
-    refused(site.ask("POST", POST, chunked, 1_000 * b"1000\r\n" + b" " * 4096 + b"\r\n"), 411)
+    ends = f"0\r\n\r\nGET /favicon.svg HTTP/1.1\r\nHost: {site.host}\r\nConnection: close\r\n\r\n"
+    found = site.raw(site.head("POST", POST, {**chunked, "Connection": ""}) + 500 * long + ends.encode())
+    assert re.findall(rb"HTTP/1\.1 (\d+) ", found) == [b"411", b"200"]
     both = {**chunked, "Content-Length": "2"}  # of which one would be another request
     assert site.ask("POST", POST, both, b"2\r\n{}\r\n0\r\n\r\n").status in (400, 411)
     reply = site.ask("POST", POST, chunked, b"no length\r\n")
@@ -332,15 +345,14 @@ def test_a_get_has_no_body(site: Site, secret: str) -> None:
     refused(site.ask("GET", "/api/study", {**cookie, "Transfer-Encoding": "chunked"}, b"0\r\n\r\n"), 411)
 
 
-def test_a_body_that_ends_early_changes_nothing(site: Site, secret: str, store: LabelStore) -> None:
-    showing = store.next(store.annotators()[0].id)
-    assert showing is not None
-    body = json.dumps(answer_body(showing.id, "left")).encode()
+def test_a_body_that_ends_early_changes_nothing(
+    site: Site, secret: str, store: LabelStore, showing: int
+) -> None:
+    body = json.dumps(answer_body(showing, "left")).encode()
     before = store.current()
-    head = [f"POST {POST} HTTP/1.1", f"Host: {site.host}", f"Content-Length: {len(body)}"]
-    lines = [*head, *(f"{name}: {value}" for name, value in write_headers(site, secret).items()), "", ""]
+    head = site.head("POST", POST, write_headers(site, secret, Content_Length=str(len(body))))
     with socket.create_connection(("127.0.0.1", site.port)) as connection:
-        connection.sendall("\r\n".join(lines).encode() + body[:-1])
+        connection.sendall(head + body[:-1])
     assert site.ask("GET", "/favicon.svg").status == 200
     assert store.current() == before
 
@@ -383,10 +395,17 @@ def variants() -> Iterator[tuple[str, str]]:
         yield f"request {wrong[:20]!a}", json.dumps({**good, "request": wrong})
     for other in (None, True, 1.5, 3, -1, {}, [], [[]], [[0], [1]], [[0, 0]], ["left"], [[["left"]]], 10**17):
         yield f"value {other}", json.dumps({**good, "value": other})
-    yield "request in capitals", json.dumps({**good, "request": str(uuid.UUID(int=2**128 - 1)).upper()})
     events: list[Any] = [{}, 1, "play", [{}], [1], [["play", 1]], [{"kind": "play"}], 5_000 * [None]]
     event = {"kind": "play", "at_ms": 1}
-    wrong_events = ({"kind": "x"}, {"kind": 1}, {"at_ms": "1"}, {"at_ms": -1}, {"at_ms": 1e12}, {"more": 1})
+    wrong_events = (
+        {"kind": "x"},
+        {"kind": 1},
+        {"at_ms": "1"},
+        {"at_ms": -1},
+        {"at_ms": 0.5},
+        {"at_ms": 10**12},
+        {"more": 1},
+    )
     events += [[{**event, **wrong}] for wrong in wrong_events]
     for number, found in enumerate(events):
         yield f"events {number}", json.dumps({**good, "events": found})
@@ -403,8 +422,7 @@ VARIANTS = dict(variants())
 
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize("name", VARIANTS)
-def test_answers_that_are_wrong_in_one_place(person: Person, name: str) -> None:
-    showing = person.next()["showing"]["id"]
+def test_answers_that_are_wrong_in_one_place(person: Person, showing: int, name: str) -> None:
     body = VARIANTS[name].replace('"showing": 1,', f'"showing": {showing},')
     refused(person.ask("POST", POST, body.encode()), 400)
 
@@ -421,14 +439,14 @@ def test_showings_of_others_are_not_there(store: LabelStore, person: Person) -> 
     other = store.add_annotator("somebody else")
     showing = store.next(other.id)
     assert showing is not None
-    for number in (showing.id, 0, 10**9, 2**62):
+    for number in (showing.id, 10**9, 10**18 - 1):
         refused(person.answer(number, "left"), 404)
 
 
 @pytest.mark.parametrize(
     "body",
     [{}, {"held": None}, {"held": 1}, {"held": ["1"]}, {"held": [True]}, {"held": [-1]}, {"held": [1.5]},
-     {"held": [10**18 - 1]}, {"held": list(range(17))}, {"held": [], "annotator": 1}, {"held": [[1]]}],
+     {"held": [0]}, {"held": list(range(1, 102))}, {"held": [], "annotator": 1}, {"held": [[1]]}],
 )  # fmt: skip
 def test_what_is_held_is_checked(person: Person, body: Any) -> None:
     refused(person.post("/api/next", body), 400)
@@ -508,7 +526,8 @@ def test_clips_are_sent_whole_or_in_one_part(person: Person) -> None:
 @pytest.mark.parametrize(
     "asked",
     ["bytes=0-0,1-1", "bytes=" + ",".join(1_000 * ["0-"]), "bytes=5-4", "bytes=2000-", "bytes=-0", "bytes=-",
-     "bytes=--1", "bytes=1-2-3", "bytes=0x0-1", "bytes=" + 30 * "9" + "-", "items=0-1", "0-1", "bytes=a-b", "bytes="],
+     "bytes=--1", "bytes=1-2-3", "bytes=0x0-1", "bytes=" + 30 * "9" + "-", "items=0-1", "0-1", "bytes=a-b",
+     "bytes="],
 )  # fmt: skip
 def test_other_ranges_are_refused(person: Person, asked: str) -> None:
     reply = person.get(f"/clip/{clip(1).digest}", Range=asked)
@@ -581,11 +600,11 @@ def test_pipelined_requests_are_answered_in_their_order(site: Site, secret: str)
 def test_a_second_request_in_a_refused_body_is_none(site: Site, secret: str, store: LabelStore) -> None:
     before = store.current()
     inner = f"POST {POST} HTTP/1.1\r\nHost: {site.host}\r\n\r\n".encode()
-    outer = write_headers(site, secret, Content_Type="text/plain")
-    lines = [f"POST {POST} HTTP/1.1", f"Host: {site.host}", f"Content-Length: {len(inner)}"]
-    lines += [f"{name}: {value}" for name, value in outer.items()]
+    outer = write_headers(
+        site, secret, Content_Type="text/plain", Content_Length=str(len(inner)), Connection=""
+    )
     last = f"GET /favicon.svg HTTP/1.1\r\nHost: {site.host}\r\nConnection: close\r\n\r\n"
-    found = site.raw("\r\n".join([*lines, "", ""]).encode() + inner + last.encode())
+    found = site.raw(site.head("POST", POST, outer) + inner + last.encode())
     assert re.findall(rb"HTTP/1\.1 (\d+) ", found) == [b"415", b"200"]
     assert store.current() == before
 
@@ -612,10 +631,8 @@ def test_web_sockets_are_not_spoken(site: Site, secret: str) -> None:
         "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
         "Sec-WebSocket-Version": "13",
     }
-    lines = [f"GET /api/study HTTP/1.1\r\nHost: {site.host}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
     with socket.create_connection(("127.0.0.1", site.port), timeout=10) as connection:
-        connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        connection.sendall(site.head("GET", "/api/study", headers))
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
 
 
