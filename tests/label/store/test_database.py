@@ -42,7 +42,8 @@ def test_only_the_owner_may_read(study: Path) -> None:
 
 def test_settings_come_back(tmp_path: Path) -> None:
     settings = StudySettings(question="Which?", kind="ranking", environment="Pendulum-v1",
-                             env_args=("g=9.8",), width=64, fps=10, codec="h264", instructions="Ünïcode", practice=3)  # fmt: skip
+                             env_args=("g=9.8",), width=64, fps=10, codec="h264",
+                             instructions="Ünïcode", practice=3)  # fmt: skip
     LabelStore.create(tmp_path / "deep" / "s", settings).close()
     with LabelStore.open(tmp_path / "deep" / "s") as store:
         assert store.study == settings
@@ -78,7 +79,8 @@ def test_answers_are_only_ever_added(study: Path, table: str, statement: str) ->
 def test_tables_refuse_what_python_let_through(study: Path) -> None:
     connection = sqlite3.connect(study)
     row = "INSERT INTO answer (request, showing, annotator, value, seconds, plays, late, answered_ns) VALUES "
-    for values in ("(NULL, 3, 1, 'left', 1.0, 0, 0, 0)", "('r-000001', 3, 1, 'left', NULL, 0, 0, 0)", "('r-000001', 3, 1, 'left', 1e6, 0, 0, 0)",
+    for values in ("(NULL, 3, 1, 'left', 1.0, 0, 0, 0)", "('r-000001', 3, 1, 'left', NULL, 0, 0, 0)",
+                   "('r-000001', 3, 1, 'left', 1e6, 0, 0, 0)",
                    "('r-000001', 3, 1, 'left', 'x', 0, 0, 0)", "('r-000001', 3, 1, 'undo', 1.0, 0, 0, 0)",
                    "('r-000001', 3, 1, 'left', 1.0, -1, 0, 0)",
                    "('r-000001', 1, 1, 'left', 1.0, 0, 0, 0)"):  # fmt: skip
