@@ -12,6 +12,9 @@ from torch import Tensor
 
 from prefrl.data import Preferences, Segments, TransitionDataset, Transitions, seeded_generator
 from prefrl.data.datasets import space_dtype
+from prefrl.data.observations import ObservationLayout
+from prefrl.data.segment_store import SegmentStore
+from prefrl.envs.wrappers.simulator_states import KEY as STATES, with_simulator_states
 
 from .stepping import Listener, Policy, Stepper
 
@@ -60,7 +63,7 @@ def collect_transitions(
     if agent is None and epsilon < 1.0:
         raise ValueError(f"agent is None and epsilon {epsilon}; without an agent epsilon must be 1")
     spaces = _spaces(env, agent)
-    policy = EpsilonUniform(agent, spaces[1], epsilon, seed)
+    policy = _EpsilonUniform(agent, spaces[1], epsilon, seed)
     record = _Record()
     stepper = Stepper(env, policy, record, seed=seed, deterministic=True)
     stepper.reset()
@@ -100,7 +103,7 @@ def collect_episodes(
     if max_steps < 1:
         raise ValueError(f"max_steps is {max_steps}; it must be at least 1")
     spaces = _spaces(rows, agent)
-    policy = EpsilonUniform(agent, spaces[1], 1.0 if agent is None else epsilon, seed)
+    policy = _EpsilonUniform(agent, spaces[1], 1.0 if agent is None else epsilon, seed)
     record = _Record()
     stepper = Stepper(rows, policy, record, seed=seed, deterministic=True)
     stepper.reset()
@@ -118,6 +121,45 @@ def collect_episodes(
         action_space=spaces[1],
         env_id=None if spec is None else spec.id,
     )
+
+
+class _StatesRecord(Listener):
+    """Keeps all steps and the simulator's states along them, to cut segments from."""
+
+    info_keys = (STATES,)
+
+    def __init__(self, observation_space: Any, capacity: int) -> None:
+        self.store = SegmentStore(capacity, 1)
+        self._layout = ObservationLayout(observation_space)
+
+    def observe(self, transitions: Transitions) -> None:
+        obs, next_obs = self._layout.keep(transitions.obs), self._layout.keep(transitions.next_obs)
+        self.store.add(transitions, obs, next_obs, states=transitions.infos[STATES])
+
+
+def collect_with_states(
+    agent: Policy | None, env: gym.Env[Any, Any], steps: int, *, seed: int = 0
+) -> SegmentStore:
+    """Let a policy act, and return what happened with the simulator's states, which pictures are drawn from.
+
+    Args:
+        agent: an agent or other policy, whose actions are taken as it draws them; None for uniform ones.
+        env: a scalar environment.
+        steps: how many.
+        seed: seeds the environment and the uniform actions.
+
+    Raises:
+        ValueError: if the environment has no state that could be set again, or uniform actions are asked for
+            in an unbounded action space.
+        FloatingPointError: if a reward is NaN or infinite.
+    """
+    record = _StatesRecord(env.observation_space, steps)
+    policy = _EpsilonUniform(None, env.action_space, 1.0, seed) if agent is None else agent
+    stepper = Stepper(with_simulator_states(env), policy, record, seed=seed)
+    stepper.reset()
+    for _ in range(steps):
+        stepper.step()
+    return record.store
 
 
 class People:
@@ -257,7 +299,7 @@ def _spaces(env: Any, agent: Policy | None) -> tuple[Any, Any]:
     return found[0], found[1]
 
 
-class EpsilonUniform:
+class _EpsilonUniform:
     """Acts as a policy does, but with probability epsilon uniformly."""
 
     def __init__(self, policy: Policy | None, space: Any, epsilon: float, seed: int) -> None:
@@ -274,7 +316,6 @@ class EpsilonUniform:
         self.generator = seeded_generator(seed, "uniform actions of a data set")
 
     def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
-        """See :class:`prefrl.run.stepping.Policy`."""
         if self.policy is None:
             return self._uniform(len(obs)).to(self.device)
         actions = self.policy.act(obs, deterministic=deterministic)

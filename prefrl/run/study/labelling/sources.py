@@ -11,28 +11,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prefrl.agents.base import Agent
 from prefrl.data import (
     Preferences,
     Segments,
-    Transitions,
     concatenate_segments,
     load_preferences,
     load_transitions,
     seeded_generator,
 )
-from prefrl.data.observations import ObservationLayout
-from prefrl.data.segment_store import SegmentStore
 from prefrl.envs.arguments import make_scalar_env
-from prefrl.envs.wrappers.simulator_states import KEY, with_simulator_states
 from prefrl.label.drawing import pictures_of
 from prefrl.label.making import Pool
 from prefrl.label.records import StoredSegment
 from prefrl.label.segments import segments_from
 from prefrl.label.store import LabelStore
-from prefrl.run.collect import EpsilonUniform
+from prefrl.run.collect import collect_with_states
 from prefrl.run.folder import RunFolder
 from prefrl.run.launch import open_recipe
-from prefrl.run.stepping import Listener, Policy, Stepper
 
 
 @dataclass(frozen=True)
@@ -67,22 +63,7 @@ class Source:
     """Pictures per second, as the environment says."""
 
 
-class _Record(Listener):
-    """Keeps the steps of an environment and its simulator's states."""
-
-    info_keys = (KEY,)
-
-    def __init__(self, observation_space: Any, capacity: int) -> None:
-        self.store = SegmentStore(capacity, 1)
-        self._layout = ObservationLayout(observation_space)
-
-    def observe(self, transitions: Transitions) -> None:
-        """See :meth:`Listener.observe`."""
-        obs, next_obs = self._layout.keep(transitions.obs), self._layout.keep(transitions.next_obs)
-        self.store.add(transitions, obs, next_obs, states=transitions.infos[KEY])
-
-
-def act(env: Any, policy: Policy | None, wanted: Wanted) -> tuple[list[StoredSegment], list[float]]:
+def act(env: Any, policy: Agent | None, wanted: Wanted) -> tuple[list[StoredSegment], list[float]]:
     """Return segments of a policy's episodes, with simulator states, and their true returns.
 
     Args:
@@ -93,17 +74,11 @@ def act(env: Any, policy: Policy | None, wanted: Wanted) -> tuple[list[StoredSeg
     Raises:
         ValueError: if the environment has no simulator states, or no whole segment came about.
     """
-    told = with_simulator_states(env)
-    record = _Record(env.observation_space, wanted.steps)
-    acting = EpsilonUniform(None, env.action_space, 1.0, wanted.seed) if policy is None else policy
-    stepper = Stepper(told, acting, record, seed=wanted.seed)
-    stepper.reset()
-    for _ in range(wanted.steps):
-        stepper.step()
+    store = collect_with_states(policy, env, wanted.steps, seed=wanted.seed)
     generator = seeded_generator(wanted.seed, "segments to ask people about")
     found: dict[str, tuple[StoredSegment, float]] = {}
     for _ in range(10):  # segments that are drawn twice count once
-        excerpt = record.store.sample(wanted.segments, wanted.length, generator)
+        excerpt = store.sample(wanted.segments, wanted.length, generator)
         whole = excerpt.at((excerpt.weights > 0).nonzero()[:, 0])
         if not len(whole.segments):
             raise ValueError(f"segment_length is {wanted.length}; {wanted.steps} steps hold no whole segment "
