@@ -309,4 +309,7 @@ def status_tables(status: StudyStatus) -> list[Table]:
     for pair in status.pairs:
         one, other = (escape(escaped(name)) for name in pair.names)
         pairs.add_row(one, other, str(pair.questions), _text(pair.agreed), _text(pair.kappa))
+    for table in (people, care, pairs):
+        for column in table.columns:
+            column.overflow = "fold"  # a long name takes several lines
     return [whole, *([people, care] if status.people else []), *([pairs] if status.pairs else [])]
