@@ -138,6 +138,25 @@ def test_mujoco_draws_the_same_from_states_without_shadows() -> None:
     np.testing.assert_array_equal(np.stack(again), np.stack(frames))
 
 
+def test_two_environments_of_mujoco_draw_in_turns() -> None:
+    painters = []
+    for env_id in ("HalfCheetah-v5", "Hopper-v5"):
+        env = SimulatorStates(gym.make(env_id))
+        state = env.reset(seed=1)[1]["simulator_state"]
+        arrays = {"obs": np.zeros((2, 1)), "actions": np.zeros(1), "terminated": np.array(False)}
+        study = StudySettings(environment=env_id, width=64, height=64)
+        painters.append((Painter(study), StoredSegment(arrays, state)))
+    try:
+        alone = [painter.frames(segment)[0] for painter, segment in painters]
+    except NoDrawing as error:
+        pytest.skip(f"MuJoCo draws nothing here: {error}")
+    for _ in range(2):
+        for (painter, segment), first in zip(painters, alone, strict=True):
+            np.testing.assert_array_equal(painter.frames(segment)[0], first)
+    for painter, _ in painters:
+        painter.close()
+
+
 def test_what_cannot_be_drawn_is_said() -> None:
     segment, _ = acted("prefrl/Pendulum-v0", 3)
     bare = StoredSegment(segment.arrays)
