@@ -2,7 +2,7 @@
 # Gymnasium 1.4.0: by default the camera of MuJoCo environments stays, and what runs leaves the picture.
 #
 # Guessed: HalfCheetah, Hopper and the like are drawn by the camera "track" of their models, which runs along.
-# Seen: where no camera is named, that one is looked up and then not used. A free camera looks at the place where
+# Seen: where no camera is named, that one is looked up and not used. A free camera looks at the place where
 # the bodies were at the first picture, so that all pictures hang on where the first one was drawn.
 # What it means: give camera_name="track" to gym.make when clips are to show more than the start.
 set -euo pipefail
@@ -29,7 +29,7 @@ def colourful(**camera):
     return counts
 
 free, tracking = colourful(), colourful(camera_name="track")
-print(f"gymnasium {gym.__version__}: brown pixels at the start and 10 m on: {free} by default, {tracking} with "
+print(f"gymnasium {gym.__version__}: brown pixels at the start and 10 m on: {free} by default, {tracking} by "
       'camera_name="track"')
 assert free[1] == 0 < free[0] and tracking[1] > 0, "behaviour changed"
 PYTHON
