@@ -101,7 +101,7 @@ class _Own:
         self.like: dict[str, NDArray[Any]] = {name: like[name] for name in sorted(like)}
 
     def read(self) -> Floats:
-        return cast(Floats, state_rows(_started(self.env._state, self.env))[0])
+        return cast(Floats, state_rows(_started(self.env._state, self.env))[0, 0])
 
     def write(self, state: Floats, last_action: Any) -> None:
         rest = _of_size(state, sum(part.size for part in self.like.values()), self.env)
