@@ -33,8 +33,8 @@ class _Codec(NamedTuple):
 
 
 CODECS = {
-    # One thread and the fast presets: an eighth of the time of the good ones, at 38 dB even of a runner before
-    # a chequered floor that moves.
+    # One thread and the fast presets: an eighth of the time of the good ones, and still 38 dB of a runner
+    # before a chequered floor that moves.
     "vp9": _Codec("libvpx-vp9", "webm", "video/webm",
                   {"deadline": "realtime", "cpu-used": "8", "crf": "28", "b": "0", "g": "30"}),
     "h264": _Codec("libx264", "mp4", "video/mp4",
