@@ -122,16 +122,9 @@ def test_mujoco_draws_the_same_from_states_without_shadows() -> None:
     again = render_segment(study, StoredSegment(arrays, np.stack(states)))
     far = states[-1].copy()
     far[1] += 100.0  # metres ahead: the camera runs along
-    again.append(
-        render_segment(
-            study,
-            StoredSegment(
-                {"obs": np.zeros((2, 1)), "actions": np.zeros((1, 6)), "terminated": np.array(False)},
-                np.stack([far, far]),
-            ),
-        )[0]
-    )
-    assert len(np.unique(again.pop()[40:80, 40:120])) > 50
+    nowhere = {"obs": np.zeros((2, 1)), "actions": np.zeros((1, 6)), "terminated": np.array(False)}
+    ahead = render_segment(study, StoredSegment(nowhere, np.stack([far, far])))[0].astype(int)
+    assert (ahead[..., 0] - ahead[..., 2] > 40).sum() > 100  # of the brown that only the cheetah has
     assert inner.model.vis.quality.shadowsize == 0
     assert again[0].shape == (120, 160, 3)
     assert np.abs(np.diff(np.stack(again).astype(int), axis=0)).max() > 30
