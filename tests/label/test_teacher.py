@@ -170,10 +170,10 @@ def test_nobody_at_work_costs_nothing(teacher, monkeypatch):
 
 def test_a_study_of_something_else_is_refused(tmp_path, teacher):
     teacher.ask(questions(2))
-    with pytest.raises(ValueError, match="holds 2 questions of another run or of nobody's"):
+    with pytest.raises(ValueError, match=r"holds 2 questions of another run or of nobody's"):
         HumanTeacher(teacher.folder, "other", STUDY)
     with pytest.raises(
-        ValueError, match="a study whose question is 'Which of the two does better.', not 'Hm.'"
+        ValueError, match=r"a study whose question is 'Which of the two does better.', not 'Hm.'"
     ):
         HumanTeacher(teacher.folder, "run", replace(STUDY, question="Hm?"))
     LabelStore.create(tmp_path / "ratings", StudySettings(kind="rating")).close()

@@ -67,13 +67,12 @@ export function guide(study, clips) {
 
 /** Clips of a showing: fetched and decoded. */
 export async function loadStage(line, showing) {
-  return Promise.all(
-    showing.items.map(async (item) => (item.clip ? loadClip(await line.blob(item.clip), item) : null)),
-  );
+  const clips = showing.items.filter((item) => item.clip);
+  return Promise.all(clips.map(async (item) => loadClip(await line.blob(item.clip), item)));
 }
 
 export function unloadStage(videos) {
-  for (const video of videos) if (video) unloadClip(video);
+  for (const video of videos) unloadClip(video);
 }
 
 /** The figures of a showing: every clip with its name. */
@@ -83,7 +82,7 @@ export function stageOf(showing, videos, names) {
     const name = names[place];
     video.setAttribute("aria-label", name ? `Clip: ${name}` : "Clip");
     const figure = element("figure", { className: "clip", data: { clip: digest } }, video);
-    figure.style.setProperty("--ratio", `${video.width} / ${video.height}`);
+    figure.style.setProperty("--ratio", String(video.width / video.height));
     if (name) figure.append(element("figcaption", { textContent: name }));
     return figure;
   });

@@ -105,7 +105,7 @@ export class Line {
 /** What this tab remembers over a reload. */
 export class Memory {
   constructor(study) {
-    this.data = { study, tab: newId(), begun: false, speed: 1, letters: [], queue: [] };
+    this.data = { study, tab: newId(), begun: false, speed: 1, letters: [] };
     try {
       const stored = JSON.parse(sessionStorage.getItem(KEY));
       if (stored && stored.study === study) this.data = { ...this.data, ...stored };
@@ -130,7 +130,7 @@ export class Memory {
       if (await this.hold()) return;
       await new Promise((done) => setTimeout(done, 100));
     }
-    Object.assign(this.data, { tab: newId(), letters: [], queue: [] });
+    Object.assign(this.data, { tab: newId(), letters: [] });
     this.save();
     await this.hold();
   }
