@@ -4,6 +4,10 @@
 answer runs from the moment when its request was due until its last byte is read, so that whatever keeps one up
 counts for those after it. Each asks for a question, fetches its two clips, and answers; there are answers already.
 
+``clips``: a pair of clips is made as `prefrl label serve` makes it, drawn from stored simulator states and
+encoded, by one process that has its environment open; what counts is processor time. Beside it, what a
+picture of some of our environments takes.
+
 Every part is measured several times; medians, minima and maxima of its numbers are reported.
 """
 
@@ -27,11 +31,15 @@ from itertools import combinations, islice
 from pathlib import Path
 from typing import Any, Literal
 
+import gymnasium as gym
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from prefrl.cli import execute
+from prefrl.envs.wrappers import SimulatorStates
+from prefrl.label.clips import encode, make_clip
+from prefrl.label.drawing import Painter
 from prefrl.label.records import Clip, Item, NewQuestion, StoredSegment, StudySettings
 from prefrl.label.store import LabelStore
 from prefrl.run.flags import parse
@@ -39,7 +47,7 @@ from prefrl.run.folder import RunFolder
 from prefrl.run.study.study import check_positive, run_study
 from prefrl.run.study.timing import spread
 
-Part = Literal["server"]
+Part = Literal["server", "clips"]
 
 Numbers = dict[str, float]
 """What one measurement of a part finds, by names that say the unit."""
@@ -52,7 +60,7 @@ class Bench:
     out: Path = Path("runs/bench_label")
     """Run folder, new or empty."""
 
-    parts: tuple[Part, ...] = ("server",)
+    parts: tuple[Part, ...] = ("server", "clips")
     """What is measured."""
 
     repeats: int = 3
@@ -73,8 +81,17 @@ class Bench:
     clip_bytes: int = 50_000
     """Server: size of a clip."""
 
+    env_id: str = "HalfCheetah-v5"
+    """Clips: the environment that is drawn."""
+
+    frames: int = 50
+    """Clips: pictures of each."""
+
+    codec: Literal["vp9", "h264"] = "vp9"
+    """Clips: how they are encoded."""
+
     def __post_init__(self) -> None:
-        check_positive(self, "repeats", "seconds", "people", "rate", "clip_bytes")
+        check_positive(self, "repeats", "seconds", "people", "rate", "clip_bytes", "frames")
         if self.answered < 0:
             raise ValueError(f"answered is {self.answered}; it must not be negative")
         if not self.parts:
@@ -249,7 +266,69 @@ def entered(port: int, path: str) -> str:
     return cookie
 
 
-PARTS: dict[Part, Callable[[Bench], Numbers]] = {"server": measure_server}
+# Clips ---------------------------------------------------------------------------------------------------
+
+
+def measure_clips(bench: Bench) -> Numbers:
+    """Return seconds of processor time that a pair of clips takes, and how large a clip is."""
+    study = StudySettings(environment=bench.env_id, codec=bench.codec)
+    pair = [acted(bench.env_id, bench.frames - 1, seed) for seed in (0, 1)]
+    start = time.process_time()
+    with Painter(study) as painter:
+        make_clip(painter, acted(bench.env_id, 1, 2))
+        opened = time.process_time()
+        frames = [painter.frames(segment) for segment in pair]
+        drawn = time.process_time()
+        clips = [encode(each, study.fps, study.codec, (study.width, study.height)) for each in frames]
+        ended = time.process_time()
+    assert all(clip.frames == bench.frames for clip in clips)
+    return {
+        "pair_cpu_s": ended - opened,
+        "opening_cpu_s": opened - start,
+        "frame_cpu_ms": 1e3 * (drawn - opened) / (2 * bench.frames),
+        "encoding_cpu_ms": 1e3 * (ended - drawn) / 2,
+        "clip_kib": sum(len(clip.media) for clip in clips) / 2048,
+        **{f"{env_id.split('/')[1]}_frame_cpu_ms": drawing_ms(env_id) for env_id in OURS},
+    }
+
+
+OURS = ("prefrl/Pendulum-v0", "prefrl/MountainCar-v0", "prefrl/LQPlane-v0", "prefrl/NetworkRevenue-v0")
+"""Environments whose pictures are timed: those that took longest are among them."""
+
+
+def acted(env_id: str, steps: int, seed: int) -> StoredSegment:
+    """Return a segment of uniform actions, with its simulator states."""
+    env = SimulatorStates(gym.make(env_id))
+    obs, info = env.reset(seed=seed)
+    env.action_space.seed(seed)
+    seen, states, actions = [obs], [info["simulator_state"][1]], []
+    for _ in range(steps):
+        actions.append(env.action_space.sample())
+        obs, _, _, _, info = env.step(actions[-1])
+        seen.append(obs)
+        states.append(info["simulator_state"][1])
+    env.close()
+    arrays = {"obs": np.stack(seen), "actions": np.stack(actions), "terminated": np.array(False)}
+    return StoredSegment(arrays, np.stack(states))
+
+
+def drawing_ms(env_id: str, pictures: int = 50) -> float:
+    """Return milliseconds of processor time that a picture of an environment takes."""
+    env = gym.make(env_id, render_mode="rgb_array")
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    env.render()
+    taken = 0.0
+    for _ in range(pictures):
+        env.step(env.action_space.sample())
+        start = time.process_time()
+        env.render()
+        taken += time.process_time() - start
+    env.close()
+    return 1e3 * taken / pictures
+
+
+PARTS: dict[Part, Callable[[Bench], Numbers]] = {"server": measure_server, "clips": measure_clips}
 """How each part is measured once."""
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from rich.progress import Progress
 from prefrl.config import Count, Natural, Settings
 from prefrl.envs.arguments import make_scalar_env, parse_env_args
 from prefrl.envs.factors import factors_of
-from prefrl.label.clips import render_waiting
+from prefrl.label.clips import make_clip, render_waiting
 from prefrl.label.drawing import Painter
 from prefrl.label.making import Pool, factor_question, make_questions
 from prefrl.label.records import Kind, NewQuestion, StudySettings
@@ -159,7 +159,10 @@ class MakeCommand(Settings):
         asked = {item.segment for question in questions for item in question.items}
         needed = [segment for segment in source.pool.segments if segment.digest in asked]
         with Painter(study) as painter:
-            painter.frames(needed[0])
+            if self.lazy:
+                painter.frames(needed[0])
+            else:
+                make_clip(painter, needed[0])
         return Pool(needed), questions, study
 
     def _source(self, size: int) -> Source:

@@ -1,5 +1,6 @@
 """``prefrl label make``: studies of runs, environments, files and other studies."""
 
+import sys
 from pathlib import Path
 
 import gymnasium as gym
@@ -166,6 +167,16 @@ def test_what_cannot_be_made_is_refused_in_a_sentence(
     assert "do not suit" in found
     (tmp_path / "empty").mkdir()
     assert "empty" in refusal(study, capsys, "--from", str(tmp_path / "empty"))
+
+
+def test_without_pyav_clips_are_left_for_later_or_nothing_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    flags = ("--env-id", "prefrl/Pendulum-v0")
+    assert "PyAV is not installed" in refusal(tmp_path / "study", capsys, *flags)
+    with make(tmp_path / "study", *flags, "--lazy") as store:
+        assert len(store.questions()) == 3
 
 
 def test_a_study_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
