@@ -1,5 +1,6 @@
 """The labelling page in a browser, by keys and clicks: whatever happens, every answer is stored once."""
 
+import time
 from typing import Any
 
 from labelling_films import by_number, check_once, pairs, until
@@ -85,8 +86,10 @@ def test_undos_that_come_fast(visit: Any) -> None:
     store, person = visit(pairs(4))
     assert person.work(3) == 3
     person.wait("answerable")
-    for _ in range(3):  # also while the question before is on its way
+    person.page.route("**/clip/*", lambda route: (time.sleep(0.1), route.continue_()))
+    for _ in range(3):  # also while the clips of the question before are on their way
         person.page.keyboard.press("u")
+        person.page.wait_for_timeout(50)
     until(lambda: not store.current())
     person.page.wait_for_function("() => document.body.dataset.unsent === '0'")
     assert person.work() == 4
@@ -117,10 +120,18 @@ def test_a_double_click_and_a_held_key_answer_once(visit: Any) -> None:
     page.keyboard.up("ArrowRight")
     assert len(store.current()) == 2
     person.wait("answerable")
-    page.evaluate("""() => { for (const key of ["ArrowLeft", "ArrowLeft", "s"])
-      document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true })); }""")
-    page.wait_for_timeout(500)
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_timeout(60)
+    page.keyboard.press("s")  # too soon after the next question has appeared
+    page.wait_for_timeout(300)
     assert [answer.value for answer in store.current()] == ["left", "right", "left"]
+    person.wait("answerable")
+    box = page.locator("button[data-value=tie]").bounding_box()
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.down(click_count=2)  # the second half of a slow double click
+    page.mouse.up(click_count=2)
+    page.wait_for_timeout(200)
+    assert len(store.current()) == 3
 
 
 # Reloads, tabs, a server that dies ----------------------------------------------------------------------
@@ -142,13 +153,13 @@ def test_an_unsent_answer_survives_a_reload(visit: Any, complaints: Complaints) 
     store, person = visit(pairs(3))
     page, asked = person.page, []
     page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
-    held = []
-    page.route("**/api/answer", lambda route: held.append(route))  # and never lets go
+    held: list[Any] = []
+    page.route("**/api/answer", lambda route: route.continue_() if asked else held.append(route))
     person.answer()
     until(lambda: page.wait_for_timeout(20) or held)
     assert page.get_attribute("body", "data-unsent") == "1"
     complaints.allow("failed: .* net::ERR_ABORTED")
-    page.unroute("**/api/answer")
+    assert not store.current()
     page.reload()
     assert asked == ["beforeunload"]
     person.wait("answerable")
@@ -216,7 +227,7 @@ def test_a_killed_server(study: Any, context: Any, complaints: Complaints) -> No
     assert page.get_attribute("body", "data-unsent") == "2"
     for wait_ms in (0, 10):  # in the middle of the answer, wherever that is
         server.start()
-        page.click("#retry")
+        page.dispatch_event("#retry", "click")  # unless it has tried by itself just now
         page.wait_for_selector("body[data-unsent='0']", state="attached")
         person.wait("answerable")
         assert page.is_hidden("#trouble")

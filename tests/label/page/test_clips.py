@@ -44,6 +44,23 @@ def test_clips_start_and_stay_together(visit: Any, faster: int) -> None:
     assert 290 <= person.page.evaluate(HOLD) < 900
 
 
+def test_a_clip_that_falls_behind_is_waited_for(visit: Any) -> None:
+    _, person = visit([(1, 2)], frames=60, speed=0)
+    person.wait("playing")
+    person.page.evaluate("""async () => {
+      const [video] = document.querySelectorAll("video");
+      while (video.currentTime < 0.8) await new Promise(requestAnimationFrame);
+      video.currentTime -= 0.4;
+      await new Promise((done) => video.addEventListener("seeked", done, { once: true }));
+    }""")
+    person.page.wait_for_timeout(700)
+    apart = person.page.evaluate("""() => {
+      const [a, b] = [...document.querySelectorAll("video")].map((v) => v.currentTime);
+      return [a, Math.abs(a - b)]; }""")
+    assert apart[0] < 2.4, "the round is not over yet"
+    assert apart[1] < 0.05
+
+
 def test_answers_open_when_the_clips_were_seen(visit: Any) -> None:
     store, person = visit([(1, 2), (3, 4)], frames=24, speed=0)
     page = person.page
@@ -53,8 +70,10 @@ def test_answers_open_when_the_clips_were_seen(visit: Any) -> None:
     page.click("button[data-value=left]", force=True)
     assert page.text_content("#said") == "Watch the clips to their ends first."
     page.keyboard.press("Space")
-    page.evaluate("""() => { const seek = document.querySelector('#seek'); seek.value = '23';
+    page.evaluate("""() => { const seek = document.querySelector('#seek'); seek.value = '18';
       seek.dispatchEvent(new Event('input', { bubbles: true })); }""")
+    page.wait_for_selector("#frame:has-text('19 / 24')")
+    page.keyboard.press("Space")
     page.wait_for_selector("#frame:has-text('24 / 24')")
     assert person.state == "playing", "what was jumped over was not seen"
     assert not store.current()
@@ -140,6 +159,9 @@ def test_a_clicked_button_gives_the_space_bar_back(visit: Any) -> None:
     page.keyboard.press("Space")
     page.wait_for_selector("#transport[data-playing=false]")
     assert len(store.current()) == 1
+    page.click("#restart")
+    page.keyboard.press("Space")
+    page.wait_for_selector("#transport[data-playing=false]")
 
 
 def test_reduced_motion_starts_paused(visit: Any, context: Any) -> None:
