@@ -23,7 +23,7 @@ import tyro
 from prefrl.audit import parse_audit
 from prefrl.label.commands import LABEL_COMMANDS
 from prefrl.run import flags
-from prefrl.run.recipes import RECIPES, STACKED, load_recipe, recipe_name, unknown
+from prefrl.run.recipes import RECIPES, STACKED, load_recipe, recipe_name
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -257,7 +257,7 @@ def parse(arguments: Sequence[str]) -> Any:
         description = COMMANDS["train"].summary if name == "train" else None  # the others have docstrings
         return flags.parse(COMMANDS[name].load(), rest, prog=f"prefrl {name}", description=description)
     if name and not name.startswith("-"):
-        raise ValueError(unknown("command", name, COMMANDS))
+        raise ValueError(flags.unknown("command", name, COMMANDS))
     commands = overview({name: command.summary for name, command in COMMANDS.items()})
     about = "Reinforcement learning when the reward is not handed to you as a number."
     return flags.parse(commands, arguments, prog="prefrl", description=about)

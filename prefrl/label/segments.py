@@ -41,8 +41,11 @@ def segments_from(
     features = None if segments.features is None else segments.features.numpy(force=True)
     found = []
     for row, length in enumerate(segments.lengths.tolist()):
-        arrays: dict[str, Any] = {"obs": obs[row, : length + 1].copy(), "actions": actions[row, :length].copy(),
-                                  "terminated": np.array(terminated[row])}  # fmt: skip
+        arrays: dict[str, Any] = {
+            "obs": obs[row, : length + 1].copy(),
+            "actions": actions[row, :length].copy(),
+            "terminated": np.array(terminated[row]),
+        }
         if features is not None:
             arrays["features"] = features[row, :length].copy()
         own = None if states is None else np.array(states[row, : length + 1], np.float64)

@@ -189,7 +189,7 @@ def check_database(path: Path) -> None:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if application != APPLICATION_ID:
-            raise ValueError(f"it is a database of another program (application_id {application})")
+            raise ValueError(f"it is no labelling study, or another program's (application_id {application})")
         if version != VERSION:
             raise ValueError(
                 f"its tables have version {version}; this release of prefrl reads version {VERSION}"
@@ -268,6 +268,8 @@ class Connections:
     def close(self) -> None:
         """Close all connections."""
         with self._lock:
+            if self._closed:
+                return
             self._check_process()
             self._closed = True
             for connection in (*self._idle, *([self._watcher] if self._watcher else ())):

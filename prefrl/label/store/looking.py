@@ -95,7 +95,8 @@ def totals(connection: sqlite3.Connection) -> Totals:
     """See :meth:`LabelStore.totals`."""
     row = connection.execute(
         """SELECT sum(repeats IS NULL), sum(repeats IS NULL AND ready), sum(repeats IS NULL AND practice),
-        sum(check_answer IS NOT NULL), sum(repeats IS NOT NULL), (SELECT count(*) FROM segment),
+        sum(check_answer IS NOT NULL AND NOT practice), sum(repeats IS NOT NULL),
+        (SELECT count(*) FROM segment),
         (SELECT count(*) FROM clip), (SELECT count(*) FROM showing),
         (SELECT count(*) FROM answer WHERE undoes IS NULL),
         (SELECT count(*) FROM answer WHERE undoes IS NOT NULL)
