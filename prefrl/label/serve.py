@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from prefrl.data.files.processes import Terminated, claimed, deferred_signals
+from prefrl.processes import Terminated, claimed, deferred_signals
 
 from .records import escaped
 
