@@ -1,9 +1,9 @@
 """How fast labelling by people is, part by part.
 
 ``server``: `prefrl label serve`, in a process of its own, answers people who ask at a fixed rate. The time of
-an answer runs from the moment when its request was due until its last byte is read, so that whatever keeps one
-up counts for those after it. Each asks for a question, fetches its two clips, and answers; there are answers
-already.
+an answer runs from the moment when its request was due until its last byte is read, so that whatever keeps
+one up counts for those after it. Each asks for a question, fetches its two clips, and answers; there are
+answers already.
 
 ``clips``: a pair of clips is made as `prefrl label serve` makes it, drawn from stored simulator states and
 encoded, by one process that has its environment open; what counts is processor time. Beside it, what a
