@@ -156,6 +156,10 @@ class Agent(ABC):
         Unlike :meth:`update` it may wait for the device.
         """
 
+    def waits(self) -> bool:
+        """Say whether stepping is to wait, for somebody who answers; the loop asks before each step."""
+        return False
+
     def schedules(self) -> dict[str, float]:
         """Return what to log that follows from the timestep alone; the loop asks when it logs."""
         return {}

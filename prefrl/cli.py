@@ -1,4 +1,4 @@
-"""The command ``prefrl``: list, train, resume, evaluate, plot, sweep, audit, convert.
+"""The command ``prefrl``: list, train, resume, evaluate, plot, sweep, audit, label, convert.
 
 A command is a dataclass whose fields tyro turns into flags, and whose ``run`` does the work. Only the modules
 that a command needs are imported.
@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import tyro
 
 from prefrl.audit import parse_audit
+from prefrl.label.commands import LABEL_COMMANDS
 from prefrl.run import flags
-from prefrl.run.recipes import RECIPES, STACKED, load_recipe, recipe_name, unknown
+from prefrl.run.recipes import RECIPES, STACKED, load_recipe, recipe_name
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -229,6 +230,7 @@ COMMANDS = {
     "plot": _Command("Draw learning curves of many seeds.", _plot_command),
     "sweep": _Command("Train over seeds and settings, several runs at once.", _sweep_command),
     "audit": _Command("Look at what was answered or trained, and say what it shows.", lambda: _Overview),
+    "label": _Command("Let people answer in a browser, and use what they answered.", lambda: _Overview),
     "convert": _Command("Make a preference file of published human comparisons.", _convert_command),
 }
 
@@ -249,11 +251,13 @@ def parse(arguments: Sequence[str]) -> Any:
         return parse_train(rest[0], rest[1:], prog=f"prefrl train {rest[0]}")
     if name == "audit":
         return parse_audit(rest)
+    if name == "label":
+        return flags.parse_kind("label", "step of labelling", LABEL_COMMANDS, rest, COMMANDS[name].summary)
     if name in COMMANDS:
         description = COMMANDS["train"].summary if name == "train" else None  # the others have docstrings
         return flags.parse(COMMANDS[name].load(), rest, prog=f"prefrl {name}", description=description)
     if name and not name.startswith("-"):
-        raise ValueError(unknown("command", name, COMMANDS))
+        raise ValueError(flags.unknown("command", name, COMMANDS))
     commands = overview({name: command.summary for name, command in COMMANDS.items()})
     about = "Reinforcement learning when the reward is not handed to you as a number."
     return flags.parse(commands, arguments, prog="prefrl", description=about)

@@ -6,7 +6,8 @@ model is fitted to the answers (Bradley-Terry on the sum of rewards),
     loss = - [ label log P(second) + (1 - label) log P(first) ],   P(second) = logistic(G_hat' - G_hat),
 
 and an ordinary agent is trained on the learned reward, all in turns: collect, ask, fit, improve. Whatever the
-agent keeps is relabelled after each fit.
+agent keeps is relabelled after each fit. A teacher may take time: questions are posted, the agent goes on,
+and answers are learned from as they come.
 
 Sources: Christiano et al. 2017 (arXiv 1706.03741); PEBBLE (Lee et al. 2021, arXiv 2106.05091) for relabelling
 and for the state entropy that a policy may be trained with before anybody is asked; B-Pref (arXiv 2111.03026)
@@ -18,7 +19,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -26,16 +27,17 @@ import torch
 from torch import Tensor
 
 from prefrl.config import Count, Natural, Positive, PositiveShare
-from prefrl.data import Preferences, Transitions, concatenate_preferences
+from prefrl.data import Preferences, Transitions, merge_preferences
 from prefrl.data.devices import make_generator, restore_generator
 from prefrl.data.files.preference_files import preference_tensors, preferences_from_tensors
 from prefrl.data.segment_store import Excerpt
 from prefrl.functional.preferences.state_entropy import nearest_neighbour_reward
 from prefrl.nn.ensemble import asked
-from prefrl.preferences import TeacherKind
+from prefrl.preferences import Answerer, Questions, ReturnTeacher, TeacherKind
 from prefrl.preferences.asking import answers_by_return
 from prefrl.preferences.queries import RULES, QueryKind, check_members, choose_queries
 from prefrl.preferences.reward_model import RewardModelConfig
+from prefrl.preferences.teachers import TEACHER, as_answerer
 
 from .compared_segments import check_segment_length
 from .learners import RewardLearner, RewardLearnerConfig, known_or_none
@@ -43,8 +45,8 @@ from .learners import RewardLearner, RewardLearnerConfig, known_or_none
 NEIGHBOURS_AMONG = 1_024
 """Visited observations, drawn anew at every step, among which nearest neighbours are looked for."""
 
-TEACHER = "teacher"
-"""Who is named as the annotator of answers to the agent's own questions."""
+STATES = "simulator_state"
+"""The info that tells the simulator's states [2, D] before and after a step, for teachers who need them."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class PreferenceRLConfig(RewardLearnerConfig):
     """
 
     teacher: TeacherKind = "noiseless"
-    """Who answers by the true return: without fault, or with one of B-Pref's."""
+    """Who answers by the true return: without fault, or with one of B-Pref's. (Not used where the agent is
+    given a teacher.)"""
 
     teacher_temperature: Positive = 0.2
     """Temperature of the logistic teacher, in standard deviations of the segments' returns."""
@@ -87,6 +90,14 @@ class PreferenceRLConfig(RewardLearnerConfig):
 
     session_every: Count = 1_000
     """Timesteps between two sessions."""
+
+    refit_every: Count = 10
+    """Answers that a teacher who takes time must have given, or changed, before the reward model is fitted to
+    them; fewer will do at a session, and where no question is left. (A fit and a relabelling take as long as
+    some hundred steps of learning; people answer about ten questions a minute.)"""
+
+    wait: bool = False
+    """Stop after each session until the teacher has answered or skipped every question."""
 
     pretraining: bool = False
     """Reward novelty before the first session: the distance to the nearest neighbours among the visited
@@ -121,6 +132,8 @@ class PreferenceRL(RewardLearner):
         config: settings.
         preferences: comparisons to fit the reward model to before the first step; with them, and
             ``num_labels`` 0, nobody is asked.
+        teacher: who answers: an :class:`prefrl.preferences.Answerer`, or a function of
+            :class:`prefrl.preferences.Questions` (None: by the true return, as the settings say).
         rows: rows of a step (None: the environment's).
         device: torch device, or "auto".
         seed: seeds everything random.
@@ -138,6 +151,7 @@ class PreferenceRL(RewardLearner):
         config: PreferenceRLConfig | None = None,
         *,
         preferences: Preferences | None = None,
+        teacher: Answerer | Callable[[Questions], Preferences] | None = None,
         rows: int | None = None,
         device: torch.device | str = "auto",
         seed: int = 0,
@@ -149,6 +163,8 @@ class PreferenceRL(RewardLearner):
         self.preferences: Preferences | None = None
         self.sessions = self.asked = 0
         self.fitted = self._warned = False
+        self.teacher = teacher or ReturnTeacher(config.teacher, temperature=config.teacher_temperature,
+                                                seed=seed)  # fmt: skip
         self._check_settings(env)
         if preferences is not None:
             self.reward_model.check(preferences)
@@ -156,6 +172,18 @@ class PreferenceRL(RewardLearner):
             self.reward_model.check(self.preferences)  # which may have one annotator more now
             self.reward_model.fit(self.preferences)
             self.fitted = True
+            self._given = len(self.preferences)
+
+    @property
+    def teacher(self) -> Answerer:
+        """Who answers; another one adds to what is known already."""
+        return self._teacher
+
+    @teacher.setter
+    def teacher(self, teacher: Answerer | Callable[[Questions], Preferences]) -> None:
+        self._teacher = as_answerer(teacher)
+        self.info_keys = (STATES,) if self._teacher.needs_states else ()
+        self._given = 0 if self.preferences is None else len(self.preferences)
 
     def _check_settings(self, env: Any) -> None:
         """Raise ValueError for settings that do not suit the environment."""
@@ -179,7 +207,7 @@ class PreferenceRL(RewardLearner):
             rewards = self._novelty(next_obs)
         else:
             rewards = torch.zeros_like(transitions.rewards)
-        self.store.add(transitions, obs, next_obs)
+        self.store.add(transitions, obs, next_obs, states=transitions.infos.get(STATES))
         self.show(replace(transitions, rewards=rewards), rewarded=self.fitted or novelty)
 
     def _novelty(self, obs: Tensor) -> Tensor:
@@ -196,11 +224,12 @@ class PreferenceRL(RewardLearner):
 
     def update(self) -> dict[str, Tensor]:
         """Ask, fit and relabel where it is due, and let the learner learn."""
-        metrics = {}
         config = self.config
         due = config.first_session + self.sessions * config.session_every
         if self.num_timesteps >= due and self.asked < config.num_labels and self._can_ask():
             metrics = self._session()
+        else:
+            metrics = self.take_answers(config.refit_every)
         self.learner.num_timesteps = self.num_timesteps
         return {**self.learner.update(), **metrics}
 
@@ -223,15 +252,45 @@ class PreferenceRL(RewardLearner):
         return False
 
     def _session(self) -> dict[str, Tensor]:
-        """Ask the teacher, fit the reward model to all answers so far, and relabel."""
+        """Ask the teacher, and learn from what was answered."""
         config = self.config
         wanted = config.session_labels if self.sessions else config.first_labels
         count = min(wanted, config.num_labels - self.asked)
+        fresh = not self.teacher.revises or self.teacher.news() > 0
         answers = self._answered(*self._questions(count))
         self.asked += count
         self.sessions += 1
+        return self._learn_from(answers) if fresh else {}
+
+    def take_answers(self, least: int = 1) -> dict[str, Tensor]:
+        """Learn from what a teacher who takes time has answered since it was looked last.
+
+        Args:
+            least: answers that there must be; fewer will do where no question is left.
+
+        Returns:
+            Metrics; none where nothing was learned.
+        """
+        news = self.teacher.news()
+        if news == 0 or (news < least and self.teacher.unanswered()):
+            return {}
+        none = self.store.sample_pairs(0, self.config.segment_length, self._generator)
+        return self._learn_from(self._answered(*none))
+
+    def waits(self) -> bool:
+        """See :meth:`Agent.waits`."""
+        return self.config.wait and self.teacher.unanswered() > 0
+
+    def _learn_from(self, answers: Preferences) -> dict[str, Tensor]:
+        """Fit the reward model to all answers so far, and relabel."""
+        revises = self.teacher.revises
         known = [] if self.preferences is None else [self.preferences]
-        self.preferences = concatenate_preferences([*known, answers])
+        kept = [part[slice(self._given)] for part in known] if revises else known
+        self.preferences = merge_preferences([*kept, answers.to(self.device)])
+        if not revises:
+            self._given = len(self.preferences)
+        if not len(answers) or (revises and not bool((answers.weights > 0).any())):
+            return {}  # all that there was was skipped, or taken back
         metrics = self.reward_model.fit(self.preferences)
         self.fitted = True
         self.relabel_learner(self.reward_model.kept_rewards)
@@ -259,19 +318,11 @@ class PreferenceRL(RewardLearner):
             information = None if self.preferences is None else model.information(self.preferences)
         best = choose_queries(config.query, count, model.scores(one), model.scores(other), slopes=slopes,
                               information=information)  # fmt: skip
-        first, second = (
-            Excerpt(side.segments[best], side.rewards[best], side.weights[best]) for side in sides
-        )
-        return first, second
+        return sides[0].at(best), sides[1].at(best)
 
     def _answered(self, first: Excerpt, second: Excerpt) -> Preferences:
         """Return the teacher's answers; questions that were skipped have weight 0."""
-        config, seed = self.config, self.seed + 7919 * self.sessions
-        answers = answers_by_return(config.teacher, first, second, temperature=config.teacher_temperature,
-                                    seed=seed)  # fmt: skip
-        names = (TEACHER,) if self.preferences is None else self.preferences.annotator_names
-        annotators = torch.full_like(answers.annotators, names.index(TEACHER))
-        return replace(answers, annotators=annotators, annotator_names=names)
+        return self.teacher.ask(Questions(first, second, self.sessions))
 
     def accuracy(self, num_pairs: int = 1_000) -> float:
         """Return how often the reward model prefers the segment of larger true return; waits for the device.
@@ -305,6 +356,7 @@ class PreferenceRL(RewardLearner):
             "rows": self.rows,
             "generator": self._generator.get_state(),
             "counts": [self.sessions, self.asked, self.learner.num_timesteps],
+            "given": self._given,
             "fitted": self.fitted,
             "preferences": None if self.preferences is None else self._answers_state(self.preferences),
         }
@@ -329,6 +381,7 @@ class PreferenceRL(RewardLearner):
                 known["tensors"], tuple(known["names"]), json.loads(known["metadata"])
             )
             self.preferences = answers.to(self.device)
+            self._given = int(state.get("given", len(answers)))
 
 
 def _answers(preferences: Preferences, teacher: bool) -> Preferences:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
+import array_api_compat
 import array_api_compat.numpy as xnp
 import numpy as np
 from numpy.typing import NDArray
@@ -105,3 +106,15 @@ class NumpyBackend:
     def random(self, seed: int | list[int] | None) -> NumpyRandom:
         """See :meth:`Backend.random`."""
         return NumpyRandom(np.random.default_rng(seed))
+
+
+def state_rows(state: State) -> Array:
+    """Return the state of prefrl's own dynamics as rows, float64 [n, D], in the arrays' own library.
+
+    Args:
+        state: arrays [n, ...] by name; whole numbers up to 2^53 survive.
+    """
+    parts = [state[name] for name in sorted(state)]
+    xp = array_api_compat.array_namespace(parts[0])
+    flat = [xp.astype(part.reshape((len(part), -1)), xp.float64) for part in parts]
+    return xp.concat(flat, axis=1)

@@ -9,7 +9,7 @@ import gymnasium as gym
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from .backend import Array, Backend, Noise, State
+from .backend import Array, Backend, Noise, State, state_rows
 from .checks import check_actions, check_count, check_seed, restored_state
 from .dynamics import Dynamics, Episodes
 from .face import Face
@@ -97,6 +97,7 @@ class BatchedEnv(Face, gym.vector.VectorEnv[Any, Any, Any]):
         if self.num_streams is not None and self.num_envs % self.num_streams:
             raise ValueError(f"num_streams is {num_streams}; it must divide the {num_envs} rows")
         self._source = self._seeded(None)
+        self._tells_states = False
         self._advance = dynamics.backend.compiled(self._advance_all)
         self._state: State | None = None
         self._last_actions: Array = None
@@ -140,7 +141,23 @@ class BatchedEnv(Face, gym.vector.VectorEnv[Any, Any, Any]):
             self._state, self._elapsed, self._done = rows
         self._last_actions = None
         assert self._state is not None
-        return self.dynamics.observe(self._state), self.dynamics.info(self._state)
+        told = self._told(self._state, self._state)
+        return self.dynamics.observe(self._state), {**self.dynamics.info(self._state), **told}
+
+    def tell_states(self) -> None:
+        """Report from now on ``infos["simulator_state"]``: float64 [n, 2, D], before and after a step.
+
+        After a step, but before any restart: rows that are transitions are right in every autoreset mode; see
+        ``prefrl.envs.wrappers.SimulatorStates``.
+        """
+        self._tells_states = True
+        self._advance = self.dynamics.backend.compiled(self._advance_all)
+
+    def _told(self, before: State, after: State) -> dict[str, Array]:
+        if not self._tells_states:
+            return {}
+        both = [state_rows(before), state_rows(after)]
+        return {"simulator_state": self.dynamics.xp.stack(both, axis=1)}
 
     def _seeded(self, seed: int | list[int] | None) -> Source:
         return make_source(self.dynamics, self.num_envs, self.num_streams, seed)
@@ -229,12 +246,13 @@ class BatchedEnv(Face, gym.vector.VectorEnv[Any, Any, Any]):
         """Step, and restart what ended, without a look at any value; nothing here is random."""
         dynamics, infos = self.dynamics, {}
         after, rewards, terminated, truncated = self._move(before, actions, noise)
+        told = self._told(before.state, after.state)
         if self.autoreset_mode is AutoresetMode.SAME_STEP and not self._never_ends:
             infos = self._final(after)
         if start_noise is not None:
             ended = after.done if self.autoreset_mode is AutoresetMode.SAME_STEP else before.done
             after = self._restart(after, ended, dynamics.initial(start_noise))
-        infos = {**dynamics.info(after.state), **infos}
+        infos = {**dynamics.info(after.state), **infos, **told}
         return after, (dynamics.observe(after.state), rewards, terminated, truncated, infos)
 
     def _final(self, rows: _Rows) -> dict[str, Any]:
@@ -247,6 +265,7 @@ class BatchedEnv(Face, gym.vector.VectorEnv[Any, Any, Any]):
         """:meth:`_advance_all` on the host, where starts are drawn only when some row needs one."""
         dynamics, infos = self.dynamics, {}
         after, rewards, terminated, truncated = self._move(before, actions, noise)
+        told = self._told(before.state, after.state)
         ended = after.done
         if self.autoreset_mode is AutoresetMode.NEXT_STEP:
             ended = before.done
@@ -254,7 +273,7 @@ class BatchedEnv(Face, gym.vector.VectorEnv[Any, Any, Any]):
             infos = self._final(after)
         if self.autoreset_mode is not AutoresetMode.DISABLED and bool(ended.any()):
             after = self._restart(after, ended, dynamics.initial(self._source.reset_noise()))
-        infos = {**dynamics.info(after.state), **infos}
+        infos = {**dynamics.info(after.state), **infos, **told}
         return after, (dynamics.observe(after.state), rewards, terminated, truncated, infos)
 
     def render(self) -> tuple[Any, ...] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,17 @@ def _arc_arrow(canvas: Canvas, centre: Point, radius: float, middle: float, turn
     _arrow(canvas, points, 5.0)
 
 
+@lru_cache(maxsize=1)
+def _track(rail: float) -> Canvas:
+    """Return what a cart rolls on, which is copied for every picture."""
+    canvas, ends = Canvas(600, 400, PAPER), (30.0, 570.0)
+    canvas.stroke([(ends[0], rail), (ends[1], rail)], 6.0, RAIL)
+    for end in ends:
+        canvas.stroke([(end, rail - 22.0), (end, rail + 14.0)], 8.0, STEEL)
+    canvas.stroke([(300.0, rail + 12.0), (300.0, rail + 24.0)], 3.0, RAIL)
+    return canvas
+
+
 def draw_cart_pole(x: float, theta: float, push: int, x_limit: float) -> Image:
     """Draw the cart at ``x`` with its pole at ``theta`` from upright.
 
@@ -59,19 +71,9 @@ def draw_cart_pole(x: float, theta: float, push: int, x_limit: float) -> Image:
     Returns:
         A picture [400, 600, rgb].
     """
-    canvas = Canvas(600, 400, PAPER)
-    scale, rail = 270.0 / x_limit, 320.0
-
-    def place(metres: float) -> float:
-        return 300.0 + scale * metres
-
-    ends = place(-x_limit), place(x_limit)
-    canvas.stroke([(ends[0], rail), (ends[1], rail)], 6.0, RAIL)
-    for end in ends:
-        canvas.stroke([(end, rail - 22.0), (end, rail + 14.0)], 8.0, STEEL)
-    canvas.stroke([(place(0.0), rail + 12.0), (place(0.0), rail + 24.0)], 3.0, RAIL)
-
-    middle, top = place(x), rail - 46.0
+    rail, scale = 320.0, 270.0 / x_limit
+    canvas = _track(rail).copy()
+    middle, top = 300.0 + scale * x, rail - 46.0
     left, right = middle - 44.0, middle + 44.0
     body = [(left, top), (right, top), (right, rail - 14.0), (left, rail - 14.0)]
     canvas.polygon(body, BODY, rounding=4.0)
@@ -91,6 +93,28 @@ def draw_cart_pole(x: float, theta: float, push: int, x_limit: float) -> Image:
     return canvas.image()
 
 
+def _surface(place: float, scale: float) -> float:
+    """Return how far down the ground lies, in pixels."""
+    return 235.0 - 0.42 * scale * math.sin(3.0 * place)
+
+
+@lru_cache(maxsize=8)
+def _valley(goal: float, low: float, high: float) -> Canvas:
+    """Return the landscape that a car drives in, which is copied for every picture."""
+    canvas, scale = Canvas(600, 400, SKY), 600.0 / (high - low)
+    columns = low + (np.arange(600) + 0.5) / scale
+    level = 235.0 - 0.42 * scale * np.sin(3.0 * columns)
+    steepness = np.hypot(1.0, 3.0 * 0.42 * np.cos(3.0 * columns))  # makes the turf equally thick everywhere
+    canvas.ground(level - 3.5 * steepness, GRASS_EDGE)
+    canvas.ground(level + 3.5 * steepness, GRASS)
+    foot_x, foot_y = (goal - low) * scale, _surface(goal, scale)
+    canvas.stroke([(foot_x, foot_y), (foot_x, foot_y - 62.0)], 5.0, INK)
+    flag = [(foot_x - 2.0, foot_y - 62.0), (foot_x - 38.0, foot_y - 49.0), (foot_x - 2.0, foot_y - 36.0)]
+    canvas.polygon(flag, FINISH_EDGE, rounding=1.5)
+    canvas.polygon(flag, FINISH, rounding=-1.0)
+    return canvas
+
+
 def draw_mountain_car(position: float, goal: float, low: float, high: float) -> Image:
     """Draw the car in its valley, whose hill is sin(3 position).
 
@@ -103,25 +127,8 @@ def draw_mountain_car(position: float, goal: float, low: float, high: float) -> 
     Returns:
         A picture [400, 600, rgb].
     """
-    canvas = Canvas(600, 400, SKY)
-    scale = 600.0 / (high - low)
-
-    def surface(place: float) -> Point:
-        return (place - low) * scale, 235.0 - 0.42 * scale * math.sin(3.0 * place)
-
-    columns = low + (np.arange(600) + 0.5) / scale
-    level = 235.0 - 0.42 * scale * np.sin(3.0 * columns)
-    steepness = np.hypot(1.0, 3.0 * 0.42 * np.cos(3.0 * columns))  # makes the turf equally thick everywhere
-    canvas.ground(level - 3.5 * steepness, GRASS_EDGE)
-    canvas.ground(level + 3.5 * steepness, GRASS)
-
-    foot_x, foot_y = surface(goal)
-    canvas.stroke([(foot_x, foot_y), (foot_x, foot_y - 62.0)], 5.0, INK)
-    flag = [(foot_x - 2.0, foot_y - 62.0), (foot_x - 38.0, foot_y - 49.0), (foot_x - 2.0, foot_y - 36.0)]
-    canvas.polygon(flag, FINISH_EDGE, rounding=1.5)
-    canvas.polygon(flag, FINISH, rounding=-1.0)
-
-    x, y = surface(position)
+    canvas, scale = _valley(goal, low, high).copy(), 600.0 / (high - low)
+    x, y = (position - low) * scale, _surface(position, scale)
     slope = math.atan2(-3.0 * 0.42 * math.cos(3.0 * position), 1.0)  # on the screen, where y points down
     along, up = (math.cos(slope), math.sin(slope)), (math.sin(slope), -math.cos(slope))
 
@@ -136,6 +143,16 @@ def draw_mountain_car(position: float, goal: float, low: float, high: float) -> 
     return canvas.image()
 
 
+@lru_cache(maxsize=1)
+def _dial() -> Canvas:
+    """Return what a pendulum swings before, which is copied for every picture."""
+    canvas = Canvas(500, 500, PAPER)
+    canvas.disc(250.0, 250.0, 200.0, SHADE)
+    canvas.disc(250.0, 250.0, 197.0, WHITE)
+    canvas.stroke([(250.0, 40.0), (250.0, 62.0)], 5.0, FINISH)
+    return canvas
+
+
 def draw_pendulum(theta: float, torque: float) -> Image:
     """Draw the rod at ``theta`` from upright, counter-clockwise.
 
@@ -146,11 +163,8 @@ def draw_pendulum(theta: float, torque: float) -> Image:
     Returns:
         A picture [500, 500, rgb].
     """
-    canvas = Canvas(500, 500, PAPER)
+    canvas = _dial().copy()
     centre, length = (250.0, 250.0), 178.0
-    canvas.disc(*centre, length + 22.0, SHADE)
-    canvas.disc(*centre, length + 19.0, WHITE)
-    canvas.stroke([(250.0, 40.0), (250.0, 62.0)], 5.0, FINISH)
     tip = (250.0 - length * math.sin(theta), 250.0 - length * math.cos(theta))
     canvas.stroke([centre, tip], 36.0, WOOD_DARK)
     canvas.stroke([centre, tip], 30.0, WOOD)
@@ -161,6 +175,16 @@ def draw_pendulum(theta: float, torque: float) -> Image:
             canvas, centre, 62.0, theta - math.pi / 2.0, math.copysign(0.3 + 2.0 * abs(torque), torque)
         )
     return canvas.image()
+
+
+@lru_cache(maxsize=1)
+def _bar(height: float, goal: float) -> Canvas:
+    """Return what an acrobot hangs from, and the line that it is to reach."""
+    canvas = Canvas(500, 500, PAPER)
+    for start in range(14, 490, 28):
+        canvas.stroke([(float(start), goal), (start + 14.0, goal)], 3.0, FINISH)
+    canvas.stroke([(150.0, height), (350.0, height)], 5.0, RAIL)
+    return canvas
 
 
 def draw_acrobot(theta1: float, theta2: float, torque: int) -> Image:
@@ -174,12 +198,8 @@ def draw_acrobot(theta1: float, theta2: float, torque: int) -> Image:
     Returns:
         A picture [500, 500, rgb].
     """
-    canvas = Canvas(500, 500, PAPER)
     bar, length = (250.0, 250.0), 108.0
-    goal = bar[1] - length
-    for start in range(14, 490, 28):
-        canvas.stroke([(float(start), goal), (start + 14.0, goal)], 3.0, FINISH)
-    canvas.stroke([(150.0, bar[1]), (350.0, bar[1])], 5.0, RAIL)
+    canvas = _bar(bar[1], bar[1] - length).copy()
     angle = theta1 + theta2
     elbow = (bar[0] + length * math.sin(theta1), bar[1] + length * math.cos(theta1))
     hand = (elbow[0] + length * math.sin(angle), elbow[1] + length * math.cos(angle))
@@ -197,6 +217,32 @@ def draw_acrobot(theta1: float, theta2: float, torque: int) -> Image:
     return canvas.image()
 
 
+TROUGHS = (40.0, 500.0, 50.0, 350.0)
+"""Left, right, top and bottom of where budgets are drawn, in pixels."""
+
+
+def _spans(count: int) -> list[tuple[float, float]]:
+    """Return where each of so many bars begins and ends."""
+    left, right, _, _ = TROUGHS
+    pitch = (right - left) / count
+    half = min(0.7 * pitch, 90.0) / 2.0
+    return [(left + (bar + 0.5) * pitch - half, left + (bar + 0.5) * pitch + half) for bar in range(count)]
+
+
+@lru_cache(maxsize=16)
+def _troughs(count: int) -> Canvas:
+    """Return what so many budgets stand in, and what the signs mean; it is copied for every picture."""
+    canvas = Canvas(600, 400, PAPER)
+    left, _, top, bottom = TROUGHS
+    for x0, x1 in _spans(count):
+        canvas.polygon([(x0, top), (x1, top), (x1, bottom), (x0, bottom)], SHADE, 4.0)
+    canvas.polygon([(left, 14.0), (left + 14.0, 14.0), (left + 14.0, 24.0), (left, 24.0)], BODY)
+    write(canvas, left + 22.0, 15.0, "budget left", 8.0, INK)
+    canvas.stroke([(left + 150.0, 19.0), (left + 170.0, 19.0)], 3.0, ARROW)
+    write(canvas, left + 180.0, 15.0, "left if spent evenly", 8.0, INK)
+    return canvas
+
+
 def draw_budgets(remaining: NDArray[np.float64], time: float, served: bool, rejected: bool) -> Image:
     """Draw a bar per budget, the share that even spending would leave, and how the last request fared.
 
@@ -209,15 +255,10 @@ def draw_budgets(remaining: NDArray[np.float64], time: float, served: bool, reje
     Returns:
         A picture [400, 600, rgb].
     """
-    canvas = Canvas(600, 400, PAPER)
     shown = remaining[np.linspace(0, len(remaining) - 1, min(len(remaining), 16)).astype(int)]
-    left, right, top, bottom = 40.0, 500.0, 50.0, 350.0
-    pitch = (right - left) / len(shown)
-    width = min(0.7 * pitch, 90.0)
-    for index, share in enumerate(shown):
-        middle = left + (index + 0.5) * pitch
-        x0, x1 = middle - width / 2.0, middle + width / 2.0
-        canvas.polygon([(x0, top), (x1, top), (x1, bottom), (x0, bottom)], SHADE, 4.0)
+    canvas = _troughs(len(shown)).copy()
+    left, right, top, bottom = TROUGHS
+    for (x0, x1), share in zip(_spans(len(shown)), shown, strict=True):
         level = bottom - float(share) * (bottom - top)
         if share > 0.0:
             canvas.polygon([(x0, level), (x1, level), (x1, bottom), (x0, bottom)], BODY)
@@ -228,12 +269,12 @@ def draw_budgets(remaining: NDArray[np.float64], time: float, served: bool, reje
     )
     canvas.disc(552.0, 190.0, 22.0, colour)
     write(canvas, 552.0 - text_width(fate, 8.0) / 2.0, 224.0, fate, 8.0, INK)
-    canvas.polygon([(left, 14.0), (left + 14.0, 14.0), (left + 14.0, 24.0), (left, 24.0)], BODY)
-    write(canvas, left + 22.0, 15.0, "budget left", 8.0, INK)
-    canvas.stroke([(left + 150.0, 19.0), (left + 170.0, 19.0)], 3.0, ARROW)
-    write(canvas, left + 180.0, 15.0, "left if spent evenly", 8.0, INK)
     _bar_of_time(canvas, left, right, 372.0, time, "requests gone")
     return canvas.image()
+
+
+AXES = (60.0, 540.0, 30.0, 340.0)
+"""Left, right, top and bottom of what the axes of a diffusion span, in pixels."""
 
 
 def ticks(low: float, high: float, most: int = 7) -> list[float]:
@@ -243,6 +284,26 @@ def ticks(low: float, high: float, most: int = 7) -> list[float]:
     step = next(size * power for size in (1.0, 2.0, 5.0, 10.0) if size * power >= rough)
     first = math.ceil(low / step - 1e-9)
     return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+@lru_cache(maxsize=16)
+def _axes(low: float, high: float, plane: bool) -> Canvas:
+    """Return the axis that a diffusion moves on, or both, which are copied for every picture."""
+    canvas = Canvas(600, 400, PAPER)
+    left, right, top, bottom = AXES
+    canvas.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], WHITE, 6.0)
+    for number in ticks(low, high):
+        share, label, shade = (number - low) / (high - low), f"{number:g}", RAIL if number == 0.0 else SHADE
+        x, y = left + share * (right - left), bottom - share * (bottom - top)
+        canvas.stroke([(left, y), (right, y)], 1.5, shade)
+        write(canvas, left - 12.0 - text_width(label, 8.0), y - 4.0, label, 8.0, INK)
+        if plane:
+            canvas.stroke([(x, top), (x, bottom)], 1.5, shade)
+            write(canvas, x - text_width(label, 8.0) / 2.0, bottom + 10.0, label, 8.0, INK)
+    write(canvas, left - 24.0, top - 20.0, "X2" if plane else "X", 10.0, INK)
+    if plane:
+        write(canvas, right + 12.0, bottom + 8.0, "X1", 10.0, INK)
+    return canvas
 
 
 def draw_diffusion(
@@ -259,9 +320,9 @@ def draw_diffusion(
     Returns:
         A picture [400, 600, rgb].
     """
-    canvas = Canvas(600, 400, PAPER)
-    left, right, top, bottom = 60.0, 540.0, 30.0, 340.0
-    low, high = span
+    plane, (low, high) = len(x) == 2, span
+    canvas = _axes(low, high, plane).copy()
+    left, right, top, bottom = AXES
 
     def across(number: float) -> float:
         return left + min(max((number - low) / (high - low), 0.0), 1.0) * (right - left)
@@ -269,18 +330,6 @@ def draw_diffusion(
     def up(number: float) -> float:
         return bottom - min(max((number - low) / (high - low), 0.0), 1.0) * (bottom - top)
 
-    canvas.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], WHITE, 6.0)
-    plane = len(x) == 2
-    for number in ticks(low, high):
-        label, shade = f"{number:g}", RAIL if number == 0.0 else SHADE
-        canvas.stroke([(left, up(number)), (right, up(number))], 1.5, shade)
-        write(canvas, left - 12.0 - text_width(label, 8.0), up(number) - 4.0, label, 8.0, INK)
-        if plane:
-            canvas.stroke([(across(number), top), (across(number), bottom)], 1.5, shade)
-            write(canvas, across(number) - text_width(label, 8.0) / 2.0, bottom + 10.0, label, 8.0, INK)
-    write(canvas, left - 24.0, top - 20.0, "X2" if plane else "X", 10.0, INK)
-    if plane:
-        write(canvas, right + 12.0, bottom + 8.0, "X1", 10.0, INK)
     place = (across(x[0]), up(x[1])) if plane else (300.0, up(x[0]))
     if not plane:
         canvas.stroke([(place[0], top), (place[0], bottom)], 2.0, RAIL)

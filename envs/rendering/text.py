@@ -6,7 +6,10 @@ digits, x and y, with y down.
 
 from __future__ import annotations
 
-from .shapes import Canvas
+import math
+from functools import lru_cache
+
+from .shapes import Canvas, Floats
 from .tiles import Colour
 
 GLYPHS = {
@@ -25,6 +28,9 @@ GLYPHS = {
     "+": "21 25,03 43", "-": "03 43", ".": "26 26", ",": "25 17", ":": "22 22,25 25", "/": "40 06",
     "(": "30 11 15 36", ")": "10 31 35 16", "=": "02 42,04 44", "%": "40 06,00 00,46 46", " ": "",
 }  # fmt: skip
+
+LOWEST = 7.0
+"""Where the deepest stroke ends, that of a comma."""
 
 ADVANCE = 6.0
 """From one glyph to the next, in steps of the grid."""
@@ -46,9 +52,28 @@ def write(canvas: Canvas, x: float, y: float, text: str, height: float, colour: 
         height: of the capitals, in pixels.
         colour: of the strokes.
     """
-    step = height / 6.0
+    pitch = ADVANCE * height / 6.0
+    row = math.floor(y)
     for place, letter in enumerate(text.upper()):
-        left = x + place * ADVANCE * step
-        for stroke in filter(None, GLYPHS.get(letter, "").split(",")):
-            points = [(left + int(at[0]) * step, y + int(at[1]) * step) for at in stroke.split()]
-            canvas.stroke(points, max(1.1, 0.14 * height), colour)
+        left = x + place * pitch
+        column = math.floor(left)
+        if strokes := GLYPHS.get(letter):
+            edge, cover = _glyph(strokes, height, left - column, y - row)
+            canvas.stamp(column - edge, row - edge, cover, colour)
+
+
+@lru_cache(maxsize=4096)
+def _glyph(strokes: str, height: float, left: float, top: float) -> tuple[int, Floats]:
+    """Return how much a glyph covers of the pixels around it, and how many of them are left of it and above.
+
+    Most of what is written is written again at the next picture, at the same place.
+    """
+    step, width = height / 6.0, max(1.1, 0.14 * height)
+    edge = math.ceil(width / 2.0) + 1
+    paper = Canvas(2 * edge + math.ceil(4.0 * step) + 1, 2 * edge + math.ceil(LOWEST * step) + 1, (0, 0, 0))
+    for stroke in strokes.split(","):
+        points = [(edge + left + int(at[0]) * step, edge + top + int(at[1]) * step) for at in stroke.split()]
+        paper.stroke(points, width, (1, 1, 1))
+    cover = paper.layer(0)
+    cover.flags.writeable = False
+    return edge, cover

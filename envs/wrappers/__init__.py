@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ShapedReward,
     )
     from .rewards import ReplaceReward, VectorReplaceReward
+    from .simulator_states import SimulatorStates
     from .stock import StockAugmentation, VectorStockAugmentation
 
 _PUBLIC = {
@@ -38,6 +39,7 @@ _PUBLIC = {
     "RewardRule": "prefrl.envs.wrappers.reward_rules",
     "RewardStep": "prefrl.envs.wrappers.reward_rules",
     "ShapedReward": "prefrl.envs.wrappers.reward_rules",
+    "SimulatorStates": "prefrl.envs.wrappers.simulator_states",
     "StockAugmentation": "prefrl.envs.wrappers.stock",
     "VectorComposeReward": "prefrl.envs.wrappers.composers",
     "VectorReplaceReward": "prefrl.envs.wrappers.rewards",
@@ -59,6 +61,7 @@ __all__ = [
     "RewardRule",
     "RewardStep",
     "ShapedReward",
+    "SimulatorStates",
     "StockAugmentation",
     "VectorComposeReward",
     "VectorReplaceReward",

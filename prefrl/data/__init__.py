@@ -4,6 +4,7 @@ from prefrl.data.comparisons import (
     Preferences,
     ScoredSegments,
     concatenate_preferences,
+    merge_preferences,
     split_preferences,
 )
 from prefrl.data.files.atomic import atomic_path
@@ -35,6 +36,7 @@ __all__ = [
     "load_preferences",
     "load_transitions",
     "map_obs",
+    "merge_preferences",
     "save_preferences",
     "save_transitions",
     "seeded_generator",

@@ -221,6 +221,25 @@ def concatenate_preferences(parts: Sequence[Preferences]) -> Preferences:
     )
 
 
+def merge_preferences(parts: Sequence[Preferences]) -> Preferences:
+    """Return several sets of comparisons as one, whoever answered: annotators of one name are taken for one.
+
+    Names stand in the order in which they come up first; the metadata are those of the first set.
+
+    Raises:
+        ValueError: if there is none, or their arrays are of different kinds.
+    """
+    names = tuple(dict.fromkeys(name for part in parts for name in part.annotator_names))
+    known = []
+    for part in parts:
+        places = [names.index(name) for name in part.annotator_names]
+        answered = part.annotators
+        if places != list(range(len(places))):
+            answered = torch.tensor(places, device=answered.device)[answered]
+        known.append(replace(part, annotators=answered, annotator_names=names))
+    return concatenate_preferences(known)
+
+
 def split_preferences(preferences: Preferences, parts: int, *, seed: int = 0) -> list[Preferences]:
     """Split comparisons at random into disjoint parts whose sizes differ by at most one.
 

@@ -25,6 +25,15 @@ class Excerpt(NamedTuple):
     weights: Tensor
     """[N] 1, or 0 where there was no whole segment."""
 
+    states: Tensor | None = None
+    """[N, L+1, D] float64 states of the simulator along them, the last one repeated in the padding; None
+    where the store keeps none."""
+
+    def at(self, index: Tensor | slice) -> Excerpt:
+        """Return the segments at some places, with all that belongs to them."""
+        states = None if self.states is None else self.states[index]
+        return Excerpt(self.segments[index], self.rewards[index], self.weights[index], states)
+
 
 class _Starts(NamedTuple):
     """Where segments begin, [N] each."""
@@ -60,8 +69,9 @@ class SegmentStore:
         return len(self.ring) // self.ring.num_envs
 
     def add(
-        self, transitions: Transitions, obs: Tensor, next_obs: Tensor, features: Tensor | None = None
-    ) -> None:
+        self, transitions: Transitions, obs: Tensor, next_obs: Tensor, features: Tensor | None = None,
+        states: Tensor | None = None,
+    ) -> None:  # fmt: skip
         """Take in one step.
 
         Args:
@@ -69,8 +79,18 @@ class SegmentStore:
             obs: [n, ...] its observations as they are kept (``prefrl.data.observations``).
             next_obs: [n, ...] likewise.
             features: [n, F] features of the transitions.
+            states: [n, 2, D] float64 states of the simulator before the step and after it.
+
+        Raises:
+            ValueError: if states have another shape or dtype.
         """
         extras = {} if features is None else {"features": features}
+        if states is not None:
+            rows = transitions.rewards.shape[0]
+            if states.ndim != 3 or states.shape[:2] != (rows, 2) or states.dtype != torch.float64:
+                raise ValueError(f"states are {states.dtype} {list(states.shape)}; they must be float64 "
+                                 f"[{rows}, 2, D], before the step and after it")  # fmt: skip
+            extras["states"] = states
         self.ring.add(replace(transitions, obs=obs, next_obs=next_obs), extras)
 
     def cut(self) -> None:
@@ -180,14 +200,21 @@ class SegmentStore:
             inside = mask.reshape(count, length, *(1,) * (values.ndim - 2))
             return torch.where(inside, values, torch.zeros((), dtype=values.dtype, device=values.device))
 
-        last = (lengths - 1)[:, None]
-        end = storage["next_obs"][places.gather(1, last), rows]  # [N, 1, ...]
-        obs = torch.cat([storage["obs"][places, rows], end], 1)
+        last = places.gather(1, (lengths - 1)[:, None])
         beyond = torch.arange(length + 1, device=places.device) >= lengths[:, None]
-        obs = torch.where(beyond.reshape(count, length + 1, *(1,) * (obs.ndim - 2)), end, obs)
+
+        def ended(values: Tensor, end: Tensor) -> Tensor:
+            """Return values [N, L, ...] with the end [N, 1, ...] behind them and in the padding."""
+            both = torch.cat([values, end], 1)
+            return torch.where(beyond.reshape(count, length + 1, *(1,) * (both.ndim - 2)), end, both)
+
+        obs = ended(storage["obs"][places, rows], storage["next_obs"][last, rows])
         features = along("features").to(torch.float64) if "features" in storage else None
+        states = None
+        if "states" in storage:
+            states = ended(storage["states"][places, rows, 0], storage["states"][last, rows, 1])
         segments = Segments(obs, along("actions"), lengths, terminated, features)
-        return Excerpt(segments, along("rewards"), start.real.to(torch.float64))
+        return Excerpt(segments, along("rewards"), start.real.to(torch.float64), states)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the store holds."""

@@ -1,6 +1,6 @@
 """Who answers (teachers), what is believed (preference models), and how well it explains people."""
 
-from .asking import ask_teacher, true_valuation
+from .asking import ReturnTeacher, ask_teacher, true_valuation
 from .label_tables import label_segments, read_label_table
 from .likelihood import cross_validated_cross_entropy, fit_scale
 from .models import (
@@ -15,15 +15,19 @@ from .models import (
 )
 from .queries import QueryKind, choose_queries
 from .reward_model import RewardModel, RewardModelConfig
-from .teachers import Teacher, TeacherKind, teacher_of_kind
+from .teachers import Answerer, AskFunction, Questions, Teacher, TeacherKind, teacher_of_kind
 
 __all__ = [
+    "Answerer",
+    "AskFunction",
     "DeterministicRegret",
     "Expanded",
     "PartialReturn",
     "PreferenceModel",
     "QueryKind",
+    "Questions",
     "Regret",
+    "ReturnTeacher",
     "RewardModel",
     "RewardModelConfig",
     "StepwiseModel",

@@ -19,7 +19,7 @@ from .general_models.comparisons import feature_sums
 from .models import PartialReturn, Regret, StepwiseModel, Valuation, valuate
 from .questions.rounds import LinearBelief, Rounds, ask_in_rounds, ask_options, rounds_of_segments
 from .reward_model import RewardModel, RewardModelConfig
-from .teachers import Teacher, TeacherKind, teacher_of_kind
+from .teachers import TEACHER, Answerer, Questions, Teacher, TeacherKind, teacher_of_kind
 
 
 def ask_teacher(
@@ -109,6 +109,26 @@ def answers_by_return(
     labels, answered = teacher.label(*valuations, seed=seed)
     answers = Preferences.from_labels(first.segments, second.segments, labels, {"teacher": kind})
     return replace(answers, weights=answered * first.weights * second.weights)
+
+
+class ReturnTeacher(Answerer):
+    """A simulated teacher who adds up the rewards; see :func:`answers_by_return`.
+
+    Args:
+        kind: the teacher's kind.
+        temperature: of the logistic teacher, in standard deviations of the segments' returns.
+        seed: of the answers; in each session others are drawn.
+    """
+
+    def __init__(self, kind: TeacherKind = "noiseless", *, temperature: float = 0.2, seed: int = 0) -> None:
+        self.kind, self.temperature, self.seed = kind, temperature, seed
+
+    def ask(self, questions: Questions) -> Preferences:
+        """See :meth:`Answerer.ask`."""
+        seed = self.seed + 7919 * questions.session
+        answers = answers_by_return(self.kind, questions.first, questions.second,
+                                    temperature=self.temperature, seed=seed)  # fmt: skip
+        return replace(answers, annotator_names=(TEACHER,))
 
 
 def _by_reward(side: Excerpt) -> Valuation:

@@ -1,22 +1,134 @@
-"""Who answers: simulated teachers that compare segments under a known reward.
+"""Who answers: whatever can be asked, and simulated teachers that compare segments under a known reward.
 
-The kinds follow B-Pref (Lee et al. 2021, arXiv 2111.03026, section 4), over any stepwise preference model
-(there: partial return only).
+The kinds of simulated ones follow B-Pref (Lee et al. 2021, arXiv 2111.03026, section 4), over any stepwise
+preference model (there: partial return only).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal, get_args
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from prefrl.config import Bounds, NonNegative, PositiveShare, Settings, Share
-from prefrl.data import seeded_generator
+from prefrl.data import Preferences, seeded_generator
+from prefrl.data.segment_store import Excerpt
 from prefrl.functional.preferences.preferences import partial_return
 
 from .models import PartialReturn, StepwiseModel, Valuation
+
+TEACHER = "teacher"
+"""Who is named as the annotator where nobody else is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """N pairs of segments that an agent asks about; which of each pair is better?"""
+
+    first: Excerpt
+    """N segments, with what the environment paid along them: for teachers who judge by it."""
+
+    second: Excerpt
+    """N segments."""
+
+    session: int = 0
+    """Which of the agent's sessions it is, counted from 0: seeds answers, and names questions."""
+
+    def __len__(self) -> int:
+        return len(self.first.segments)
+
+    def answered(self, labels: Any, weights: Any = None, *, annotator: str = TEACHER) -> Preferences:
+        """Return answers to all of them.
+
+        Args:
+            labels: [N] probability that the SECOND segment is the better one; 0.5 is a tie.
+            weights: [N] how much each answer counts, 0 for a question that was skipped (None: 1).
+            annotator: who answered.
+
+        Raises:
+            ValueError: for another number of labels or weights.
+        """
+        place = self.first.weights.device
+        given = {"labels": labels, "weights": torch.ones(len(self)) if weights is None else weights}
+        known = {}
+        for name, values in given.items():
+            known[name] = torch.as_tensor(values, dtype=torch.float64, device=place)
+            if tuple(known[name].shape) != (len(self),):
+                raise ValueError(f"{name} have shape {list(known[name].shape)}; there are {len(self)} "
+                                 "questions, and each has one")  # fmt: skip
+        answers = Preferences.from_labels(self.first.segments, self.second.segments, known["labels"])
+        counted = known["weights"] * self.first.weights * self.second.weights
+        return replace(answers, weights=counted, annotator_names=(annotator,))
+
+
+class Answerer(ABC):
+    """Who answers an agent's questions: a program, or people who take their time.
+
+    Who answers at once needs :meth:`ask` only; a plain function of :class:`Questions` will do as well.
+    """
+
+    revises: ClassVar[bool] = False
+    """Whether what :meth:`ask` returns stands for all answers so far, earlier ones included, of which some
+    may have been changed; otherwise it is new, and is added to what is known."""
+
+    needs_states: ClassVar[bool] = False
+    """Whether it must see the states of the simulator (``Excerpt.states``), so as to draw the segments."""
+
+    @abstractmethod
+    def ask(self, questions: Questions) -> Preferences:
+        """Return answers: to these questions or, by a teacher who takes time, to any asked so far.
+
+        Args:
+            questions: N of them; none where the agent only wants to know what was answered meanwhile.
+        """
+
+    def news(self) -> int:
+        """Return how many answers are new or changed since :meth:`ask` was called last.
+
+        Agents look before each update: it must be cheap.
+        """
+        return 0
+
+    def unanswered(self) -> int:
+        """Return how many questions still wait for an answer; a question that was skipped does not."""
+        return 0
+
+
+class AskFunction(Answerer):
+    """A function of questions as a teacher.
+
+    Args:
+        function: returns answers, such as ``questions.answered(labels)``.
+    """
+
+    def __init__(self, function: Callable[[Questions], Preferences]) -> None:
+        self.function = function
+
+    def ask(self, questions: Questions) -> Preferences:
+        """See :meth:`Answerer.ask`; TypeError where the function returns something else."""
+        answers = self.function(questions)
+        if not isinstance(answers, Preferences):
+            raise TypeError(f"teacher returned a {type(answers).__name__}; it must return Preferences, such "
+                            "as questions.answered(labels)")  # fmt: skip
+        return answers
+
+
+def as_answerer(teacher: Any) -> Answerer:
+    """Return a teacher, or a function of questions as one.
+
+    Raises:
+        TypeError: if it is neither.
+    """
+    if isinstance(teacher, Answerer):
+        return teacher
+    if not callable(teacher):
+        raise TypeError(f"teacher is a {type(teacher).__name__}; it must be an Answerer, or a function of "
+                        "Questions")  # fmt: skip
+    return AskFunction(teacher)
 
 
 @dataclass(frozen=True)

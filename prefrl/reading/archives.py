@@ -35,13 +35,20 @@ def opened(path: str | os.PathLike[str], *, stored: bool = False) -> Iterator[zi
         ValueError: naming the entry.
         zipfile.BadZipFile: if it is no zip.
     """
-    with Path(path).open("rb") as stream:
-        file_bytes = os.fstat(stream.fileno()).st_size
-        if file_bytes == 0:
-            raise ValueError("the file is empty; it must be a zip of arrays")
-        with zip_call(zipfile.ZipFile, stream) as archive:
-            _check_directory(archive.infolist(), file_bytes, METHODS[:1] if stored else METHODS)
-            yield archive
+    with Path(path).open("rb") as stream, opened_stream(stream, stored=stored) as archive:
+        yield archive
+
+
+@contextmanager
+def opened_stream(stream: IO[bytes], *, stored: bool = False) -> Iterator[zipfile.ZipFile]:
+    """Open an archive that is a stream, as :func:`opened` does."""
+    file_bytes = stream.seek(0, os.SEEK_END)
+    if file_bytes == 0:
+        raise ValueError("the file is empty; it must be a zip of arrays")
+    stream.seek(0)
+    with zip_call(zipfile.ZipFile, stream) as archive:
+        _check_directory(archive.infolist(), file_bytes, METHODS[:1] if stored else METHODS)
+        yield archive
 
 
 METHODS = ((zipfile.ZIP_STORED, "none"), (zipfile.ZIP_DEFLATED, "deflate"))

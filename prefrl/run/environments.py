@@ -1,9 +1,7 @@
-"""Environments as recipes and command lines name them: an id and arguments NAME=VALUE."""
+"""The environments of runs: to train in, to evaluate in; see :mod:`prefrl.envs.arguments` for their names."""
 
 from __future__ import annotations
 
-import ast
-import json
 from typing import Any
 
 import gymnasium as gym
@@ -12,44 +10,16 @@ from gymnasium.vector import AutoresetMode
 
 import prefrl.envs
 from prefrl.data.devices import resolve_device
+from prefrl.envs.arguments import UNSUITABLE, make_scalar_env, parse_env_args, unsuitable
 from prefrl.envs.wrappers import GroupedStarts
 
-UNSUITABLE = (TypeError, RuntimeError, ArithmeticError, MemoryError)
-"""What environments raise for arguments that they do not check; of numbers too large, the last two."""
-
-PYTHON_VALUES = {"True": True, "False": False, "None": None}
-"""What people write who think of Python, where JSON has true, false and null."""
-
-
-def parse_env_args(arguments: tuple[str, ...]) -> dict[str, Any]:
-    """Return ``("layout_seed=3", "stochastic=true")`` as a dict.
-
-    Values are JSON, or Python's numbers and lists (``.5``, ``(1, 2)``), or else strings.
-
-    Raises:
-        ValueError: if an argument is not of the form NAME=VALUE.
-    """
-    parsed: dict[str, Any] = {}
-    for argument in arguments:
-        name, equals, text = argument.partition("=")
-        if not equals or not name.isidentifier():
-            raise ValueError(f"env_args has {argument!r}; each must be NAME=VALUE, as in layout_seed=3")
-        try:
-            parsed[name] = PYTHON_VALUES[text] if text in PYTHON_VALUES else json.loads(text)
-        except (ValueError, RecursionError):
-            try:
-                parsed[name] = ast.literal_eval(text)
-            except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: nested too deeply
-                parsed[name] = text
-    return parsed
-
-
-def make_scalar_env(env_id: str, env_args: tuple[str, ...]) -> gym.Env[Any, Any]:
-    """Return ``gym.make(env_id, **env_args)``; ValueError if the arguments are not the environment's."""
-    try:
-        return gym.make(env_id, **parse_env_args(env_args))
-    except UNSUITABLE as error:
-        raise _unsuitable(env_id, env_args, error) from error
+__all__ = [
+    "make_evaluation_env",
+    "make_rollout_env",
+    "make_scalar_env",
+    "make_training_env",
+    "parse_env_args",
+]
 
 
 def make_training_env(
@@ -89,7 +59,7 @@ def make_training_env(
             )
         return gym.make_vec(env_id, num_envs, **args)
     except UNSUITABLE as error:
-        raise _unsuitable(env_id, env_args, error) from error
+        raise unsuitable(env_id, env_args, error) from error
 
 
 def make_rollout_env(
@@ -114,7 +84,7 @@ def make_rollout_env(
                                vector_kwargs={"autoreset_mode": mode},
                                **parse_env_args(env_args))  # fmt: skip
         except UNSUITABLE as error:
-            raise _unsuitable(env_id, env_args, error) from error
+            raise unsuitable(env_id, env_args, error) from error
     return env if group_size is None else GroupedStarts(env, group_size)
 
 
@@ -135,10 +105,4 @@ def make_evaluation_env(
             args["num_streams"] = num_streams
         return gym.make_vec(env_id, episodes, **args)
     except UNSUITABLE as error:
-        raise _unsuitable(env_id, env_args, error) from error
-
-
-def _unsuitable(env_id: str, env_args: tuple[str, ...], error: Exception) -> ValueError:
-    reason = str(error).split("\n", 1)[0] or type(error).__name__
-    problem = f"env_args {list(env_args)} do not suit {env_id}" if env_args else f"{env_id} cannot be made"
-    return ValueError(f"{problem}: {reason}")
+        raise unsuitable(env_id, env_args, error) from error

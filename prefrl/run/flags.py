@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from decimal import Decimal, InvalidOperation
+from difflib import get_close_matches
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -85,6 +87,46 @@ def class_summary(place: str) -> str:
         if isinstance(node, ast.ClassDef) and node.name == class_name:
             return (ast.get_docstring(node) or "").splitlines()[0]
     raise ImportError(f"{spec.origin} has no class {class_name}")
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """Return the message for a name that is none of the known ones, with the one that may be meant."""
+    names, close = ", ".join(sorted(known)), get_close_matches(name, known, 1)
+    return f"there is no {kind} {name!r}; " + (
+        f"did you mean {close[0]}? ({names})" if close else f"there are {names}"
+    )
+
+
+@dataclass(frozen=True)
+class _Kinds:
+    """Stands for all commands of a group where only their list is shown."""
+
+
+def parse_kind(group: str, what: str, kinds: Mapping[str, str], arguments: Sequence[str], about: str) -> Any:
+    """Return the command of a group that arguments name; with --help in place of its name, tyro prints all.
+
+    Args:
+        group: the group's name on the command line, as in "audit".
+        what: what messages call one of its commands.
+        kinds: the commands' names, and MODULE:CLASS of each, a dataclass of flags with a ``run``.
+        arguments: the rest of the command line.
+        about: what the group is for.
+
+    Raises:
+        ValueError: if there is no such command, or none is named.
+    """
+    kind, rest = (arguments[0], arguments[1:]) if arguments else ("", ())
+    if kind.startswith("-"):
+        lines = [f"{name}: {class_summary(place)}" for name, place in kinds.items()]
+        return parse(_Kinds, arguments, prog=f"prefrl {group}", usage=f"prefrl {group} KIND ...",
+                     description="\n\n".join([f"{about} KIND is one of:", *lines]))  # fmt: skip
+    if kind not in kinds:
+        raise ValueError(unknown(what, kind, kinds) if kind else f"no {what} is named; there are "
+                         f"{', '.join(kinds)}")  # fmt: skip
+    module, _, class_name = kinds[kind].partition(":")
+    found = getattr(import_module(module), class_name)
+    text = vars(found)["__doc__"]  # of settings without what its flags say themselves
+    return parse(found, rest, prog=f"prefrl {group} {kind}", description=getattr(text, "text", text).strip())
 
 
 # The form ------------------------------------------------------------------------------------------------

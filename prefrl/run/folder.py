@@ -136,7 +136,7 @@ class RunFolder:
 
     def discard_if_unused(self) -> None:
         """Delete the folder if it holds nothing but what :meth:`create` wrote, and a log without rows."""
-        made = {*MADE, "worker.pid"}
+        made = {*MADE, "worker.pid", "labelling.json"}
         if self.kept_path.exists() and not self.checkpoint_path.exists():  # the agent before the first step
             shutil.rmtree(self.kept_path)
         if not self.progress_path.exists() or not self.progress_path.stat().st_size:

@@ -184,7 +184,10 @@ class Loop:
         while going_on and agent.num_timesteps < self.target:
             before = agent.num_timesteps
             try:
-                going_on = self._once()
+                while agent.waits() and not asked:
+                    time.sleep(0.1)
+                    self._clock += 0.1  # what people take is no time of the run
+                going_on = bool(asked) or self._once()
                 if self.evaluation is not None and self._due(before, self.evaluation.every):
                     self._evaluate(self.evaluation)
             except Exception as error:

@@ -18,6 +18,7 @@ from prefrl.agents.base import Agent
 from prefrl.data import Transitions, map_obs, step_infos, successor_obs, transition_mask
 from prefrl.data.episodes import DeviceEpisodes, Episodes, HostEpisodes
 from prefrl.envs.core.vector import BatchedEnv
+from prefrl.envs.wrappers.simulator_states import SimulatorStates
 from prefrl.envs.wrappers.stock import StockAugmentation
 
 
@@ -325,7 +326,7 @@ class OneRow(gym.vector.VectorEnv[Any, Any, Any]):
         self._limit: TimeLimit[Any, Any] | None = None
         self._stock = env if isinstance(env, StockAugmentation) else None
         env = env if self._stock is None else self._stock.env
-        while isinstance(env, (PassiveEnvChecker, OrderEnforcing, TimeLimit)):
+        while isinstance(env, (PassiveEnvChecker, OrderEnforcing, SimulatorStates, TimeLimit)):
             self._limit = env if isinstance(env, TimeLimit) else self._limit
             env = env.env
         # None below a wrapper that may have a state of its own.

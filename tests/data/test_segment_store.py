@@ -22,7 +22,8 @@ def filled(steps=37, rows=3, capacity=60, seed=0, pauses=False):
             obs=obs, actions=obs[:, :1] * 10, rewards=obs[:, 0], next_obs=obs + 0.5,
             terminations=ended & mask, truncations=cut & ~ended & mask, mask=mask,
         )  # fmt: skip
-        store.add(step, step.obs, step.next_obs, features=obs * 2)
+        states = torch.stack([obs, step.next_obs], 1).double() / 3
+        store.add(step, step.obs, step.next_obs, features=obs * 2, states=states)
         said.append(step)
         if pauses:
             mask = ~(step.terminations | step.truncations)
@@ -61,6 +62,7 @@ def test_segments_are_stretches_of_episodes(steps, capacity, pauses):
             assert not ended or k == n - 1, "nothing follows an end"
         last = said[first + n - 1]
         assert segments.obs[i, n].tolist() == last.next_obs[row].tolist()
+        assert torch.equal(cut.states[i], segments.obs[i].double() / 3), "the same way through the padding"
         assert bool(segments.terminated[i]) == bool(last.terminations[row])
         assert n == 6 or bool(last.terminations[row])
         assert cut.rewards[i, n:].abs().sum() == 0.0
@@ -157,3 +159,20 @@ def test_relabelling_reaches_the_latest_steps_only():
     assert bool((after[-5:] == -1.0).all())
     store.ring.relabel(torch.arange(90.0).reshape(30, 3))
     assert torch.equal(store.latest()["rewards"], torch.arange(90.0).reshape(30, 3)[-20:])
+
+
+def test_states_are_kept_to_the_bit_or_refused():
+    store, _ = filled(steps=5)
+    assert store.sample(2, 3, torch.Generator().manual_seed(0)).states.dtype == torch.float64
+    again = SegmentStore(60, 3)
+    again.load_state_dict(store.state_dict(), torch.device("cpu"))
+    cuts = [each.sample(9, 3, torch.Generator().manual_seed(0)) for each in (store, again)]
+    assert torch.equal(cuts[0].states, cuts[1].states)
+    part = cuts[0].at(torch.tensor([4, 2]))
+    assert torch.equal(part.states, cuts[0].states[[4, 2]])
+    assert torch.equal(part.rewards, cuts[0].rewards[[4, 2]])
+    step = Transitions(*(torch.zeros(3, 1) for _ in range(2)), torch.zeros(3), torch.zeros(3, 1),
+                       *(torch.zeros(3, dtype=torch.bool) for _ in range(3)))  # fmt: skip
+    for states in (torch.zeros(3, 2, 4), torch.zeros(3, 4).double(), torch.zeros(2, 2, 4).double()):
+        with pytest.raises(ValueError, match=r"states are torch.float\d\d \[.*must be float64 \[3, 2, D\]"):
+            store.add(step, step.obs, step.next_obs, states=states)

@@ -104,3 +104,54 @@ def weighted_sum(factors: Tensor, scales: Tensor, beta: float) -> Tensor:
     """
     weights = beta ** torch.arange(factors.shape[-1], dtype=factors.dtype, device=factors.device)
     return (factors / scales.to(factors.dtype)) @ weights
+
+
+MOST_RANKED = 12
+"""Factors of which all orders are looked at."""
+
+
+class Consensus(NamedTuple):
+    """The order that contradicts several people's rankings least."""
+
+    order: list[int]
+    """Places, the most important one first; of several best orders the first one by its places."""
+
+    agreeing: float
+    """Statements "this one before that one" that the order agrees with; a tie counts one half."""
+
+    best_orders: int
+    """How many orders agree with as many."""
+
+
+def kemeny_order(before: Tensor) -> Consensus:
+    """Return the order of n factors that agrees with the most statements about two of them.
+
+    Exact, by dynamic programming over the 2^n sets of what may come first.
+
+    Args:
+        before: [n, n] how many people put the row's factor before the column's; a tie is half a statement
+            each way.
+
+    Raises:
+        ValueError: if it is no such table, or of more than :data:`MOST_RANKED` factors.
+
+    Source: Kemeny 1959, "Mathematics without numbers", Daedalus 88; Held and Karp 1962 for the recursion.
+    """
+    count = len(before)
+    if before.shape != (count, count) or not 1 <= count <= MOST_RANKED:
+        raise ValueError(f"before has shape {list(before.shape)}; it must be [n, n], n 1 to {MOST_RANKED}")
+    table = before.double().tolist()
+    # For each set of factors that come last: statements among them that can be agreed with, in how many orders.
+    best, ways, first = [0.0] * (1 << count), [1] * (1 << count), [0] * (1 << count)
+    for rest in range(1, 1 << count):
+        members = [place for place in range(count) if rest >> place & 1]
+        scores = [sum(table[place][other] for other in members if other != place) + best[rest ^ 1 << place]
+                  for place in members]  # fmt: skip
+        best[rest] = max(scores)
+        ties = [place for place, score in zip(members, scores, strict=True) if score > best[rest] - 1e-9]
+        ways[rest], first[rest] = sum(ways[rest ^ 1 << place] for place in ties), ties[0]
+    order, rest = [], (1 << count) - 1
+    while rest:
+        order.append(first[rest])
+        rest ^= 1 << first[rest]
+    return Consensus(order, best[-1], ways[-1])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
+
+from prefrl.run.flags import unknown
 
 _PREFERENCES = "prefrl.run.recipes.preferences"
 
@@ -49,14 +49,6 @@ RECIPES = {
 
 STACKED = ("dqn", "ppo", "preference_optimization", "sac")
 """Recipes that can train many learners as one."""
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """Return the message for a name that is none of the known ones, with the one that may be meant."""
-    names, close = ", ".join(sorted(known)), get_close_matches(name, known, 1)
-    return f"there is no {kind} {name!r}; " + (
-        f"did you mean {close[0]}? ({names})" if close else f"there are {names}"
-    )
 
 
 def load_recipe(name: str) -> type[Any]:

@@ -1,6 +1,7 @@
 """Whether people agree: answers of different people to the same pair, and who differs from the rest.
 
-Sources: Krippendorff, "Content Analysis" (alpha); permutation tests as in Good, "Permutation, Parametric, and
+Sources: Krippendorff, "Content Analysis" (alpha); Cohen 1960, "A coefficient of agreement for nominal
+scales", and 1968, "Weighted kappa"; permutation tests as in Good, "Permutation, Parametric, and
 Bootstrap Tests of Hypotheses".
 """
 
@@ -66,6 +67,41 @@ def agreement(pair: Tensor, labels: Tensor, users: Tensor) -> Agreement | None:
     # Of two different answers, each turned or not: E (x - y)^2 = 2 E c^2, as c has mean 0 either way.
     expected = float(2.0 * (count[kept] * centred.square()).sum() / total)
     return Agreement(share, 1.0 - observed / expected if expected > 0.0 else None, int(pairs.sum()))
+
+
+def cohen_kappa(first: Tensor, second: Tensor, *, squared: bool = False) -> float | None:
+    """Return Cohen's kappa of two people who answered the same questions: 1 agreement, 0 as by chance.
+
+    It is 1 - (how far the two differ) / (how far answers drawn from each by itself would).
+
+    Args:
+        first: [N] answers of one person.
+        second: [N] answers of the other.
+        squared: whether answers differ by their squared distance, as on a scale, instead of all alike.
+
+    Returns:
+        None if there is no question, or both always gave one and the same answer.
+
+    Raises:
+        ValueError: if the two are no vectors of the same length.
+
+    Source: Cohen 1960, equation 1; 1968, equation 8, with squared weights.
+    """
+    if first.ndim != 1 or first.shape != second.shape:
+        raise ValueError(f"first and second have shapes {list(first.shape)} and {list(second.shape)}; both "
+                         "must be [N]")  # fmt: skip
+    if not len(first):
+        return None
+    first, second = first.double(), second.double()
+    if squared:
+        differ = (first - second).square().mean()
+        expected = first.square().mean() + second.square().mean() - 2.0 * first.mean() * second.mean()
+    else:
+        differ = (first != second).double().mean()
+        values = torch.unique(torch.cat([first, second]))
+        shares = [(answers[:, None] == values).double().mean(0) for answers in (first, second)]
+        expected = 1.0 - (shares[0] * shares[1]).sum()
+    return 1.0 - float(differ / expected) if float(expected) > 1e-12 else None
 
 
 def _answers(pair: Tensor, users: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -13,6 +13,9 @@ from prefrl.agents.preferences.learners import Learner
 from prefrl.agents.preferences.preference_rl import PreferenceRL, PreferenceRLConfig
 from prefrl.config import Count, Natural, Positive
 from prefrl.data import Preferences, load_preferences, save_preferences
+from prefrl.envs.wrappers.simulator_states import with_simulator_states
+from prefrl.label.records import StudySettings
+from prefrl.label.teacher import HumanTeacher
 from prefrl.preferences import TeacherKind
 from prefrl.preferences.queries import QueryKind
 from prefrl.preferences.reward_model import RewardModelConfig
@@ -22,7 +25,10 @@ from prefrl.run.recipes.base import Pairs, default
 
 from .with_learner import WithLearnerRecipe, reward_config
 
-AnyTeacher = Literal["oracle", "logistic", "mistakes", "skips", "ties", "myopia", "file"]
+AnyTeacher = Literal["oracle", "logistic", "mistakes", "skips", "ties", "myopia", "file", "human"]
+
+STUDY = ("question", "instructions", "annotators_per_question")
+"""Settings of the study in which people answer."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +40,35 @@ class TrainPreferenceRL(WithLearnerRecipe):
         **dict.fromkeys(("teacher", "preferences", "num_labels", "first_labels", "sessions"), "preferences"),
         **dict.fromkeys(("reward_model", "reward_model_args"), "preferences"),
         **dict.fromkeys(("first_session", "query", "segment_length", "teacher_temperature"), "preferences"),
+        **dict.fromkeys(("label_dir", "wait", "refit_every", *STUDY), "people"),
     }
 
     teacher: AnyTeacher = "oracle"
-    """Who answers: a simulated teacher who knows the true return (oracle: without fault), or a file."""
+    """Who answers: a simulated teacher who knows the true return (oracle: without fault), a file, or people
+    in a browser (human)."""
 
     preferences: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Preference file to learn the reward from; with --teacher file nobody is asked."""
+
+    label_dir: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
+    """With --teacher human: folder of the labelling study, which is made; people answer in it with
+    `prefrl label serve DIR` while the agent learns."""
+
+    wait: bool = False
+    """With --teacher human: stop after each session until all its questions are answered or skipped."""
+
+    refit_every: Annotated[Count | None, default("10")] = None
+    """With --teacher human: new answers after which the reward is learned anew; fewer will do when a session
+    begins, and when all questions are answered."""
+
+    question: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")] = None
+    """With --teacher human: what people are asked about two clips, in one sentence."""
+
+    instructions: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")] = None
+    """With --teacher human: what people read before they begin."""
+
+    annotators_per_question: Annotated[Count | None, default("1")] = None
+    """With --teacher human: how many people answer each question."""
 
     num_labels: Natural = 700
     """Questions that may be asked in all."""
@@ -85,6 +113,13 @@ class TrainPreferenceRL(WithLearnerRecipe):
         if (self.teacher == "file") != (self.preferences is not None):
             raise ValueError(f"teacher is {self.teacher!r} and preferences {self.preferences}; a file of "
                              "preferences goes with --teacher file")  # fmt: skip
+        if (self.teacher == "human") != (self.label_dir is not None):
+            raise ValueError(f"teacher is {self.teacher!r} and label_dir {self.label_dir}; a folder in which "
+                             "people answer goes with --teacher human")  # fmt: skip
+        for name in ("wait", "refit_every", *STUDY) if self.teacher != "human" else ():
+            if getattr(self, name) not in (None, False):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it goes with --teacher human, and "
+                                 f"teacher is {self.teacher!r}")  # fmt: skip
         if self.teacher != "file" and self.num_labels < 1:
             raise ValueError(f"num_labels is {self.num_labels}; without a file it must be at least 1")
         if self.first_session is not None and self.first_session >= self.total_timesteps:
@@ -98,7 +133,8 @@ class TrainPreferenceRL(WithLearnerRecipe):
         first = self.first_labels or max(1, share)
         start = self.first_session or max(1, self.total_timesteps // 12)
         later = max(1, self.sessions - 1)
-        kinds: dict[str, TeacherKind] = {"oracle": "noiseless", "file": "noiseless"}
+        kinds: dict[str, TeacherKind] = dict.fromkeys(("oracle", "file", "human"), "noiseless")
+        refits = {} if self.refit_every is None else {"refit_every": self.refit_every}
         teacher: Any = kinds.get(self.teacher, self.teacher)
         return PreferenceRLConfig(
             learner=learner,
@@ -112,6 +148,8 @@ class TrainPreferenceRL(WithLearnerRecipe):
             session_labels=max(1, -(-max(0, self.num_labels - first) // later)),
             first_session=start,
             session_every=max(1, (self._last_session(start) - start) // later),
+            **refits,
+            wait=self.wait,
             pretraining=self.pretraining,
             store_size=max(1, min(self.total_timesteps, 1_000_000)),
         )
@@ -134,18 +172,54 @@ class TrainPreferenceRL(WithLearnerRecipe):
         return PreferenceRL(env, config, preferences=preferences, rows=self.rows_of(env),
                             device=self.device, seed=self.seed)  # fmt: skip
 
+    def training_env(self) -> Any:
+        """See :meth:`Recipe.training_env`; for people it tells the states that clips are drawn from."""
+        env = super().training_env()
+        if self.teacher != "human":
+            return env
+        if hasattr(env.unwrapped, "num_agents"):
+            raise ValueError(f"{self.env_id} has several agents, of which no clips are drawn: people cannot "
+                             "be asked about them")  # fmt: skip
+        return with_simulator_states(env)
+
     def begin(self, agent: PreferenceRL, folder: RunFolder, given: dict[str, Any]) -> None:
-        """Keep the file's comparisons."""
+        """Keep the file's comparisons, or open the study in which people answer."""
         if given:
             save_preferences(folder.path / "preferences.npz", given["preferences"])
+        if self.teacher != "human":
+            return
+        agent.teacher = teacher = HumanTeacher.of_run(folder.path, self.label_dir, self.study(agent.env))
+        if not folder.quiet:
+            print(f"people answer with `prefrl label serve {teacher.folder}`")
+
+    def study(self, env: Any) -> StudySettings:
+        """Return the settings of the study in which people answer."""
+        given = {name: getattr(self, name) for name in STUDY if getattr(self, name) is not None}
+        environment, arguments = self.made
+        fps = min(120, round(env.metadata.get("render_fps", StudySettings.fps)))
+        return StudySettings(environment=environment, env_args=arguments, fps=fps, **given)
+
+    def train(
+        self, agent: Any, folder: RunFolder | None, *, resume: bool = False, progress_bar: bool = False
+    ) -> Loop:
+        """See :meth:`Recipe.train`; at the end all is learned from that people have answered by then."""
+        loop = super().train(agent, folder, resume=resume, progress_bar=progress_bar)
+        if isinstance(teacher := getattr(agent, "teacher", None), HumanTeacher):
+            teacher.look()
+            agent.take_answers()
+        return loop
 
     def outcome(self, agent: PreferenceRL, loop: Loop, folder: RunFolder) -> dict[str, Any]:
         """Return what uniform actions achieve too; save ``reward_model.pt`` and ``preferences.npz``."""
         agent.reward_model.save(folder.path / "reward_model.pt")
+        people = {}
+        if isinstance(agent.teacher, HumanTeacher):
+            people = {"asked": agent.asked, **agent.teacher.summary()}
         if agent.preferences is not None:
             save_preferences(folder.path / "preferences.npz", agent.preferences.to("cpu"))
         return {
             **super().outcome(agent, loop, folder),
             "random_return": self.random_return(),
             **({"true_reward_baseline": self.true_reward_return()} if self.baseline else {}),
+            **people,
         }
