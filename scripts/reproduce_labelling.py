@@ -1,9 +1,9 @@
 """Somebody teaches SAC on Pendulum-v1 through the labelling page: by keys alone, with a hundred answers.
 
-For each seed three processes work at once: `prefrl train preference_rl --teacher human`, `prefrl label serve`,
-and a chromium in which a scripted person looks at the clips and says which has the higher true return. The labels
-are then exported and an agent is trained from the file, without anybody. Needs the extra dev and a chromium, whose
-path is in PREFRL_CHROMIUM.
+For each seed three processes work at once: `prefrl train preference_rl --teacher human`, `prefrl label
+serve`, and a chromium in which a scripted person looks at the clips and says which has the higher true return.
+The labels are then exported, and an agent is trained from the file, without anybody. Needs the extra dev and a
+chromium, whose path is in PREFRL_CHROMIUM.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from prefrl.run.folder import RunFolder
 from prefrl.run.study.study import check_positive, run_study
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "shared"))
-from labelling_person import ScriptedPerson, chromium  # noqa: E402
-from people import pendulum_return  # noqa: E402
+from labelling_person import ScriptedPerson, chromium
+from people import pendulum_return
 
 ENV_ID = "Pendulum-v1"
 
@@ -96,8 +96,9 @@ class Labelling:
         study, run = part / "study", part / "run"
         start = time.perf_counter()
         waits = ("--wait",) if self.wait else ()
-        with _process(part / "train.txt", "train", *self._agent(run, seed), "--baseline", "--teacher", "human",
-                      "--label-dir", str(study), "--num-labels", str(self.num_labels), *waits) as trainer:  # fmt: skip
+        asked = ("--teacher", "human", "--label-dir", str(study), "--num-labels", str(self.num_labels))
+        agent = [*self._agent(run, seed), "--baseline", *asked, *waits]
+        with _process(part / "train.txt", "train", *agent) as trainer:
             while not (study / "labels.sqlite3").exists():
                 _alive(trainer, part / "train.txt")
                 time.sleep(0.1)
