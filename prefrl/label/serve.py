@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from prefrl.data.files.processes import Terminated, claimed, deferred_signals
+from prefrl.processes import Terminated, claimed, deferred_signals
+
+from .records import escaped
 
 if TYPE_CHECKING:
     from .store import LabelStore
@@ -52,10 +54,6 @@ class ServeCommand:
     render: bool = True
     """Draw clips that wait, in a process of its own."""
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65_535:
-            raise ValueError(f"port is {self.port}; it must lie in [0, 65535]")
-
     def run(self) -> None:
         """Serve until a signal ends it."""
         try:
@@ -65,6 +63,8 @@ class ServeCommand:
             raise ImportError("the page needs Starlette and uvicorn: pip install 'prefrl[label]'") from error
         from .store import LabelStore
 
+        if not 0 <= self.port <= 65_535:
+            raise ValueError(f"port is {self.port}; it must lie in [0, 65535]")
         remote = not is_loopback(self.host)
         if remote and not self.allow_remote:
             raise ValueError(f"host {self.host} can be reached by other machines, and there is no TLS: keep "
@@ -77,11 +77,14 @@ class ServeCommand:
             asked = stack.enter_context(deferred_signals(all_of_them=True))
             app = make_app(store, allowed_hosts=(*names, *self.allowed_hosts))
             running = stack.enter_context(Running(app, listener))
-            if self.render:
-                stack.enter_context(rendering(self.folder))
+            problem = stack.enter_context(rendering(self.folder)) if self.render else None
             self._greet(store, f"http://{names[0]}:{running.port}", remote=remote)
+            told = None
             while not asked:
                 running.check(wait=0.2)
+                if problem is not None and (found := problem()) != told and found is not None:
+                    told = found
+                    print(f"warning: {found}", file=sys.stderr, flush=True)
         raise Terminated(asked[0])
 
     def _greet(self, store: LabelStore, address: str, *, remote: bool) -> None:
@@ -89,10 +92,10 @@ class ServeCommand:
         if remote:
             print("warning: other machines are let in, and there is no TLS: whoever is on the way can read "
                   "and change everything, links included", file=sys.stderr)  # fmt: skip
-        known = {annotator.name: annotator for annotator in store.annotators()}
-        for name in self.annotators or tuple(known) or (ONLY_ANNOTATOR,):
-            annotator = known.get(name) or store.add_annotator(name)
-            print(f"{annotator.name}: {address}/?token={store.new_link(annotator)}")
+        known = [annotator.name for annotator in store.annotators()]
+        for name in dict.fromkeys(self.annotators or known or (ONLY_ANNOTATOR,)):
+            annotator = store.add_annotator(name)
+            print(f"{escaped(annotator.name)}: {address}/?token={store.new_link(annotator)}")
         print("Each link opens once, in one browser. Ctrl-C stops the server.", flush=True)
 
 
@@ -109,14 +112,15 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def rendering(folder: Path) -> Iterator[None]:
-    """Draw clips that wait, in a process of its own, until the end."""
-    from .clips import RenderWorker
+def rendering(folder: Path) -> Iterator[Callable[[], str | None]]:
+    """Draw clips that wait, in a process of its own, until the end; yield what says why some cannot be."""
+    from .clips import ERROR_FILE, RenderWorker, rendering_error
 
+    (folder / ERROR_FILE).unlink(missing_ok=True)  # of another time
     worker = RenderWorker(folder)
     worker.start()
     try:
-        yield
+        yield lambda: rendering_error(folder)
     finally:
         worker.stop()
 

@@ -36,7 +36,7 @@ from stable_baselines3.common.logger import Logger
 
 import prefrl
 from prefrl.data.files.atomic import atomic_path, remove_stale_temporaries
-from prefrl.data.files.processes import claimed
+from prefrl.processes import claimed
 from prefrl.reading.errors import reading
 from prefrl.reading.text import read_json as read_json
 

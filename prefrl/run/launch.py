@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from prefrl.config import from_json, to_json
 from prefrl.data.files.atomic import remove_stale_temporaries
-from prefrl.data.files.processes import claimed
+from prefrl.processes import claimed
 from prefrl.reading.errors import reading
 
 from .evaluate import MAX_STEPS, evaluate

@@ -32,8 +32,8 @@ from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
 from prefrl.agents.base import Agent, LearningFailedError, taking_over
-from prefrl.data.files.processes import Terminated as Terminated, deferred_signals
 from prefrl.data.metrics import Metrics
+from prefrl.processes import Terminated as Terminated, deferred_signals
 
 from .checkpoint import global_rng_state, save_checkpoint, set_global_rng_state
 from .evaluate import Evaluation, columns

@@ -2,14 +2,18 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from labelling_server import Person as PersonAtPage, Site
 from people import AtWork, Person
 
 from prefrl.config import from_json
@@ -212,3 +216,66 @@ def test_an_agent_of_such_a_run_is_evaluated_without_its_study(tmp_path: Path) -
     study.rename(tmp_path / "moved")
     found = json.loads(evaluate_run(tmp_path / "run", episodes=1).read_text())
     assert torch.isfinite(torch.tensor(found["mean_return"]))
+
+
+@contextmanager
+def served(study: Path) -> Iterator[tuple["subprocess.Popen[str]", PersonAtPage]]:
+    """Serve a study by the command, clips drawn and filmed; yield the process, and somebody at the page."""
+    words = ["label", "serve", str(study), "--port", "0", "--annotators", "ann"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prefrl.cli", *words], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        found = re.search(r":(\d+)/\?token=(\S+)", process.stdout.readline())
+        assert found is not None
+        site = Site(int(found[1]))
+        yield process, PersonAtPage(site, site.enter(found[2]))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answer_at_page(person: PersonAtPage, wanted: int) -> int:
+    """Answer until so many are answered in all, or all that was asked is; return how many were here."""
+    answered, end = 0, time.monotonic() + 120
+    while time.monotonic() < end:
+        state = person.next()
+        if state["progress"]["answered"] >= wanted:
+            return answered
+        if state["showing"] is None:
+            time.sleep(0.2)
+            continue
+        assert person.get(state["showing"]["items"][0]["clip"]).status == 200
+        answered += person.answer(state["showing"]["id"], "left").json["stored"]
+    raise AssertionError(f"after two minutes: {state}")
+
+
+@pytest.mark.slow
+def test_trainer_and_server_are_killed_apart_from_each_other(tmp_path: Path) -> None:
+    """Each is killed while the other goes on, and once both are; through the page's server itself."""
+    pytest.importorskip("starlette")
+    pytest.importorskip("av")
+    study, run = tmp_path / "study", tmp_path / "run"
+    trainer = command(*flags(study, run, "--wait"))
+    assert until(lambda: (study / "labels.sqlite3").exists() and len(keys(study)) == 8, trainer)
+    with served(study) as (_, person):
+        answered = answer_at_page(person, 5)
+    trainer.kill()  # it waits, and the server is dead already
+    trainer.wait()
+    with served(study) as (_, person):
+        answered += answer_at_page(person, 8)
+        trainer = command("resume", run)
+        answered += answer_at_page(person, 10)
+        trainer.kill()
+        trainer.wait()
+        answered += answer_at_page(person, 12)
+        trainer = command("resume", run)
+        answered += answer_at_page(person, 20)
+        assert person.next()["showing"] is None
+    assert trainer.wait(120) == 0, trainer.stderr.read()
+    result = json.loads((run / "result.json").read_text())
+    assert (answered, result["asked"], result["labels_used"], len(keys(study))) == (20, 20, 20, 20)
+    assert result["annotators"] == {"ann": 20}
+    with LabelStore.open(study) as store:
+        assert store.totals().answers == 20

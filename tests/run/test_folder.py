@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import prefrl
-from prefrl.data.files.processes import claimed
+from prefrl.processes import claimed
 from prefrl.run import folder as folder_module
 from prefrl.run.folder import RunFolder, write_json
 from prefrl.run.study.study import run_study

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from prefrl.agents import QLearning, QLearningConfig
-from prefrl.data.files.processes import claimed
+from prefrl.processes import claimed
 from prefrl.run.checkpoint import load_checkpoint, save_checkpoint
 from prefrl.run.environments import make_training_env
 from prefrl.run.folder import write_json

@@ -29,8 +29,11 @@ MOST_HELD = 100
 UNANSWERED = "NOT EXISTS (SELECT 1 FROM answer WHERE answer.showing = showing.id AND answer.undoes IS NULL)"
 """Of a showing: nothing was answered to it, not even something that was undone."""
 
-DONE = "EXISTS (SELECT 1 FROM standing WHERE standing.question = {question} AND standing.annotator = :me)"
-"""Of a question: this person's answer stands."""
+DONE = """EXISTS (SELECT 1 FROM showing AS mine CROSS JOIN answer ON answer.showing = mine.id
+  WHERE mine.question = {question} AND mine.annotator = :me AND answer.undoes IS NULL
+  AND NOT EXISTS (SELECT 1 FROM answer AS undo WHERE undo.undoes = answer.id))"""
+"""Of a question: this person's answer stands. CROSS JOIN: by the question's few showings; SQLite would go
+through all answers of the person, for every question."""
 
 FREE = f"""(question.practice OR question.repeats IS NOT NULL OR question.check_answer IS NOT NULL
   OR question.answers + (SELECT count(DISTINCT showing.annotator) FROM showing

@@ -12,7 +12,7 @@ import torch
 
 from prefrl.config import to_json
 from prefrl.data.files.atomic import remove_stale_temporaries
-from prefrl.data.files.processes import claimed
+from prefrl.processes import claimed
 from prefrl.run.folder import RunFolder, read_json
 from prefrl.run.launch import resume, train
 from prefrl.run.recipes import recipe_name

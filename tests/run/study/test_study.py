@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from prefrl.data.files.processes import claimed
+from prefrl.processes import claimed
 from prefrl.run.folder import RunFolder
 from prefrl.run.study.study import run_study
 

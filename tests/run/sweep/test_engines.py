@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from prefrl.data.files.processes import claimed
+from prefrl.processes import claimed
 from prefrl.run.sweep import engines, worker
 from prefrl.run.sweep.engines import MAX_RESTARTS, import_ray, last_line, run_in_ray, run_locally
 
