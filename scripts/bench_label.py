@@ -1,12 +1,19 @@
 """How fast labelling by people is, part by part.
 
-``server``: `prefrl label serve`, in a process of its own, answers people who ask at a fixed rate. The time of an
-answer runs from the moment when its request was due until its last byte is read, so that whatever keeps one up
-counts for those after it. Each asks for a question, fetches its two clips, and answers; there are answers already.
+``server``: `prefrl label serve`, in a process of its own, answers people who ask at a fixed rate. The time of
+an answer runs from the moment when its request was due until its last byte is read, so that whatever keeps
+one up counts for those after it. Each asks for a question, fetches its two clips, and answers; there are
+answers already.
 
 ``clips``: a pair of clips is made as `prefrl label serve` makes it, drawn from stored simulator states and
 encoded, by one process that has its environment open; what counts is processor time. Beside it, what a
 picture of some of our environments takes.
+
+``page``: milliseconds from the key of an answer until the next pair is on the screen, in a chromium without a
+window. Needs Playwright (the extra ``dev``) and a chromium that is installed already.
+
+``trainer``: how much slower a run is whose people look at the page and do nothing than the same run without
+people.
 
 Every part is measured several times; medians, minima and maxima of its numbers are reported.
 """
@@ -15,6 +22,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import random
 import re
 import statistics
@@ -26,7 +34,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -36,18 +44,21 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from prefrl.agents import PreferenceRL, PreferenceRLConfig, SACConfig
 from prefrl.cli import execute
 from prefrl.envs.wrappers import SimulatorStates
+from prefrl.envs.wrappers.simulator_states import with_simulator_states
 from prefrl.label.clips import encode, make_clip
 from prefrl.label.drawing import Painter
 from prefrl.label.records import Clip, Item, NewQuestion, StoredSegment, StudySettings
 from prefrl.label.store import LabelStore
+from prefrl.label.teacher import HumanTeacher
 from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.study.study import check_positive, run_study
-from prefrl.run.study.timing import spread
+from prefrl.run.study.timing import clocked, spread
 
-Part = Literal["server", "clips"]
+Part = Literal["server", "clips", "page", "trainer"]
 
 Numbers = dict[str, float]
 """What one measurement of a part finds, by names that say the unit."""
@@ -90,8 +101,26 @@ class Bench:
     codec: Literal["vp9", "h264"] = "vp9"
     """Clips: how they are encoded."""
 
+    pairs: int = 30
+    """Page: pairs that are timed."""
+
+    chromium: str = field(default_factory=lambda: os.environ.get("PREFRL_CHROMIUM", ""))
+    """Page: path of a chromium; by default what PREFRL_CHROMIUM names."""
+
+    asked: int = 100
+    """Trainer: questions that wait."""
+
+    steps: int = 2_000
+    """Trainer: timesteps of a stretch."""
+
+    stretches: int = 6
+    """Trainer: stretches with people, and as many without, in a measurement."""
+
     def __post_init__(self) -> None:
-        check_positive(self, "repeats", "seconds", "people", "rate", "clip_bytes", "frames")
+        check_positive(self, "repeats", "seconds", "people", "rate", "clip_bytes", "frames", "pairs",
+                       "asked", "steps", "stretches")  # fmt: skip
+        if "page" in self.parts and not self.chromium:
+            raise ValueError("chromium is empty: give the path of one, or set PREFRL_CHROMIUM")
         if self.answered < 0:
             raise ValueError(f"answered is {self.answered}; it must not be negative")
         if not self.parts:
@@ -127,7 +156,8 @@ def measure_server(bench: Bench) -> Numbers:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "study"
         make_study(bench, folder)
-        with serving(folder, bench.people) as (port, cookies):
+        with serving(folder, bench.people) as links:
+            port, cookies = links[0][0], [entered(*link) for link in links]
             begin = time.monotonic() + 0.5
             people = [Asking(bench, port, cookie, begin, number) for number, cookie in enumerate(cookies)]
             for person in people:
@@ -184,7 +214,8 @@ class Asking(threading.Thread):
                 yield "GET", item["clip"], None
             events = [{"kind": "play", "at_ms": 0}]
             yield "POST", "/api/answer", {"request": str(uuid.uuid4()), "showing": showing["id"],
-                                          "value": "left", "seconds": 1.0, "plays": 1, "events": events}  # fmt: skip
+                                          "value": "left", "seconds": 1.0, "plays": 1,
+                                          "events": events}  # fmt: skip
 
     def _ask(self, method: str, path: str, body: Any) -> bytes:
         headers = {"Cookie": self._cookie}
@@ -230,8 +261,8 @@ def made_segment(number: int) -> StoredSegment:
 
 
 @contextmanager
-def serving(folder: Path, people: int) -> Iterator[tuple[int, list[str]]]:
-    """Serve a study in a process of its own; yield the port, and a cookie for each person."""
+def serving(folder: Path, people: int) -> Iterator[list[tuple[int, str]]]:
+    """Serve a study in a process of its own; yield the port and the path of each person's link."""
     command = [
         sys.executable,
         "-m",
@@ -250,8 +281,7 @@ def serving(folder: Path, people: int) -> Iterator[tuple[int, list[str]]]:
         if len(links) < people:
             raise RuntimeError(f"the server ended with {process.wait()}")
         found = [re.search(r":(\d+)(/\?token=\S+)", line) for line in links]
-        port = int(found[0][1]) if found[0] else 0
-        yield port, [entered(port, match[2]) for match in found if match]
+        yield [(int(match[1]), match[2]) for match in found if match]
     finally:
         process.terminate()
         process.wait()
@@ -328,7 +358,140 @@ def drawing_ms(env_id: str, pictures: int = 50) -> float:
     return 1e3 * taken / pictures
 
 
-PARTS: dict[Part, Callable[[Bench], Numbers]] = {"server": measure_server, "clips": measure_clips}
+# The page ------------------------------------------------------------------------------------------------
+
+PAINTED = """() => new Promise((done) => {
+  const begin = performance.now();
+  const old = document.body.dataset.showing;
+  document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft", bubbles: true }));
+  const look = () => {
+    const videos = [...document.querySelectorAll("video")];
+    if ((document.body.dataset.showing ?? old) === old || videos.length < 2) {
+      return requestAnimationFrame(look);
+    }
+    const painted = (video) => new Promise((shown) => video.requestVideoFrameCallback(shown));
+    Promise.all(videos.map(painted)).then(() => done(performance.now() - begin));
+  };
+  look();
+})"""
+"""Answers, and waits until the browser has put a frame of both clips of the next pair on the screen."""
+
+
+def measure_page(bench: Bench) -> Numbers:
+    """Return quantiles of the milliseconds from the key of an answer until the next pair is painted."""
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as place, sync_playwright() as playwright:
+        folder = Path(place) / "study"
+        make_films(folder, bench.pairs + 2)
+        with serving(folder, 1) as links:
+            browser = playwright.chromium.launch(executable_path=bench.chromium, args=["--disable-gpu"])
+            page = browser.new_page(viewport={"width": 1280, "height": 800})
+            page.goto(f"http://127.0.0.1:{links[0][0]}{links[0][1]}")
+            page.click("#start")
+            taken = []
+            for _ in range(bench.pairs):
+                page.wait_for_selector("body[data-state=answerable]", state="attached")
+                page.wait_for_load_state("networkidle")
+                taken.append(page.evaluate(PAINTED))
+            browser.close()
+    cuts = statistics.quantiles(sorted(taken), n=20, method="inclusive")
+    return {"next_pair_ms": statistics.median(taken), "next_pair_p95_ms": cuts[18]}
+
+
+def make_films(folder: Path, pairs: int) -> None:
+    """Make a study of pairs of films, 50 frames of 320 by 320 with noise that is costly to decode."""
+    study = StudySettings(environment=None, fps=25, watch="any")
+    generator = np.random.default_rng(0)
+    with LabelStore.create(folder, study) as store:
+        for number in range(pairs):
+            segments = [made_segment(2 * number + side) for side in range(2)]
+            store.post(segments, [NewQuestion(tuple(Item(one.digest) for one in segments), f"pair {number}")])
+            for one in segments:
+                coarse = generator.integers(0, 256, (50, 40, 40, 3), dtype=np.uint8)
+                frames = coarse.repeat(8, axis=1).repeat(8, axis=2)
+                store.put_clip(one.digest, encode(frames, study.fps, study.codec))
+
+
+# The trainer ---------------------------------------------------------------------------------------------
+
+
+def measure_trainer(bench: Bench) -> Numbers:
+    """Return how much slower a run is whose people look at the page and do nothing than one without people.
+
+    Both have asked all that they may, and go on in turns, a short stretch each, so that what else the machine
+    does meets both. The page is served by a process of its own; a person's tab asks every second, more often
+    than a page does that is left alone.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "study"
+        teacher = HumanTeacher(folder, "bench", StudySettings(environment="Pendulum-v1"))
+        asking, alone = trainee(bench, teacher), trainee(bench, lambda questions: questions.nothing())
+        for number, segment in enumerate(teacher.store.unrendered(10_000)):
+            media = random.Random(number).randbytes(bench.clip_bytes)
+            teacher.store.put_clip(segment.digest, Clip(media, "video/webm", 50, 320, 320, 30.0, "none"))
+        walls, processors = [], []
+        for _ in range(bench.stretches):
+            with serving(folder, 1) as links, page_left_alone(*links[0]):
+                with_people = clocked(lambda: asking.learn(bench.steps))
+            without = clocked(lambda: alone.learn(bench.steps))
+            walls.append((with_people[0], without[0]))
+            processors.append((with_people[1], without[1]))
+    return {
+        "overhead_percent": overhead(walls),
+        "processor_overhead_percent": overhead(processors),
+        "steps_per_second": bench.steps / statistics.median(taken for taken, _ in walls),
+    }
+
+
+def overhead(pairs: list[tuple[float, float]]) -> float:
+    """Return by how many percent the first of two times is longer: the median over pairs."""
+    return 100.0 * statistics.median(one / other - 1.0 for one, other in pairs)
+
+
+def trainee(bench: Bench, teacher: Any) -> PreferenceRL:
+    """Return an agent that has asked all that it may, and has begun to learn."""
+    env = gym.make("Pendulum-v1")
+    if isinstance(teacher, HumanTeacher):
+        env = with_simulator_states(env)
+    config = PreferenceRLConfig(
+        SACConfig(hidden=(64, 64)), num_labels=bench.asked, first_labels=bench.asked, first_session=500,
+    )  # fmt: skip
+    return PreferenceRL(env, config, teacher=teacher, device="cpu").learn(1_000)
+
+
+@contextmanager
+def page_left_alone(port: int, link: str) -> Iterator[None]:
+    """Keep a tab open that shows a question, and asks every second whether there is another."""
+    cookie = entered(port, link)
+    stop = threading.Event()
+
+    def look() -> None:
+        held: list[int] = []
+        while not stop.is_set():
+            body = json.dumps({"held": held})
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            connection.request("POST", "/api/next", body, {
+                "Cookie": cookie, "Origin": f"http://127.0.0.1:{port}", "Content-Type": "application/json",
+            })  # fmt: skip
+            showing = json.loads(connection.getresponse().read())["showing"]
+            connection.close()
+            if showing is not None and len(held) < 2:  # the question on view, and the next one
+                held.append(showing["id"])
+            stop.wait(1.0)
+
+    person = threading.Thread(target=look)
+    person.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        person.join()
+
+
+PARTS: dict[Part, Callable[[Bench], Numbers]] = {
+    "server": measure_server, "clips": measure_clips, "page": measure_page, "trainer": measure_trainer,
+}  # fmt: skip
 """How each part is measured once."""
 
 if __name__ == "__main__":

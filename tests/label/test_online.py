@@ -279,3 +279,20 @@ def test_trainer_and_server_are_killed_apart_from_each_other(tmp_path: Path) -> 
     assert result["annotators"] == {"ann": 20}
     with LabelStore.open(study) as store:
         assert store.totals().answers == 20
+
+
+def test_a_run_that_fails_at_its_first_step_leaves_no_folder_and_a_study_that_can_be_used(
+    tmp_path: Path,
+) -> None:
+    class Fails(TrainPreferenceRL):
+        def timesteps(self, agent):  # type: ignore[no-untyped-def]
+            raise ValueError("not today")
+
+    study = tmp_path / "study"
+    failing = from_json(Fails, {**SMALL, "label_dir": str(study)})
+    with pytest.raises(ValueError, match="not today"):
+        train("preference_rl", failing, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+    assert keys(study) == []
+    train("preference_rl", recipe(study, num_labels=4, sessions=1), tmp_path / "run", quiet=True)
+    assert len(keys(study)) == 4

@@ -8,7 +8,7 @@ import { View } from "./view.js";
 import { Line, Memory, Outbox, Refused } from "./wire.js";
 
 const AHEAD = 2; // questions that a tab holds: the one on view and the next
-const POLL_MS = { waiting: [1000, 4000], finished: [3000, 15000] };
+const POLL_MS = { waiting: [1000, 4000], finished: [1500, 10000] };
 const ENDS = {
   waiting: ["The next question is on its way", "It appears here by itself."],
   finished: [
@@ -49,6 +49,7 @@ function leave() {
   turn += 1;
   view?.leave();
   view = null;
+  delete document.body.dataset.showing;
 }
 
 function count(found) {
@@ -202,7 +203,7 @@ function undone(showing) {
 }
 
 function undo() {
-  if (!ui.undo.disabled) outbox.push("/api/undo", { tab: memory.data.tab }).catch(fail);
+  if (study && !ui.undo.disabled) outbox.push("/api/undo", { tab: memory.data.tab }).catch(fail);
 }
 
 function refused(letter, error) {
