@@ -42,10 +42,9 @@ class Served:
             self.printed.append(line.strip())
             if line.startswith("Each link"):
                 break
-        assert self.printed[-1:] and self.printed[-1].startswith("Each link"), self.errors.read_text()
-        found = [
-            re.fullmatch(r"(.+): http://([^/]+):(\d+)/\?token=(\S+)", line) for line in self.printed[:-1]
-        ]
+        assert line.startswith("Each link"), self.errors.read_text()
+        link = re.compile(r"(.+): http://([^/]+):(\d+)/\?token=(\S+)")
+        found = [link.fullmatch(line) for line in self.printed[:-1]]
         self.links = {match[1]: match[4] for match in found if match}
         self.hosts = {match[2] for match in found if match}
         self.site = Site(int(found[0][3])) if found[0] else Site(0)
