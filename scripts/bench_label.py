@@ -1,8 +1,9 @@
 """How fast labelling by people is, part by part.
 
-``server``: `prefrl label serve`, in a process of its own, answers people who ask at a fixed rate. The time of an
-answer runs from the moment when its request was due until its last byte is read, so that whatever keeps one up
-counts for those after it. Each asks for a question, fetches its two clips, and answers; there are answers already.
+``server``: `prefrl label serve`, in a process of its own, answers people who ask at a fixed rate. The time of
+an answer runs from the moment when its request was due until its last byte is read, so that whatever keeps one
+up counts for those after it. Each asks for a question, fetches its two clips, and answers; there are answers
+already.
 
 ``page``: milliseconds from the key of an answer until the next pair is on the screen, in a chromium without a
 window. Needs Playwright (the extra ``dev``) and a chromium that is installed already.
@@ -180,8 +181,8 @@ class Asking(threading.Thread):
             for item in showing["items"]:
                 yield "GET", item["clip"], None
             events = [{"kind": "play", "at_ms": 0}]
-            yield "POST", "/api/answer", {"request": str(uuid.uuid4()), "showing": showing["id"],
-                                          "value": "left", "seconds": 1.0, "plays": 1, "events": events}  # fmt: skip
+            answer = {"value": "left", "seconds": 1.0, "plays": 1, "events": events}
+            yield "POST", "/api/answer", {"request": str(uuid.uuid4()), "showing": showing["id"], **answer}
 
     def _ask(self, method: str, path: str, body: Any) -> bytes:
         headers = {"Cookie": self._cookie}
@@ -308,7 +309,8 @@ def make_films(folder: Path, pairs: int) -> None:
     with LabelStore.create(folder, study) as store:
         for number in range(pairs):
             segments = [made_segment(2 * number + side) for side in range(2)]
-            store.post(segments, [NewQuestion(tuple(Item(one.digest) for one in segments), f"pair {number}")])
+            items = tuple(Item(one.digest) for one in segments)
+            store.post(segments, [NewQuestion(items, f"pair {number}")])
             for one in segments:
                 coarse = generator.integers(0, 256, (50, 40, 40, 3), dtype=np.uint8)
                 frames = coarse.repeat(8, axis=1).repeat(8, axis=2)
