@@ -1,9 +1,9 @@
 """Somebody teaches SAC on Pendulum-v1 through the labelling page: by keys alone, with a hundred answers.
 
 For each seed three processes work at once: `prefrl train preference_rl --teacher human`, `prefrl label
-serve`, and a chromium in which a scripted person looks at the clips and says which has the higher true return.
-The labels are then exported, and an agent is trained from the file, without anybody. Needs the extra dev and a
-chromium, whose path is in PREFRL_CHROMIUM.
+serve`, and a chromium in which a scripted person looks at the clips and says which has the higher true
+return. The labels are then exported, and an agent is trained from the file, without anybody. Needs the extra
+dev and a chromium, whose path is in PREFRL_CHROMIUM.
 """
 
 from __future__ import annotations

@@ -478,7 +478,8 @@ def test_undo_is_checked(person: Person, body: Any) -> None:
 
 NO_JSON = ('{"a": NaN}', '{"a": [Infinity]}', '{"a": -Infinity}', '{"a": 1e400}', '{"a": -1e999}', "[1]", "",
            '{"a": 1, "a": 1}', '{"a": {"b": 1, "b": 2}}', '{"a": 1234567890123456789}', "{", "null",
-           '{"a": -1234567890123456789}', '{"a": ' + 5_000 * "1" + "}", "[" * 100_000, '{"a":' * 100_000)  # fmt: skip
+           '{"a": -1234567890123456789}', '{"a": ' + 5_000 * "1" + "}", "[" * 100_000,
+           '{"a":' * 100_000)  # fmt: skip
 
 
 @pytest.mark.parametrize("text", NO_JSON, ids=range(len(NO_JSON)))
