@@ -406,7 +406,8 @@ def make_films(folder: Path, pairs: int) -> None:
     with LabelStore.create(folder, study) as store:
         for number in range(pairs):
             segments = [made_segment(2 * number + side) for side in range(2)]
-            store.post(segments, [NewQuestion(tuple(Item(one.digest) for one in segments), f"pair {number}")])
+            items = tuple(Item(one.digest) for one in segments)
+            store.post(segments, [NewQuestion(items, f"pair {number}")])
             for one in segments:
                 coarse = generator.integers(0, 256, (50, 40, 40, 3), dtype=np.uint8)
                 frames = coarse.repeat(8, axis=1).repeat(8, axis=2)

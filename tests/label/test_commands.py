@@ -3,7 +3,7 @@
 import pytest
 
 from prefrl import cli
-from prefrl.label.commands import LABEL_COMMANDS
+from prefrl.cli import LABEL_COMMANDS
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,7 @@ let turn = 0; // grows with everything that is put on view
 let end = "loading"; // what the server said last: ready, waiting or finished
 let dead = false; // something went wrong that only a reload mends
 let filling = null;
+let holding = null;
 const poll = { timer: 0, wait: 0 };
 
 function fail(error) {
@@ -139,6 +140,17 @@ async function ask() {
   }
   if (queue.length) poll.wait = 0;
   else schedulePoll();
+}
+
+/** Keeps the questions here from others, as long as somebody is before them. */
+function hold() {
+  if (!queue.length || dead || holding || document.hidden || dialogOpen()) return;
+  holding = line
+    .post("/api/hold", { held: queue.map((entry) => entry.showing.id) })
+    .catch(fail)
+    .finally(() => {
+      holding = null;
+    });
 }
 
 function schedulePoll() {
@@ -330,13 +342,14 @@ async function main() {
   listen();
   const found = await line.get("/api/study");
   document.title = found.question;
-  memory = new Memory(`${found.name}: ${found.question}`);
+  memory = new Memory(`${found.study} ${found.name}`);
   await memory.claim();
   const changed = (unsent) => {
     document.body.dataset.unsent = String(unsent);
   };
   outbox = new Outbox(line, memory, { changed, arrived, refused });
   study = found;
+  setInterval(hold, (1000 * study.lease_seconds) / 3);
   count({ ...progress, total: study.total });
   if (!memory.data.begun) introduce();
   await fill();

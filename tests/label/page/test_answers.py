@@ -208,6 +208,20 @@ def test_tabs_have_different_questions(visit: Any, context: Any) -> None:
     check_once(store, groups)
 
 
+def test_who_is_before_the_page_keeps_the_questions(visit: Any) -> None:
+    store, person = visit(pairs(2), lease_seconds=1)
+    page, other = person.page, store.add_annotator("ben")
+    person.wait("answerable")
+    page.wait_for_timeout(2500)
+    assert store.next(other.id) is None
+    page.keyboard.press("p")  # who takes a break lets others have them
+    page.wait_for_timeout(1300)
+    assert store.next(other.id) is not None
+    page.keyboard.press("Escape")
+    person.press("left")
+    until(lambda: len(store.current()) == 1)
+
+
 def test_a_killed_server(study: Any, context: Any, complaints: Complaints) -> None:
     groups = pairs(8)
     server = study(groups)

@@ -5,8 +5,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from labelling_films import pairs, until
+from labelling_films import pairs, segment, until
+
+from prefrl.label.clips import CODECS, encode
+from prefrl.label.records import Item, NewQuestion
 
 DRIFT = """async ([rounds]) => {
   const videos = [...document.querySelectorAll("video")];
@@ -42,6 +46,25 @@ def test_clips_start_and_stay_together(visit: Any, faster: int) -> None:
     assert max(apart) < 0.05
     assert person.page.evaluate("() => [...document.querySelectorAll('video')].every((v) => !v.loop)")
     assert 290 <= person.page.evaluate(HOLD) < 900
+
+
+def test_films_of_both_codecs_play(visit: Any) -> None:
+    store, person = visit([])
+    frames = [np.full((48, 64, 3), 10 * place, np.uint8) for place in range(8)]
+    for number, codec in enumerate(CODECS):
+        segments = [segment(2 * number), segment(2 * number + 1)]
+        items = tuple(Item(segment=one.digest) for one in segments)
+        store.post(segments, [NewQuestion(items, codec)])
+        for one, length in zip(segments, (8, 5), strict=True):
+            store.put_clip(one.digest, encode(frames[:length], 24, codec))
+    for _ in CODECS:
+        person.wait("answerable")
+        person.page.wait_for_selector("#frame:has-text('8 / 8')")
+        found = person.page.evaluate("[...document.querySelectorAll('video')].map((v) => v.duration)")
+        assert sorted(found) == pytest.approx([5 / 24, 8 / 24], abs=0.02)
+        person.press("tie")
+    person.wait("finished")
+    until(lambda: len(store.current()) == 2)
 
 
 def test_a_clip_that_falls_behind_is_waited_for(visit: Any) -> None:

@@ -267,7 +267,7 @@ def test_a_request_without_a_host_is_refused(site: Site) -> None:
 )
 def test_writes_of_other_origins_are_refused(site: Site, secret: str, origin: str) -> None:
     headers = write_headers(site, secret, Origin=origin.replace("{port}", str(site.port)))
-    for path in ("/api/next", POST, "/api/undo"):
+    for path in ("/api/next", "/api/hold", POST, "/api/undo"):
         assert "own page" in refused(site.ask("POST", path, headers, b"{}"), 403)
 
 
@@ -478,7 +478,8 @@ def test_undo_is_checked(person: Person, body: Any) -> None:
 
 NO_JSON = ('{"a": NaN}', '{"a": [Infinity]}', '{"a": -Infinity}', '{"a": 1e400}', '{"a": -1e999}', "[1]", "",
            '{"a": 1, "a": 1}', '{"a": {"b": 1, "b": 2}}', '{"a": 1234567890123456789}', "{", "null",
-           '{"a": -1234567890123456789}', '{"a": ' + 5_000 * "1" + "}", "[" * 100_000, '{"a":' * 100_000)  # fmt: skip
+           '{"a": -1234567890123456789}', '{"a": ' + 5_000 * "1" + "}", "[" * 100_000,
+           '{"a":' * 100_000)  # fmt: skip
 
 
 @pytest.mark.parametrize("text", NO_JSON, ids=range(len(NO_JSON)))
