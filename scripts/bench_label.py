@@ -1,8 +1,8 @@
 """How fast labelling by people is, part by part.
 
 ``server``: `prefrl label serve`, in a process of its own, answers people who ask at a fixed rate. The time of
-an answer runs from the moment when its request was due until its last byte is read, so that whatever keeps one
-up counts for those after it. Each asks for a question, fetches its two clips, and answers; there are answers
+an answer runs from the moment when its request was due until its last byte is read, so that whatever keeps
+one up counts for those after it. Each asks for a question, fetches its two clips, and answers; there are answers
 already.
 
 ``page``: milliseconds from the key of an answer until the next pair is on the screen, in a chromium without a
@@ -271,7 +271,8 @@ PAINTED = """() => new Promise((done) => {
   document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft", bubbles: true }));
   const look = () => {
     const videos = [...document.querySelectorAll("video")];
-    if ((document.body.dataset.showing ?? old) === old || videos.length < 2) return requestAnimationFrame(look);
+    const now = document.body.dataset.showing ?? old;
+    if (now === old || videos.length < 2) return requestAnimationFrame(look);
     const painted = (video) => new Promise((shown) => video.requestVideoFrameCallback(shown));
     Promise.all(videos.map(painted)).then(() => done(performance.now() - begin));
   };
