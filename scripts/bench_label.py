@@ -2,8 +2,8 @@
 
 ``server``: `prefrl label serve`, in a process of its own, answers people who ask at a fixed rate. The time of
 an answer runs from the moment when its request was due until its last byte is read, so that whatever keeps
-one up counts for those after it. Each asks for a question, fetches its two clips, and answers; there are answers
-already.
+one up counts for those after it. Each asks for a question, fetches its two clips, and answers; there are
+answers already.
 
 ``page``: milliseconds from the key of an answer until the next pair is on the screen, in a chromium without a
 window. Needs Playwright (the extra ``dev``) and a chromium that is installed already.
