@@ -12,8 +12,8 @@ picture of some of our environments takes.
 ``page``: milliseconds from the key of an answer until the next pair is on the screen, in a chromium without a
 window. Needs Playwright (the extra ``dev``) and a chromium that is installed already.
 
-``trainer``: how much slower a run is whose people look at the page and do nothing than the same run without
-people.
+``trainer``: how much slower a run is while people have the page open and do nothing than the same run with no
+page, and than one that asks nobody.
 
 Every part is measured several times; medians, minima and maxima of its numbers are reported.
 """
@@ -417,11 +417,12 @@ def make_films(folder: Path, pairs: int) -> None:
 
 
 def measure_trainer(bench: Bench) -> Numbers:
-    """Return how much slower a run is whose people look at the page and do nothing than one without people.
+    """Return how much slower a run is while people look at the page and do nothing.
 
-    Both have asked all that they may, and go on in turns, a short stretch each, so that what else the machine
-    does meets both. The page is served by a process of its own; a person's tab asks every second, more often
-    than a page does that is left alone.
+    It is the same run that goes on with the page and without, and beside it one that asks nobody and keeps no
+    simulator states; in turns, a short stretch each, so that what else the machine does meets all. The page
+    is served by a process of its own; a person's tab asks every second, more often than a page does that is
+    left alone.
     """
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "study"
@@ -430,18 +431,19 @@ def measure_trainer(bench: Bench) -> Numbers:
         for number, segment in enumerate(teacher.store.unrendered(10_000)):
             media = random.Random(number).randbytes(bench.clip_bytes)
             teacher.store.put_clip(segment.digest, Clip(media, "video/webm", 50, 320, 320, 30.0, "none"))
-        walls, processors = [], []
+        taken = []
         for _ in range(bench.stretches):
             with serving(folder, 1) as links, page_left_alone(*links[0]):
-                with_people = clocked(lambda: asking.learn(bench.steps))
-            without = clocked(lambda: alone.learn(bench.steps))
-            walls.append((with_people[0], without[0]))
-            processors.append((with_people[1], without[1]))
-    return {
-        "overhead_percent": overhead(walls),
-        "processor_overhead_percent": overhead(processors),
-        "steps_per_second": bench.steps / statistics.median(taken for taken, _ in walls),
-    }
+                page = clocked(lambda: asking.learn(bench.steps))
+            taken.append(
+                [page, *(clocked(lambda a=agent: a.learn(bench.steps)) for agent in (asking, alone))]
+            )
+    found = {}
+    for place_of, name in enumerate(("", "processor_")):
+        times = [[one[place_of] for one in row] for row in taken]
+        found[f"{name}idle_page_percent"] = overhead([(row[0], row[1]) for row in times])
+        found[f"{name}people_percent"] = overhead([(row[0], row[2]) for row in times])
+    return {**found, "steps_per_second": bench.steps / statistics.median(row[0][0] for row in taken)}
 
 
 def overhead(pairs: list[tuple[float, float]]) -> float:

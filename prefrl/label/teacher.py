@@ -33,6 +33,9 @@ from .store.database import FILE
 BELONGS = "labelling.json"
 """File in a run folder that says which study the run asks, and under what name."""
 
+PAUSE = 0.05
+"""Seconds between two looks at whether anybody wrote to the study: at each step they would be felt."""
+
 SHARE = 0.02
 """Share of the time that looking into a busy study may take: after 1 ms of looking the next is due in 50."""
 
@@ -205,7 +208,7 @@ class HumanTeacher(Answerer):
     # Looking ----------------------------------------------------------------------------------------------
 
     def news(self) -> int:
-        """See :meth:`Answerer.news`; where nobody writes to the store it takes microseconds."""
+        """See :meth:`Answerer.news`; it may be behind by a moment, :meth:`look` is not."""
         self._look_if_due()
         return self._news
 
@@ -215,7 +218,11 @@ class HumanTeacher(Answerer):
         return self._unanswered
 
     def _look_if_due(self) -> None:
-        if self._version != self.store.version() and time.monotonic() >= self._look_again:
+        now = time.monotonic()
+        if now < self._look_again:
+            return
+        self._look_again = now + PAUSE
+        if self._version != self.store.version():
             self.look()
 
     def look(self) -> None:
@@ -226,7 +233,8 @@ class HumanTeacher(Answerer):
         both = now.keys() | self._taken.keys()
         self._news = sum(now.get(each) != self._taken.get(each) for each in both)
         self._unanswered = sum(not row.answers for row in self.store.questions(self.run) if _counts(row))
-        self._look_again = time.monotonic() + (time.monotonic() - start) / SHARE
+        end = time.monotonic()
+        self._look_again = end + max(PAUSE, (end - start) / SHARE)
 
     def summary(self) -> dict[str, Any]:
         """Return what became of the questions.
