@@ -1,8 +1,9 @@
 """How fast labelling by people is, part by part.
 
-``server``: `prefrl label serve`, in a process of its own, answers people who ask at a fixed rate. The time of an
-answer runs from the moment when its request was due until its last byte is read, so that whatever keeps one up
-counts for those after it. Each asks for a question, fetches its two clips, and answers; there are answers already.
+``server``: `prefrl label serve`, in a process of its own, answers people who ask at a fixed rate. The time of
+an answer runs from the moment when its request was due until its last byte is read, so that what keeps up one
+counts for those after it too. Each asks for a question, fetches its two clips, and answers; some answers are
+there already.
 
 Every part is measured several times; medians, minima and maxima of its numbers are reported.
 """
@@ -166,8 +167,18 @@ class Asking(threading.Thread):
             for item in showing["items"]:
                 yield "GET", item["clip"], None
             events = [{"kind": "play", "at_ms": 0}]
-            yield "POST", "/api/answer", {"request": str(uuid.uuid4()), "showing": showing["id"],
-                                          "value": "left", "seconds": 1.0, "plays": 1, "events": events}  # fmt: skip
+            yield (
+                "POST",
+                "/api/answer",
+                {
+                    "request": str(uuid.uuid4()),
+                    "showing": showing["id"],
+                    "value": "left",
+                    "seconds": 1.0,
+                    "plays": 1,
+                    "events": events,
+                },
+            )
 
     def _ask(self, method: str, path: str, body: Any) -> bytes:
         headers = {"Cookie": self._cookie}
