@@ -1,9 +1,12 @@
 """How fast labelling by people is, part by part.
 
 ``server``: `prefrl label serve`, in a process of its own, answers people who ask at a fixed rate. The time of
-an answer runs from the moment when its request was due until its last byte is read, so that what keeps up one
-counts for those after it too. Each asks for a question, fetches its two clips, and answers; some answers are
-there already.
+an answer runs from the moment when its request was due until its last byte is read, so that whatever keeps
+one up counts for those after it. Each asks for a question, fetches its two clips, and answers; there are
+answers already.
+
+``page``: milliseconds from the key of an answer until the next pair is on the screen, in a chromium without a
+window. Needs Playwright (the extra ``dev``) and a chromium that is installed already.
 
 Every part is measured several times; medians, minima and maxima of its numbers are reported.
 """
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import random
 import re
 import statistics
@@ -23,7 +27,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prefrl.cli import execute
+from prefrl.label.clips import encode
 from prefrl.label.records import Clip, Item, NewQuestion, StoredSegment, StudySettings
 from prefrl.label.store import LabelStore
 from prefrl.run.flags import parse
@@ -40,7 +45,7 @@ from prefrl.run.folder import RunFolder
 from prefrl.run.study.study import check_positive, run_study
 from prefrl.run.study.timing import spread
 
-Part = Literal["server"]
+Part = Literal["server", "page"]
 
 Numbers = dict[str, float]
 """What one measurement of a part finds, by names that say the unit."""
@@ -74,8 +79,16 @@ class Bench:
     clip_bytes: int = 50_000
     """Server: size of a clip."""
 
+    pairs: int = 30
+    """Page: pairs that are timed."""
+
+    chromium: str = field(default_factory=lambda: os.environ.get("PREFRL_CHROMIUM", ""))
+    """Page: path of a chromium; by default what PREFRL_CHROMIUM names."""
+
     def __post_init__(self) -> None:
-        check_positive(self, "repeats", "seconds", "people", "rate", "clip_bytes")
+        check_positive(self, "repeats", "seconds", "people", "rate", "clip_bytes", "pairs")
+        if "page" in self.parts and not self.chromium:
+            raise ValueError("chromium is empty: give the path of one, or set PREFRL_CHROMIUM")
         if self.answered < 0:
             raise ValueError(f"answered is {self.answered}; it must not be negative")
         if not self.parts:
@@ -111,7 +124,8 @@ def measure_server(bench: Bench) -> Numbers:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "study"
         make_study(bench, folder)
-        with serving(folder, bench.people) as (port, cookies):
+        with serving(folder, bench.people) as links:
+            port, cookies = links[0][0], [entered(*link) for link in links]
             begin = time.monotonic() + 0.5
             people = [Asking(bench, port, cookie, begin, number) for number, cookie in enumerate(cookies)]
             for person in people:
@@ -167,18 +181,8 @@ class Asking(threading.Thread):
             for item in showing["items"]:
                 yield "GET", item["clip"], None
             events = [{"kind": "play", "at_ms": 0}]
-            yield (
-                "POST",
-                "/api/answer",
-                {
-                    "request": str(uuid.uuid4()),
-                    "showing": showing["id"],
-                    "value": "left",
-                    "seconds": 1.0,
-                    "plays": 1,
-                    "events": events,
-                },
-            )
+            answer = {"value": "left", "seconds": 1.0, "plays": 1, "events": events}
+            yield "POST", "/api/answer", {"request": str(uuid.uuid4()), "showing": showing["id"], **answer}
 
     def _ask(self, method: str, path: str, body: Any) -> bytes:
         headers = {"Cookie": self._cookie}
@@ -224,8 +228,8 @@ def made_segment(number: int) -> StoredSegment:
 
 
 @contextmanager
-def serving(folder: Path, people: int) -> Iterator[tuple[int, list[str]]]:
-    """Serve a study in a process of its own; yield the port, and a cookie for each person."""
+def serving(folder: Path, people: int) -> Iterator[list[tuple[int, str]]]:
+    """Serve a study in a process of its own; yield the port and the path of each person's link."""
     command = [
         sys.executable,
         "-m",
@@ -244,8 +248,7 @@ def serving(folder: Path, people: int) -> Iterator[tuple[int, list[str]]]:
         if len(links) < people:
             raise RuntimeError(f"the server ended with {process.wait()}")
         found = [re.search(r":(\d+)(/\?token=\S+)", line) for line in links]
-        port = int(found[0][1]) if found[0] else 0
-        yield port, [entered(port, match[2]) for match in found if match]
+        yield [(int(match[1]), match[2]) for match in found if match]
     finally:
         process.terminate()
         process.wait()
@@ -260,7 +263,62 @@ def entered(port: int, path: str) -> str:
     return cookie
 
 
-PARTS: dict[Part, Callable[[Bench], Numbers]] = {"server": measure_server}
+# The page ------------------------------------------------------------------------------------------------
+
+PAINTED = """() => new Promise((done) => {
+  const begin = performance.now();
+  const old = document.body.dataset.showing;
+  document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft", bubbles: true }));
+  const look = () => {
+    const videos = [...document.querySelectorAll("video")];
+    const now = document.body.dataset.showing ?? old;
+    if (now === old || videos.length < 2) return requestAnimationFrame(look);
+    const painted = (video) => new Promise((shown) => video.requestVideoFrameCallback(shown));
+    Promise.all(videos.map(painted)).then(() => done(performance.now() - begin));
+  };
+  look();
+})"""
+"""Answers, and waits until the browser has put a frame of both clips of the next pair on the screen."""
+
+
+def measure_page(bench: Bench) -> Numbers:
+    """Return quantiles of the milliseconds from the key of an answer until the next pair is painted."""
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as place, sync_playwright() as playwright:
+        folder = Path(place) / "study"
+        make_films(folder, bench.pairs + 2)
+        with serving(folder, 1) as links:
+            browser = playwright.chromium.launch(executable_path=bench.chromium, args=["--disable-gpu"])
+            page = browser.new_page(viewport={"width": 1280, "height": 800})
+            page.goto(f"http://127.0.0.1:{links[0][0]}{links[0][1]}")
+            page.click("#start")
+            taken = []
+            for _ in range(bench.pairs):
+                page.wait_for_selector("body[data-state=answerable]", state="attached")
+                page.wait_for_load_state("networkidle")
+                taken.append(page.evaluate(PAINTED))
+            browser.close()
+    cuts = statistics.quantiles(sorted(taken), n=20, method="inclusive")
+    return {"next_pair_ms": statistics.median(taken), "next_pair_p95_ms": cuts[18]}
+
+
+def make_films(folder: Path, pairs: int) -> None:
+    """Make a study of pairs of films, 50 frames of 320 by 320 with noise that is costly to decode."""
+    study = StudySettings(environment=None, fps=25, watch="any")
+    generator = np.random.default_rng(0)
+    with LabelStore.create(folder, study) as store:
+        for number in range(pairs):
+            segments = [made_segment(2 * number + side) for side in range(2)]
+            items = tuple(Item(one.digest) for one in segments)
+            store.post(segments, [NewQuestion(items, f"pair {number}")])
+            for one in segments:
+                coarse = generator.integers(0, 256, (50, 40, 40, 3), dtype=np.uint8)
+                frames = coarse.repeat(8, axis=1).repeat(8, axis=2)
+                store.put_clip(one.digest, encode(frames, study.fps, study.codec))
+
+
+PARTS: dict[Part, Callable[[Bench], Numbers]] = {"server": measure_server, "page": measure_page}
 """How each part is measured once."""
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ def test_contracts_are_kept(project_root: Path) -> None:
         ("prefrl/nn/offender.py", "from stable_baselines3.common import utils", "knows tensors only"),
         ("agents/offender.py", "import matplotlib.pyplot", "nothing below run"),
         ("prefrl/preferences/offender.py", "import argparse", "nothing below run"),
+        ("prefrl/label/store/offender.py", "def f():\n    import av", "without a server or videos"),
     ],
 )
 def test_an_offending_import_breaks_its_contract(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 LABEL_COMMANDS = {
-    "make": "prefrl.label.make:MakeCommand",
+    "make": "prefrl.run.labelling.make:MakeCommand",
     "serve": "prefrl.label.serve:ServeCommand",
     "status": "prefrl.label.status:StatusCommand",
     "export": "prefrl.label.export:ExportCommand",

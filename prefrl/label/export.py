@@ -39,14 +39,16 @@ class ExportSettings(Settings):
     """Least share of answers to a question that must be the most frequent one, where two people or more
     answered; answers to other questions are left out."""
 
-    exclude: tuple[str, ...] = ()
+    exclude: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="[NAME ...]", help_behavior_hint="(default: nobody)")
+    ] = ()
     """Names of people whose answers are left out."""
 
     min_checks: Share = 0.0
     """Least share of questions with known answers that a person must have answered so; the answers of others
     are left out. Who was asked none stays."""
 
-    session: str | None = None
+    session: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: all)")] = None
     """Take answers to questions of this session only, such as a run's."""
 
     rating_pairs: Count = 5
@@ -306,14 +308,14 @@ def export_ranking(store: LabelStore, settings: ExportSettings | None = None) ->
 # The command -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExportCommand(ExportSettings):
     """Answers as a preference file that trains agents (.npz), or rankings of factors for HERON (.json)."""
 
-    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")] = Path()
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """Folder of the study."""
 
-    out: Annotated[Path, tyro.conf.arg(metavar="FILE.npz")] = Path("preferences.npz")
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE.npz")]
     """The file to write: .npz, or .json for rankings of factors."""
 
     def run(self) -> None:
@@ -356,7 +358,8 @@ def _write_ranking(ranking: FactorRanking, out: Path) -> None:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", "utf-8")
     shown = ("method", "answers", "skipped", "statements", "agreeing", "best_orders")
     _show([*((name, content[name]) for name in shown),
-           ("people", ", ".join(ranking.annotators)), ("for prefrl train heron", escaped(ranking.flag))])  # fmt: skip
+           ("people", ", ".join(ranking.annotators)),
+           ("for prefrl train heron", escaped(ranking.flag))])  # fmt: skip
 
 
 def _show(rows: Sequence[tuple[str, Any]]) -> None:

@@ -161,7 +161,7 @@ def _person(name: str, answers: Sequence[CurrentAnswer]) -> PersonStatus:
     """Return how one person answered what was no practice."""
     from scipy.stats import binomtest
 
-    first = [found for found in answers if found.repeat_of is None]
+    first = regular(answers)
     left, right = (sum(found.value == side for found in answers) for side in ("left", "right"))
     test = binomtest(left, left + right) if left + right else None
     by_question = {found.question: found for found in first}
@@ -291,20 +291,25 @@ def status_tables(status: StudyStatus) -> list[Table]:
                         ("answers taken back", str(totals.undone)),
                         ("alpha of all people", _text(status.alpha))):  # fmt: skip
         whole.add_row(name, value)
-    people = Table("who", "answers", "median s", "left", "95 %", "p", "ties", "can't tell", "late",
-                   "repeats agreed", "checks passed", title="People", title_justify="left")  # fmt: skip
+    people = Table("who", "answers", "median s", "ties", "can't tell", "late", title="People",
+                   title_justify="left")  # fmt: skip
+    care = Table("who", "left", "95 %", "p", "repeats agreed", "checks passed", title="Sides and care",
+                 title_justify="left")  # fmt: skip
     for person in status.people:
-        ends = person.left_interval
-        people.add_row(
-            escape(escaped(person.name)), str(person.answers), _text(person.median_seconds, ".1f"),
-            _text(person.left_share), "-" if ends is None else f"{ends[0]:.2f} to {ends[1]:.2f}",
-            _text(person.left_p, ".3f"), str(person.ties), str(person.skips), str(person.late),
-            _of(person.repeats_agreed, person.repeats), _of(person.checks_passed, person.checks),
-        )  # fmt: skip
+        name, ends = escape(escaped(person.name)), person.left_interval
+        counts = (str(count) for count in (person.ties, person.skips, person.late))
+        people.add_row(name, str(person.answers), _text(person.median_seconds, ".1f"), *counts)
+        interval = "-" if ends is None else f"{ends[0]:.2f} to {ends[1]:.2f}"
+        repeats, checks = (_of(*each) for each in ((person.repeats_agreed, person.repeats),
+                                                   (person.checks_passed, person.checks)))  # fmt: skip
+        care.add_row(name, _text(person.left_share), interval, _text(person.left_p, ".3f"), repeats, checks)
     pairs = Table(
         "who", "and who", "both answered", "the same", "kappa", title="Agreement", title_justify="left"
     )
     for pair in status.pairs:
         one, other = (escape(escaped(name)) for name in pair.names)
         pairs.add_row(one, other, str(pair.questions), _text(pair.agreed), _text(pair.kappa))
-    return [whole, *([people] if status.people else []), *([pairs] if status.pairs else [])]
+    for table in (people, care, pairs):
+        for column in table.columns:
+            column.overflow = "fold"  # a long name takes several lines
+    return [whole, *([people, care] if status.people else []), *([pairs] if status.pairs else [])]

@@ -141,7 +141,7 @@ def kemeny_order(before: Tensor) -> Consensus:
     if before.shape != (count, count) or not 1 <= count <= MOST_RANKED:
         raise ValueError(f"before has shape {list(before.shape)}; it must be [n, n], n 1 to {MOST_RANKED}")
     table = before.double().tolist()
-    # For each set of factors that come last: statements among them that can be agreed with, in how many orders.
+    # Of each set of factors that come last: statements among them that can be agreed with, and how often.
     best, ways, first = [0.0] * (1 << count), [1] * (1 << count), [0] * (1 << count)
     for rest in range(1, 1 << count):
         members = [place for place in range(count) if rest >> place & 1]

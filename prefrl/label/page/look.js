@@ -13,7 +13,7 @@ export function setState(name) {
   document.body.dataset.state = name;
   const shown = PARTS[name] ?? "task";
   for (const part of ["intro", "task", "message"]) ui[part].hidden = part !== shown;
-  ui.undo.disabled = ["loading", "intro", "error"].includes(name);
+  ui.undo.disabled = ["intro", "error"].includes(name);
   ui.break.disabled = ui.undo.disabled;
 }
 

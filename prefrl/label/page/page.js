@@ -8,7 +8,7 @@ import { View } from "./view.js";
 import { Line, Memory, Outbox, Refused } from "./wire.js";
 
 const AHEAD = 2; // questions that a tab holds: the one on view and the next
-const POLL_MS = { waiting: [1000, 4000], finished: [3000, 15000] };
+const POLL_MS = { waiting: [1000, 4000], finished: [1500, 10000] };
 const ENDS = {
   waiting: ["The next question is on its way", "It appears here by itself."],
   finished: [
@@ -29,6 +29,7 @@ let turn = 0; // grows with everything that is put on view
 let end = "loading"; // what the server said last: ready, waiting or finished
 let dead = false; // something went wrong that only a reload mends
 let filling = null;
+let holding = null;
 const poll = { timer: 0, wait: 0 };
 
 function fail(error) {
@@ -49,6 +50,7 @@ function leave() {
   turn += 1;
   view?.leave();
   view = null;
+  delete document.body.dataset.showing;
 }
 
 function count(found) {
@@ -140,6 +142,17 @@ async function ask() {
   else schedulePoll();
 }
 
+/** Keeps the questions here from others, as long as somebody is before them. */
+function hold() {
+  if (!queue.length || dead || holding || document.hidden || dialogOpen()) return;
+  holding = line
+    .post("/api/hold", { held: queue.map((entry) => entry.showing.id) })
+    .catch(fail)
+    .finally(() => {
+      holding = null;
+    });
+}
+
 function schedulePoll() {
   const [first, longest] = POLL_MS[end] ?? POLL_MS.waiting;
   clearTimeout(poll.timer);
@@ -202,7 +215,7 @@ function undone(showing) {
 }
 
 function undo() {
-  if (!ui.undo.disabled) outbox.push("/api/undo", { tab: memory.data.tab }).catch(fail);
+  if (study && !ui.undo.disabled) outbox.push("/api/undo", { tab: memory.data.tab }).catch(fail);
 }
 
 function refused(letter, error) {
@@ -329,13 +342,14 @@ async function main() {
   listen();
   const found = await line.get("/api/study");
   document.title = found.question;
-  memory = new Memory(`${found.name}: ${found.question}`);
+  memory = new Memory(`${found.study} ${found.name}`);
   await memory.claim();
   const changed = (unsent) => {
     document.body.dataset.unsent = String(unsent);
   };
   outbox = new Outbox(line, memory, { changed, arrived, refused });
   study = found;
+  setInterval(hold, (1000 * study.lease_seconds) / 3);
   count({ ...progress, total: study.total });
   if (!memory.data.begun) introduce();
   await fill();

@@ -89,6 +89,12 @@ class LabelStore:
                 connections.close()
         return cls(place, study)
 
+    def made_ns(self) -> int:
+        """Return when the study was made, in nanoseconds since 1970, which tells it from others."""
+        with self._connections.reading() as connection:
+            (made,) = connection.execute("SELECT created_ns FROM study").fetchone()
+        return int(made)
+
     def close(self) -> None:
         """Close the file."""
         self._connections.close()
@@ -207,6 +213,20 @@ class LabelStore:
         """
         with self._connections.writing() as connection:
             return self._turn(connection, annotator_id).next(held, tab)
+
+    def renew(self, annotator_id: int, held: Sequence[int]) -> None:
+        """Go on keeping from others what a person looks at; a lease that is over begins again if nobody came.
+
+        Args:
+            annotator_id: the person.
+            held: showings of theirs.
+
+        Raises:
+            LookupError: if there is no such person.
+            ValueError: if ``held`` is something else.
+        """
+        with self._connections.writing() as connection:
+            self._turn(connection, annotator_id).renew(held)
 
     def answer(
         self,

@@ -88,12 +88,8 @@ class Turn:
 
     def next(self, held: Sequence[int], tab: str) -> Showing | None:
         """See :meth:`LabelStore.next`."""
-        if not isinstance(held, (list, tuple)) or len(held) > MOST_HELD:
-            raise ValueError(f"held must be a list of at most {MOST_HELD} showings")
-        held = [check_whole("a showing that is held", number, 1, LARGEST) for number in held]
         check_tab(tab)
-        for number in held:
-            self._one(RENEW, id=number)
+        self.renew(held)
         if tab and (found := self._of_tab(tab, held)) is not None:
             return found
         question = self._practice_question()
@@ -102,6 +98,13 @@ class Turn:
         if question is None:
             question = self._one(NEXT, practice=0)
         return None if question is None else self._show(question, self._places(question), tab)
+
+    def renew(self, held: Sequence[int]) -> None:
+        """See :meth:`LabelStore.renew`."""
+        if not isinstance(held, (list, tuple)) or len(held) > MOST_HELD:
+            raise ValueError(f"held must be a list of at most {MOST_HELD} showings")
+        for number in [check_whole("a showing that is held", number, 1, LARGEST) for number in held]:
+            self._one(RENEW, id=number)
 
     def _of_tab(self, tab: str, held: Sequence[int]) -> Showing | None:
         """Return what a tab was shown before it was reloaded, and lost sight of."""

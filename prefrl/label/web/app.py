@@ -84,6 +84,7 @@ def make_app(store: LabelStore, *, allowed_hosts: Iterable[str]) -> Starlette:
         *(Route(path, server.file) for path in server.files if path != "/"),
         Route("/api/study", server.study),
         Route("/api/next", server.next, methods=["POST"]),
+        Route("/api/hold", server.hold, methods=["POST"]),
         Route("/api/answer", server.answer, methods=["POST"]),
         Route("/api/undo", server.undo, methods=["POST"]),
         Route("/clip/{digest}", server.clip),
@@ -173,9 +174,10 @@ class _Server:
         """Answer ``/api/study``: what is asked, and of whom."""
         annotator = request.scope["prefrl.annotator"]
         study, progress = self._store.study, await self._read(self._store.progress, annotator.id)
-        names = ("question", "instructions", "kind", "ratings", "watch")
-        return as_json({"name": annotator.name, **{name: getattr(study, name) for name in names},
-                        "total": progress.total})  # fmt: skip
+        made = await self._read(self._store.made_ns)
+        names = ("question", "instructions", "kind", "ratings", "watch", "lease_seconds")
+        return as_json({"study": str(made), "name": annotator.name, "total": progress.total,
+                        **{name: getattr(study, name) for name in names}})  # fmt: skip
 
     async def next(self, request: Request) -> Response:
         """Answer ``/api/next``: what to ask now."""
@@ -188,6 +190,12 @@ class _Server:
         showing, progress = await self._write(work)
         state = "ready" if showing else "waiting" if progress.left or progress.waiting else "finished"
         return as_json({"showing": shown(showing), "progress": counts(progress), "state": state})
+
+    async def hold(self, request: Request) -> Response:
+        """Answer ``/api/hold``: what is on view stays this person's for another while."""
+        (held,) = fields(request.scope["prefrl.body"], ("held",))
+        await self._write(self._store.renew, request.scope["prefrl.annotator"].id, held)
+        return as_json({})
 
     async def answer(self, request: Request) -> Response:
         """Answer ``/api/answer``: what became of an answer."""

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from prefrl.functional.preferences.general_models.agreement import agreement, permuted, user_scores
+from prefrl.functional.preferences.general_models.agreement import (
+    agreement,
+    cohen_kappa,
+    permuted,
+    user_scores,
+)
 from prefrl.functional.preferences.general_models.lapses import (
     flip_rate,
     lapse_log_likelihood,
@@ -180,3 +185,24 @@ def test_flips_from_repeats() -> None:
     assert flip_rate(0.0) == 0.0
     assert flip_rate(0.5) == 0.5
     assert flip_rate(0.6) is None
+
+
+def test_cohen_kappa_by_hand() -> None:
+    # Cohen 1960's kind of table: 20 and 15 of 50 alike, 30 of 50 against 25 of 50 say yes.
+    table = {(1, 1): 20, (1, 0): 10, (0, 1): 5, (0, 0): 15}
+    first, second = (torch.tensor([pair[side] for pair, count in table.items() for _ in range(count)])
+                     for side in (0, 1))  # fmt: skip
+    assert cohen_kappa(first, second) == pytest.approx((0.7 - 0.5) / (1.0 - 0.5))
+    assert cohen_kappa(first, first) == 1.0
+    # On a scale each pair of answers is 1 apart; by chance (x - y)^2 is the mean over all nine pairs.
+    one, other = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 3.0, 2.0])
+    chance = sum((a - b) ** 2 for a in (1, 2, 3) for b in (2, 3, 2)) / 9
+    assert cohen_kappa(one, other, squared=True) == pytest.approx(1.0 - 1.0 / chance)
+
+
+def test_cohen_kappa_without_chance() -> None:
+    assert cohen_kappa(torch.ones(4), torch.ones(4)) is None
+    assert cohen_kappa(torch.ones(0), torch.ones(0)) is None
+    assert cohen_kappa(torch.ones(3), torch.zeros(3)) == 0.0  # as by chance: each always says the same
+    with pytest.raises(ValueError, match="both must be"):
+        cohen_kappa(torch.ones(3), torch.ones(4))

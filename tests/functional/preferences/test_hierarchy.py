@@ -10,6 +10,7 @@ from prefrl.functional.preferences.hierarchy import (
     all_pairs,
     decided_shares,
     hierarchy_verdicts,
+    kemeny_order,
     scale_by_level,
     weighted_sum,
 )
@@ -108,3 +109,32 @@ def test_levels_are_separated_by_alpha():
     factors = torch.tensor([[9.0, 0.0], [0.0, 9.0], [0.0, 0.0]])
     scaled = scale_by_level(rewards, factors, other, torch.zeros(1, 2), torch.ones(2), 10.0)
     torch.testing.assert_close(scaled, torch.tensor([4.0, 0.4, 0.0]))
+
+
+def test_kemeny_order_by_hand() -> None:
+    # Three people say 0, 1, 2 and two 1, 2, 0; Borda's count would put 1 first, with 7 points against 6.
+    before = torch.tensor([[0.0, 3.0, 3.0], [2.0, 0.0, 5.0], [2.0, 0.0, 0.0]])
+    found = kemeny_order(before)
+    assert (found.order, found.agreeing, found.best_orders) == ([0, 1, 2], 11.0, 1)
+
+
+def test_kemeny_order_equals_all_orders() -> None:
+    rng = torch.Generator().manual_seed(0)
+    for count in (1, 2, 4, 5):
+        for _ in range(10):
+            before = torch.randint(0, 4, (count, count), generator=rng).double()
+            scores = {
+                order: sum(float(before[a, b]) for a, b in itertools.combinations(order, 2))
+                for order in itertools.permutations(range(count))
+            }
+            best = max(scores.values())
+            found = kemeny_order(before)
+            orders = [order for order, score in scores.items() if score == best]
+            assert (tuple(found.order), found.agreeing) == (min(orders), best)
+            assert found.best_orders == len(orders)
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (2, 3), (13, 13), (3,)])
+def test_kemeny_order_refuses_what_is_no_table(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="it must be"):
+        kemeny_order(torch.zeros(shape))

@@ -383,3 +383,21 @@ def test_questions_open_when_all_their_clips_are_there(tmp_path: Path) -> None:
     assert [found.items[side].clip for side in (0, 1)].count(clip(0).digest) == 1
     render(store)
     assert store.progress(anna) == Progress(0, 0, 2, 0)
+
+
+def test_leases_are_renewed_without_a_further_question(tmp_path: Path, clock: Clock) -> None:
+    store = make_study(tmp_path / "s", 2, lease_seconds=60)
+    anna, ben = (store.add_annotator(name).id for name in ("anna", "ben"))
+    held = [shown(store, anna).id, shown(store, anna).id]
+    for _ in range(3):
+        clock.turn(50)
+        store.renew(anna, held)
+        assert store.next(ben) is None
+    clock.turn(61)
+    other = shown(store, ben)
+    store.renew(anna, held)  # too late for the one that ben looks at, and not for the other
+    assert store.next(ben, [other.id]) is None
+    with pytest.raises(ValueError, match="held must be a list of at most 100 showings"):
+        store.renew(anna, [1] * 101)
+    with pytest.raises(ValueError, match="a showing that is held is '1'"):
+        store.renew(anna, ["1"])  # type: ignore[list-item]

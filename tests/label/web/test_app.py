@@ -46,8 +46,11 @@ def test_the_page_is_sent_with_its_kinds(people: list[Person]) -> None:
 
 
 def test_the_study_is_told(people: list[Person]) -> None:
-    assert people[1].get("/api/study").json == {
+    found = people[1].get("/api/study").json
+    assert found.pop("study").isdigit()
+    assert found == {
         "name": "ben",
+        "lease_seconds": 120,
         "question": "Which of the two does better?",
         "instructions": "Look <b>well</b>.",
         "kind": "pair",
@@ -251,3 +254,12 @@ def test_a_store_that_cannot_write_says_that_trying_again_may_help(
     assert (reply.status, reply.headers["retry-after"]) == (503, "1")
     monkeypatch.undo()
     assert people[0].post("/api/answer", body).json["stored"]
+
+
+def test_what_is_on_view_is_held(people: list[Person]) -> None:
+    anna, ben, *_ = people
+    held = [anna.next()["showing"]["id"]]
+    assert anna.post("/api/hold", {"held": held}).json == {}
+    assert ben.post("/api/hold", {"held": held}).status == 200  # another's: nothing happens
+    for body in ({}, {"held": 1}, {"held": ["1"]}, {"held": [1.5]}, {"held": held, "more": 1}):
+        assert anna.post("/api/hold", body).status == 400

@@ -175,7 +175,7 @@ class Generated:
             text = bytearray(json.dumps({**body, "request": "short"}).encode())
             for _ in range(self.rng.randrange(1, 6)):
                 text[self.rng.randrange(len(text))] = self.rng.randrange(256)
-            path = self.rng.choice(("/api/answer", "/api/next", "/api/undo"))
+            path = self.rng.choice(("/api/answer", "/api/next", "/api/hold", "/api/undo"))
             self.noted(self.person.ask("POST", path, bytes(text)), 400, 404)
         elif how == 2:
             wrong = self.rng.choice((

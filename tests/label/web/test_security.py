@@ -267,7 +267,7 @@ def test_a_request_without_a_host_is_refused(site: Site) -> None:
 )
 def test_writes_of_other_origins_are_refused(site: Site, secret: str, origin: str) -> None:
     headers = write_headers(site, secret, Origin=origin.replace("{port}", str(site.port)))
-    for path in ("/api/next", POST, "/api/undo"):
+    for path in ("/api/next", "/api/hold", POST, "/api/undo"):
         assert "own page" in refused(site.ask("POST", path, headers, b"{}"), 403)
 
 
