@@ -101,7 +101,7 @@ class _Own:
         self.like: dict[str, NDArray[Any]] = {name: like[name] for name in sorted(like)}
 
     def read(self) -> Floats:
-        return cast(Floats, state_rows(_started(self.env._state, self.env))[0])
+        return cast(Floats, state_rows(_started(self.env._state, self.env))[0, 0])
 
     def write(self, state: Floats, last_action: Any) -> None:
         rest = _of_size(state, sum(part.size for part in self.like.values()), self.env)
@@ -182,7 +182,11 @@ def picture(env: gym.Env[Any, Any]) -> NDArray[np.uint8]:
     """Return what a scalar environment shows, uint8 [height, width, 3]; ValueError if that is no picture."""
     if env.unwrapped.render_mode != "rgb_array":
         raise ValueError(f"render_mode is {env.unwrapped.render_mode!r}; it must be 'rgb_array'")
-    frame = env.unwrapped.render()  # without the wrappers, which ask for a reset
+    inner: Any = env.unwrapped
+    viewer = getattr(getattr(inner, "mujoco_renderer", None), "viewer", None)
+    if viewer is not None:  # Gymnasium draws into whatever was drawn into last, another environment's perhaps
+        viewer.make_context_current()
+    frame = inner.render()  # without the wrappers, which ask for a reset
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise ValueError(f"the environment's picture is {_told(frame)}; it must be uint8 [height, width, 3]")
     return frame

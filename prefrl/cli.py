@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import tyro
 
 from prefrl.audit import parse_audit
-from prefrl.label.commands import LABEL_COMMANDS
+from prefrl.config import unknown
 from prefrl.run import flags
 from prefrl.run.recipes import RECIPES, STACKED, load_recipe, recipe_name
 
@@ -219,6 +219,14 @@ class _Command(NamedTuple):
     """Returns the type that tyro parses."""
 
 
+LABEL_COMMANDS = {
+    "make": "prefrl.run.study.labelling.make:MakeCommand",
+    "serve": "prefrl.label.serve:ServeCommand",
+    "status": "prefrl.label.status:StatusCommand",
+    "export": "prefrl.label.export:ExportCommand",
+}
+"""What ``prefrl label`` can do: the class of each command, a dataclass of flags with a ``run``."""
+
 COMMANDS = {
     "list": _Command("List what can be trained, and the environments.", lambda: ListCommand),
     "train": _Command(
@@ -257,7 +265,7 @@ def parse(arguments: Sequence[str]) -> Any:
         description = COMMANDS["train"].summary if name == "train" else None  # the others have docstrings
         return flags.parse(COMMANDS[name].load(), rest, prog=f"prefrl {name}", description=description)
     if name and not name.startswith("-"):
-        raise ValueError(flags.unknown("command", name, COMMANDS))
+        raise ValueError(unknown("command", name, COMMANDS))
     commands = overview({name: command.summary for name, command in COMMANDS.items()})
     about = "Reinforcement learning when the reward is not handed to you as a number."
     return flags.parse(commands, arguments, prog="prefrl", description=about)

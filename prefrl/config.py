@@ -26,8 +26,9 @@ import math
 import numbers
 import textwrap
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -373,3 +374,11 @@ def from_json(settings: type[SettingsType], content: Any, where: str = "") -> Se
         return settings(**values)
     except TypeError as error:
         raise ValueError(str(error)) from error
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """Return the message for a name that is none of the known ones, with the one that may be meant."""
+    names, close = ", ".join(sorted(known)), get_close_matches(name, known, 1)
+    return f"there is no {kind} {name!r}; " + (
+        f"did you mean {close[0]}? ({names})" if close else f"there are {names}"
+    )

@@ -108,13 +108,15 @@ class NumpyBackend:
         return NumpyRandom(np.random.default_rng(seed))
 
 
-def state_rows(state: State) -> Array:
-    """Return the state of prefrl's own dynamics as rows, float64 [n, D], in the arrays' own library.
+def state_rows(*states: State) -> Array:
+    """Return states of prefrl's own dynamics as rows, float64 [n, S, D], in the arrays' own library.
 
     Args:
-        state: arrays [n, ...] by name; whole numbers up to 2^53 survive.
+        states: S of them, arrays [n, ...] by name; whole numbers up to 2^53 survive.
     """
-    parts = [state[name] for name in sorted(state)]
-    xp = array_api_compat.array_namespace(parts[0])
-    flat = [xp.astype(part.reshape((len(part), -1)), xp.float64) for part in parts]
-    return xp.concat(flat, axis=1)
+    parts = [state[name] for state in states for name in sorted(state)]
+    xp, count = array_api_compat.array_namespace(parts[0]), parts[0].shape[0]
+    flat = [part if part.ndim == 2 else part.reshape((count, -1)) for part in parts]
+    if len({part.dtype for part in flat}) > 1:
+        flat = [xp.astype(part, xp.float64) for part in flat]
+    return xp.astype(xp.concat(flat, axis=1), xp.float64).reshape((count, len(states), -1))

@@ -156,8 +156,7 @@ class BatchedEnv(Face, gym.vector.VectorEnv[Any, Any, Any]):
     def _told(self, before: State, after: State) -> dict[str, Array]:
         if not self._tells_states:
             return {}
-        both = [state_rows(before), state_rows(after)]
-        return {"simulator_state": self.dynamics.xp.stack(both, axis=1)}
+        return {"simulator_state": state_rows(before, after)}
 
     def _seeded(self, seed: int | list[int] | None) -> Source:
         return make_source(self.dynamics, self.num_envs, self.num_streams, seed)

@@ -46,7 +46,7 @@ class SimulatorStates(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstruct
         """Advance by one step; see ``gymnasium.Env.step``."""
         before = self._simulator.read()
         obs, reward, terminated, truncated, info = self.env.step(action)
-        return obs, reward, terminated, truncated, {**info, KEY: np.stack([before, self._simulator.read()])}
+        return obs, reward, terminated, truncated, {**info, KEY: np.array((before, self._simulator.read()))}
 
 
 class _CartPoleStates(gym.vector.VectorWrapper):

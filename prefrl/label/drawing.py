@@ -65,6 +65,8 @@ class Painter:
     def frames(self, segment: StoredSegment) -> list[Frame]:
         """Return the pictures of a segment: given ones, or l + 1 drawn from the states of l transitions.
 
+        Without states, observations that are pictures are taken for those.
+
         Raises:
             NoDrawing: if the study's environment cannot be made, or draws no pictures.
             NotDrawn: if the segment has neither states nor pictures, or states of another environment.
@@ -72,6 +74,8 @@ class Painter:
         if segment.frames is not None:
             return list(segment.frames)
         if segment.states is None:
+            if (pictures := pictures_of(segment.arrays["obs"])) is not None:
+                return list(pictures)
             raise NotDrawn(
                 f"segment {segment.digest[:12]} has neither simulator states nor frames: "
                 "there is nothing to draw it from"
@@ -99,6 +103,21 @@ class Painter:
                 raise NoDrawing(str(error)) from error
             _drawn(self._env)  # MuJoCo's free cameras stay where the first picture puts them
         return self._env, self._simulator
+
+
+def pictures_of(obs: NDArray[Any]) -> Frame | None:
+    """Return observations [T, ...] as pictures [T, height, width, 3]; None if they are none.
+
+    Pictures are uint8 with colours last or first, or in shades of grey (one channel, or none).
+    """
+    if obs.dtype != np.uint8 or obs.ndim not in (3, 4):
+        return None
+    pictures = obs[..., None] if obs.ndim == 3 else obs
+    if pictures.shape[3] not in (1, 3) and pictures.shape[1] in (1, 3):
+        pictures = pictures.transpose(0, 2, 3, 1)
+    if pictures.shape[3] not in (1, 3) or min(pictures.shape[1:3]) < 8:
+        return None
+    return np.ascontiguousarray(np.broadcast_to(pictures, (*pictures.shape[:3], 3)))
 
 
 def make_drawing_env(study: StudySettings) -> gym.Env[Any, Any]:

@@ -28,6 +28,7 @@ from prefrl.reading.text import read_json
 from .records import CurrentAnswer, Item, NewQuestion, QuestionRow, StoredSegment, StudySettings
 from .segments import segments_from, stacked
 from .store import LabelStore
+from .store.database import FILE
 
 BELONGS = "labelling.json"
 """File in a run folder that says which study the run asks, and under what name."""
@@ -60,7 +61,7 @@ class HumanTeacher(Answerer):
 
     def __init__(self, folder: str | os.PathLike[str], run: str, study: StudySettings | None = None) -> None:
         self.folder, self.run = Path(folder), run
-        if study is not None and not (self.folder.is_dir() and any(self.folder.iterdir())):
+        if study is not None and not (self.folder / FILE).exists():
             self.store = LabelStore.create(self.folder, study)
         else:
             self.store = LabelStore.open(self.folder)

@@ -41,6 +41,13 @@ class Questions:
     def __len__(self) -> int:
         return len(self.first.segments)
 
+    def __getitem__(self, index: Tensor | slice) -> Questions:
+        return Questions(self.first.at(index), self.second.at(index), self.session)
+
+    def nothing(self) -> Preferences:
+        """Return no answer, for a teacher who has none yet."""
+        return replace(self[slice(0)].answered([]), annotator_names=())
+
     def answered(self, labels: Any, weights: Any = None, *, annotator: str = TEACHER) -> Preferences:
         """Return answers to all of them.
 

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from prefrl.data import Preferences, Segments, TransitionDataset, Transitions, seeded_generator
 from prefrl.data.datasets import space_dtype
+from prefrl.data.observations import ObservationLayout
+from prefrl.data.segment_store import SegmentStore
+from prefrl.envs.wrappers.simulator_states import KEY as STATES, with_simulator_states
 
 from .stepping import Listener, Policy, Stepper
 
@@ -118,6 +121,45 @@ def collect_episodes(
         action_space=spaces[1],
         env_id=None if spec is None else spec.id,
     )
+
+
+class _StatesRecord(Listener):
+    """Keeps all steps and the simulator's states along them, to cut segments from."""
+
+    info_keys = (STATES,)
+
+    def __init__(self, observation_space: Any, capacity: int) -> None:
+        self.store = SegmentStore(capacity, 1)
+        self._layout = ObservationLayout(observation_space)
+
+    def observe(self, transitions: Transitions) -> None:
+        obs, next_obs = self._layout.keep(transitions.obs), self._layout.keep(transitions.next_obs)
+        self.store.add(transitions, obs, next_obs, states=transitions.infos[STATES])
+
+
+def collect_with_states(
+    agent: Policy | None, env: gym.Env[Any, Any], steps: int, *, seed: int = 0
+) -> SegmentStore:
+    """Let a policy act, and return what happened with the simulator's states, which pictures are drawn from.
+
+    Args:
+        agent: an agent or other policy, whose actions are taken as it draws them; None for uniform ones.
+        env: a scalar environment.
+        steps: how many.
+        seed: seeds the environment and the uniform actions.
+
+    Raises:
+        ValueError: if the environment has no state that could be set again, or uniform actions are asked for
+            in an unbounded action space.
+        FloatingPointError: if a reward is NaN or infinite.
+    """
+    record = _StatesRecord(env.observation_space, steps)
+    policy = _EpsilonUniform(None, env.action_space, 1.0, seed) if agent is None else agent
+    stepper = Stepper(with_simulator_states(env), policy, record, seed=seed)
+    stepper.reset()
+    for _ in range(steps):
+        stepper.step()
+    return record.store
 
 
 class People:

@@ -11,7 +11,6 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from decimal import Decimal, InvalidOperation
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Annotated, Any, get_args, get_origin
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
-from prefrl.config import field_texts, field_types
+from prefrl.config import field_texts, field_types, unknown
 
 MOST_DIGITS = 18
 """Digits of a whole number written with an exponent: 1e999999999 must not fill the memory."""
@@ -87,14 +86,6 @@ def class_summary(place: str) -> str:
         if isinstance(node, ast.ClassDef) and node.name == class_name:
             return (ast.get_docstring(node) or "").splitlines()[0]
     raise ImportError(f"{spec.origin} has no class {class_name}")
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """Return the message for a name that is none of the known ones, with the one that may be meant."""
-    names, close = ", ".join(sorted(known)), get_close_matches(name, known, 1)
-    return f"there is no {kind} {name!r}; " + (
-        f"did you mean {close[0]}? ({names})" if close else f"there are {names}"
-    )
 
 
 @dataclass(frozen=True)

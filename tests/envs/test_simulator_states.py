@@ -8,6 +8,7 @@ from gymnasium.vector import AutoresetMode
 
 import prefrl.envs
 from prefrl.data import Transitions
+from prefrl.envs.core.backend import state_rows
 from prefrl.envs.simulator_states import (
     frame_of_state,
     picture,
@@ -156,6 +157,19 @@ def test_the_vector_of_cart_poles_tells_its_rows() -> None:
     assert 40 < len(obs) < 60
     torch.testing.assert_close(states[:, 0].float(), obs)
     torch.testing.assert_close(states[:, 1].float(), next_obs)
+
+
+def test_rows_of_states_keep_whole_numbers_and_their_order() -> None:
+    many = 2**53 - 1
+    states = [
+        {"b": torch.tensor([[0.5, 1.5]]), "a": torch.tensor([many]), "c": torch.tensor([True])},
+        {"c": torch.tensor([False]), "a": torch.tensor([-many]), "b": torch.tensor([[2.5, 3.5]])},
+    ]
+    rows = state_rows(*states)
+    assert rows.tolist() == [[[many, 0.5, 1.5, 1.0], [-many, 2.5, 3.5, 0.0]]]
+    assert rows.dtype == torch.float64
+    host = state_rows(*({name: part.numpy() for name, part in state.items()} for state in states))
+    np.testing.assert_array_equal(host, rows.numpy())
 
 
 def test_rows_in_other_processes_are_refused() -> None:

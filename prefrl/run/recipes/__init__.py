@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from prefrl.run.flags import unknown
+from prefrl.config import unknown
 
 _PREFERENCES = "prefrl.run.recipes.preferences"
 

@@ -13,7 +13,7 @@ import prefrl.envs
 from prefrl.agents import PreferenceRL, PreferenceRLConfig, SACConfig
 from prefrl.data import Preferences, concatenate_preferences
 from prefrl.envs.wrappers.simulator_states import SimulatorStates
-from prefrl.preferences import Answerer, Questions, RewardModelConfig
+from prefrl.preferences import Answerer, RewardModelConfig
 from prefrl.run.folder import RunFolder
 from prefrl.run.loop import learn
 
@@ -36,19 +36,18 @@ class Slow(Answerer):
 
     def answer(self, *places, label=None):
         for place in places:
-            first, second = self.asked[place]
-            better = float(second.rewards.sum() > first.rewards.sum())
+            asked = self.asked[place]
+            better = float(asked.second.rewards.sum() > asked.first.rewards.sum())
             self.labels[place] = better if label is None else label
 
     def ask(self, questions):
-        self.asked += [(questions.first.at(slice(k, k + 1)), questions.second.at(slice(k, k + 1)))
-                       for k in range(len(questions))]  # fmt: skip
+        self.asked += [questions[k : k + 1] for k in range(len(questions))]
         self.polls += not len(questions)
         self.taken = dict(self.labels)
-        told = [Questions(*self.asked[place]).answered([label], annotator="ann")
+        told = [self.asked[place].answered([label], annotator="ann")
                 for place, label in sorted(self.labels.items())]  # fmt: skip
         if not told:
-            return questions.answered([0.0] * len(questions), annotator="ann")[:0]
+            return questions.nothing()
         return concatenate_preferences(told)
 
     def news(self):
@@ -174,6 +173,26 @@ def test_answers_that_change_replace_what_was_learned():
     teacher.answer(3, label=1.0)
     again.take_answers()
     assert again.preferences.labels[6:].tolist() == [1.0], "a resumed one knows which may be replaced"
+
+
+def test_a_teacher_who_takes_time_may_tell_what_is_new_only():
+    class Adds(Slow):
+        revises = False
+
+        def ask(self, questions):
+            known = len(self.taken)
+            return super().ask(questions)[known:]
+
+    teacher = Adds()
+    agent = agent_of(teacher)
+    learn(agent, 20)
+    teacher.answer(0, 1, 2)
+    learn(agent, 2)
+    assert (agent.fitted, agent.labels_used) == (True, 3)
+    teacher.answer(3, 4, 5)
+    learn(agent, 2)
+    assert agent.labels_used == 6
+    assert agent.preferences.annotator_names == ("ann",)
 
 
 def test_all_skipped_is_nothing_learned():

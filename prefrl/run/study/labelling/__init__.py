@@ -1,0 +1,1 @@
+"""Studies for people to answer, made of what agents did."""
