@@ -366,9 +366,8 @@ PAINTED = """() => new Promise((done) => {
   document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft", bubbles: true }));
   const look = () => {
     const videos = [...document.querySelectorAll("video")];
-    if ((document.body.dataset.showing ?? old) === old || videos.length < 2) {
-      return requestAnimationFrame(look);
-    }
+    const now = document.body.dataset.showing ?? old;
+    if (now === old || videos.length < 2) return requestAnimationFrame(look);
     const painted = (video) => new Promise((shown) => video.requestVideoFrameCallback(shown));
     Promise.all(videos.map(painted)).then(() => done(performance.now() - begin));
   };
