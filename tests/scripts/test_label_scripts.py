@@ -31,8 +31,9 @@ def test_a_server_that_refuses_ends_the_benchmark(tmp_path: Path) -> None:
     script = loaded("bench_label.py")
     bench = script.Bench(seconds=1, people=1, answered=0, rate=5)
     script.make_study(bench, tmp_path / "study")
-    with script.serving(tmp_path / "study", 1) as (port, cookies):
-        person = script.Asking(bench, port, cookies[0] + "x", 0.0, 0)
+    with script.serving(tmp_path / "study", 1) as links:
+        ((port, path),) = links
+        person = script.Asking(bench, port, script.entered(port, path) + "x", 0.0, 0)
         person.run()
     assert "was answered with 403" in str(person.error)
     with pytest.raises(RuntimeError, match="the server ended with 2"), script.serving(tmp_path / "none", 1):
