@@ -5,8 +5,15 @@ an answer runs from the moment when its request was due until its last byte is r
 one up counts for those after it. Each asks for a question, fetches its two clips, and answers; there are
 answers already.
 
+``clips``: a pair of clips is made as `prefrl label serve` makes it, drawn from stored simulator states and
+encoded, by one process that has its environment open; what counts is processor time. Beside it, what a
+picture of some of our environments takes.
+
 ``page``: milliseconds from the key of an answer until the next pair is on the screen, in a chromium without a
 window. Needs Playwright (the extra ``dev``) and a chromium that is installed already.
+
+``trainer``: how much slower a run is whose people look at the page and do nothing than the same run without
+people.
 
 Every part is measured several times; medians, minima and maxima of its numbers are reported.
 """
@@ -32,20 +39,26 @@ from itertools import combinations, islice
 from pathlib import Path
 from typing import Any, Literal
 
+import gymnasium as gym
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from prefrl.agents import PreferenceRL, PreferenceRLConfig, SACConfig
 from prefrl.cli import execute
-from prefrl.label.clips import encode
+from prefrl.envs.wrappers import SimulatorStates
+from prefrl.envs.wrappers.simulator_states import with_simulator_states
+from prefrl.label.clips import encode, make_clip
+from prefrl.label.drawing import Painter
 from prefrl.label.records import Clip, Item, NewQuestion, StoredSegment, StudySettings
 from prefrl.label.store import LabelStore
+from prefrl.label.teacher import HumanTeacher
 from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.study.study import check_positive, run_study
-from prefrl.run.study.timing import spread
+from prefrl.run.study.timing import clocked, spread
 
-Part = Literal["server", "page"]
+Part = Literal["server", "clips", "page", "trainer"]
 
 Numbers = dict[str, float]
 """What one measurement of a part finds, by names that say the unit."""
@@ -58,7 +71,7 @@ class Bench:
     out: Path = Path("runs/bench_label")
     """Run folder, new or empty."""
 
-    parts: tuple[Part, ...] = ("server",)
+    parts: tuple[Part, ...] = ("server", "clips")
     """What is measured."""
 
     repeats: int = 3
@@ -79,14 +92,33 @@ class Bench:
     clip_bytes: int = 50_000
     """Server: size of a clip."""
 
+    env_id: str = "HalfCheetah-v5"
+    """Clips: the environment that is drawn."""
+
+    frames: int = 50
+    """Clips: pictures of each."""
+
+    codec: Literal["vp9", "h264"] = "vp9"
+    """Clips: how they are encoded."""
+
     pairs: int = 30
     """Page: pairs that are timed."""
 
     chromium: str = field(default_factory=lambda: os.environ.get("PREFRL_CHROMIUM", ""))
     """Page: path of a chromium; by default what PREFRL_CHROMIUM names."""
 
+    asked: int = 100
+    """Trainer: questions that wait."""
+
+    steps: int = 2_000
+    """Trainer: timesteps of a stretch."""
+
+    stretches: int = 6
+    """Trainer: stretches with people, and as many without, in a measurement."""
+
     def __post_init__(self) -> None:
-        check_positive(self, "repeats", "seconds", "people", "rate", "clip_bytes", "pairs")
+        check_positive(self, "repeats", "seconds", "people", "rate", "clip_bytes", "frames", "pairs",
+                       "asked", "steps", "stretches")  # fmt: skip
         if "page" in self.parts and not self.chromium:
             raise ValueError("chromium is empty: give the path of one, or set PREFRL_CHROMIUM")
         if self.answered < 0:
@@ -181,8 +213,9 @@ class Asking(threading.Thread):
             for item in showing["items"]:
                 yield "GET", item["clip"], None
             events = [{"kind": "play", "at_ms": 0}]
-            answer = {"value": "left", "seconds": 1.0, "plays": 1, "events": events}
-            yield "POST", "/api/answer", {"request": str(uuid.uuid4()), "showing": showing["id"], **answer}
+            yield "POST", "/api/answer", {"request": str(uuid.uuid4()), "showing": showing["id"],
+                                          "value": "left", "seconds": 1.0, "plays": 1,
+                                          "events": events}  # fmt: skip
 
     def _ask(self, method: str, path: str, body: Any) -> bytes:
         headers = {"Cookie": self._cookie}
@@ -263,6 +296,68 @@ def entered(port: int, path: str) -> str:
     return cookie
 
 
+# Clips ---------------------------------------------------------------------------------------------------
+
+
+def measure_clips(bench: Bench) -> Numbers:
+    """Return seconds of processor time that a pair of clips takes, and how large a clip is."""
+    study = StudySettings(environment=bench.env_id, codec=bench.codec)
+    pair = [acted(bench.env_id, bench.frames - 1, seed) for seed in (0, 1)]
+    start = time.process_time()
+    with Painter(study) as painter:
+        make_clip(painter, acted(bench.env_id, 1, 2))
+        opened = time.process_time()
+        frames = [painter.frames(segment) for segment in pair]
+        drawn = time.process_time()
+        clips = [encode(each, study.fps, study.codec, (study.width, study.height)) for each in frames]
+        ended = time.process_time()
+    assert all(clip.frames == bench.frames for clip in clips)
+    return {
+        "pair_cpu_s": ended - opened,
+        "opening_cpu_s": opened - start,
+        "frame_cpu_ms": 1e3 * (drawn - opened) / (2 * bench.frames),
+        "encoding_cpu_ms": 1e3 * (ended - drawn) / 2,
+        "clip_kib": sum(len(clip.media) for clip in clips) / 2048,
+        **{f"{env_id.split('/')[1]}_frame_cpu_ms": drawing_ms(env_id) for env_id in OURS},
+    }
+
+
+OURS = ("prefrl/Pendulum-v0", "prefrl/MountainCar-v0", "prefrl/LQPlane-v0", "prefrl/NetworkRevenue-v0")
+"""Environments whose pictures are timed: those that took longest are among them."""
+
+
+def acted(env_id: str, steps: int, seed: int) -> StoredSegment:
+    """Return a segment of uniform actions, with its simulator states."""
+    env = SimulatorStates(gym.make(env_id))
+    obs, info = env.reset(seed=seed)
+    env.action_space.seed(seed)
+    seen, states, actions = [obs], [info["simulator_state"][1]], []
+    for _ in range(steps):
+        actions.append(env.action_space.sample())
+        obs, _, _, _, info = env.step(actions[-1])
+        seen.append(obs)
+        states.append(info["simulator_state"][1])
+    env.close()
+    arrays = {"obs": np.stack(seen), "actions": np.stack(actions), "terminated": np.array(False)}
+    return StoredSegment(arrays, np.stack(states))
+
+
+def drawing_ms(env_id: str, pictures: int = 50) -> float:
+    """Return milliseconds of processor time that a picture of an environment takes."""
+    env = gym.make(env_id, render_mode="rgb_array")
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    env.render()
+    taken = 0.0
+    for _ in range(pictures):
+        env.step(env.action_space.sample())
+        start = time.process_time()
+        env.render()
+        taken += time.process_time() - start
+    env.close()
+    return 1e3 * taken / pictures
+
+
 # The page ------------------------------------------------------------------------------------------------
 
 PAINTED = """() => new Promise((done) => {
@@ -271,8 +366,9 @@ PAINTED = """() => new Promise((done) => {
   document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft", bubbles: true }));
   const look = () => {
     const videos = [...document.querySelectorAll("video")];
-    const now = document.body.dataset.showing ?? old;
-    if (now === old || videos.length < 2) return requestAnimationFrame(look);
+    if ((document.body.dataset.showing ?? old) === old || videos.length < 2) {
+      return requestAnimationFrame(look);
+    }
     const painted = (video) => new Promise((shown) => video.requestVideoFrameCallback(shown));
     Promise.all(videos.map(painted)).then(() => done(performance.now() - begin));
   };
@@ -318,7 +414,85 @@ def make_films(folder: Path, pairs: int) -> None:
                 store.put_clip(one.digest, encode(frames, study.fps, study.codec))
 
 
-PARTS: dict[Part, Callable[[Bench], Numbers]] = {"server": measure_server, "page": measure_page}
+# The trainer ---------------------------------------------------------------------------------------------
+
+
+def measure_trainer(bench: Bench) -> Numbers:
+    """Return how much slower a run is whose people look at the page and do nothing than one without people.
+
+    Both have asked all that they may, and go on in turns, a short stretch each, so that what else the machine
+    does meets both. The page is served by a process of its own; a person's tab asks every second, more often
+    than a page does that is left alone.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "study"
+        teacher = HumanTeacher(folder, "bench", StudySettings(environment="Pendulum-v1"))
+        asking, alone = trainee(bench, teacher), trainee(bench, lambda questions: questions.nothing())
+        for number, segment in enumerate(teacher.store.unrendered(10_000)):
+            media = random.Random(number).randbytes(bench.clip_bytes)
+            teacher.store.put_clip(segment.digest, Clip(media, "video/webm", 50, 320, 320, 30.0, "none"))
+        walls, processors = [], []
+        for _ in range(bench.stretches):
+            with serving(folder, 1) as links, page_left_alone(*links[0]):
+                with_people = clocked(lambda: asking.learn(bench.steps))
+            without = clocked(lambda: alone.learn(bench.steps))
+            walls.append((with_people[0], without[0]))
+            processors.append((with_people[1], without[1]))
+    return {
+        "overhead_percent": overhead(walls),
+        "processor_overhead_percent": overhead(processors),
+        "steps_per_second": bench.steps / statistics.median(taken for taken, _ in walls),
+    }
+
+
+def overhead(pairs: list[tuple[float, float]]) -> float:
+    """Return by how many percent the first of two times is longer: the median over pairs."""
+    return 100.0 * statistics.median(one / other - 1.0 for one, other in pairs)
+
+
+def trainee(bench: Bench, teacher: Any) -> PreferenceRL:
+    """Return an agent that has asked all that it may, and has begun to learn."""
+    env = gym.make("Pendulum-v1")
+    if isinstance(teacher, HumanTeacher):
+        env = with_simulator_states(env)
+    config = PreferenceRLConfig(
+        SACConfig(hidden=(64, 64)), num_labels=bench.asked, first_labels=bench.asked, first_session=500,
+    )  # fmt: skip
+    return PreferenceRL(env, config, teacher=teacher, device="cpu").learn(1_000)
+
+
+@contextmanager
+def page_left_alone(port: int, link: str) -> Iterator[None]:
+    """Keep a tab open that shows a question, and asks every second whether there is another."""
+    cookie = entered(port, link)
+    stop = threading.Event()
+
+    def look() -> None:
+        held: list[int] = []
+        while not stop.is_set():
+            body = json.dumps({"held": held})
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            connection.request("POST", "/api/next", body, {
+                "Cookie": cookie, "Origin": f"http://127.0.0.1:{port}", "Content-Type": "application/json",
+            })  # fmt: skip
+            showing = json.loads(connection.getresponse().read())["showing"]
+            connection.close()
+            if showing is not None and len(held) < 2:  # the question on view, and the next one
+                held.append(showing["id"])
+            stop.wait(1.0)
+
+    person = threading.Thread(target=look)
+    person.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        person.join()
+
+
+PARTS: dict[Part, Callable[[Bench], Numbers]] = {
+    "server": measure_server, "clips": measure_clips, "page": measure_page, "trainer": measure_trainer,
+}  # fmt: skip
 """How each part is measured once."""
 
 if __name__ == "__main__":
