@@ -169,7 +169,8 @@ def test_options_are_grouped_by_what_they_belong_to() -> None:
     groups: dict[str, list[str]] = {}
     for flag in flags.recipe_flags(load_recipe("preference_rl")()):
         groups.setdefault(flag.group, []).append(flag.name)
-    assert set(groups) == {"run", "environment", "learner", "preferences", "reward_model", "agent"}
+    wanted = {"run", "environment", "learner", "preferences", "people", "reward_model", "agent"}
+    assert set(groups) == wanted
     assert {"env_id", "env_args", "num_envs"} == set(groups["environment"])
     assert groups["learner"] == ["agent", "agent_args", "warmup_hold"]
     assert "members" in groups["reward_model"]

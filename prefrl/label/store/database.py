@@ -26,12 +26,19 @@ OLDEST = (3, 37)
 TIMEOUT = 10.0
 """Seconds that a write waits for another one."""
 
+_SAME = {
+    "answer": "id = NEW.id OR request = NEW.request OR undoes = NEW.undoes "
+    "OR (showing = NEW.showing AND undoes IS NULL AND NEW.undoes IS NULL)",
+    "event": "id = NEW.id",
+}
+"""Rows that INSERT OR REPLACE would take away, for which SQLite calls no trigger of DELETE by default."""
+
 _APPEND_ONLY = "\n".join(f"""
 CREATE TRIGGER {table}_stays BEFORE UPDATE ON {table} BEGIN SELECT RAISE(ABORT, '{table}s never change'); END;
 CREATE TRIGGER {table}_is_kept BEFORE DELETE ON {table} BEGIN SELECT RAISE(ABORT, '{table}s are kept'); END;
-CREATE TRIGGER {table}_is_new BEFORE INSERT ON {table} WHEN EXISTS (SELECT 1 FROM {table} WHERE id = NEW.id)
+CREATE TRIGGER {table}_is_new BEFORE INSERT ON {table} WHEN EXISTS (SELECT 1 FROM {table} WHERE {same})
   BEGIN SELECT RAISE(ABORT, '{table}s never change'); END;"""
-    for table in ("answer", "event"))  # fmt: skip
+    for table, same in _SAME.items())  # fmt: skip
 
 SCHEMA = f"""
 CREATE TABLE study (
@@ -164,8 +171,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     # By a URI, since a plain name would make a file where there is none.
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", timeout=TIMEOUT, isolation_level=None,
                                  check_same_thread=False, uri=True)  # fmt: skip
-    for pragma in ("trusted_schema = OFF", "foreign_keys = ON", "recursive_triggers = ON",
-                   "synchronous = FULL", "cell_size_check = ON"):  # fmt: skip
+    for pragma in ("trusted_schema = OFF", "foreign_keys = ON", "synchronous = FULL", "cell_size_check = ON"):  # fmt: skip
         connection.execute(f"PRAGMA {pragma}")
     return connection
 
@@ -191,9 +197,8 @@ def check_database(path: Path) -> None:
         if application != APPLICATION_ID:
             raise ValueError(f"it is no labelling study, or another program's (application_id {application})")
         if version != VERSION:
-            raise ValueError(
-                f"its tables have version {version}; this release of prefrl reads version {VERSION}"
-            )
+            raise ValueError(f"its tables have version {version}; this release of prefrl reads version "
+                             f"{VERSION}")  # fmt: skip
         with closing(sqlite3.connect(":memory:")) as twin:
             _make_tables(twin)
             differ = _contents(twin) ^ _contents(connection)

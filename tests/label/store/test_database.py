@@ -76,6 +76,22 @@ def test_answers_are_only_ever_added(study: Path, table: str, statement: str) ->
     connection.close()
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        "(99, 'request-new', 1, 1, 'tie', NULL, 1.0, 0, 0, 0)",
+        "(99, (SELECT request FROM answer), 3, 1, 'tie', NULL, 1.0, 0, 0, 0)",
+        "(99, 'request-new', 3, 1, 'undo', (SELECT max(undoes) FROM answer), 1.0, 0, 0, 0)",
+    ],
+)
+def test_replacing_an_answer_is_refused_whatever_is_the_same(study: Path, row: str) -> None:
+    connection = sqlite3.connect(study)
+    with pytest.raises(sqlite3.IntegrityError, match="never change"):
+        connection.execute(f"INSERT OR REPLACE INTO answer VALUES {row}")
+    assert connection.execute("SELECT count(*) FROM answer").fetchone() == (3,)
+    connection.close()
+
+
 def test_tables_refuse_what_python_let_through(study: Path) -> None:
     connection = sqlite3.connect(study)
     row = "INSERT INTO answer (request, showing, annotator, value, seconds, plays, late, answered_ns) VALUES "

@@ -112,11 +112,14 @@ store = LabelStore.open(sys.argv[1])
 me = store.add_annotator("anna").id
 first = store.next(me)
 store.version()
+parents = list(store._connections._idle)
+assert parents
 child = os.fork()
 if child == 0:
     showing = store.next(me)
     store.answer(me, "of-the-child", showing.id, "left", 1.0)
-    os._exit(0)
+    store.version()
+    os._exit(any(mine is other for mine in parents for other in store._connections._idle))
 assert os.waitpid(child, 0)[1] == 0
 store.answer(me, "of-the-parent", first.id, "left", 1.0)
 print([found.value for found in store.current()])
