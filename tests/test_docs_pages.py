@@ -42,7 +42,7 @@ def test_the_code_runs_in_an_empty_folder(page, tmp_path):
 
 def test_there_is_code_on_every_page():
     assert all(BLOCKS.values())
-    assert sum(map(len, BLOCKS.values())) == 71
+    assert sum(map(len, BLOCKS.values())) == 74
 
 
 @pytest.mark.parametrize(

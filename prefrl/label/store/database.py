@@ -171,7 +171,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     # By a URI, since a plain name would make a file where there is none.
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", timeout=TIMEOUT, isolation_level=None,
                                  check_same_thread=False, uri=True)  # fmt: skip
-    for pragma in ("trusted_schema = OFF", "foreign_keys = ON", "synchronous = FULL", "cell_size_check = ON"):  # fmt: skip
+    for pragma in ("trusted_schema = OFF", "foreign_keys = ON", "synchronous = FULL", "cell_size_check = ON"):
         connection.execute(f"PRAGMA {pragma}")
     return connection
 
