@@ -104,12 +104,20 @@ from prefrl.envs.diffusions.riccati import LinearPolicy
 from prefrl.envs.grids.delivery import DeliveryDynamics
 from prefrl.envs.grids.random_grid import RandomGridDynamics
 from prefrl.envs.wrappers import AgentsAsRows, GroupedStarts
+from prefrl.envs.wrappers.simulator_states import with_simulator_states
 from prefrl.envs.wrappers.stock import StockAugmentation, VectorStockAugmentation
 from prefrl.functional.preferences.games import cycle_of_three
 from prefrl.nn import ensemble
 from prefrl.nn.stochastic.units import GatedMLP
 from prefrl.nn.update import GraphedStep
-from prefrl.preferences import PartialReturn, RewardModelConfig, ask_teacher, reward_fit
+from prefrl.preferences import (
+    Answerer,
+    PartialReturn,
+    Questions,
+    RewardModelConfig,
+    ask_teacher,
+    reward_fit,
+)
 from prefrl.preferences.general_models import (
     GPMNetworkConfig,
     PALNetworkConfig,
@@ -421,6 +429,27 @@ def preference_rl_case(
         return stepped(PreferenceRL(env, config, device=DEVICE))
 
     return make
+
+
+def taught_case(_: FakeTensorMode) -> Step:
+    """Preference RL with a teacher in Python, who looks at the states of the simulator."""
+
+    class ByStates(Answerer):
+        needs_states = True
+
+        def ask(self, questions: Questions) -> Preferences:
+            first, second = questions.first.states, questions.second.states
+            assert first is not None
+            assert second is not None
+            return questions.answered((second[:, -1, 0] > first[:, -1, 0]).to(torch.float64))
+
+    env = prefrl.envs.make_device("prefrl/CartPole-v0", 16, device=DEVICE, generator_device="cpu",
+                                  max_episode_steps=5)  # fmt: skip
+    config = PreferenceRLConfig(
+        LEARNER, RewardModelConfig(members=2, hidden=(8,), epochs=2, batch_size=4), segment_length=3,
+        first_session=1, session_every=16, first_labels=6, session_labels=5,
+    )  # fmt: skip
+    return stepped(PreferenceRL(with_simulator_states(env), config, teacher=ByStates(), device=DEVICE))
 
 
 FEW: dict[str, Any] = {"hidden": (8,), "epochs": 2, "batch_size": 4}
@@ -1327,6 +1356,7 @@ CASES: dict[str, Case] = {
     ),
     "PreferenceRL, PPO": preference_rl_case(OUR_PPO),
     "PreferenceRL, PPO of numbers": preference_rl_case(OUR_PPO, "prefrl/Pendulum-v0"),
+    "PreferenceRL, a teacher in Python": taught_case,
     "PreferenceRL, Thurstone": preference_rl_case(kind=ThurstoneNetworkConfig),
     "PreferenceRL, PAL": preference_rl_case(OUR_PPO, kind=PALNetworkConfig, reward={"user": 1}),
     "SegmentModel, GPM": segment_model_case(GPMNetworkConfig(**FEW)),

@@ -9,6 +9,7 @@
 ``checkpoint.pt``         everything needed to go on
 ``checkpoint.previous.pt`` the one before, for when that is damaged
 ``checkpoints``           the agent's state at the start and at each checkpoint, if they are kept
+``labelling.json``        which study the run asks, where people are its teacher
 ``worker.pid``            the process at work on the run
 ``result.json``           written last: its presence says that the run is finished
 ========================  ===================================================================
