@@ -366,8 +366,9 @@ PAINTED = """() => new Promise((done) => {
   document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft", bubbles: true }));
   const look = () => {
     const videos = [...document.querySelectorAll("video")];
-    const now = document.body.dataset.showing ?? old;
-    if (now === old || videos.length < 2) return requestAnimationFrame(look);
+    if ((document.body.dataset.showing ?? old) === old || videos.length < 2) {
+      return requestAnimationFrame(look);
+    }
     const painted = (video) => new Promise((shown) => video.requestVideoFrameCallback(shown));
     Promise.all(videos.map(painted)).then(() => done(performance.now() - begin));
   };
