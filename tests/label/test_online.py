@@ -168,6 +168,22 @@ def test_ctrl_c_while_it_waits_leaves_a_checkpoint(tmp_path: Path) -> None:
     assert json.loads((run / "result.json").read_text())["labels_used"] == 20
 
 
+@pytest.mark.slow
+def test_a_person_teaches_a_pendulum_to_stand(tmp_path: Path) -> None:
+    assert result["true_return"] > -350.0, "random actions get -1200, the true reward's agent -145"
+    made = from_json(TrainPreferenceRL, {
+        "env_id": "Pendulum-v1", "agent": "sac", "teacher": "human", "label_dir": str(tmp_path / "study"),
+        "wait": True, "num_labels": 100, "first_labels": 40, "sessions": 5, "first_session": 500,
+        "segment_length": 50, "total_timesteps": 6000, "device": "cpu", "reward": {"use_actions": False},
+        "agent_args": ("learning_rate=1e-3", "learning_starts=500", "gamma=0.98", "hidden=[64, 64]"),
+    })  # fmt: skip
+    with AtWork(tmp_path / "study", pause=0.0):
+        result = json.loads(train("preference_rl", made, tmp_path / "run", quiet=True).read_text())
+    assert result["labels_used"] == 100
+    assert result["reward_model_accuracy"] >= 0.85
+    assert result["true_return"] > -350.0, "random actions get about -1200, the true reward's agent -145"
+
+
 # Refused ---------------------------------------------------------------------------------------------------
 
 

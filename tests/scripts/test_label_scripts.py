@@ -27,6 +27,15 @@ def test_bench_label_asks_a_server(tmp_path: Path) -> None:
     assert 5.0 < result["server_requests_per_second"]["median"] < 60.0
 
 
+def test_bench_label_lets_people_look_on_while_an_agent_learns(tmp_path: Path) -> None:
+    script = loaded("bench_label.py")
+    found = script.measure_trainer(script.Bench(asked=3, steps=40, stretches=2, clip_bytes=100))
+    arms = ("idle_page_percent", "people_percent")
+    assert set(found) == {*arms, *(f"processor_{arm}" for arm in arms), "steps_per_second"}
+    assert found["steps_per_second"] > 1.0
+    assert script.overhead([(3.0, 2.0), (1.1, 1.0), (1.0, 1.0)]) == pytest.approx(10.0)
+
+
 def test_a_server_that_refuses_ends_the_benchmark(tmp_path: Path) -> None:
     script = loaded("bench_label.py")
     bench = script.Bench(seconds=1, people=1, answered=0, rate=5)
