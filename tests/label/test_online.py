@@ -170,7 +170,7 @@ def test_ctrl_c_while_it_waits_leaves_a_checkpoint(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_person_teaches_a_pendulum_to_stand(tmp_path: Path) -> None:
-    assert result["true_return"] > -350.0, "random actions get -1200, the true reward's agent -145"
+    """With the settings that the page on labelling gives; five seeds of five reach more than is asked."""
     made = from_json(TrainPreferenceRL, {
         "env_id": "Pendulum-v1", "agent": "sac", "teacher": "human", "label_dir": str(tmp_path / "study"),
         "wait": True, "num_labels": 100, "first_labels": 40, "sessions": 5, "first_session": 500,
