@@ -48,7 +48,7 @@ class Labelling:
     num_labels: int = 100
     """Questions in all."""
 
-    total_timesteps: int = 15_000
+    total_timesteps: int = 6_000
     """Timesteps of each agent."""
 
     segment_length: int = 50
@@ -60,8 +60,14 @@ class Labelling:
     speed: int = 3
     """How many steps faster than usual the clips play."""
 
-    train: tuple[str, ...] = ()
-    """More settings of `prefrl train preference_rl`, as in: sessions=5 query=uniform."""
+    train: tuple[str, ...] = (
+        "first-labels=40",
+        "sessions=5",
+        "first-session=500",
+        "use-actions=False",
+        "agent-args=learning_rate=1e-3 learning_starts=500 gamma=0.98 hidden=[64,64]",
+    )
+    """More settings of `prefrl train preference_rl`: chosen with other seeds, without a browser."""
 
     def __post_init__(self) -> None:
         check_positive(self, "num_labels", "total_timesteps", "segment_length")
@@ -129,7 +135,8 @@ class Labelling:
         }
 
     def _agent(self, run: Path, seed: int) -> list[str]:
-        more = [part for setting in self.train for part in f"--{setting}".split("=", 1)]
+        named = [setting.split("=", 1) for setting in self.train]
+        more = [part for name, values in named for part in (f"--{name}", *values.split())]
         return ["preference_rl", "--env-id", ENV_ID, "--agent", "sac", "--seed", str(seed), "--out", str(run),
                 "--total-timesteps", str(self.total_timesteps), "--segment-length", str(self.segment_length),
                 "--quiet", *more]  # fmt: skip
