@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,11 +74,12 @@ class ServeCommand:
             stack.enter_context(alone(self.folder))
             listener = stack.enter_context(listening(self.host, self.port))
             names = host_names(self.host)
+            tokens = self._tokens(store)
             asked = stack.enter_context(deferred_signals(all_of_them=True))
             app = make_app(store, allowed_hosts=(*names, *self.allowed_hosts))
             running = stack.enter_context(Running(app, listener))
             problem = stack.enter_context(rendering(self.folder)) if self.render else None
-            self._greet(store, f"http://{names[0]}:{running.port}", remote=remote)
+            greet(tokens, f"http://{names[0]}:{running.port}", remote=remote)
             told = None
             while not asked:
                 running.check(wait=0.2)
@@ -87,16 +88,21 @@ class ServeCommand:
                     print(f"warning: {found}", file=sys.stderr, flush=True)
         raise Terminated(asked[0])
 
-    def _greet(self, store: LabelStore, address: str, *, remote: bool) -> None:
-        """Print a link for each person, and how to stop."""
-        if remote:
-            print("warning: other machines are let in, and there is no TLS: whoever is on the way can read "
-                  "and change everything, links included", file=sys.stderr)  # fmt: skip
-        known = [annotator.name for annotator in store.annotators()]
-        for name in dict.fromkeys(self.annotators or known or (ONLY_ANNOTATOR,)):
-            annotator = store.add_annotator(name)
-            print(f"{escaped(annotator.name)}: {address}/?token={store.new_link(annotator)}")
-        print("Each link opens once, in one browser. Ctrl-C stops the server.", flush=True)
+    def _tokens(self, store: LabelStore) -> dict[str, str]:
+        """Return the secret of a new link for each person, by name."""
+        names = self.annotators or [annotator.name for annotator in store.annotators()] or (ONLY_ANNOTATOR,)
+        people = [store.add_annotator(name) for name in names]
+        return {person.name: store.new_link(person) for person in dict.fromkeys(people)}
+
+
+def greet(tokens: Mapping[str, str], address: str, *, remote: bool) -> None:
+    """Print a link for each person, and how to stop."""
+    if remote:
+        print("warning: other machines are let in, and there is no TLS: whoever is on the way can read and "
+              "change everything, links included", file=sys.stderr)  # fmt: skip
+    for name, token in tokens.items():
+        print(f"{escaped(name)}: {address}/?token={token}")
+    print("Each link opens once, in one browser. Ctrl-C stops the server.", flush=True)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from prefrl.cli import main
 from prefrl.label.records import Item, NewQuestion, StudySettings
 from prefrl.label.serve import host_names
 from prefrl.label.store import LabelStore
-from prefrl.label.web.listening import is_loopback
+from prefrl.label.web.listening import Running, is_loopback
 
 
 class Served:
@@ -75,8 +75,14 @@ def served(folder: Path) -> Iterator[Served]:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Return the one line with which the command ends."""
-    assert main(["label", "serve", *arguments]) == 2
+    """Return the one line with which the command ends; fail, instead of serving for ever, if it does not."""
+
+    def served(*_: Any, **__: Any) -> None:
+        raise AssertionError("it serves")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Running, "check", served)
+        assert main(["label", "serve", *arguments]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.count("\n") == 1

@@ -476,10 +476,24 @@ def test_undo_is_checked(person: Person, body: Any) -> None:
     refused(person.post("/api/undo", body), 400)
 
 
-NO_JSON = ('{"a": NaN}', '{"a": [Infinity]}', '{"a": -Infinity}', '{"a": 1e400}', '{"a": -1e999}', "[1]", "",
-           '{"a": 1, "a": 1}', '{"a": {"b": 1, "b": 2}}', '{"a": 1234567890123456789}', "{", "null",
-           '{"a": -1234567890123456789}', '{"a": ' + 5_000 * "1" + "}", "[" * 100_000,
-           '{"a":' * 100_000)  # fmt: skip
+NO_JSON = (
+    '{"a": NaN}',
+    '{"a": [Infinity]}',
+    '{"a": -Infinity}',
+    '{"a": 1e400}',
+    '{"a": -1e999}',
+    '{"a": 1, "a": 1}',
+    '{"a": {"b": 1, "b": 2}}',
+    '{"a": 1234567890123456789}',
+    '{"a": -1234567890123456789}',
+    '{"a": ' + 5_000 * "1" + "}",
+    "[" * 100_000,
+    '{"a":' * 100_000,
+    "[1]",
+    "null",
+    "{",
+    "",
+)
 
 
 @pytest.mark.parametrize("text", NO_JSON, ids=range(len(NO_JSON)))
