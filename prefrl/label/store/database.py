@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import threading
@@ -25,6 +26,18 @@ OLDEST = (3, 37)
 
 TIMEOUT = 10.0
 """Seconds that a write waits for another one."""
+
+_SYSTEM = {
+    "disk is full": (errno.ENOSPC, "the disk is full"),
+    "disk I/O error": (errno.EIO, "the disk is full, or cannot be read or written"),
+    "readonly database": (errno.EROFS, "the file, or its folder, may not be written; a study needs both"),
+    "unable to open": (
+        errno.EACCES,
+        "the file, or its folder, may not be read and written; a study needs both",
+    ),
+    "database is locked": (errno.EBUSY, f"another program has kept the file for {TIMEOUT:g} seconds"),
+}
+"""What SQLite says of the machine rather than of the file, and how it is told."""
 
 _SAME = {
     "answer": "id = NEW.id OR request = NEW.request OR undoes = NEW.undoes "
@@ -134,7 +147,7 @@ def create_database(path: Path, settings: str, now: int) -> None:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}.tmp{path.suffix}")
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        with closing(_connect(temporary)) as connection:
+        with _system_errors(path), closing(_connect(temporary)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("BEGIN IMMEDIATE")
             _make_tables(connection)
@@ -147,6 +160,18 @@ def create_database(path: Path, settings: str, now: int) -> None:
     finally:
         for ending in ("", "-wal", "-shm"):
             temporary.with_name(temporary.name + ending).unlink(missing_ok=True)
+
+
+@contextmanager
+def _system_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite says of the machine (full, read-only, locked) into an OSError that names the file."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        for text, (number, told) in _SYSTEM.items():
+            if text in str(error):
+                raise OSError(number, told, str(path)) from error
+        raise
 
 
 def check_sqlite() -> None:
@@ -191,7 +216,11 @@ def check_database(path: Path) -> None:
     """
     check_sqlite()
     check_file(path, "file of a labelling study")
-    with reading(path, "file of a labelling study"), closing(_connect(path)) as connection:
+    with (
+        reading(path, "file of a labelling study"),
+        _system_errors(path),
+        closing(_connect(path)) as connection,
+    ):
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if application != APPLICATION_ID:
@@ -254,9 +283,13 @@ class Connections:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Turn damage that comes to light later into the sentence that opening would have said."""
+        """Turn damage that comes to light later into the sentence that opening would have said.
+
+        So with what the machine refuses.
+        """
         try:
-            yield
+            with _system_errors(self.path):
+                yield
         except sqlite3.DatabaseError as error:
             if type(error) is not sqlite3.DatabaseError:  # the others are about a statement, or locks
                 raise

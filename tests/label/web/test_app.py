@@ -1,5 +1,6 @@
 """What the page is told, and what becomes of what it sends, over a server that listens."""
 
+import errno
 import sqlite3
 import threading
 import uuid
@@ -241,11 +242,12 @@ def test_our_own_mistakes_are_told_to_the_log_alone(
     assert people[0].get("/api/study").status == 200
 
 
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("disk"), OSError(errno.ENOSPC, "full")], ids=repr)
 def test_a_store_that_cannot_write_says_that_trying_again_may_help(
-    store: LabelStore, people: list[Person], monkeypatch: pytest.MonkeyPatch
+    error: Exception, store: LabelStore, people: list[Person], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> Any:
-        raise sqlite3.OperationalError("database or disk is full")
+        raise error
 
     showing = people[0].next()["showing"]["id"]
     body = answer_body(showing, "left")
