@@ -6,7 +6,7 @@ import errno
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -131,13 +131,30 @@ CREATE VIEW current AS
 """The tables. ``standing`` is what remains after undos; ``current`` also says what pairs' answers mean."""
 
 
-def create_database(path: Path, settings: str, now: int) -> None:
+def check_new(folder: Path) -> None:
+    """Raise FileExistsError or PermissionError unless a new study can be made in a folder."""
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; give a folder, new or empty")
+    if (folder / FILE).exists():
+        raise FileExistsError(f"there is a study in {folder} already")
+    others = [entry.name for entry in folder.iterdir()] if folder.exists() else []
+    if others := sorted(name for name in others if not name.startswith(".labels.")):
+        raise FileExistsError(f"{folder} is not empty (it holds {others[0]}); give a folder, new or empty")
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"a study cannot be made in {folder}: {there} may not be written")
+
+
+def create_database(
+    path: Path, settings: str, now: int, fill: Callable[[sqlite3.Connection], object]
+) -> None:
     """Make the file of a new study, whole or not at all, for its owner only.
 
     Args:
         path: the file; its folder exists.
         settings: of the study, as JSON.
         now: the time, in nanoseconds since 1970.
+        fill: puts in what the study begins with.
 
     Raises:
         FileExistsError: if there is one.
@@ -152,6 +169,7 @@ def create_database(path: Path, settings: str, now: int) -> None:
             connection.execute("BEGIN IMMEDIATE")
             _make_tables(connection)
             connection.execute("INSERT INTO study VALUES (1, ?, ?)", (settings, now))
+            fill(connection)
             connection.execute("COMMIT")
         try:
             os.link(temporary, path)  # refused if the name is taken, in one step
