@@ -77,7 +77,8 @@ def test_a_question_is_asked_answered_and_counted(store: LabelStore, people: lis
         expected = {"mime": "video/webm", "frames": 3, "fps": 30.0, "width": 16, "height": 16}
         assert {name: item[name] for name in expected} == expected
     reply = anna.answer(showing["id"], "left").json
-    assert reply == {"stored": True, "duplicate": False, "late": False, "progress": counts(1, 3)}
+    said = {"stored": True, "duplicate": False, "late": False, "expected": None}
+    assert reply == {**said, "progress": counts(1, 3)}
     (stored,) = store.current()
     assert (stored.annotator, stored.value, stored.seconds, stored.plays) == ("anna", "left", 1.5, 1)
     digests = [store.segment(str(item.segment)).digest for item in stored.items]
