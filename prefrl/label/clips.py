@@ -21,9 +21,6 @@ from .drawing import Frame, NotDrawn, Painter
 from .records import Clip, StoredSegment
 from .store import LabelStore
 
-ERROR_FILE = "rendering_error.txt"
-"""In a study's folder: why the last process that made clips could not make one."""
-
 
 class _Codec(NamedTuple):
     encoder: str
@@ -195,19 +192,12 @@ def render_waiting(
     return rendering.made
 
 
-def rendering_error(folder: str | os.PathLike[str]) -> str | None:
-    """Return why the last process that made a study's clips could not make one; None: it could."""
-    try:
-        return (Path(folder) / ERROR_FILE).read_text("utf-8").strip() or None
-    except FileNotFoundError:
-        return None
-
-
 class RenderWorker:
     """A process that makes the clips of a study, as they come to be waited for.
 
     It gives way to others, and ends with the process that started it, however that ends. What it could not do
-    it leaves in the study's folder (:func:`rendering_error`); without an environment that draws, it ends.
+    it leaves in the study's folder (:func:`prefrl.label.notes.rendering_error`); without an environment that
+    draws, it ends.
 
     Args:
         folder: the study's.
@@ -221,6 +211,15 @@ class RenderWorker:
     def alive(self) -> bool:
         """Whether it is at work."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def fate(self) -> str | None:
+        """How it ended by itself, in one sentence; None: it is at work, or nobody wants it to be."""
+        status = None if self._process is None else self._process.poll()
+        if status is None:
+            return None
+        how = f"with exit status {status}" if status >= 0 else f"by signal {-status}"
+        return f"the process that makes clips has ended {how}; no more are made until it is started again"
 
     def start(self) -> None:
         """Start the process, unless it is at work."""

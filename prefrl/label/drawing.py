@@ -88,7 +88,10 @@ class Painter:
                 simulator.write(state, action)
             except ValueError as error:
                 raise NotDrawn(f"segment {segment.digest[:12]} cannot be drawn: {error}") from error
-            drawn.append(_drawn(env))
+            try:
+                drawn.append(_drawn(env))
+            except NoDrawing as error:  # the first picture was drawn: it is this state
+                raise NotDrawn(f"segment {segment.digest[:12]}: {error}") from error
         return drawn
 
     def _started(self) -> tuple[gym.Env[Any, Any], Simulator]:
@@ -127,6 +130,8 @@ def make_drawing_env(study: StudySettings) -> gym.Env[Any, Any]:
         NoDrawing: if it cannot be made, or draws no pictures.
     """
     env_id, arguments = str(study.environment), parse_env_args(study.env_args)
+    if not _has_display():
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # else pygame looks for one, and complains
     try:
         mujoco = _is_mujoco(env_id)
         if mujoco:
@@ -165,6 +170,11 @@ def _is_mujoco(env_id: str) -> bool:
     return any(base.__name__ == "MujocoEnv" for base in getattr(creator, "__mro__", ()))
 
 
+def _has_display() -> bool:
+    """Say whether windows could be opened; systems other than Linux need no telling."""
+    return sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
 def choose_gl() -> None:
     """Choose how MuJoCo draws in this process where it is not said and there is no display: EGL, or OSMesa.
 
@@ -173,8 +183,7 @@ def choose_gl() -> None:
     Raises:
         NoDrawing: if neither is there.
     """
-    displays = ("DISPLAY", "WAYLAND_DISPLAY")
-    if sys.platform != "linux" or "MUJOCO_GL" in os.environ or any(os.environ.get(name) for name in displays):
+    if "MUJOCO_GL" in os.environ or _has_display():
         return
     for library, name in (("EGL", "egl"), ("OSMesa", "osmesa")):
         if ctypes.util.find_library(library) is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -89,7 +90,7 @@ def export_preferences(store: LabelStore, settings: ExportSettings | None = None
     taken = _Taken(store, settings)
     rows = [row for row in taken.rows() if row is not None]
     if not rows:
-        raise ValueError(f"{store.folder} holds no answers about clips to export: {taken.counted()}")
+        raise ValueError(f"{store.folder} holds no answers about clips to export{taken.why()}")
     names = list(dict.fromkeys(row.annotator for row in rows))
     digests = sorted({digest for row in rows for digest in (row.first, row.second)})
     place = {digest: number for number, digest in enumerate(digests)}
@@ -207,6 +208,17 @@ class _Taken:
             "questions_without_agreement": len(self.disputed),
         }
 
+    def why(self) -> str:
+        """Return what a person needs to know where nothing is left to be exported."""
+        kinds = {
+            True: "rankings of factors are written as .json",
+            False: "answers about clips are written as .npz",
+        }
+        other = "".join(f"; {kinds[of_factors]}" for of_factors in {
+            found.items[0].factor is not None for found in self.answers})  # fmt: skip
+        counts = [f"{name.replace('_', ' ')} {count}" for name, count in self.counted().items() if count]
+        return f"{other} ({', '.join(counts) or 'no questions'})"
+
     def metadata(self, rows: int) -> dict[str, Any]:
         """Return what the file says of itself."""
         study = self.study
@@ -289,7 +301,7 @@ def export_ranking(store: LabelStore, settings: ExportSettings | None = None) ->
     answers = [found for found in taken.answers if found.items[0].factor is not None]
     given = [found for found in answers if found.ranking is not None]
     if not given:
-        raise ValueError(f"{store.folder} holds no rankings of factors to export: {taken.counted()}")
+        raise ValueError(f"{store.folder} holds no rankings of factors to export{taken.why()}")
     names = sorted({item.factor or "" for found in given for item in found.items})
     before = torch.zeros(len(names), len(names), dtype=torch.float64)
     statements = 0
@@ -348,6 +360,9 @@ def _write_preferences(preferences: Preferences, out: Path) -> None:
            ("people", ", ".join(preferences.annotator_names)),
            *((name, value) for name, value in preferences.metadata.items() if isinstance(value, int)
              and name != "comparisons")])  # fmt: skip
+    if not (preferences.weights > 0.0).any():
+        print("warning: nobody could tell anything: all weights are 0, and nothing can be learned from them",
+              file=sys.stderr)  # fmt: skip
 
 
 def _write_ranking(ranking: FactorRanking, out: Path) -> None:
@@ -358,8 +373,8 @@ def _write_ranking(ranking: FactorRanking, out: Path) -> None:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", "utf-8")
     shown = ("method", "answers", "skipped", "statements", "agreeing", "best_orders")
     _show([*((name, content[name]) for name in shown),
-           ("people", ", ".join(ranking.annotators)),
-           ("for prefrl train heron", escaped(ranking.flag))])  # fmt: skip
+           ("people", ", ".join(ranking.annotators))])  # fmt: skip
+    print(f"for prefrl train heron: {escaped(ranking.flag)}")  # in one line, to be copied
 
 
 def _show(rows: Sequence[tuple[str, Any]]) -> None:

@@ -52,7 +52,8 @@ def make_questions(
         kind: "pair", "ranking" or "rating".
         count: questions, without those for practice and those whose answer is known.
         items: clips of a ranking; a pair has two, a rating one.
-        practice: questions for practice, besides.
+        practice: questions for practice, besides: obvious ones as far as there are, which tell afterwards
+            what was meant.
         checks: pairs whose true returns are far apart, besides.
         seed: of all draws.
 
@@ -72,12 +73,15 @@ def make_questions(
     else:
         groups = draw_groups(len(pool.segments), count + practice, size, rng)
     asked = [_question(pool, group, f"{kind}/{place}") for place, group in enumerate(groups[practice:])]
-    for place, (group, answer) in enumerate(obvious_pairs(pool, checks, rng)):
+    known = min(practice, far_pairs(pool) - checks) if kind == "pair" and not pool.pairs else 0
+    obvious = obvious_pairs(pool, checks + max(0, known), rng)
+    for place, (group, answer) in enumerate(obvious[:checks]):
         # After so many others that all parts of a study have their share of them.
         where = min((place + 1) * (count // (checks + 1)) + place, len(asked))
         asked.insert(where, _question(pool, group, f"check/{place}", check_answer=answer))
-    tried = [_question(pool, group, f"practice/{place}", practice=True)
-             for place, group in enumerate(groups[:practice])]  # fmt: skip
+    taught = [*obvious[checks:], *((group, None) for group in groups[:practice])][:practice]
+    tried = [_question(pool, group, f"practice/{place}", check_answer=answer, practice=True)
+             for place, (group, answer) in enumerate(taught)]  # fmt: skip
     return tried + asked
 
 
@@ -137,6 +141,14 @@ def _some_of(
     return [tuple(rng.permutation(groups[place]).tolist()) for place in chosen]
 
 
+def far_pairs(pool: Pool) -> int:
+    """Return how many pairs of segments of their own have returns that are far apart."""
+    if pool.returns is None or not pool.returns.std() > 0.0:
+        return 0
+    half, ordered = len(pool.returns) // 2, np.sort(pool.returns)
+    return int((ordered[::-1][:half] - ordered[:half] >= 2.0 * pool.returns.std()).sum())
+
+
 def obvious_pairs(pool: Pool, count: int, rng: np.random.Generator) -> list[tuple[tuple[int, int], str]]:
     """Return pairs of segments whose returns are far apart, and which is better: "first" or "second".
 
@@ -149,11 +161,11 @@ def obvious_pairs(pool: Pool, count: int, rng: np.random.Generator) -> list[tupl
         return []
     if pool.returns is None:
         raise ValueError(f"checks is {count}; no true returns are known, so no pair is obvious")  # fmt: skip
-    order, returns = np.argsort(pool.returns, kind="stable"), pool.returns
-    pairs = [(int(low), int(high)) for low, high in zip(order[:count], order[::-1][:count], strict=True)]
-    far = sum(returns[high] - returns[low] >= 2.0 * returns.std() > 0.0 for low, high in pairs)
-    if far < count or 2 * count > len(returns):
+    far = far_pairs(pool)
+    if far < count:
         raise ValueError(f"checks is {count}; the true returns of {far} pairs of segments are far apart")
+    order = np.argsort(pool.returns, kind="stable")
+    pairs = [(int(low), int(high)) for low, high in zip(order[:count], order[::-1][:count], strict=True)]
     turned = rng.random(count) < 0.5
     return [((high, low), "first") if turn else ((low, high), "second")
             for turn, (low, high) in zip(turned, pairs, strict=True)]  # fmt: skip

@@ -199,6 +199,9 @@ class Receipt:
     late: bool
     """Whether the lease was over."""
 
+    expected: bool | None = None
+    """Of practice whose answer is known: whether it is this one. None of all others: checks tell nobody."""
+
 
 @dataclass(frozen=True)
 class Progress:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from pathlib import Path
 
-from .clips import ERROR_FILE, Rendering
+from .clips import Rendering
+from .notes import note_rendering_error
 from .store import LabelStore
 
 PAUSE = 0.1
@@ -27,8 +27,8 @@ def render_until(store: LabelStore, ended: threading.Event) -> None:
         store: the study; why a clip could not be made is written in its folder.
         ended: set when it is to end.
     """
-    rendering, note, seen, noted = Rendering(store), store.folder / ERROR_FILE, -1, ""
-    note.unlink(missing_ok=True)
+    rendering, seen, noted = Rendering(store), -1, ""
+    note_rendering_error(store.folder, None)
     try:
         while not ended.is_set():
             now = store.version()
@@ -37,21 +37,13 @@ def render_until(store: LabelStore, ended: threading.Event) -> None:
                 ended.wait(PAUSE)
             if (problem := rendering.problem() or "") != noted:
                 noted = problem
-                _write(note, problem)
-    except (ImportError, ValueError) as error:
-        _write(note, str(error))
-        raise
+                note_rendering_error(store.folder, problem)
     finally:
         rendering.close()
 
 
-def _write(note: Path, text: str) -> None:
-    note.write_text(f"{text}\n", "utf-8")
-    note.chmod(0o600)
-
-
 def main() -> None:
-    """Make clips until standard input ends, or print why that cannot be done."""
+    """Make clips until standard input ends, or leave word in the folder of why that cannot be done."""
     ended = threading.Event()
 
     def wait_for_the_end() -> None:
@@ -66,7 +58,11 @@ def main() -> None:
         with LabelStore.open(sys.argv[1]) as store:
             render_until(store, ended)
     except (ImportError, OSError, ValueError) as error:
-        sys.exit(f"clips cannot be made: {error}")
+        try:
+            note_rendering_error(sys.argv[1], str(error))
+        except OSError:
+            sys.exit(f"clips cannot be made: {error}")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 """What a server that is for this machine alone is called in requests."""
+
+QUIET = 10.0
+"""Seconds from one warning about clips to the next: each clip that fails changes the count."""
 
 ONLY_ANNOTATOR = "annotator"
 """Who answers where nobody is named."""
@@ -80,12 +84,13 @@ class ServeCommand:
             running = stack.enter_context(Running(app, listener))
             problem = stack.enter_context(rendering(self.folder)) if self.render else None
             greet(tokens, f"http://{names[0]}:{running.port}", remote=remote)
-            told = None
+            told, quiet_until = None, 0.0
             while not asked:
                 running.check(wait=0.2)
-                if problem is not None and (found := problem()) != told and found is not None:
-                    told = found
-                    print(f"warning: {found}", file=sys.stderr, flush=True)
+                found = problem() if problem is not None and time.monotonic() >= quiet_until else None
+                if found is not None and found != told:
+                    told, quiet_until = found, time.monotonic() + QUIET
+                    print(f"warning: {escaped(found)}", file=sys.stderr, flush=True)
         raise Terminated(asked[0])
 
     def _tokens(self, store: LabelStore) -> dict[str, str]:
@@ -120,13 +125,14 @@ def alone(folder: Path) -> Iterator[None]:
 @contextmanager
 def rendering(folder: Path) -> Iterator[Callable[[], str | None]]:
     """Draw clips that wait, in a process of its own, until the end; yield what says why some cannot be."""
-    from .clips import ERROR_FILE, RenderWorker, rendering_error
+    from .clips import RenderWorker
+    from .notes import note_rendering_error, rendering_error
 
-    (folder / ERROR_FILE).unlink(missing_ok=True)  # of another time
+    note_rendering_error(folder, None)  # of another time
     worker = RenderWorker(folder)
     worker.start()
     try:
-        yield lambda: rendering_error(folder)
+        yield lambda: rendering_error(folder) or worker.fate
     finally:
         worker.stop()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from .notes import rendering_error
 from .records import CurrentAnswer, Kind, QuestionRow, Totals, escaped
 from .store import LabelStore
 from .store.values import meaning
@@ -252,6 +254,8 @@ class StatusCommand:
             status = study_status(store)
         for table in status_tables(status):
             Console().print(table)
+        if (problem := rendering_error(self.folder)) is not None:
+            print(f"warning: {escaped(problem)}", file=sys.stderr)
         path = self.folder / "status.json"
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(as_json(status), indent=2, allow_nan=False) + "\n", "utf-8")
@@ -286,7 +290,7 @@ def status_tables(status: StudyStatus) -> list[Table]:
     whole = Table(show_header=False, title=escape(escaped(status.question)), title_justify="left")
     asked = totals.questions - totals.practice - totals.checks
     for name, value in (("questions", f"{asked}, and {totals.practice} for practice, {totals.checks} checks"),
-                        ("clips ready", _of(totals.ready, totals.questions)),
+                        ("with all clips", _of(totals.ready, totals.questions)),
                         ("answered", f"{_of(status.answered, asked)}, {status.finished} by all wanted"),
                         ("answers taken back", str(totals.undone)),
                         ("alpha of all people", _text(status.alpha))):  # fmt: skip

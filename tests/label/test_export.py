@@ -252,3 +252,32 @@ def test_the_command_refuses(
     assert status == 2
     assert message in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == ["s"]
+
+
+def test_where_nothing_is_left_it_says_why_and_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    factors = NewQuestion(tuple(Item(factor=f"{name}_of_a_joint_that_is_far_away") for name in "abcd"), "f")
+    store = make_study(tmp_path / "f", [factors], kind="ranking")
+    say(store, "anna", lambda key, showing: [[0], [1], [2], [3]])
+    with pytest.raises(
+        ValueError, match=r"; rankings of factors are written as \.json \(questions 1, questions "
+    ):
+        export_preferences(store)
+    store.close()
+    with (
+        make_study(tmp_path / "empty", []) as empty,
+        pytest.raises(ValueError, match=r"export \(no questions\)"),
+    ):
+        export_preferences(empty)
+    assert cli.main(["label", "export", str(tmp_path / "f"), "--out", str(tmp_path / "f.json")]) == 0
+    flag = json.loads((tmp_path / "f.json").read_text())["flag"]
+    assert f"for prefrl train heron: {flag}" in capsys.readouterr().out.splitlines()  # to be copied
+
+
+def test_it_warns_where_nobody_could_tell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with make_study(tmp_path / "s", 2) as store:
+        say(store, "anna", lambda key, showing: "skip")
+    assert cli.main(["label", "export", str(tmp_path / "s"), "--out", str(tmp_path / "p.npz")]) == 0
+    assert "warning: nobody could tell anything: all weights are 0" in capsys.readouterr().err
+    assert not load_preferences(tmp_path / "p.npz").weights.any()

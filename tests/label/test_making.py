@@ -83,6 +83,22 @@ def test_questions_are_practice_then_the_others_with_checks_among_them() -> None
     assert questions != other
 
 
+def test_practice_is_of_pairs_whose_answer_is_known_as_far_as_there_are() -> None:
+    returns = np.r_[np.linspace(0, 1, 56), -100.0, -90.0, 90.0, 100.0]
+    questions = make_questions(pool(60, returns), "pair", 20, practice=3, checks=1, seed=1)
+    tried = [question for question in questions if question.practice]
+    assert [question.check_answer is not None for question in tried] == [True, False, False]
+    assert {item.segment for item in tried[0].items} == {
+        pool(60).segments[place].digest for place in (57, 58)
+    }
+    (check,) = [question for question in questions if question.key == "check/0"]
+    assert {item.segment for item in check.items} == {pool(60).segments[place].digest for place in (56, 59)}
+    for unknown in (pool(60), pool(60, np.ones(60)), pool(6, returns[54:], ((0, 1), (2, 3), (4, 5)))):
+        some = make_questions(unknown, "pair", 1, practice=2)
+        assert [question.check_answer for question in some] == [None] * 3
+    assert make_questions(pool(60, returns), "rating", 5, practice=2)[0].check_answer is None
+
+
 def test_pairs_that_belong_together_stay_together() -> None:
     segments = pool(6, pairs=((0, 1), (2, 3), (4, 5)))
     digests = [segment.digest for segment in segments.segments]

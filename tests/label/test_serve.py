@@ -1,5 +1,6 @@
 """``prefrl label serve`` as people start it: links, the lock, ports, signals, kills, and what it prints."""
 
+import os
 import re
 import signal
 import socket
@@ -244,7 +245,25 @@ def test_clips_that_cannot_be_drawn_are_told(tmp_path: Path) -> None:
         time.sleep(0.1)
     assert server.process.poll() is None
     assert server.ended(signal.SIGINT) == 130
-    assert server.errors.read_text().count("warning: ") == 1
+    assert server.errors.read_text().count("\n") == 1  # told once
+
+
+def test_a_process_that_makes_clips_and_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "quits.py").write_text(
+        "import os\nimport gymnasium as gym\ngym.register('Quits-v0', lambda **_: os._exit(7))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    bare = [replace(segment(number), frames=None, states=np.zeros((3, 1))) for number in range(2)]
+    question = NewQuestion(tuple(Item(segment=one.digest) for one in bare), "pair")
+    study = StudySettings(environment="quits:Quits-v0")
+    LabelStore.create(tmp_path / "study", study, bare, [question]).close()
+    server = Served(tmp_path / "study", render=True)
+    patience_ends = time.monotonic() + 60.0
+    while "ended with exit status 7" not in server.errors.read_text():
+        assert time.monotonic() < patience_ends, server.errors.read_text()
+        time.sleep(0.1)
+    assert server.ended(signal.SIGINT) == 130
+    assert server.errors.read_text().count("\n") == 1
 
 
 def test_answers_survive_a_server_that_is_killed_in_their_middle(folder: Path) -> None:

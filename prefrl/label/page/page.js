@@ -198,7 +198,8 @@ function arrived(letter, reply) {
   const { words, practice } = letter.note;
   const then = queue.length && !queue[0].showing.practice ? ` ${place(progress)}.` : "";
   if (!reply.stored) say(`This question had an answer already, which stays.${then}`);
-  else if (practice) say(`${words}. Practice, not counted.${then}`);
+  else if (reply.expected === false) say(`Practice: another answer was meant, not "${words}". U shows it again.${then}`);
+  else if (practice) say(`${words}${reply.expected ? ": right" : ""}. Practice, not counted.${then}`);
   else say(`${words}, stored.${then}`);
 }
 

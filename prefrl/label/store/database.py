@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -25,6 +26,18 @@ OLDEST = (3, 37)
 
 TIMEOUT = 10.0
 """Seconds that a write waits for another one."""
+
+_SYSTEM = {
+    "disk is full": (errno.ENOSPC, "the disk is full"),
+    "disk I/O error": (errno.EIO, "the disk is full, or cannot be read or written"),
+    "readonly database": (errno.EROFS, "the file, or its folder, may not be written; a study needs both"),
+    "unable to open": (
+        errno.EACCES,
+        "the file, or its folder, may not be read and written; a study needs both",
+    ),
+    "database is locked": (errno.EBUSY, f"another program has kept the file for {TIMEOUT:g} seconds"),
+}
+"""What SQLite says of the machine rather than of the file, and how it is told."""
 
 _SAME = {
     "answer": "id = NEW.id OR request = NEW.request OR undoes = NEW.undoes "
@@ -118,13 +131,30 @@ CREATE VIEW current AS
 """The tables. ``standing`` is what remains after undos; ``current`` also says what pairs' answers mean."""
 
 
-def create_database(path: Path, settings: str, now: int) -> None:
+def check_new(folder: Path) -> None:
+    """Raise FileExistsError or PermissionError unless a new study can be made in a folder."""
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; give a folder, new or empty")
+    if (folder / FILE).exists():
+        raise FileExistsError(f"there is a study in {folder} already")
+    others = [entry.name for entry in folder.iterdir()] if folder.exists() else []
+    if others := sorted(name for name in others if not name.startswith(".labels.")):
+        raise FileExistsError(f"{folder} is not empty (it holds {others[0]}); give a folder, new or empty")
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"a study cannot be made in {folder}: {there} may not be written")
+
+
+def create_database(
+    path: Path, settings: str, now: int, fill: Callable[[sqlite3.Connection], object]
+) -> None:
     """Make the file of a new study, whole or not at all, for its owner only.
 
     Args:
         path: the file; its folder exists.
         settings: of the study, as JSON.
         now: the time, in nanoseconds since 1970.
+        fill: puts in what the study begins with.
 
     Raises:
         FileExistsError: if there is one.
@@ -134,11 +164,12 @@ def create_database(path: Path, settings: str, now: int) -> None:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}.tmp{path.suffix}")
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        with closing(_connect(temporary)) as connection:
+        with _system_errors(path), closing(_connect(temporary)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("BEGIN IMMEDIATE")
             _make_tables(connection)
             connection.execute("INSERT INTO study VALUES (1, ?, ?)", (settings, now))
+            fill(connection)
             connection.execute("COMMIT")
         try:
             os.link(temporary, path)  # refused if the name is taken, in one step
@@ -147,6 +178,18 @@ def create_database(path: Path, settings: str, now: int) -> None:
     finally:
         for ending in ("", "-wal", "-shm"):
             temporary.with_name(temporary.name + ending).unlink(missing_ok=True)
+
+
+@contextmanager
+def _system_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite says of the machine (full, read-only, locked) into an OSError that names the file."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        for text, (number, told) in _SYSTEM.items():
+            if text in str(error):
+                raise OSError(number, told, str(path)) from error
+        raise
 
 
 def check_sqlite() -> None:
@@ -191,7 +234,11 @@ def check_database(path: Path) -> None:
     """
     check_sqlite()
     check_file(path, "file of a labelling study")
-    with reading(path, "file of a labelling study"), closing(_connect(path)) as connection:
+    with (
+        reading(path, "file of a labelling study"),
+        _system_errors(path),
+        closing(_connect(path)) as connection,
+    ):
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if application != APPLICATION_ID:
@@ -254,9 +301,13 @@ class Connections:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Turn damage that comes to light later into the sentence that opening would have said."""
+        """Turn damage that comes to light later into the sentence that opening would have said.
+
+        So with what the machine refuses.
+        """
         try:
-            yield
+            with _system_errors(self.path):
+                yield
         except sqlite3.DatabaseError as error:
             if type(error) is not sqlite3.DatabaseError:  # the others are about a statement, or locks
                 raise

@@ -27,7 +27,7 @@ from prefrl.label.records import (
 from prefrl.reading.errors import reading
 
 from . import looking, people, posting, turns
-from .database import FILE, Connections, check_database, create_database
+from .database import FILE, Connections, check_database, check_new, create_database
 from .packing import segment_columns, segment_of
 
 
@@ -47,23 +47,35 @@ class LabelStore:
         self._connections = Connections(folder / FILE)
 
     @classmethod
-    def create(cls, folder: str | os.PathLike[str], study: StudySettings) -> LabelStore:
+    def create(
+        cls,
+        folder: str | os.PathLike[str],
+        study: StudySettings,
+        segments: Iterable[StoredSegment] = (),
+        questions: Iterable[NewQuestion] = (),
+    ) -> LabelStore:
         """Make a new study in a folder, new or empty, which only its owner may read.
+
+        Args:
+            folder: where.
+            study: what is asked, and how.
+            segments: of the questions that it begins with.
+            questions: these; the study is there with all of them, or not at all.
 
         Raises:
             FileExistsError: if there is something in the folder.
             ImportError: if this Python's SQLite is too old.
+            OSError: if the folder cannot be written.
+            ValueError: as :meth:`post` does.
         """
         place = Path(folder)
-        if place.exists() and not place.is_dir():
-            raise FileExistsError(f"{place} is a file; give a folder, new or empty")
+        check_new(place)
+        rows, checked = _checked(segments, questions, study)
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if (place / FILE).exists():
-            raise FileExistsError(f"there is a study in {place} already")
-        if others := [entry.name for entry in place.iterdir() if not entry.name.startswith(".labels.")]:
-            raise FileExistsError(f"{place} is not empty (it holds {others[0]}); give a folder, new or empty")
         place.chmod(0o700)
-        create_database(place / FILE, json.dumps(to_json(study)), time.time_ns())
+        now = time.time_ns()
+        create_database(place / FILE, json.dumps(to_json(study)), now,
+                        lambda connection: posting.post(connection, rows, checked, now))  # fmt: skip
         return cls(place, study)
 
     @classmethod
@@ -118,12 +130,9 @@ class LabelStore:
         Raises:
             ValueError: if a question does not suit the study, or is about a segment that is not there.
         """
-        rows = [segment_columns(segment) for segment in segments]
-        checked = [(question, posting.check_question(question, self.study)) for question in questions]
-        now = time.time_ns()
+        rows, checked = _checked(segments, questions, self.study)
         with self._connections.writing() as connection:
-            posting.post_segments(connection, rows)
-            return sum(posting.post_question(connection, question, right, now) for question, right in checked)
+            return posting.post(connection, rows, checked, time.time_ns())
 
     def unrendered(self, limit: int = 1) -> list[StoredSegment]:
         """Return segments that questions wait for and that have no clip, the most wanted first."""
@@ -322,3 +331,11 @@ class LabelStore:
     def _sound(self) -> Any:
         """Return a context in which whatever the file holds wrongly becomes one ValueError that names it."""
         return reading(self.folder / FILE, "file of a labelling study")
+
+
+def _checked(
+    segments: Iterable[StoredSegment], questions: Iterable[NewQuestion], study: StudySettings
+) -> tuple[list[posting.SegmentColumns], list[posting.CheckedQuestion]]:
+    """Return what is posted as it is stored; ValueError for a question that does not suit the study."""
+    rows = [segment_columns(segment) for segment in segments]
+    return rows, [(question, posting.check_question(question, study)) for question in questions]

@@ -20,6 +20,7 @@ MOST_KEY = 200
 _MIME = re.compile(r"[a-z]+/[a-z0-9.+-]+(; ?codecs=[\"a-zA-Z0-9., -]+)?")
 
 SegmentColumns = tuple[str, bytes, bytes | None, bytes | None]
+CheckedQuestion = tuple[NewQuestion, str | None]
 
 
 def check_text(name: str, value: Any, most: int, *, least: int = 1) -> str:
@@ -69,6 +70,17 @@ def _check_items(question: NewQuestion, kind: str) -> None:
         check_text("a factor", factor, MOST_NAME)
     if len(set(factors)) < len(factors):
         raise ValueError(f"question {question.key!r} names a factor twice: {', '.join(factors)}")
+
+
+def post(
+    connection: sqlite3.Connection,
+    rows: Sequence[SegmentColumns],
+    checked: Sequence[CheckedQuestion],
+    now: int,
+) -> int:
+    """Store segments and questions with their known answers; return how many questions are new."""
+    post_segments(connection, rows)
+    return sum(post_question(connection, question, right, now) for question, right in checked)
 
 
 def post_segments(connection: sqlite3.Connection, rows: Sequence[SegmentColumns]) -> None:

@@ -19,6 +19,7 @@ from .values import (
     check_seconds,
     check_tab,
     check_whole,
+    meaning,
     page_value,
     value_text,
 )
@@ -217,20 +218,23 @@ class Turn:
         plays = check_whole("plays", plays, 0, MOST_PLAYS)
         row = self.connection.execute(
             """SELECT question, lease_until_ns,
-            (SELECT count(*) FROM item WHERE item.question = showing.question)
-            FROM showing WHERE id = ? AND annotator = ?""",
+            (SELECT count(*) FROM item WHERE item.question = showing.question), showing.places,
+            CASE WHEN question.practice THEN question.check_answer END FROM showing
+            JOIN question ON question.id = showing.question WHERE showing.id = ? AND showing.annotator = ?""",
             (showing, self.annotator),
         ).fetchone()
         if row is None:
             raise LookupError(f"there is no showing {showing} of this annotator")
-        question, lease_until, count = row
+        question, lease_until, count, places, right = row
         text = value_text(self.study.kind, value, count=count, ratings=self.study.ratings)
+        says = meaning(self.study.kind, text, json.loads(places))
+        expected = None if right is None else says.text() == right
         if (before := self._request(request)) is not None:
             if before[1:4] != (self.annotator, showing, text):
                 raise ValueError(
                     f"request {request!r} was used for something else; each answer needs its own"
                 )
-            return Receipt(stored=True, duplicate=True, late=bool(before[4]))
+            return Receipt(stored=True, duplicate=True, late=bool(before[4]), expected=expected)
         late = self.now > lease_until
         taken = self._one(f"SELECT NOT ({UNANSWERED}) OR {DONE.format(question='showing.question')} "
                           "FROM showing WHERE id = :id", id=showing)  # fmt: skip
@@ -240,7 +244,7 @@ class Turn:
         self.connection.executemany("INSERT INTO event (showing, kind, at_ms) VALUES (?, ?, ?)",
                                     [(showing, kind, at_ms) for kind, at_ms in checked])  # fmt: skip
         self._count(question, 1)
-        return Receipt(stored=True, duplicate=False, late=late)
+        return Receipt(stored=True, duplicate=False, late=late, expected=expected)
 
     def undo(self, request: Any, tab: str) -> Showing | None:
         """See :meth:`LabelStore.undo`."""

@@ -339,7 +339,7 @@ def as_refusal(error: Exception, scope: Scope) -> Refusal:
         return error
     # Paths only: a query may hold a token.
     _log.error("%s %.200r failed", scope["method"], scope["path"], exc_info=error)
-    if isinstance(error, sqlite3.OperationalError):  # locked for long, or the disk is full
+    if isinstance(error, (OSError, sqlite3.OperationalError)):  # locked for long, or the disk is full
         return Refusal(503, "the answers cannot be stored now; try again", {"retry-after": "1"})
     return Refusal(500, "the server made a mistake, which its log describes")
 

@@ -6,6 +6,7 @@ from typing import Any
 from labelling_films import by_number, check_once, pairs, until
 from labelling_person import Complaints, ScriptedPerson
 
+from prefrl.label.records import NewQuestion
 from prefrl.label.store import LabelStore
 
 # Labelling ----------------------------------------------------------------------------------------------
@@ -50,6 +51,44 @@ def test_twenty_pairs_by_keys(study: Any, context: Any, complaints: Complaints) 
         assert sum(answer.practice for answer in answers) == 1
         assert {answer.places for answer in answers} == {(0, 1), (1, 0)}, "both sides are drawn"
         assert all(answer.plays >= 1 and 0.25 < answer.seconds < 60 for answer in answers)
+
+
+def test_practice_says_whether_it_was_right(study: Any, context: Any, complaints: Complaints) -> None:
+    groups = pairs(2)
+    server = study(groups, practice=1)
+    with LabelStore.open(server.folder) as store:  # before those without an answer
+        items = store.questions()[-1].items
+        sure = NewQuestion(items, "sure", priority=1.0, practice=True, check_answer="second")
+        store.post([], [sure])
+        better = str(items[1].segment)
+    person = ScriptedPerson(context.new_page(), by_number)
+    page = person.page
+    page.goto(server.start())
+    person.wait("intro")
+    page.keyboard.press("Enter")
+    with LabelStore.open(server.folder) as store, store._connections.reading() as connection:
+        row = connection.execute("SELECT clip.digest FROM clip JOIN segment ON segment.clip = clip.id "
+                                 "WHERE segment.digest = ?", (better,)).fetchone()  # fmt: skip
+    wrong: list[str] = []
+
+    def worse(digests: list[str]) -> str:
+        wrong.append("left" if digests[1] == row[0] else "right")
+        return wrong[-1]
+
+    person.wait("answerable")
+    person.choose = worse
+    person.answer()
+    person.wait("answerable")
+    words = f"{wrong[0].capitalize()} is better"
+    assert page.text_content("#said") == (
+        f'Practice: another answer was meant, not "{words}". U shows it again. Question 1 of 2.'
+    )
+    page.keyboard.press("u")
+    person.wait("answerable")
+    person.choose = lambda digests: "right" if wrong[0] == "left" else "left"
+    person.answer()
+    person.wait("answerable")
+    assert str(page.text_content("#said")).endswith(": right. Practice, not counted. Question 1 of 2.")
 
 
 def skipped(groups: list[tuple[int, int]]) -> int:

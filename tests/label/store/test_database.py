@@ -1,5 +1,6 @@
 """The file: who may read it, what it refuses to change, and files that are no study, or damaged."""
 
+import errno
 import random
 import sqlite3
 import stat
@@ -38,6 +39,41 @@ def test_only_the_owner_may_read(study: Path) -> None:
         assert {file.name for file in files} == {f"labels.sqlite3{end}" for end in ("", "-wal", "-shm")}
         assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
     assert [file.name for file in study.parent.iterdir()] == ["labels.sqlite3"]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_study(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; from prefrl.label.records import StudySettings; "
+        "from prefrl.label.store import LabelStore; hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, hard)); "
+        "LabelStore.create(sys.argv[1], StudySettings())"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "s")]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.stderr.splitlines()[-1].startswith("OSError: [Errno ")
+    assert "the disk is full" in found.stderr.splitlines()[-1]
+    assert not list((tmp_path / "s").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("pragma", "number", "told"),
+    [("query_only = ON", errno.EROFS, "may not be written"), ("busy_timeout = 1", errno.EBUSY, "has kept")],
+)
+def test_what_the_machine_refuses_is_not_called_damage(
+    study: Path, pragma: str, number: int, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = database._connect
+
+    def hindered(path: Path) -> sqlite3.Connection:
+        connection = connect(path)
+        connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    with LabelStore.open(study.parent) as other, other._connections.writing():
+        monkeypatch.setattr(database, "_connect", hindered)
+        with LabelStore.open(study.parent) as store, pytest.raises(OSError, match=told) as caught:
+            store.add_annotator("ben")
+    assert (caught.value.errno, caught.value.filename) == (number, str(study))
 
 
 def test_settings_come_back(tmp_path: Path) -> None:

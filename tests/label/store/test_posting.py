@@ -151,3 +151,14 @@ def test_packed_arrays_are_equal_bytes_and_nothing_else_is_read() -> None:
     for wrong in (b"", "text", None):
         with pytest.raises(ValueError, match="must be"):
             unpacked(wrong)
+
+
+def test_a_study_is_there_with_its_first_questions_or_not_at_all(tmp_path: Path) -> None:
+    one = segment(0)
+    good = NewQuestion((Item(one.digest), Item(one.digest)), "good")
+    for bad in (NewQuestion((Item(one.digest),), "bad"), NewQuestion((Item(one.digest), Item("x")), "bad")):
+        with pytest.raises(ValueError, match=r"bad|which is not there"):
+            LabelStore.create(tmp_path / "s", StudySettings(), [one], [good, bad])
+        assert not (tmp_path / "s").exists() or not list((tmp_path / "s").iterdir())
+    with LabelStore.create(tmp_path / "s", StudySettings(), [one], [good]) as store:
+        assert [row.key for row in store.questions()] == ["good"]

@@ -406,3 +406,31 @@ def test_leases_are_renewed_without_a_further_question(tmp_path: Path, clock: Cl
         store.renew(anna, [1] * 101)
     with pytest.raises(ValueError, match="a showing that is held is '1'"):
         store.renew(anna, ["1"])  # type: ignore[list-item]
+
+
+def test_practice_tells_afterwards_what_was_expected_and_checks_never_do(tmp_path: Path) -> None:
+    asked = [
+        pair(0, practice=True, check_answer="second"),
+        pair(1, practice=True),
+        pair(2, check_answer="second"),
+    ]
+    store = make_study(tmp_path / "s", asked, practice=2)
+    expected = []
+    for name, right in (("anna", True), ("ben", False)):
+        who = store.add_annotator(name).id
+        for _ in asked:
+            found = shown(store, who)
+            places = json.loads(store_places(store, found.id))
+            value = "right" if (places[1] == 1) == right else "left"
+            once = request()
+            receipts = [answer(store, who, found.id, value, request=once) for _ in range(2)]
+            assert receipts[0].expected == receipts[1].expected  # sent again
+            expected.append(receipts[0].expected)
+        undone = store.undo(who, request())
+        assert undone is not None
+    assert expected == [True, None, None, False, None, None]
+
+
+def store_places(store: LabelStore, showing: int) -> str:
+    with store._connections.reading() as connection:
+        return str(connection.execute("SELECT places FROM showing WHERE id = ?", (showing,)).fetchone()[0])

@@ -1,5 +1,6 @@
 """What the page is told, and what becomes of what it sends, over a server that listens."""
 
+import errno
 import sqlite3
 import threading
 import uuid
@@ -76,7 +77,8 @@ def test_a_question_is_asked_answered_and_counted(store: LabelStore, people: lis
         expected = {"mime": "video/webm", "frames": 3, "fps": 30.0, "width": 16, "height": 16}
         assert {name: item[name] for name in expected} == expected
     reply = anna.answer(showing["id"], "left").json
-    assert reply == {"stored": True, "duplicate": False, "late": False, "progress": counts(1, 3)}
+    said = {"stored": True, "duplicate": False, "late": False, "expected": None}
+    assert reply == {**said, "progress": counts(1, 3)}
     (stored,) = store.current()
     assert (stored.annotator, stored.value, stored.seconds, stored.plays) == ("anna", "left", 1.5, 1)
     digests = [store.segment(str(item.segment)).digest for item in stored.items]
@@ -241,11 +243,12 @@ def test_our_own_mistakes_are_told_to_the_log_alone(
     assert people[0].get("/api/study").status == 200
 
 
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("disk"), OSError(errno.ENOSPC, "full")], ids=repr)
 def test_a_store_that_cannot_write_says_that_trying_again_may_help(
-    store: LabelStore, people: list[Person], monkeypatch: pytest.MonkeyPatch
+    error: Exception, store: LabelStore, people: list[Person], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> Any:
-        raise sqlite3.OperationalError("database or disk is full")
+        raise error
 
     showing = people[0].next()["showing"]["id"]
     body = answer_body(showing, "left")

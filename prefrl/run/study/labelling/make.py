@@ -15,11 +15,12 @@ from prefrl.config import Count, Natural, Settings
 from prefrl.envs.arguments import make_scalar_env, parse_env_args
 from prefrl.envs.factors import factors_of
 from prefrl.label.clips import make_clip, render_waiting
-from prefrl.label.drawing import Painter
-from prefrl.label.making import Pool, factor_question, make_questions
-from prefrl.label.records import Kind, NewQuestion, StudySettings
+from prefrl.label.drawing import NotDrawn, Painter
+from prefrl.label.making import factor_question, make_questions
+from prefrl.label.notes import note_rendering_error
+from prefrl.label.records import MOST_ITEMS, Kind, NewQuestion, StoredSegment, StudySettings
 from prefrl.label.store import LabelStore
-from prefrl.label.store.database import FILE
+from prefrl.label.store.database import FILE, check_new
 
 from .sources import Source, Wanted, of_environment, of_file, of_run, of_study
 
@@ -117,19 +118,23 @@ class MakeCommand(Settings):
             raise ValueError(
                 f"env_args is {list(self.env_args)}; they are for --env-id, and a source has its own"
             )
-        if self.kind == "ranking" and self.items < 2:
-            raise ValueError(f"items is {self.items}; a ranking has at least 2")
+        if self.size % 2:
+            raise ValueError(f"size is {self.size}; it must be even, as video needs it")
+        if self.kind == "ranking" and not 2 <= self.items <= MOST_ITEMS:
+            raise ValueError(f"items is {self.items}; a ranking has 2 to {MOST_ITEMS} clips")
+        if self.kind != "pair" and self.checks:
+            raise ValueError(f"checks is {self.checks}; only pairs can be obvious, and kind is {self.kind!r}")
+        if self.kind == "factors":
+            self._check_factors()
         self._study(None, (), None)  # what it refuses is refused before anything acts
 
     def run(self) -> None:
         """Make the study, and its clips unless they are left for later; print its folder in the last line."""
-        if (self.folder / FILE).exists():
-            raise FileExistsError(f"there is a study in {self.folder} already")
+        check_new(self.folder)  # before anything acts
         segments, questions, study = self._factors() if self.kind == "factors" else self._clips()
-        with LabelStore.create(self.folder, study) as store:
-            store.post(segments.segments if segments else (), questions)
+        with LabelStore.create(self.folder, study, segments, questions) as store:
             if segments and not self.lazy:
-                _render(store, len({item.segment for one in questions for item in one.items}))
+                _render(store, len(segments))
         count = f"{len(questions)} question{'s' * (len(questions) > 1)}"
         Console(stderr=True).print(
             f"{count}; answer them by `prefrl label serve {self.folder}`",
@@ -138,16 +143,21 @@ class MakeCommand(Settings):
         )
         print(self.folder)
 
-    def _factors(self) -> tuple[None, list[NewQuestion], StudySettings]:
-        """Return the question about the factors of an environment."""
+    def _check_factors(self) -> None:
         if self.env_id is None:
             raise ValueError("kind is 'factors'; give the environment whose factors they are: --env-id ID")
-        env = make_scalar_env(self.env_id, self.env_args)
+        for name in ("practice", "repeat_every"):
+            if getattr(self, name):
+                raise ValueError(f"{name} is {getattr(self, name)}; the order of factors is one question")
+
+    def _factors(self) -> tuple[list[StoredSegment], list[NewQuestion], StudySettings]:
+        """Return the question about the factors of an environment."""
+        env = make_scalar_env(str(self.env_id), self.env_args)
         names = factors_of(env).names
         env.close()
-        return None, [factor_question(names)], self._study(self.env_id, self.env_args, None)
+        return [], [factor_question(names)], self._study(self.env_id, self.env_args, None)
 
-    def _clips(self) -> tuple[Pool, list[NewQuestion], StudySettings]:
+    def _clips(self) -> tuple[list[StoredSegment], list[NewQuestion], StudySettings]:
         """Return the segments that are needed, questions about them, and the study; one clip is tried."""
         kind: Kind = "pair" if self.kind == "factors" else self.kind
         source = self._source({"pair": 2, "ranking": self.items, "rating": 1}[kind])
@@ -163,7 +173,7 @@ class MakeCommand(Settings):
                 painter.frames(needed[0])
             else:
                 make_clip(painter, needed[0])
-        return Pool(needed), questions, study
+        return needed, questions, study
 
     def _source(self, size: int) -> Source:
         # Obvious pairs are the best and the worst of many.
@@ -171,6 +181,8 @@ class MakeCommand(Settings):
         wanted = Wanted(count, self.segment_length, self.steps, self.seed)
         if self.source is None:
             return of_environment(str(self.env_id), self.env_args, wanted)
+        if not self.source.exists():
+            raise FileNotFoundError(f"there is no {self.source}; --from takes a run, a file or another study")
         if not self.source.is_dir():
             return of_file(self.source, wanted)
         if (self.source / FILE).exists():
@@ -190,7 +202,16 @@ class MakeCommand(Settings):
 
 
 def _render(store: LabelStore, count: int) -> None:
-    """Make all clips, with a bar where stderr is a terminal."""
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
-        bar = progress.add_task("clips", total=count)
-        render_waiting(store, told=lambda made: progress.update(bar, completed=made))
+    """Make all clips, with a bar where stderr is a terminal; the study is there whatever comes."""
+    try:
+        with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+            bar = progress.add_task("clips", total=count)
+            render_waiting(store, told=lambda made: progress.update(bar, completed=made))
+    except NotDrawn as error:
+        note_rendering_error(store.folder, str(error))
+        told = f"the study is in {store.folder}, but not all of its questions can be asked: {error}"
+        raise NotDrawn(told) from error
+    except (KeyboardInterrupt, OSError):
+        hint = f"`prefrl label serve {store.folder}` makes the clips that are missing"
+        print(f"the study is in {store.folder}; {hint}", file=sys.stderr)
+        raise

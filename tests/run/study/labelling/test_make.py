@@ -1,5 +1,6 @@
 """``prefrl label make``: studies of runs, environments, files and other studies."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import torch
 
 from prefrl import cli
 from prefrl.data import Preferences, TransitionDataset, save_preferences, save_transitions
+from prefrl.label import drawing
 from prefrl.label.drawing import render_segment
 from prefrl.label.store import LabelStore
+from prefrl.run.study.labelling import make as make_module, sources
+from prefrl.run.study.labelling.make import MakeCommand
 
 pytest.importorskip("av")
 
@@ -184,3 +188,80 @@ def test_a_study_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixtur
     make(tmp_path / "study", *flags).close()
     assert cli.main(["label", "make", str(tmp_path / "study"), *flags]) == 2
     assert "there is a study in" in capsys.readouterr().err
+
+
+def test_what_is_refused_is_refused_before_anything_acts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def acts(*_: object, **__: object) -> None:
+        raise AssertionError("it acts")
+
+    monkeypatch.setattr(sources, "collect_with_states", acts)
+    env = ("--env-id", "prefrl/Pendulum-v0")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    assert cli.main(["label", "make", str(tmp_path / "full"), *env]) == 2
+    assert "is not empty (it holds mine.txt)" in capsys.readouterr().err
+    assert [file.name for file in (tmp_path / "full").iterdir()] == ["mine.txt"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "access", lambda *_: False)
+        assert "may not be written" in refusal(tmp_path / "s", capsys, *env)
+    assert f"there is no {tmp_path / 'none'}" in refusal(
+        tmp_path / "s", capsys, "--from", str(tmp_path / "none")
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--kind", "ranking", "--items", "13"), "items is 13; a ranking has 2 to 12 clips"),
+        (("--kind", "rating", "--checks", "1"), "checks is 1; only pairs can be obvious"),
+        (("--kind", "factors", "--practice", "1"), "practice is 1; the order of factors is one question"),
+        (("--kind", "factors", "--repeat-every", "1"), "repeat_every is 1; the order of factors is"),
+        (("--size", "321"), "size is 321; it must be even"),
+    ],
+)
+def test_flags_that_do_nothing_or_cannot_be_are_refused(flags: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MakeCommand(Path("s"), env_id="prefrl/Pendulum-v0", **{
+            flag[2:].replace("-", "_"): int(value) if value.isdigit() else value
+            for flag, value in zip(flags[::2], flags[1::2], strict=True)
+        })  # fmt: skip
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), OSError(28, "full")], ids=repr)
+def test_a_study_is_whole_when_the_making_of_its_clips_is_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stop: BaseException
+) -> None:
+    def stopped(store: LabelStore, **_: object) -> None:
+        raise stop
+
+    monkeypatch.setattr(make_module, "render_waiting", stopped)
+    study = tmp_path / "study"
+    assert cli.main(["label", "make", str(study), *SMALL, "--env-id", "prefrl/Pendulum-v0"]) != 0
+    assert f"`prefrl label serve {study}` makes the clips that are missing" in capsys.readouterr().err
+    with LabelStore.open(study) as store:
+        assert len(store.questions()) == 3
+
+
+def test_clips_that_cannot_be_made_are_told_and_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, drawn = drawing.picture, []
+
+    def failing(env: object) -> object:
+        drawn.append(env)
+        if len(drawn) in (9, 13):  # after the first clip, which is tried, and the environment's own first
+            raise RuntimeError("no such state")
+        return real(env)
+
+    monkeypatch.setattr(drawing, "picture", failing)
+    study = tmp_path / "study"
+    assert cli.main(["label", "make", str(study), *SMALL, "--env-id", "prefrl/Pendulum-v0"]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "not all of its questions can be asked: 2 clips cannot be made; segment" in error
+    assert "RuntimeError: no such state" in error
+    with LabelStore.open(study) as store:
+        assert any(row.ready for row in store.questions())  # one bad state does not hold up others
+    assert cli.main(["label", "status", str(study)]) == 0
+    assert "warning: 2 clips cannot be made" in capsys.readouterr().err
