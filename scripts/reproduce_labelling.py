@@ -9,7 +9,6 @@ dev and a chromium, whose path is in PREFRL_CHROMIUM.
 from __future__ import annotations
 
 import json
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -178,7 +177,7 @@ def _segment(study: Path, clip: str) -> str:
 
 @contextmanager
 def _process(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command of prefrl beside this one; interrupt it at the end if it still runs."""
+    """Run a command of prefrl beside this one; end it if it still runs."""
     with log.open("wb") as stream:
         process = subprocess.Popen([sys.executable, "-m", "prefrl.cli", *arguments], stdout=stream,
                                    stderr=subprocess.STDOUT)  # fmt: skip
@@ -186,7 +185,7 @@ def _process(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             if process.poll() is None:
-                process.send_signal(signal.SIGINT)
+                process.terminate()
                 process.wait(60)
 
 

@@ -168,6 +168,8 @@ class PreferenceRL(RewardLearner):
         self._check_settings(env)
         if preferences is not None:
             self.reward_model.check(preferences)
+            if not bool((preferences.weights > 0).any()):
+                raise ValueError("preferences have weight 0 only: nothing was answered")
             self.preferences = _answers(preferences, teacher=config.num_labels > 0).to(self.device)
             self.reward_model.check(self.preferences)  # which may have one annotator more now
             self.reward_model.fit(self.preferences)

@@ -362,4 +362,7 @@ def test_preferences_of_another_environment_are_refused():
         agent_of("sac", preferences=source.preferences)
     with pytest.raises(TypeError, match="preferences is a list"):
         agent_of("sac").reward_model.fit([])
+    with pytest.raises(ValueError, match="preferences have weight 0 only"):
+        nothing = torch.zeros_like(source.preferences.weights)
+        agent_of("dqn", preferences=replace(source.preferences, weights=nothing))
     assert isinstance(source.preferences, Preferences)
