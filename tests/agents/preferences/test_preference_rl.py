@@ -362,7 +362,7 @@ def test_preferences_of_another_environment_are_refused():
         agent_of("sac", preferences=source.preferences)
     with pytest.raises(TypeError, match="preferences is a list"):
         agent_of("sac").reward_model.fit([])
+    skipped = replace(source.preferences, weights=torch.zeros_like(source.preferences.weights))
     with pytest.raises(ValueError, match="preferences have weight 0 only"):
-        nothing = torch.zeros_like(source.preferences.weights)
-        agent_of("dqn", preferences=replace(source.preferences, weights=nothing))
+        agent_of("dqn", preferences=skipped)
     assert isinstance(source.preferences, Preferences)
