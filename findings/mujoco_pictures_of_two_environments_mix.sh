@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Gymnasium 1.4.0: MuJoCo environments that draw in turns, in one process, spoil each other's pictures.
+# Gymnasium 1.4.0 with MuJoCo 4.0.0: MuJoCo environments that draw in turns, in one process, spoil each other's pictures.
 #
 # Guessed: env.render() draws this environment, whatever else the process draws. Seen: a renderer makes its
 # OpenGL context current when it is made, and at a picture only if it has several viewers; so after another
@@ -11,7 +11,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/python" -m pip install -q --disable-pip-version-check 'gymnasium[mujoco]==1.4.0'
+"$folder/venv/bin/python" -m pip install -q --disable-pip-version-check 'gymnasium[mujoco]==1.4.0' mujoco==4.0.0
 
 MUJOCO_GL=${MUJOCO_GL:-egl} "$folder/venv/bin/python" - <<'PYTHON'
 import gymnasium as gym

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Gymnasium 1.4.0: by default the camera of MuJoCo environments stays, and what runs leaves the picture.
+# Gymnasium 1.4.0 with MuJoCo 4.0.0: by default the camera of MuJoCo environments stays, and what runs leaves the picture.
 #
 # Guessed: HalfCheetah, Hopper and the like are drawn by the camera "track" of their models, which runs along.
 # Seen: where no camera is named, that one is looked up and not used. A free camera looks at the place where
@@ -10,7 +10,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/python" -m pip install -q --disable-pip-version-check 'gymnasium[mujoco]==1.4.0'
+"$folder/venv/bin/python" -m pip install -q --disable-pip-version-check 'gymnasium[mujoco]==1.4.0' mujoco==4.0.0
 
 MUJOCO_GL=${MUJOCO_GL:-egl} "$folder/venv/bin/python" - <<'PYTHON'
 import gymnasium as gym
