@@ -37,7 +37,7 @@ from prefrl.preferences import Answerer, Questions, ReturnTeacher, TeacherKind
 from prefrl.preferences.asking import answers_by_return
 from prefrl.preferences.queries import RULES, QueryKind, check_members, choose_queries
 from prefrl.preferences.reward_model import RewardModelConfig
-from prefrl.preferences.teachers import TEACHER, as_answerer
+from prefrl.preferences.teachers import TEACHER, as_answerer, check_answers
 
 from .compared_segments import check_segment_length
 from .learners import RewardLearner, RewardLearnerConfig, known_or_none
@@ -163,6 +163,7 @@ class PreferenceRL(RewardLearner):
         self.preferences: Preferences | None = None
         self.sessions = self.asked = 0
         self.fitted = self._warned = False
+        self._known_from: str | None = None
         self.teacher = teacher or ReturnTeacher(config.teacher, temperature=config.teacher_temperature,
                                                 seed=seed)  # fmt: skip
         self._check_settings(env)
@@ -178,14 +179,17 @@ class PreferenceRL(RewardLearner):
 
     @property
     def teacher(self) -> Answerer:
-        """Who answers; another one adds to what is known already."""
+        """Who answers; another one adds to what is known already, one of the same identity does not."""
         return self._teacher
 
     @teacher.setter
     def teacher(self, teacher: Answerer | Callable[[Questions], Preferences]) -> None:
         self._teacher = as_answerer(teacher)
         self.info_keys = (STATES,) if self._teacher.needs_states else ()
-        self._given = 0 if self.preferences is None else len(self.preferences)
+        identity = self._teacher.identity
+        if identity is None or identity != self._known_from:
+            self._given = 0 if self.preferences is None else len(self.preferences)
+        self._known_from = identity
 
     def _check_settings(self, env: Any) -> None:
         """Raise ValueError for settings that do not suit the environment."""
@@ -324,7 +328,10 @@ class PreferenceRL(RewardLearner):
 
     def _answered(self, first: Excerpt, second: Excerpt) -> Preferences:
         """Return the teacher's answers; questions that were skipped have weight 0."""
-        return self.teacher.ask(Questions(first, second, self.sessions))
+        answers = check_answers(self.teacher.ask(Questions(first, second, self.sessions)))
+        if len(answers):
+            self.reward_model.check(answers)  # before they are added to what is known
+        return answers
 
     def accuracy(self, num_pairs: int = 1_000) -> float:
         """Return how often the reward model prefers the segment of larger true return; waits for the device.
@@ -359,6 +366,7 @@ class PreferenceRL(RewardLearner):
             "generator": self._generator.get_state(),
             "counts": [self.sessions, self.asked, self.learner.num_timesteps],
             "given": self._given,
+            "known_from": self._known_from,
             "fitted": self.fitted,
             "preferences": None if self.preferences is None else self._answers_state(self.preferences),
         }
@@ -377,13 +385,13 @@ class PreferenceRL(RewardLearner):
         restore_generator(self._generator, state["generator"])
         self.sessions, self.asked, self.learner.num_timesteps = (int(count) for count in state["counts"])
         self.fitted = bool(state["fitted"])
-        known = state["preferences"]
-        if known is not None:
+        if (known := state["preferences"]) is not None:
             answers = preferences_from_tensors(
                 known["tensors"], tuple(known["names"]), json.loads(known["metadata"])
             )
             self.preferences = answers.to(self.device)
             self._given = int(state.get("given", len(answers)))
+        self._known_from = state.get("known_from")
 
 
 def _answers(preferences: Preferences, teacher: bool) -> Preferences:

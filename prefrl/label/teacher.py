@@ -126,6 +126,11 @@ class HumanTeacher(Answerer):
             raise ValueError(f"{self.folder} holds {len(others)} questions of another run or of nobody's; "
                              "each run needs a folder of its own")  # fmt: skip
 
+    @property
+    def identity(self) -> str:
+        """See :attr:`Answerer.identity`: the study, wherever it lies, and the run."""
+        return f"{self.store.made_ns()}/{self.run}"
+
     # Asking -----------------------------------------------------------------------------------------------
 
     def ask(self, questions: Questions) -> Preferences:

@@ -85,6 +85,14 @@ class Answerer(ABC):
     needs_states: ClassVar[bool] = False
     """Whether it must see the states of the simulator (``Excerpt.states``), so as to draw the segments."""
 
+    @property
+    def identity(self) -> str | None:
+        """What tells one who revises from others, for agents that are loaded and given their teacher again.
+
+        Its answers then replace those that the agent knows from it; None: they are added to all it knows.
+        """
+        return None
+
     @abstractmethod
     def ask(self, questions: Questions) -> Preferences:
         """Return answers: to these questions or, by a teacher who takes time, to any asked so far.
@@ -117,11 +125,20 @@ class AskFunction(Answerer):
 
     def ask(self, questions: Questions) -> Preferences:
         """See :meth:`Answerer.ask`; TypeError where the function returns something else."""
-        answers = self.function(questions)
-        if not isinstance(answers, Preferences):
-            raise TypeError(f"teacher returned a {type(answers).__name__}; it must return Preferences, such "
-                            "as questions.answered(labels)")  # fmt: skip
-        return answers
+        return check_answers(self.function(questions))
+
+
+def check_answers(answers: Any) -> Preferences:
+    """Return what a teacher returned.
+
+    Raises:
+        TypeError: if it is no Preferences.
+        ValueError: if they hold what they must not.
+    """
+    if not isinstance(answers, Preferences):
+        raise TypeError(f"teacher returned a {type(answers).__name__}; it must return Preferences, such "
+                        "as questions.answered(labels)")  # fmt: skip
+    return answers.validate() if len(answers) else answers
 
 
 def as_answerer(teacher: Any) -> Answerer:

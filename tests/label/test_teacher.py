@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -161,10 +162,13 @@ def test_nobody_at_work_costs_nothing(teacher, monkeypatch):
         teacher.news()
     assert len(looks) <= 1
     draw(teacher.store)
-    teacher._look_again = 0.0
+    looks.clear()
+    now = 1e9
+    monkeypatch.setattr("prefrl.label.teacher.time", SimpleNamespace(monotonic=lambda: now))
     for number in range(50):
         teacher.store.add_annotator(f"p{number}")
         teacher.news()
+        now += 0.01  # however long writing takes here
     assert 2 <= len(looks) < 25, "somebody busy is seen, and does not make it look all the time"
 
 
@@ -262,3 +266,36 @@ def test_an_agent_learns_from_people(tmp_path):
     stored = teacher.store.segment(teacher.store.questions()[0].items[0].segment)
     angle = stored.states[:, 0]
     np.testing.assert_allclose(stored.arrays["obs"][:, 0], np.cos(angle), atol=1e-6)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_loaded_agent_knows_its_people_again(tmp_path, same):
+    """Their answers are those that it was fitted to; others' are added."""
+    config = PreferenceRLConfig(
+        SACConfig(hidden=(8,), learning_starts=10, batch_size=8, buffer_size=100),
+        RewardModelConfig(members=2, hidden=(8,), epochs=2), segment_length=5, num_labels=9, first_labels=5,
+        session_labels=4, first_session=20, session_every=20, refit_every=1,
+    )  # fmt: skip
+    env = SimulatorStates(gym.make("Pendulum-v1", max_episode_steps=12))
+    teacher = HumanTeacher(tmp_path / "study", "run", STUDY)
+    agent = PreferenceRL(env, config, teacher=teacher, device="cpu")
+    learn(agent, 22)
+    for _ in range(3):
+        Person(teacher.store).answer()
+    teacher.look()
+    learn(agent, 2)
+    agent.save(tmp_path / "agent.pt")
+    teacher.store.close()
+    loaded = PreferenceRL.load(tmp_path / "agent.pt", env=env, device="cpu")
+    if same:
+        (tmp_path / "study").rename(tmp_path / "moved")
+        loaded.teacher = again = HumanTeacher(tmp_path / "moved", "run")
+    else:
+        loaded.teacher = again = HumanTeacher(tmp_path / "another", "run", STUDY)
+        again.ask(questions(3, session=7))
+    Person(again.store).answer()
+    again.look()
+    learn(loaded, 2)
+    assert loaded.labels_used == 4
+    assert len(loaded.preferences) == 4
+    again.store.close()

@@ -7,7 +7,8 @@ import { guide, loadStage, unloadStage } from "./screens.js";
 import { View } from "./view.js";
 import { Line, Memory, Outbox, Refused } from "./wire.js";
 
-const AHEAD = 2; // questions that a tab holds: the one on view and the next
+const AHEAD = 2; // questions that a tab holds, but for those that undo brought back: the one on view and the next
+const MOST_HELD = 100; // questions that the server keeps from others for one tab
 const POLL_MS = { waiting: [1000, 4000], finished: [1500, 10000] };
 const ENDS = {
   waiting: ["The next question is on its way", "It appears here by itself."],
@@ -23,7 +24,7 @@ let study = null;
 let memory = null;
 let outbox = null;
 let progress = { answered: 0, skipped: 0, left: 0, waiting: 0, total: 0 };
-let queue = []; // [{showing, videos, loaded, broken}]: the first is on view, or about to be
+let queue = []; // [{showing, videos, loaded, broken}]: the first is on view, or about to be; few have their clips
 let view = null; // the first of them, once its clips are here
 let turn = 0; // grows with everything that is put on view
 let end = "loading"; // what the server said last: ready, waiting or finished
@@ -69,6 +70,7 @@ async function show() {
     rest();
     return;
   }
+  queue.slice(0, AHEAD).forEach(load);
   if (!entry.videos) setState("loading");
   await entry.loaded;
   if (mine !== turn) return;
@@ -98,23 +100,31 @@ function painted() {
 // Questions from the server ------------------------------------------------------------------------------
 
 function prepare(showing) {
-  const entry = { showing, videos: null, broken: "" };
-  entry.loaded = loadStage(line, showing).then(
-    (videos) => {
-      entry.videos = videos;
-    },
-    (error) => {
-      if (error instanceof Refused && error.status === 403) fail(error);
-      entry.videos = [];
-      entry.broken = error.message;
-    },
-  );
-  return entry;
+  return { showing, videos: null, loaded: null, broken: "" };
 }
 
-function forget(entry) {
-  entry.loaded.then(() => unloadStage(entry.videos));
+/** Fetches the clips of a question, unless that was begun already. */
+function load(entry) {
+  if (entry.loaded) return;
+  const found = (videos, broken = "") => {
+    if (entry.loaded === loaded) Object.assign(entry, { videos, broken });
+    return videos;
+  };
+  const loaded = loadStage(line, entry.showing).then(found, (error) => {
+    if (error instanceof Refused && error.status === 403) fail(error);
+    return found([], error.message);
+  });
+  entry.loaded = loaded;
 }
+
+/** Lets go of the clips of a question, which can be fetched again. */
+function forget(entry) {
+  entry.loaded?.then(unloadStage);
+  Object.assign(entry, { videos: null, loaded: null, broken: "" });
+}
+
+/** The numbers of the questions here, as many as the server takes: those that come first. */
+const heldHere = () => queue.slice(0, MOST_HELD).map((entry) => entry.showing.id);
 
 /** Asks for questions until enough are held, or there are no more. */
 function fill() {
@@ -129,11 +139,12 @@ function fill() {
 async function ask() {
   while (queue.length < AHEAD && !dead) {
     await outbox.deliver(); // what is answered here must not be asked again
-    const held = queue.map((entry) => entry.showing.id);
+    const held = heldHere();
     const reply = await line.post("/api/next", { held, tab: memory.data.tab });
     end = reply.state;
     const fresh = reply.showing && !queue.some((entry) => entry.showing.id === reply.showing.id);
     if (fresh) queue.push(prepare(reply.showing));
+    queue.slice(0, AHEAD).forEach(load);
     count(reply.progress);
     if (!view && state() !== "intro" && (queue.length || state() !== end)) show();
     if (!fresh && queue.length === held.length) break; // nothing more, and nothing was answered meanwhile
@@ -146,7 +157,7 @@ async function ask() {
 function hold() {
   if (!queue.length || dead || holding || document.hidden || dialogOpen()) return;
   holding = line
-    .post("/api/hold", { held: queue.map((entry) => entry.showing.id) })
+    .post("/api/hold", { held: heldHere() })
     .catch(fail)
     .finally(() => {
       holding = null;
@@ -211,6 +222,7 @@ function undone(showing) {
   const twin = queue.findIndex((entry) => entry.showing.id === showing.id);
   if (twin >= 0) forget(queue.splice(twin, 1)[0]);
   queue.unshift(prepare(showing));
+  queue.slice(AHEAD).forEach(forget);
   say(`Undone. Your answer was: ${describe(showing, showing.previous)}.`);
   if (memory.data.begun) show();
 }

@@ -273,6 +273,7 @@ class Connections:
         self._watcher: sqlite3.Connection | None = None
         self._process = os.getpid()
         self._closed = False
+        self._file: tuple[int, int] | None = None  # device and number of the file, once there is a connection
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -316,7 +317,7 @@ class Connections:
     def version(self) -> int:
         """Return a number that changes whenever somebody has written to the file."""
         with self._lock, self._errors():
-            self._check_process()
+            self._check()
             if self._watcher is None:
                 self._watcher = _connect(self.path)
             return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
@@ -334,7 +335,7 @@ class Connections:
 
     def _take(self) -> sqlite3.Connection:
         with self._lock:
-            self._check_process()
+            self._check()
             if self._idle:
                 return self._idle.pop()
         with self._errors():
@@ -347,9 +348,23 @@ class Connections:
             else:
                 self._idle.append(connection)
 
-    def _check_process(self) -> None:
+    def _check(self) -> None:
+        """Refuse a file that is gone: SQLite would go on with it, and what is written there is lost."""
+        self._check_process()
         if self._closed:
             raise ValueError(f"the store of {self.path.parent} is closed")
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"the study in {self.path.parent} is gone: it was deleted or moved"
+            ) from None
+        self._file = self._file or (found.st_dev, found.st_ino)
+        if self._file != (found.st_dev, found.st_ino):
+            raise FileNotFoundError(f"the study in {self.path.parent} is another one than before: the first "
+                                    "was deleted or moved")  # fmt: skip
+
+    def _check_process(self) -> None:
         if self._process != os.getpid():
             _OF_PARENTS.extend((*self._idle, self._watcher))
             self._idle, self._watcher, self._process = [], None, os.getpid()

@@ -13,7 +13,7 @@ from prefrl.agents import DQNConfig, PPOConfig, PreferenceRL, PreferenceRLConfig
 from prefrl.agents.base import Spaces
 from prefrl.data import Preferences
 from prefrl.functional.preferences.general_models.questions import mutual_information
-from prefrl.preferences import RewardModelConfig
+from prefrl.preferences import Answerer, RewardModelConfig
 from prefrl.preferences.queries import (
     Candidates,
     choose_queries,
@@ -137,6 +137,46 @@ def test_the_budget_is_kept_and_skipped_questions_teach_nothing():
     assert (agent.asked, agent.sessions) == (71, 2)
     assert agent.labels_used == int((agent.preferences.weights > 0).sum()) < 71
     assert agent.result()["labels_used"] == agent.labels_used
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "message"),
+    [
+        (lambda answers: None, TypeError, "teacher returned a NoneType; it must return Preferences"),
+        (lambda answers: answers.labels, TypeError, "teacher returned a Tensor"),
+        (lambda answers: replace(answers, labels=answers.labels * torch.nan), ValueError, "labels"),
+        (lambda answers: replace(answers, weights=-answers.weights), ValueError, "weights"),
+        (
+            lambda answers: replace(
+                answers, **{side: of_two_numbers(getattr(answers, side)) for side in ("first", "second")}
+            ),
+            ValueError,
+            "obs of the segments have shape",
+        ),
+    ],
+)
+def test_bad_answers_are_refused_and_leave_the_agent_as_it_was(spoil, error, message):
+    class Teacher(Answerer):
+        good = False
+
+        def ask(self, questions):
+            answers = questions.answered(torch.ones(len(questions)))
+            return answers if self.good else spoil(answers)
+
+    env = prefrl.envs.make_device("prefrl/Pendulum-v0", 2, max_episode_steps=9)
+    config = PreferenceRLConfig(LEARNERS["sac"], REWARD, **SCHEDULE)
+    agent = PreferenceRL(env, config, teacher=Teacher(), device="cpu")
+    for _ in range(2):
+        with pytest.raises(error, match=message):
+            learn(agent, 22)
+    assert (agent.asked, agent.sessions, agent.preferences) == (0, 0, None)
+    agent.teacher.good = True
+    learn(agent, 22)
+    assert agent.asked == agent.labels_used > 0
+
+
+def of_two_numbers(segments):
+    return replace(segments, obs=segments.obs[..., :2])
 
 
 @pytest.mark.parametrize("teacher", ["noiseless", "logistic", "mistakes", "skips", "ties", "myopia"])

@@ -1,9 +1,10 @@
 """The labelling page in a browser, by keys and clicks: whatever happens, every answer is stored once."""
 
 import time
+import uuid
 from typing import Any
 
-from labelling_films import by_number, check_once, pairs, until
+from labelling_films import by_number, check_once, pairs, post_films, until
 from labelling_person import Complaints, ScriptedPerson
 
 from prefrl.label.records import NewQuestion
@@ -133,6 +134,29 @@ def test_undos_that_come_fast(visit: Any) -> None:
     person.page.wait_for_function("() => document.body.dataset.unsent === '0'")
     assert person.work() == 4
     check_once(store, pairs(4))
+
+
+def test_more_undos_than_a_tab_may_hold(visit: Any, context: Any) -> None:
+    groups = [(first, second) for first in range(1, 12) for second in range(12, 22)]
+    store, person = visit([], watch="any", lease_seconds=3)
+    page = person.page
+    post_films(store, groups)
+    ada = store.annotators()[0].id
+    for _ in groups:
+        showing = store.next(ada)
+        assert showing is not None
+        store.answer(ada, str(uuid.uuid4()), showing.id, "left", 1.0)
+    context.on("request", lambda request: clips.append(request.url) if "/clip/" in request.url else None)
+    clips: list[str] = []
+    for _ in groups:
+        page.keyboard.press("u")
+    until(lambda: store.totals().undone == len(groups), 30.0)
+    with page.expect_response("**/api/hold"):
+        pass  # many more are held than may be named
+    asked = len(clips)
+    person.choose = lambda digests: "tie"
+    assert person.work(5) == 5
+    assert len(clips) > asked, "clips far ahead are let go of, and come again"
 
 
 def test_undo_at_the_end(visit: Any) -> None:

@@ -281,3 +281,28 @@ def test_a_failed_post_leaves_nothing(study: Path) -> None:
         with pytest.raises(ValueError, match="which is not there"):
             store.post([segment(20), segment(21), segment(22)], [pair(10), pair(25)])
         assert store.totals() == before
+
+
+@pytest.mark.parametrize("fate", ["deleted", "moved", "another"])
+def test_a_study_that_is_gone_is_missed_at_once(study: Path, fate: str) -> None:
+    """SQLite would go on with the file that has no name any more, and what is written there is lost."""
+    with LabelStore.open(study.parent) as store:
+        anna = store.annotators()[0].id
+        showing = store.next(anna)
+        assert showing is not None
+        store.version()
+        if fate == "moved":
+            study.parent.rename(study.parent.with_name("moved"))
+        else:
+            study.unlink()
+        if fate == "another":
+            make_study(study.parent.with_name("twin"), 3).close()
+            study.parent.with_name("twin").joinpath(study.name).rename(study)
+        message = "is another one than before" if fate == "another" else "is gone: it was deleted or moved"
+        for use in (
+            store.version,
+            store.current,
+            lambda: store.answer(anna, request(), showing.id, "left", 1.0),
+        ):
+            with pytest.raises(FileNotFoundError, match=message):
+                use()
