@@ -195,6 +195,56 @@ class Scale:
         self.steps = int(state["steps"])
 
 
+class Moments:
+    """Running mean of features' outer products, with which a direction E f delta is solved.
+
+    Where delta answers to parameters by -f per unit of time, M^-1 E f delta moves all of them towards the
+    solution at one pace, however small or correlated the features are; without it, small ones wait. It
+    changes no fixed point.
+
+    Args:
+        like: [P] parameters.
+        window: steps over which the mean is taken.
+        warm: steps before which parameters do not move.
+    """
+
+    RIDGE = 1e-9
+    """Added to the diagonal, as a share of its mean."""
+
+    def __init__(self, like: Tensor, window: int, warm: int) -> None:
+        self.mean = like.new_zeros(len(like), len(like))
+        self.window, self.warm, self.steps = window, warm, 0
+
+    def add(self, features: Tensor, weights: Tensor, share: Tensor) -> None:
+        """Take in one step's features [n, P] with weights [n]; a share [] of the rows were transitions."""
+        self.steps += 1
+        self.mean.lerp_(features.T @ (features * weights[:, None]), share / min(self.steps, self.window))
+
+    def solved(self, direction: Tensor) -> Tensor:
+        """Return M^-1 times a direction [P]; 0 before there is enough to tell M."""
+        if self.steps < self.warm:
+            return torch.zeros_like(direction)
+        return torch.linalg.solve_ex(self._regular(), direction)[0]  # without _ex it waits for the device
+
+    def _regular(self) -> Tensor:
+        diagonal = self.mean.diagonal()
+        return self.mean + torch.diag((self.RIDGE * diagonal.mean() + 1e-300).expand_as(diagonal))
+
+    def leverage(self, features: Tensor) -> Tensor:
+        """Return f' M^-1 f [n] of features [n, P], which is P on average: how far out rows lie."""
+        towards = torch.linalg.solve_ex(self._regular(), features.T)[0].T
+        return (features * towards).sum(1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the mean and the number of steps."""
+        return {"mean": self.mean, "steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
+        self.mean.copy_(state["mean"])
+        self.steps = int(state["steps"])
+
+
 @contextmanager
 def holding(family: Any, name: str, parameters: Tensor) -> Iterator[None]:
     """Let a family of functions have other parameters for a while, in the place of its attribute ``name``."""

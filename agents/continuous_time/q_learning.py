@@ -22,6 +22,12 @@ descends the divergence from exp(q / gamma),
 
 which needs no integral. (The form of this step and the family are our choice, since the paper's own
 could not be checked: the span of a_i, a_i x_j and a_i a_j, which holds q of linear-quadratic problems.)
+Of the features f = dq/dpsi the squares of actions are as small as the policy's variance, so that along E f
+delta they would take ages; psi moves along the solution instead,
+
+    psi += alpha (E f f')^-1 f delta,
+
+with a running mean of f f'. This forgets at the rate alpha, whatever the features' sizes.
 
 A timestep is one step of one row; all rows learn together.
 """
@@ -35,12 +41,26 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from prefrl.agents.continuous_time.ascent import Ascent
+from prefrl.agents.continuous_time.ascent import Ascent, Moments
 from prefrl.data import Transitions
 from prefrl.nn.continuous_time.gaussian_policies import AffineGaussian, GaussianPolicy, NeuralGaussian
+from prefrl.nn.value_families import NeuralValue
 
-from .control import ContinuousControl, ContinuousControlConfig, Seen
+from .control import MANY, ContinuousControl, ContinuousControlConfig, Seen
 from .task import Task
+
+WARM = 1.0
+"""Time of 64 chains or more before which psi does not move: E f f' is not known yet."""
+
+WINDOW = 10
+"""How many times that E f f' is a mean over."""
+
+SHARE = 0.25
+"""Step size of psi over the critic's: faster than the policy's variance, which follows it, and no noisier
+than need be."""
+
+FAR = 4.0
+"""Leverage of a place, as a multiple of its mean, beyond which it counts less in psi's step."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +167,14 @@ class ContinuousQLearning(ContinuousControl):
             self.advantage = QuadraticAdvantage(self.policy, task.dim, task.action_dim, config.temperature)
             self._advantage_direction = torch.zeros_like(self.advantage.psi)
             self._advantage_ascent = Ascent(self.advantage.psi, adam=False, averaging=config.averaging)
+            few = min(1.0, self._rows / MANY)
+            given = None if isinstance(self.value, NeuralValue) else config.value_rate
+            self.advantage_rate = SHARE * (given or self.default_rate * few)
+            """Step size of psi per unit of time, which needs no unit of rewards, as the critic's does not."""
+            warm = max(1, round(WARM / (few * task.dt)))
+            window = max(WINDOW * warm, self.pace.every)
+            self._moments = Moments(self.advantage.psi, window, warm)
+            self._places = Moments(self.advantage.psi.new_zeros(task.dim + 1), window, warm)
 
     def _learn(self, seen: Seen, step: Transitions) -> Tensor:
         """See :class:`ContinuousControl`."""
@@ -161,7 +189,14 @@ class ContinuousQLearning(ContinuousControl):
         q, gradient = self.advantage.gradient(seen.t, seen.x, seen.actions)
         delta = self._delta(seen, -q)
         self._critic_direction(seen, delta)
-        self._advantage_direction += (delta * weights) @ gradient
+        share = seen.mask.mean()
+        places = torch.cat([seen.x, torch.ones_like(seen.x[:, :1])], 1)
+        self._places.add(places, weights, share)
+        # f delta grows with x^4: places far out say little for their noise, and one may say it all.
+        far = self._places.leverage(places) / (FAR * places.shape[1])
+        trusted = weights / far.clamp(min=1.0).square()
+        self._advantage_direction += (delta * trusted) @ gradient
+        self._moments.add(gradient, trusted, share)
         own = self.policy.sample(seen.t, seen.x, self._noise(len(delta)))
         log_prob, score = self.policy.score(seen.t, seen.x, own)
         better = self.advantage.gradient(seen.t, seen.x, own)[0] - gamma * log_prob
@@ -174,8 +209,10 @@ class ContinuousQLearning(ContinuousControl):
 
     def _apply_own(self, factor: float) -> None:
         if self.advantage is not None:
-            rate = self.policy_rate * factor
-            self._advantage_ascent.step(self._advantage_direction, rate, self.pace.interval)
+            rate = self.advantage_rate * factor
+            rate /= max(1.0, rate * self.pace.interval)  # after long paths: to the solution, not beyond
+            towards = self._moments.solved(self._advantage_direction)
+            self._advantage_ascent.step(towards, rate, self.pace.interval)
 
     def _named(self) -> dict[str, Tensor]:
         """Return all parameters, the policy's as psi where the normaliser is known."""
@@ -189,8 +226,14 @@ class ContinuousQLearning(ContinuousControl):
         return {**psi, "psi3": psi["psi3"] - log_gamma}
 
     def _own_state(self) -> dict[str, Any]:
-        return {} if self.advantage is None else {"advantage": self._advantage_ascent.state_dict()}
+        if self.advantage is None:
+            return {}
+        return {"advantage": self._advantage_ascent.state_dict(), "moments": self._moments.state_dict(),
+                "places": self._places.state_dict()}  # fmt: skip
 
     def _load_own_state(self, state: Any) -> None:
         if self.advantage is not None:
             self._advantage_ascent.load_state_dict(state["advantage"])
+            if "moments" in state:  # files of before have none; they are gathered anew
+                self._moments.load_state_dict(state["moments"])
+                self._places.load_state_dict(state["places"])

@@ -14,7 +14,8 @@ ties broken by the mean, when acting as in targets. A transition (s, a, r, s') t
 by the quantile Huber loss (Dabney et al. 2018, arXiv 1710.10044). What happens does not depend on c, so
 every transition may be replayed with any stock: *relabelling* draws a new one each time, exactly
 off-policy, which is why returns take one step here. Where the initial stock is open, as for CVaR, the best
-one is searched for on a grid by the network's own values.
+one is searched for on a grid by the network's own values (an optimistic CVaR: by what greedy actions are
+worth).
 
 The combination of DQN with distributional dynamic programming over stocks is that of Avila Pires et al.
 2025 (arXiv 2501.13028); the details are ours, since theirs could not be verified. Objectives that dynamic
@@ -24,7 +25,7 @@ programming does not optimise are refused (``prefrl/functional/returns/objective
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -235,17 +236,36 @@ class StockDQN(DeepQ):
             best = self.greedy(self.network(obs["obs"], self._shown(stock)), stock)
         return self.explore(best, deterministic=deterministic)
 
+    def _greedy_of(self, obs: Tensor, stocks: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield what is greedy from initial stocks [P], for some observations [n, ...] at a time.
+
+        The first keys [n, P] of the best actions, and their quantiles [n, P, m] of G.
+        """
+        for row in torch.split(obs.to(self.device), max(1, MAX_ROWS // len(stocks))):
+            stock, shape = stocks.to(self.device).repeat(len(row)), (len(row), len(stocks))
+            quantiles = self.network(row.repeat_interleave(len(stocks), 0), self._shown(stock))
+            keys = self.keys(quantiles, stock)
+            best = best_actions(keys, self.config.tie_tolerance)
+            first = keys[..., 0].gather(1, best[:, None])[:, 0]
+            yield first.view(shape), gather_actions(quantiles, best).view(*shape, -1)
+
     @torch.no_grad()
     def values(self, obs: Tensor, stocks: Tensor) -> Tensor:
         """Return max_a K(c + G) [P], the mean over observations [n, ...], of initial stocks [P]."""
         total = torch.zeros(len(stocks), device=self.device)
-        for row in torch.split(obs.to(self.device), max(1, MAX_ROWS // len(stocks))):
-            stock = stocks.to(self.device).repeat(len(row))
-            quantiles = self.network(row.repeat_interleave(len(stocks), 0), self._shown(stock))
-            keys = self.keys(quantiles, stock)
-            best = best_actions(keys, self.config.tie_tolerance)
-            total += keys[..., 0].gather(1, best[:, None])[:, 0].view(len(row), -1).sum(0)
+        for keys, _ in self._greedy_of(obs, stocks):
+            total += keys.sum(0)
         return total / len(obs)
+
+    @torch.no_grad()
+    def greedy_returns(self, obs: Tensor, stocks: Tensor) -> Tensor:
+        """Return the network's quantiles of G [P, n m] of what is greedy from initial stocks [P].
+
+        They are those of all observations [n, ...] together.
+        """
+        return torch.cat(
+            [quantiles.transpose(0, 1).flatten(1) for _, quantiles in self._greedy_of(obs, stocks)], 1
+        )
 
     def scores(self, obs: Tensor, stocks: Tensor, problem: StockProblem | None = None) -> Tensor:
         """Return h [P] of initial stocks [P], for start observations [n, ...]; see :class:`StockProblem`.
@@ -272,10 +292,13 @@ class StockDQN(DeepQ):
         if config.use_of_stock == NAIVE:
             return 0.0
         grid = torch.linspace(config.stock_low, config.stock_high, config.stock_points, device=self.device)
-        scores = self.scores(obs.to(self.device), grid, wanted)
-        best = int(scores.argmax())
+        if wanted.minimise:  # h is a bound, which the policy of the smallest may fall short of
+            worth = wanted.criterion().value(self.greedy_returns(obs, grid))
+        else:
+            worth = self.scores(obs, grid, wanted)
+        best = int(worth.argmax())
         # At the lower end it is the mean that is wanted, and all low stocks are as good.
-        if best == len(grid) - 1:
+        if best == len(grid) - 1 and not wanted.minimise:
             warnings.warn(f"the best initial stock is stock_high {config.stock_high:g}; a larger one may "
                           "be better", stacklevel=2)  # fmt: skip
         return float(grid[best])

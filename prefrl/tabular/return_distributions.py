@@ -8,9 +8,8 @@ Pires et al. 2025, arXiv 2501.13028). Backward induction takes, at each time, th
 and a distribution is a vector of probabilities over the totals that the horizon can end in: the totals are
 listed (:class:`prefrl.tabular.stock_lattice.StockLattice`), so nothing is projected, and a backup is a
 weighted sum of rows. Of an expected utility only expectations need be carried, which are as linear in the
-distribution as it
-is itself: the same backup, with fewer columns. Everything runs in float64 on the MDPs' device, over all
-MDPs, states, totals and actions at once.
+distribution as it is itself: the same backup, with fewer columns. Everything runs in float64 on the MDPs'
+device, over all MDPs, states, totals and actions at once.
 """
 
 from __future__ import annotations
@@ -283,8 +282,11 @@ class Solution:
     """[C_0] or [C_0, k] initial stocks that were tried."""
 
     scores: Tensor
-    """[C_0] their h (negated where the smallest is wanted), or the mean over starts of K's first key."""
+    """[C_0] their h (negated where the smallest is a bound), or the mean over starts of K's first key."""
 
+
+MAX_MASSES = 2**22
+"""Probabilities of states and totals at one time that are made at once, over initial stocks."""
 
 BETWEEN = 8
 """Parts into which the space between two returns is divided, where the best stock may lie in between."""
@@ -294,7 +296,7 @@ def candidate_stocks(problem: FiniteHorizon, wanted: StockProblem, *, max_points
     """Return the initial stocks [C], rising, to search among: the negatives of all returns.
 
     h(c_0) of one policy is piecewise linear between them. The largest of a maximum over policies is at one of
-    them, the smallest may be where policies change: then stocks in between are tried as well.
+    them; where the smallest is a bound, other policies are greedy in between: stocks there are tried as well.
     """
     lattice = StockLattice(problem, problem.rewards.new_zeros(1), from_start=True, max_points=max_points)
     stocks = 0.0 - lattice.outcomes.flip(0)
@@ -348,8 +350,10 @@ def solution_of(induction: BackwardInduction, wanted: StockProblem, stocks: Tens
     assert policy.keys is not None
     values = torch.einsum("s,scj->cj", problem.mdp.start[0], policy.keys[0])[induction.lattice.initial, 0]
     scores = wanted.score(values, stocks) if wanted.searched else values
+    # Where the smallest h is a bound, its stock's policy may fall short of it: all policies are compared.
+    worth = policy_values(policy, stocks, wanted) if wanted.minimise else scores
     # Of equally good stocks the largest: a stock on which c_0 + G cannot rise above 0 only repeats the mean.
-    tied = (scores >= scores.max() - TOLERANCE).nonzero()[:, 0]
+    tied = (worth >= worth.max() - TOLERANCE).nonzero()[:, 0]
     best = int(tied[stocks[tied].argmax()]) if wanted.searched else int(tied[0])
     stock = stocks[best]
     probs = policy.distribution(induction.lattice.initial[best : best + 1])[0, 0]
@@ -359,11 +363,19 @@ def solution_of(induction: BackwardInduction, wanted: StockProblem, stocks: Tens
     return Solution(policy, initial, value, returns, probs, stocks, scores)
 
 
+def policy_values(policy: StockPolicy, stocks: Tensor, wanted: StockProblem) -> Tensor:
+    """Return what is wanted of G's distribution, [C], for the stocks [C] that a policy was made for."""
+    lattice, criterion = policy.lattice, wanted.criterion()
+    columns = policy.problem.mdp.num_states * max(len(points) for points in lattice.points)
+    found = []
+    for piece in torch.split(torch.arange(len(stocks), device=stocks.device), max(1, MAX_MASSES // columns)):
+        probs = policy.distribution(lattice.initial[piece])[0]
+        found.append(criterion.value(lattice.outcomes - stocks[piece, None], probs))
+    return torch.cat(found)
+
+
 def _initial_stocks(
-    problem: FiniteHorizon,
-    wanted: StockProblem,
-    given: Tensor | Sequence[float] | None,
-    max_points: int,
+    problem: FiniteHorizon, wanted: StockProblem, given: Tensor | Sequence[float] | None, max_points: int
 ) -> Tensor:
     """Return the initial stocks [C] or [C, k] to start from."""
     if given is None and wanted.searched:

@@ -36,7 +36,8 @@ class StockProblem:
 
         h(c_0) = scale max_pi K(distribution of c_0 + G) - c_0,
 
-    and the best c_0 is taken: the largest h, or the smallest for an optimistic CVaR.
+    and the c_0 of the largest h is taken. For an optimistic CVaR the smallest h is a bound, and the c_0 is
+    taken whose greedy policy is worth most.
     """
 
     objective: Objective
@@ -52,7 +53,7 @@ class StockProblem:
     """What is really wanted of the distribution of G, where c_0 is searched for; None: K of c_0 + G."""
 
     minimise: bool = False
-    """Whether the smallest h is taken."""
+    """Whether the smallest h is a bound on what is wanted; then the greedy policies are compared."""
 
     time_indexed: bool = False
     """Whether K is applied to gamma^t X."""
@@ -93,13 +94,14 @@ def mean_cvar(weight: float, tau: float) -> StockProblem:
 
 
 def optimistic_cvar(tau: float) -> StockProblem:
-    """min_{c_0} max_pi [E max(c_0 + G, 0) / tau - c_0], an upper bound on max_pi of the upper CVaR.
+    """max_pi of the upper CVaR of G, among the policies that are greedy on max(c_0 + G, 0) from some c_0.
 
-    The minimum may lie between the negatives of returns, where policies change; the search tries some stocks
-    in between as well, and finds it but for their spacing.
+    min_{c_0} max_pi [E max(c_0 + G, 0) / tau - c_0] is an upper bound, reached by a mixture of policies drawn
+    at the start of an episode. A policy that is greedy at the minimising c_0 may fall far short of it; so of
+    all stocks that are tried that one is taken whose greedy policy has the best upper CVaR. They are the
+    negatives of returns, and some in between, since policies may change there.
 
-    Experimental: the bound is reached by a mixture of policies drawn at the start of an episode; a single
-    policy, greedy at the minimising c_0, may fall short of it.
+    Experimental: the best single policy may be greedy from no c_0, or only where another is as good.
     """
     wanted = UpperCVaR(tau)
     return StockProblem(TwoSlope(0.0, 1.0), scale=1.0 / tau, of_return=wanted, minimise=True)

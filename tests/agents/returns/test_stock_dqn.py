@@ -203,6 +203,20 @@ def test_the_search_is_over_the_grid():
     assert make_agent(objective="target_return", target=2.5).search_initial_stock(obs) == -2.5
 
 
+def test_the_optimistic_search_compares_what_is_greedy():
+    """Pooled over the starts: the best half of all quantiles of the greedy actions."""
+    agent = make_agent(objective="optimistic_cvar", stock_low=-4.0, stock_high=2.0, stock_points=61, tau=0.5)
+    obs, grid = torch.randn(5, 3), torch.linspace(-4.0, 2.0, 61)
+    worth = []
+    for c in grid:
+        distributions = agent.network(obs, c.expand(5)).detach()
+        best = agent.greedy(distributions, c.expand(5))
+        pooled = distributions[torch.arange(5), best].flatten().sort().values
+        worth.append(float(pooled[len(pooled) // 2 :].mean()))
+    assert agent.search_initial_stock(obs) == pytest.approx(float(grid[int(np.argmax(worth))]))
+    assert int(np.argmax(worth)) != int(agent.scores(obs, grid).argmax()), "not where the bound is least"
+
+
 def cliff_agent(num_envs=8, rule=None, **settings):
     config = StockDQNConfig(**{**SMALL, "stock_low": -12.0, "stock_high": 14.0, **settings})
     env = prefrl.envs.make_device("prefrl/RiskyCliff-v0", num_envs)
