@@ -224,7 +224,8 @@ class Moments:
         """Return M^-1 times a direction [P]; 0 before there is enough to tell M."""
         if self.steps < self.warm:
             return torch.zeros_like(direction)
-        return torch.linalg.solve_ex(self._regular(), direction)[0]  # without _ex it waits for the device
+        found: Tensor = torch.linalg.solve_ex(self._regular(), direction)[0]  # without _ex it would wait
+        return found
 
     def _regular(self) -> Tensor:
         diagonal = self.mean.diagonal()
@@ -232,7 +233,7 @@ class Moments:
 
     def leverage(self, features: Tensor) -> Tensor:
         """Return f' M^-1 f [n] of features [n, P], which is P on average: how far out rows lie."""
-        towards = torch.linalg.solve_ex(self._regular(), features.T)[0].T
+        towards: Tensor = torch.linalg.solve_ex(self._regular(), features.T)[0].T
         return (features * towards).sum(1)
 
     def state_dict(self) -> dict[str, Any]:
