@@ -109,19 +109,29 @@ class LabelStore:
 
     # Posting ---------------------------------------------------------------------------------------------
 
-    def post(self, segments: Iterable[StoredSegment], questions: Iterable[NewQuestion]) -> int:
+    def post(
+        self, segments: Iterable[StoredSegment], questions: Iterable[NewQuestion], *, owner: str | None = None
+    ) -> int:
         """Add segments and questions, all or none; what is there already is left as it is.
+
+        Args:
+            segments: what the questions are about.
+            questions: what is asked.
+            owner: session whose study it must be: the only one that asks, practice and checks apart.
 
         Returns:
             The number of questions whose keys are new.
 
         Raises:
-            ValueError: if a question does not suit the study, or is about a segment that is not there.
+            ValueError: if a question does not suit the study, or is about a segment that is not there, or the
+                study is another owner's.
         """
         rows = [segment_columns(segment) for segment in segments]
         checked = [(question, posting.check_question(question, self.study)) for question in questions]
         now = time.time_ns()
         with self._connections.writing() as connection:
+            if owner is not None:
+                posting.check_owner(connection, owner, self.folder)
             posting.post_segments(connection, rows)
             return sum(posting.post_question(connection, question, right, now) for question, right in checked)
 

@@ -7,6 +7,7 @@ import re
 import reprlib
 import sqlite3
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from prefrl.label.records import MOST_ITEMS, MOST_NAME, Clip, Item, NewQuestion, StudySettings
@@ -69,6 +70,18 @@ def _check_items(question: NewQuestion, kind: str) -> None:
         check_text("a factor", factor, MOST_NAME)
     if len(set(factors)) < len(factors):
         raise ValueError(f"question {question.key!r} names a factor twice: {', '.join(factors)}")
+
+
+def check_owner(connection: sqlite3.Connection, owner: str, folder: Path) -> None:
+    """Raise ValueError for a study in which somebody else asks, practice and checks apart."""
+    (others,) = connection.execute(
+        "SELECT count(*) FROM question WHERE repeats IS NULL AND practice = 0 AND check_answer IS NULL "
+        "AND session <> ?",
+        (owner,),
+    ).fetchone()
+    if others:
+        raise ValueError(f"{folder} holds {others} questions of another run or of nobody's; each run needs a "
+                         "folder of its own")  # fmt: skip
 
 
 def post_segments(connection: sqlite3.Connection, rows: Sequence[SegmentColumns]) -> None:
