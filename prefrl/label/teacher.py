@@ -70,7 +70,7 @@ class HumanTeacher(Answerer):
             self.store = LabelStore.open(self.folder)
         try:
             self._check_settings(study)
-            self._check_owner()
+            self.store.post((), (), owner=run)
         except ValueError:
             self.store.close()
             raise
@@ -119,13 +119,6 @@ class HumanTeacher(Answerer):
                 raise ValueError(f"{self.folder} is a study whose {name} is {to_json(known)[name]!r}, not "
                                  f"{value!r}; choose another folder")  # fmt: skip
 
-    def _check_owner(self) -> None:
-        """Raise ValueError for a study with questions of somebody else."""
-        others = [row.session for row in self.store.questions() if _counts(row) and row.session != self.run]
-        if others:
-            raise ValueError(f"{self.folder} holds {len(others)} questions of another run or of nobody's; "
-                             "each run needs a folder of its own")  # fmt: skip
-
     @property
     def identity(self) -> str:
         """See :attr:`Answerer.identity`: the study, wherever it lies, and the run."""
@@ -140,7 +133,6 @@ class HumanTeacher(Answerer):
             ValueError: if the questions come without states, or the study is damaged.
         """
         if len(questions) and not self._posted(questions.session):
-            self._check_owner()
             self._post(questions)
         answers = self._answers()
         self._taken = {(answer.key, answer.annotator): answer.id for answer in answers}
@@ -171,7 +163,7 @@ class HumanTeacher(Answerer):
             )
             for number, (first, second, counts) in enumerate(zip(*sides, real, strict=True)) if counts
         ]  # fmt: skip
-        self.store.post([*sides[0], *sides[1]], posted)
+        self.store.post([*sides[0], *sides[1]], posted, owner=self.run)  # others may have begun meanwhile
 
     # Answers ----------------------------------------------------------------------------------------------
 

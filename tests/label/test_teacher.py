@@ -1,6 +1,7 @@
 """People as an agent's teacher: what is posted once, what comes back, and whose study it is."""
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -201,6 +202,32 @@ def test_another_run_that_was_faster_is_not_mixed_with(teacher):
     with pytest.raises(ValueError, match="questions of another run"):
         teacher.ask(questions(2))
     assert len(other.store.questions()) == 2
+
+
+def test_of_two_runs_that_post_at_the_same_moment_one_is_refused(tmp_path):
+    for attempt in range(5):
+        folder = tmp_path / str(attempt)
+        teachers = [HumanTeacher(folder, "one", STUDY), HumanTeacher(folder, "two")]
+        ready, posted, refused = threading.Barrier(2), [], []
+
+        def ask(teacher, ready=ready, posted=posted, refused=refused):
+            ready.wait()
+            try:
+                teacher.ask(questions(4, seed=len(teacher.run)))
+                posted.append(teacher.run)
+            except ValueError as error:
+                refused.append(str(error))
+
+        threads = [threading.Thread(target=ask, args=(teacher,)) for teacher in teachers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (len(posted), len(refused)) == (1, 1)
+        assert "questions of another run" in refused[0]
+        assert {row.session for row in teachers[0].store.questions()} == set(posted)
+        for teacher in teachers:
+            teacher.store.close()
 
 
 def test_questions_without_states_are_refused(teacher):

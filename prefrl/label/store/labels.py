@@ -121,17 +121,27 @@ class LabelStore:
 
     # Posting ---------------------------------------------------------------------------------------------
 
-    def post(self, segments: Iterable[StoredSegment], questions: Iterable[NewQuestion]) -> int:
+    def post(
+        self, segments: Iterable[StoredSegment], questions: Iterable[NewQuestion], *, owner: str | None = None
+    ) -> int:
         """Add segments and questions, all or none; what is there already is left as it is.
+
+        Args:
+            segments: what the questions are about.
+            questions: what is asked.
+            owner: session whose study it must be: the only one that asks, practice and checks apart.
 
         Returns:
             The number of questions whose keys are new.
 
         Raises:
-            ValueError: if a question does not suit the study, or is about a segment that is not there.
+            ValueError: if a question does not suit the study, or is about a segment that is not there, or the
+                study is another owner's.
         """
         rows, checked = _checked(segments, questions, self.study)
         with self._connections.writing() as connection:
+            if owner is not None:
+                posting.check_owner(connection, owner, self.folder)
             return posting.post(connection, rows, checked, time.time_ns())
 
     def unrendered(self, limit: int = 1) -> list[StoredSegment]:

@@ -7,6 +7,7 @@ import re
 import reprlib
 import sqlite3
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from prefrl.label.records import MOST_ITEMS, MOST_NAME, Clip, Item, NewQuestion, StudySettings
@@ -81,6 +82,18 @@ def post(
     """Store segments and questions with their known answers; return how many questions are new."""
     post_segments(connection, rows)
     return sum(post_question(connection, question, right, now) for question, right in checked)
+
+
+def check_owner(connection: sqlite3.Connection, owner: str, folder: Path) -> None:
+    """Raise ValueError for a study in which somebody else asks, practice and checks apart."""
+    (others,) = connection.execute(
+        "SELECT count(*) FROM question WHERE repeats IS NULL AND practice = 0 AND check_answer IS NULL "
+        "AND session <> ?",
+        (owner,),
+    ).fetchone()
+    if others:
+        raise ValueError(f"{folder} holds {others} questions of another run or of nobody's; each run needs a "
+                         "folder of its own")  # fmt: skip
 
 
 def post_segments(connection: sqlite3.Connection, rows: Sequence[SegmentColumns]) -> None:
