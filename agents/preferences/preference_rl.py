@@ -139,8 +139,7 @@ class PreferenceRL(RewardLearner):
         seed: seeds everything random.
 
     Raises:
-        ValueError: if the learner or the reward model does not take the spaces, or there is nothing to learn
-            the reward from.
+        ValueError: if the learner or the reward model does not take the spaces, or nothing was answered.
     """
 
     config_class: ClassVar[type[PreferenceRLConfig]] = PreferenceRLConfig
@@ -195,9 +194,8 @@ class PreferenceRL(RewardLearner):
         """Raise ValueError for settings that do not suit the environment."""
         config, layout = self.config, self.reward_model.layout
         if config.pretraining and not layout.vector_size:
-            raise ValueError(
-                "pretraining measures distances between observations, and these are pictures only"
-            )
+            raise ValueError("pretraining measures distances between observations, and these are pictures "
+                             "only")  # fmt: skip
         check_segment_length(env, config.segment_length)
 
     # Stepping ---------------------------------------------------------------------------------------------
