@@ -64,6 +64,12 @@ docs/continuous_time/martingale.md)."""
 POLICY = LinearPolicy(-0.5, -0.5, 0.1)
 """What the neural value function evaluates."""
 
+TUNED_ON = ((0.16, 0.2), (0.1, 0.2), (0.3, 0.2), (0.26, 0.4))
+"""Coefficients mu and sigma with which the default steps of mean-variance policies were chosen."""
+
+TESTED_ON = ((0.2, 0.3), (0.25, 0.2), (0.2, 0.2), (-0.1, 0.2), (0.1, 0.4))
+"""Others, which were not looked at then."""
+
 REWARDS: tuple[Literal["increment", "rate"], ...] = ("increment", "rate")
 SAC_DTS = (0.2, 0.05, 0.01, 0.002)
 
@@ -327,11 +333,16 @@ class Watch:
 
 
 def investment(study: MartingaleStudy, seed: int) -> dict[str, Any]:
-    """Actor-critic learns the mean-variance policy and the multiplier, offline; (mu - r) / sigma = 0.7."""
-    args: dict[str, Any] = {"mu": 0.16, "sigma": 0.2, "r": 0.02, "dt": 0.02}
+    """Actor-critic learns mean-variance policies and multipliers by default settings, offline."""
+    return {f"mu {mu:g}, sigma {sigma:g}": invest(mu, sigma, seed) for mu, sigma in (*TUNED_ON, *TESTED_ON)}
+
+
+def invest(mu: float, sigma: float, seed: int) -> dict[str, Any]:
+    """Learn one policy and its multiplier in 500 episodes of 512 paths; r = .02."""
+    args: dict[str, Any] = {"mu": mu, "sigma": sigma, "r": 0.02, "dt": 0.02}
     env = prefrl.envs.make_device("prefrl/MeanVariance-v0", 512, float_dtype=DTYPE, **args)
-    config = ContinuousActorCriticConfig(multiplier_rate=0.05, decay="power")
-    agent = ContinuousActorCritic(env, config, device="cpu", seed=seed).learn(512 * 50 * 2000)
+    config = ContinuousActorCriticConfig(multiplier_rate=0.05)
+    agent = ContinuousActorCritic(env, config, device="cpu", seed=seed).learn(512 * 50 * 500)
     best = env.true_optimum(0.1)
     return {
         **agent.policy_parameters(), **policy_outcome(agent, env, 0.1, seed),

@@ -18,7 +18,14 @@ All of this is summed over time, so that step sizes are per unit of time: after 
 every episode (offline).
 
 In mean-variance problems (prefrl/MeanVariance-v0) the reward at the horizon is -(X_T - w)^2 + (w - z)^2, and
-the multiplier w is learned as well: w -= alpha_w (mean X_T - z) after every episode of all rows.
+the multiplier w is learned as well: w -= alpha_w (mean X_T - z) after every episode of all rows. What phi1
+answers with there is as small as sigma^2 (x - w)^2. So by default the policy moves along the natural gradient
+
+    phi += alpha (gamma E dlog pi dlog pi')^-1 dlog pi delta
+
+which near the best policy forgets at the rate alpha, whatever the coefficients: gamma E dlog pi dlog pi' is
+what the direction answers with there. Wealth has heavy tails: a step goes only so far, and wealth far out
+counts less, for critic and policy alike (delta is 0 on average in every state, so this moves no solution).
 
 A timestep is one step of one row; all rows learn one theta and one phi together.
 """
@@ -85,6 +92,7 @@ class ContinuousActorCritic(ContinuousControl):
         """See :class:`ContinuousControl`."""
         config, dt = self.config, self.task.dt
         log_prob, score = self.policy.score(seen.t, seen.x, seen.actions)
+        self._see_scores(score, seen)
         weights = seen.mask / seen.rows
         if config.discount_policy:
             weights = weights * torch.exp(-self.task.beta * self._age)

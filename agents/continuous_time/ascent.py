@@ -195,6 +195,10 @@ class Scale:
         self.steps = int(state["steps"])
 
 
+FAR = 4.0
+"""Leverage of a place, as a multiple of its mean, beyond which it counts less."""
+
+
 class Moments:
     """Running mean of features' outer products, with which a direction E f delta is solved.
 
@@ -224,8 +228,8 @@ class Moments:
         """Return M^-1 times a direction [P]; 0 before there is enough to tell M."""
         if self.steps < self.warm:
             return torch.zeros_like(direction)
-        found: Tensor = torch.linalg.solve_ex(self._regular(), direction)[0]  # without _ex it would wait
-        return found
+        solution: Tensor = torch.linalg.solve_ex(self._regular(), direction)[0]  # solve waits for the device
+        return solution
 
     def _regular(self) -> Tensor:
         diagonal = self.mean.diagonal()
@@ -235,6 +239,14 @@ class Moments:
         """Return f' M^-1 f [n] of features [n, P], which is P on average: how far out rows lie."""
         towards: Tensor = torch.linalg.solve_ex(self._regular(), features.T)[0].T
         return (features * towards).sum(1)
+
+    def trust(self, features: Tensor) -> Tensor:
+        """Return weights [n] of rows: 1 up to :data:`FAR` times the mean leverage, beyond it less and less.
+
+        Products of value functions' gradients and differences grow as that square. Weights of time and state
+        change no fixed point that the family holds: differences are 0 on average in every state.
+        """
+        return (self.leverage(features) / (FAR * features.shape[1])).clamp(min=1.0).square().reciprocal()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the mean and the number of steps."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from prefrl.agents.base import Agent, Spaces
 from prefrl.agents.continuous_time.ascent import (
     Ascent,
+    Moments,
     Pace,
     Scale,
     holding,
@@ -79,12 +80,14 @@ class ContinuousControlConfig(Settings):
     """Length of what counts as an episode offline, in units of time, where there is no horizon."""
 
     policy_rate: Positive | None = None
-    """Step size of the policy per unit of time; None: 0.5 (q-learning 1) or, for mean_variance, 0.1, both
-    times num_envs / 64 where that is less than 1; 0.03 of Adam for neural policies."""
+    """Step size of the policy per unit of time; None: 0.5 (q-learning 1) or, for mean_variance, 0.3 along the
+    natural gradient over the temperature (which needs no unit of rewards, wealth or volatility), both times
+    num_envs / 64 where that is less than 1; 0.03 of Adam for neural policies."""
 
     value_rate: Positive | None = None
     """Step size of the value function per unit of time; None: likewise; mean_variance: 0.25 over the
-    mean of |xi dJ/dtheta|, parameter by parameter."""
+    mean of |xi dJ/dtheta|, parameter by parameter. A quarter of it (of 1 for neural ones) is that of q with
+    an unknown normaliser, along the solution."""
 
     average_reward_rate: NonNegative = 1.0
     """Step size of the average reward V per unit of time, relative to value_rate."""
@@ -115,6 +118,13 @@ class ContinuousControlConfig(Settings):
     """Discount rate per unit of time; None: the environment's."""
 
 
+NATURAL_RATE = 0.3
+"""Default step size of mean-variance policies per unit of time, along the natural gradient."""
+
+TRUST = 0.01
+"""Largest divergence of a mean-variance policy from the one before a natural step: tails are heavy, and one
+episode must not lead far away."""
+
 MANY = 64
 """Environments from which on default step sizes need not shrink with their number."""
 
@@ -137,7 +147,7 @@ class Seen(NamedTuple):
     rewards: Tensor
     """[n] r dt, without h."""
     mask: Tensor
-    """[n] 1 where the row is a transition, else 0."""
+    """[n] 1 where the row is a transition, else 0; of mean-variance less where wealth lies far out."""
     rows: Tensor
     """[] number of those."""
 
@@ -195,7 +205,7 @@ class ContinuousControl(Agent):
         few = min(1.0, self._rows / MANY)
         policy_rates = {
             AffineGaussian: self.default_rate * few,
-            MeanVarianceGaussian: 0.1 * few,
+            MeanVarianceGaussian: (NATURAL_RATE if config.temperature > 0.0 else 0.1) * few,
             NeuralGaussian: 0.03,
         }
         value_rates = {"quadratic": self.default_rate * few, "mean_variance": 0.25 * few, "neural": 0.03}
@@ -207,6 +217,11 @@ class ContinuousControl(Agent):
         self.pace = Pace(task, mode=mode, path_time=config.path_time, lam=lam, pauses=pauses(self.env))
         scaled = value == "mean_variance" and config.value_rate is None
         self._scale = Scale(self.value.theta, 20 * self.pace.every) if scaled else None
+        natural = isinstance(self.policy, MeanVarianceGaussian) and config.policy_rate is None
+        self._fisher: Moments | None = None
+        if natural and config.temperature > 0.0:
+            self._fisher = Moments(self.policy.phi, 20 * self.pace.every, self.pace.every)
+            self._places = Moments(self.policy.phi[:2], 20 * self.pace.every, 1)
         self._policy_ascent = Ascent(
             self.policy.phi, adam=isinstance(self.policy, NeuralGaussian), averaging=config.averaging
         )
@@ -315,31 +330,47 @@ class ContinuousControl(Agent):
         value, gradient = self.value.gradient(t, x)
         rewards, next_value = split_rewards(step, self.value.gradient(next_t, next_x)[0])
         mask = step.mask.to(DTYPE)
+        rows = mask.sum().clamp(min=1.0)
         if self.learns_multiplier:
             terminal = self.task.diffusion.terminal_reward(next_x, self.w)
             next_value = torch.where(step.terminations, terminal, next_value)
             ended = step.terminations.to(DTYPE) * mask
             self._miss += torch.stack([(next_x[:, 0] - self.task.diffusion.z) @ ended, ended.sum()])
+        if self._fisher is not None:
+            places = torch.cat([x, torch.ones_like(x)], 1)
+            self._places.add(places, mask / rows, mask.mean())
+            mask = mask * self._places.trust(places)
         actions = step.actions if self._drawn is None else self._drawn
         return Seen(t, x, actions.to(DTYPE), value, gradient, next_value, rewards, mask,
-                    mask.sum().clamp(min=1.0))  # fmt: skip
+                    rows)  # fmt: skip
 
     def _delta(self, seen: Seen, regularizer: Tensor) -> Tensor:
         """Return temporal differences [n] with a regulariser [n] of the reward rate, 0 off the mask."""
         dt, beta = self.task.dt, self.task.beta
         paid = seen.rewards + (regularizer - self.average_reward) * dt
-        return (paid + seen.next_value - (1.0 + beta * dt) * seen.value) * seen.mask
+        return (paid + seen.next_value - (1.0 + beta * dt) * seen.value) * (seen.mask > 0.0)
 
     def _critic_direction(self, seen: Seen, delta: Tensor) -> None:
         """Add CTD(lam) to the critic's direction, and move the average reward."""
         xi = seen.gradient
         if self.config.lam > 0.0:
             xi = self._trace = trace_step(self._trace, xi, self.config.lam, self.task.dt)
-        self._value_direction += delta @ xi / seen.rows
+        self._value_direction += (delta * seen.mask) @ xi / seen.rows
         if self._scale is not None:
-            self._scale.add(seen.mask @ (xi * seen.gradient).abs() / seen.rows, seen.mask.mean())
+            share = (seen.mask > 0.0).to(DTYPE).mean()
+            self._scale.add(seen.mask @ (xi * seen.gradient).abs() / seen.rows, share)
         if self.task.ergodic:
             self._average_direction += delta.sum() / seen.rows
+
+    @property
+    def _price(self) -> float:
+        """What the policy's direction responds with to phi, over the mean of score score'."""
+        return float(self.config.temperature)
+
+    def _see_scores(self, score: Tensor, seen: Seen) -> None:
+        """Take in the scores [n, P] of actions that were drawn from the policy."""
+        if self._fisher is not None:
+            self._fisher.add(score, seen.mask / seen.rows, (seen.mask > 0.0).to(DTYPE).mean())
 
     def _alive(self, step: Transitions) -> Tensor:
         """Return 1 in rows [n] whose path goes on."""
@@ -350,7 +381,12 @@ class ContinuousControl(Agent):
         factor, interval = step_factor(self.config, self.pace.time), self.pace.interval
         towards = self._value_direction
         towards = towards if self._scale is None else self._scale.applied(towards)
-        self._policy_ascent.step(self._policy_direction, self.policy_rate * factor, interval)
+        ahead, rate = self._policy_direction, self.policy_rate * factor
+        if self._fisher is not None:
+            ahead = self._fisher.solved(ahead) / self._price
+            far = rate * rate * (ahead @ self._fisher.mean @ ahead) / (2.0 * TRUST)
+            ahead = ahead / far.clamp(min=1.0).sqrt()
+        self._policy_ascent.step(ahead, rate, interval)
         self._value_ascent.step(towards, self.value_rate * factor, interval)
         if self.task.ergodic:
             rate = self.value_rate * self.config.average_reward_rate * factor
@@ -435,6 +471,7 @@ class ContinuousControl(Agent):
             "average_reward": self._average_ascent.state_dict(),
             "pace": self.pace.state_dict(),
             "scale": {} if self._scale is None else self._scale.state_dict(),
+            **self._natural_state(),
             "w": self.w,
             "rows": [self._trace, self._age, *self._own_traces()],
             "gathered": list(self._gathered()),
@@ -451,6 +488,9 @@ class ContinuousControl(Agent):
         self.pace.load_state_dict(state["pace"])
         if self._scale is not None:
             self._scale.load_state_dict(state["scale"])
+        if self._fisher is not None and "fisher" in state:  # files of before have none
+            self._fisher.load_state_dict(state["fisher"])
+            self._places.load_state_dict(state["places"])
         self.w.copy_(state["w"])
         for here, kept in zip(self._gathered(), state["gathered"], strict=True):
             here.copy_(kept)
@@ -461,6 +501,11 @@ class ContinuousControl(Agent):
         else:
             self.restarted()
         restore_generator(self._generator, state["generator"])
+
+    def _natural_state(self) -> dict[str, Any]:
+        if self._fisher is None:
+            return {}
+        return {"fisher": self._fisher.state_dict(), "places": self._places.state_dict()}
 
     @classmethod
     def _rebuilt(cls, env: Any, config: Any, state: Mapping[str, Any], **settings: Any) -> Any:

@@ -59,9 +59,6 @@ SHARE = 0.25
 """Step size of psi over the critic's: faster than the policy's variance, which follows it, and no noisier
 than need be."""
 
-FAR = 4.0
-"""Leverage of a place, as a multiple of its mean, beyond which it counts less in psi's step."""
-
 
 @dataclass(frozen=True)
 class ContinuousQLearningConfig(ContinuousControlConfig):
@@ -181,6 +178,7 @@ class ContinuousQLearning(ContinuousControl):
         gamma, weights = self.config.temperature, seen.mask / seen.rows
         log_prob, score = self.policy.score(seen.t, seen.x, seen.actions)
         if self.advantage is None:
+            self._see_scores(score, seen)
             delta = self._delta(seen, -gamma * log_prob)
             self._critic_direction(seen, delta)
             # dq/dpsi = gamma dlog pi, in the symbols of the paper
@@ -193,8 +191,7 @@ class ContinuousQLearning(ContinuousControl):
         places = torch.cat([seen.x, torch.ones_like(seen.x[:, :1])], 1)
         self._places.add(places, weights, share)
         # f delta grows with x^4: places far out say little for their noise, and one may say it all.
-        far = self._places.leverage(places) / (FAR * places.shape[1])
-        trusted = weights / far.clamp(min=1.0).square()
+        trusted = weights * self._places.trust(places)
         self._advantage_direction += (delta * trusted) @ gradient
         self._moments.add(gradient, trusted, share)
         own = self.policy.sample(seen.t, seen.x, self._noise(len(delta)))
@@ -202,6 +199,10 @@ class ContinuousQLearning(ContinuousControl):
         better = self.advantage.gradient(seen.t, seen.x, own)[0] - gamma * log_prob
         self._policy_direction += (better * weights * self.task.dt) @ score
         return delta
+
+    @property
+    def _price(self) -> float:
+        return float(self.config.temperature**2)  # delta answers to psi, and the direction to delta
 
     def _gathered(self) -> tuple[Tensor, ...]:
         gathered = super()._gathered()

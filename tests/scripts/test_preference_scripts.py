@@ -74,22 +74,19 @@ def test_train_self_play(tmp_path):
     result = result_of(out, run("train_self_play.py", *flags))
     assert {"true_return", "seconds", "option_shares_all", "trajectories"} <= set(result)
     assert sum(result["option_shares_all"]) == pytest.approx(1.0)
-    matrix, out = tmp_path / "matrix.csv", tmp_path / "matrix_run"
+    matrix = tmp_path / "matrix.csv"
     np.savetxt(matrix, [[0.0, 0.5, -1.0], [-0.5, 0.0, 0.25], [1.0, -0.25, 0.0]], delimiter=",")
-    flags = (
-        "--preference",
-        "cyclic",
-        "--matrix",
-        matrix,
-        "--total-timesteps",
-        2_000,
-        "--quiet",
-        "--out",
-        out,
-    )
-    result = result_of(out, run("train_self_play.py", *flags))
-    assert {"exploitability", "average_policy", "seconds"} <= set(result)
-    assert result["exploitability"] < 0.02
+    played = []
+    for words in (("--preference", "matrix"), (), ("--preference", "cyclic")):
+        out = tmp_path / f"matrix_run_{len(words)}_{len(played)}"
+        flags = (*words, "--matrix", matrix, "--total-timesteps", 2_000, "--quiet", "--out", out)
+        result = result_of(out, run("train_self_play.py", *flags))
+        assert {"exploitability", "average_policy", "seconds"} <= set(result)
+        assert result["exploitability"] < 0.02
+        played.append(result["average_policy"])
+    assert played[0] == played[1] == played[2]
+    errors = refused("train_self_play.py", "--preference", "matrix", "--out", tmp_path / "other")
+    assert "give its file with --matrix" in errors
     matrix.write_text("0,1\n1,0\n")
     errors = refused("train_self_play.py", "--matrix", matrix, "--out", tmp_path / "other")
     assert "not antisymmetric" in errors

@@ -36,7 +36,7 @@ from prefrl.run.recipes.base import Pairs
 
 from .with_learner import RewardModelName, WithLearnerRecipe, reward_config
 
-PreferenceKind = Literal["max_return", "noisy", "cyclic", "three_populations", "budget", "model"]
+PreferenceKind = Literal["max_return", "noisy", "cyclic", "three_populations", "budget", "model", "matrix"]
 
 Preference = Annotated[float, Bounds(low=-1, high=1)]
 """1 if the first of two is always preferred, -1 if the second."""
@@ -60,7 +60,8 @@ class TrainSelfPlay(WithLearnerRecipe):
 
     preference: PreferenceKind = "max_return"
     """Who compares: larger return; that with wrong answers; options that beat each other in a cycle, or by
-    the majority of three people; return within a budget of steps in a region; or a fitted model."""
+    the majority of three people; return within a budget of steps in a region; a fitted model; or
+    nobody, since --matrix says who wins (which it does beside any word)."""
 
     preference_model: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """model: file of a reward model, or of a general preference model of segments."""
@@ -104,6 +105,8 @@ class TrainSelfPlay(WithLearnerRecipe):
         if (self.preference == "model") != (self.preference_model is not None):
             raise ValueError(f"preference is {self.preference!r} and preference_model {self.preference_model}"
                              "; a file of a model goes with --preference model")  # fmt: skip
+        if self.preference == "matrix" and self.matrix is None:
+            raise ValueError("preference is 'matrix' and matrix None; give its file with --matrix")
         if self.matrix is None:
             self.agent_config()
             self.trajectory_preference()
