@@ -67,7 +67,7 @@ POLICY = LinearPolicy(-0.5, -0.5, 0.1)
 TUNED_ON = ((0.16, 0.2), (0.1, 0.2), (0.3, 0.2), (0.26, 0.4))
 """Coefficients mu and sigma with which the default steps of mean-variance policies were chosen."""
 
-TESTED_ON = ((0.2, 0.3), (0.25, 0.2), (-0.1, 0.2), (0.1, 0.4))
+TESTED_ON = ((0.2, 0.3), (0.25, 0.2), (0.2, 0.2), (-0.1, 0.2), (0.1, 0.4))
 """Others, which were not looked at then."""
 
 REWARDS: tuple[Literal["increment", "rate"], ...] = ("increment", "rate")

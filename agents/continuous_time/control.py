@@ -86,8 +86,8 @@ class ContinuousControlConfig(Settings):
 
     value_rate: Positive | None = None
     """Step size of the value function per unit of time; None: likewise; mean_variance: 0.25 over the
-    mean of |xi dJ/dtheta|, parameter by parameter. A quarter of it (of 1 for neural ones) is that of q with an
-    unknown normaliser, along the solution."""
+    mean of |xi dJ/dtheta|, parameter by parameter. A quarter of it (of 1 for neural ones) is that of q with
+    an unknown normaliser, along the solution."""
 
     average_reward_rate: NonNegative = 1.0
     """Step size of the average reward V per unit of time, relative to value_rate."""
