@@ -137,7 +137,7 @@ class AsterixDynamics(MinAtarDynamics):
         return whom == GOLD, whom == ENEMY
 
     def _arrive(self, state: State, noise: Noise) -> tuple[Array, Array, Array]:
-        """Return who is where and goes where [n, 8], with a newcomer in one of the free rows if it is time."""
+        """Return who is where and goes where [n, 8], with a newcomer in a free row if it is time."""
         xp = self.xp
         kind = state["kind"]
         free = xp.astype(kind == 0, xp.int64)
@@ -176,8 +176,7 @@ class AsterixDynamics(MinAtarDynamics):
                 behind = place - 1 if right else place + 1
                 if 0 <= behind < SIZE:
                     rows[:, right, place, behind, self.channels.index("trail")] = True
-        rows = rows.reshape(-1, SIZE, len(self.channels))
-        return np.concatenate([np.zeros_like(rows[:1]), rows])
+        return self.with_nothing(rows)
 
     def scene(self, state: State) -> tuple[Array, list[Sprites]]:
         """See :meth:`MinAtarDynamics.scene`."""

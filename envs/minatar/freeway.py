@@ -136,8 +136,7 @@ class FreewayDynamics(MinAtarDynamics):
                 trail = self.channels.index(f"speed{speed + 1}")
                 rows[0, speed, place, (place + 1) % SIZE, trail] = True
                 rows[1, speed, place, place - 1, trail] = True
-        rows = rows.reshape(-1, SIZE, len(self.channels))
-        return np.concatenate([np.zeros_like(rows[:1]), rows])
+        return self.with_nothing(rows)
 
     def scene(self, state: State) -> tuple[Array, list[Sprites]]:
         """See :meth:`MinAtarDynamics.scene`."""

@@ -124,6 +124,11 @@ class MinAtarDynamics(Dynamics):
         cells[xp.concat([xp.reshape(place, (-1,)) for place in places])] = True
         return xp.reshape(cells, (n, SIZE, SIZE, depth))
 
+    def with_nothing(self, rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return rows [..., 10, channels] as [codes, 10, channels], with code 0 for an empty one before."""
+        flat = rows.reshape(-1, SIZE, len(self.channels))
+        return np.concatenate([np.zeros_like(flat[:1]), flat])
+
     def whole(self, shape: int | tuple[int, ...], value: int, dtype: Any = None) -> Array:
         """Return an array full of a whole number, int64 unless it says otherwise, on the backend's device."""
         return self.xp.full(shape, value, dtype=dtype or self.xp.int64, device=self.backend.device)

@@ -48,7 +48,7 @@ class SeaquestDynamics(MinAtarDynamics):
     `env.unwrapped.channels` has their names.
 
     ## Rewards
-    1 for an enemy; 0 to 10 for coming up with six divers, a tenth of the oxygen left in percent, rounded down.
+    1 for an enemy; for coming up with six divers 0 to 10, a tenth of the percentage of oxygen left.
 
     ## Starting State
     At the surface in column 5, facing left, with all the oxygen and nobody else. The previous action is
@@ -118,8 +118,8 @@ class SeaquestDynamics(MinAtarDynamics):
     def start(self, noise: Noise, n: int) -> State:
         """See :meth:`MinAtarDynamics.start`.
 
-        Slots are taken in turn, ``came`` [n] so far: their order tells who came first. An enemy's bullet is in
-        its slot, since it is gone before the next; -1 is none. Bullets of the player's: the last one first.
+        Slots are taken in turn, ``came`` [n] so far: their order tells who came first. An enemy's bullet is
+        in its slot, since it is gone before the next; -1 is none. Of the player's the last one is first.
         """
         enemies, divers = self.whole((n, ENEMIES), 0, self.xp.int8), self.whole((n, DIVERS), 0)
         return {
@@ -368,8 +368,7 @@ class SeaquestDynamics(MinAtarDynamics):
             rows[i, :, :i, self.channels.index("oxygen_guage")] = True
         for i in range(MAX_DIVERS + 1):
             rows[:, i, SIZE - 1 - i : SIZE - 1, self.channels.index("diver_guage")] = True
-        rows = rows.reshape(-1, SIZE, len(self.channels))
-        return np.concatenate([np.zeros_like(rows[:1]), rows])
+        return self.with_nothing(rows)
 
     def scene(self, state: State) -> tuple[Array, list[Sprites]]:
         """See :meth:`MinAtarDynamics.scene`."""

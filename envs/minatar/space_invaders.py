@@ -23,13 +23,13 @@ class SpaceInvadersDynamics(MinAtarDynamics):
     """Shoot a block of aliens that comes down, and dodge what they shoot.
 
     ## Description
-    MinAtar's Space Invaders (Young and Tian, "MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible
-    Reinforcement Learning Experiments", 2019, arXiv 1903.03176), as batched dynamics of our own. A cannon
-    moves along the lowest row and can shoot every fifth step; bullets fly up one cell a step. Four rows of
-    six aliens go to one side until one is at the edge; then all come down a row and turn round. The fewer
-    there are, the sooner they move again: after as many steps as aliens are left, at most 12. Every tenth
-    step the lowest alien of the column nearest to the cannon shoots. A wave that is gone is followed by the
-    next one.
+    MinAtar's Space Invaders (Young and Tian, "MinAtar: An Atari-Inspired Testbed for Thorough and
+    Reproducible Reinforcement Learning Experiments", 2019, arXiv 1903.03176), as batched dynamics of our own.
+    A cannon moves along the lowest row and can shoot every fifth step; bullets fly up one cell a step. Four
+    rows of six aliens go to one side until one is at the edge; then all come down a row and turn round. The
+    fewer there are, the sooner they move again: after as many steps as aliens are left, at most 12. Every
+    tenth step the lowest alien of the column nearest to the cannon shoots. A wave that is gone is followed by
+    the next one.
 
     Step for step the game of the `minatar` package (1.0.15), of which every observation, reward and end is
     the same for the same random numbers.
@@ -205,7 +205,7 @@ class SpaceInvadersDynamics(MinAtarDynamics):
 
     def scene(self, state: State) -> tuple[Array, list[Sprites]]:
         """See :meth:`MinAtarDynamics.scene`; bullets that are nowhere are seen as the cannon."""
-        xp, cannon = self.xp, state["cannon"]
+        cannon = state["cannon"]
         way = (state["motion"] + 1) // 2
         sprites = [("cannon", self.whole(cannon.shape[0], SIZE - 1), cannon)]
         sprites.append(("friendly_bullet", state["bullet_rows"], state["bullet_columns"]))
@@ -217,4 +217,4 @@ def _nearest_columns() -> NDArray[np.int64]:
     """Return the nearest of some columns [10 * 1024] by place of the cannon and columns as bits."""
     cannon, column = np.arange(SIZE)[:, None, None], np.arange(SIZE)
     distance = np.where(bits(SIZE), np.abs(column - cannon), SIZE)
-    return distance.argmin(-1).reshape(-1)
+    return np.argmin(distance, axis=-1).reshape(-1)
