@@ -217,4 +217,5 @@ def _nearest_columns() -> NDArray[np.int16]:
     """Return the nearest of some columns [10 * 1024] by place of the cannon and columns as bits."""
     cannon, column = np.arange(SIZE)[:, None, None], np.arange(SIZE)
     distance = np.where(bits(SIZE), np.abs(column - cannon), SIZE)
-    return np.argmin(distance, axis=-1).reshape(-1).astype(np.int16)
+    nearest: NDArray[np.int16] = np.argmin(distance, axis=-1).reshape(-1).astype(np.int16)
+    return nearest
