@@ -34,7 +34,6 @@ from prefrl.functional.statistics import (
     interquartile_mean,
     probability_of_improvement,
 )
-from prefrl.run.environments import make_scalar_env
 from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder, read_json
 from prefrl.run.plot import PALETTE, save_figure, tick_label
@@ -147,7 +146,6 @@ class MinAtarStudy:
 
     def measure(self, folder: RunFolder) -> dict[str, Any]:
         """Return every number of the study; draw ``learning_curves.png``."""
-        make_scalar_env(GAMES[self.games[0]], ()).close()  # or say now that MinAtar is not installed
         rates, tuning = dict(zip(self.losses, self.rates, strict=False)), {}
         if not rates:
             rates, tuning = self._tune(folder.path / "tuning")

@@ -277,7 +277,6 @@ MINATAR_FLAGS = (
 )  # fmt: skip
 
 
-@pytest.mark.skipif(importlib.util.find_spec("minatar") is None, reason="needs the extra minatar")
 @pytest.mark.slow
 def test_minatar(tmp_path):
     out = tmp_path / "run"
@@ -301,7 +300,6 @@ def test_minatar(tmp_path):
     assert (out / "learning_curves.png").stat().st_size > 10_000
 
 
-@pytest.mark.skipif(importlib.util.find_spec("minatar") is None, reason="needs the extra minatar")
 @pytest.mark.slow
 def test_minatar_tunes_and_goes_on(tmp_path):
     out = tmp_path / "run"
