@@ -7,9 +7,10 @@ value's gradient (VaGraM, Voelcker et al. 2022, arXiv 2204.01464). Experiments:
   models of several sizes are fitted to the transitions
 - distracted: MBPO from scratch with distractors, a small model, 95 % imagined transitions from the first fit
 - plain: MBPO from scratch without distractors, a large model
-- schedule: as distracted, but smaller actor and critics, fewer gradient steps and more timesteps: as long as
-  soft actor-critic on real transitions takes to learn, and some more. That itself; a share of imagined
-  transitions that grows from 0 to 1; one that is 95 % throughout ("constant")
+- schedule: as distracted, but that the share of imagined transitions grows from 0 to 1; smaller actor and
+  critics, fewer gradient steps, and more timesteps: as long as soft actor-critic on real transitions, which
+  runs beside it, takes to learn, and some more
+- constant: as schedule, with 95 % imagined transitions throughout
 
 The reward is known, so that models predict observations alone. Errors are in standard deviations of each
 entry, on transitions held out. Every seed is reported; runs have folders of their own below the study's, and
@@ -57,7 +58,7 @@ SETTINGS: dict[str, tuple[int, tuple[int, ...]]] = {
 }
 """Distractors and hidden layers of the offline comparisons."""
 
-Experiment = Literal["offline", "distracted", "plain", "schedule"]
+Experiment = Literal["offline", "distracted", "plain", "schedule", "constant"]
 
 CLOSED: dict[str, tuple[int, tuple[int, ...]]] = {"distracted": (15, (16,)), "plain": (0, LARGE)}
 """Distractors and hidden layers of the comparisons from scratch."""
@@ -102,13 +103,13 @@ class VaGraMStudy:
     """Timesteps of those runs."""
 
     schedule_seeds: int = 5
-    """Seeds 0, 1, ... of schedule."""
+    """Seeds 0, 1, ... of schedule and constant."""
 
     schedule_timesteps: int = 20_000
     """Timesteps of those runs."""
 
     schedule_epochs: int = 15
-    """Epochs of 1,000 timesteps until every transition is an imagined one."""
+    """Epochs of 1,000 timesteps until every transition in schedule is an imagined one."""
 
     def __post_init__(self) -> None:
         check_positive(self, "seeds", "transitions", "held_out", "policy_timesteps", "distracted_timesteps",
@@ -132,8 +133,8 @@ class VaGraMStudy:
             if name == "offline":
                 result |= self._models(folder.path)
                 continue
-            arms = self.scheduled() if name == "schedule" else self.closed(name)
-            seeds = self.schedule_seeds if name == "schedule" else self.closed_seeds
+            arms = self.closed(name) if name in CLOSED else self.longer(name)
+            seeds = self.closed_seeds if name in CLOSED else self.schedule_seeds
             result[name] = finish_arms(arms, seeds, folder.path / name)
             save_evaluations(result[name], folder.path / f"{name}.png", "return")
             write_json(folder.path / f"{name}.json", curves(result[name]))
@@ -150,23 +151,24 @@ class VaGraMStudy:
         )  # fmt: skip
         return {loss: replace(base, agent=replace(base.agent, model_loss=loss)) for loss in LOSSES}
 
-    def scheduled(self) -> dict[str, TrainSAC | TrainMBPO]:
-        """Return what is compared in schedule, with the same actor, critics and number of gradient steps."""
+    def longer(self, name: str) -> dict[str, Any]:
+        """Return what is compared in schedule or constant.
+
+        All have the same actor, critics and number of gradient steps.
+        """
         distractors, hidden = CLOSED["distracted"]
         common: dict[str, Any] = {
             "env_id": ENV_ID, "distractors": distractors, "total_timesteps": self.schedule_timesteps,
             "eval_every": max(1, self.schedule_timesteps // 20),
         }  # fmt: skip
-        constant = config(hidden, hidden=(64, 64), learning_starts=250, updates_per_step=2)
-        grows = replace(
-            constant, real_ratio_start=1.0, real_ratio=0.0, real_ratio_epochs=self.schedule_epochs
-        )
-        real = SACConfig(hidden=grows.hidden, learning_starts=250, gradient_steps=grows.updates_per_step)
-        arms: dict[str, TrainSAC | TrainMBPO] = {"sac": TrainSAC(agent=real, **common)}
-        for name, agent in (("", grows), (" constant", constant)):
-            for loss in LOSSES:
-                arms[loss + name] = TrainMBPO(agent=replace(agent, model_loss=loss), **common)
-        return arms
+        agent = config(hidden, hidden=(64, 64), learning_starts=250, updates_per_step=2)
+        arms: dict[str, Any] = {}
+        if name == "schedule":
+            agent = replace(agent, real_ratio=0.0, real_ratio_start=1.0,
+                            real_ratio_epochs=self.schedule_epochs)  # fmt: skip
+            real = SACConfig(hidden=agent.hidden, learning_starts=250, gradient_steps=agent.updates_per_step)
+            arms["sac"] = TrainSAC(agent=real, **common)
+        return arms | {loss: TrainMBPO(agent=replace(agent, model_loss=loss), **common) for loss in LOSSES}
 
     def _models(self, path: Path) -> dict[str, Any]:
         """Return what models are like that are fitted to fixed transitions, and their ratios."""

@@ -175,24 +175,24 @@ def test_reproduce_vagram_refuses_no_experiment() -> None:
         load("reproduce_vagram").VaGraMStudy(experiments=())
 
 
-def test_the_arms_of_the_schedule_differ_in_loss_and_share_alone() -> None:
-    study = load("reproduce_vagram")
-    arms = study.VaGraMStudy(schedule_epochs=4, schedule_timesteps=5000).scheduled()
-    losses = ["mse", "value_gradient"]
-    assert list(arms) == ["sac", *losses, *(f"{loss} constant" for loss in losses)]
-    for name, recipe in arms.items():
+def test_the_longer_runs_differ_in_loss_and_share_alone() -> None:
+    study = load("reproduce_vagram").VaGraMStudy(schedule_epochs=4, schedule_timesteps=5000)
+    schedule, constant = study.longer("schedule"), study.longer("constant")
+    assert (list(schedule), list(constant)) == (["sac", "mse", "value_gradient"], ["mse", "value_gradient"])
+    for recipe in (*schedule.values(), *constant.values()):
         assert (recipe.distractors, recipe.total_timesteps, recipe.eval_every) == (15, 5000, 250)
         agent = recipe.agent
         assert (agent.hidden, agent.learning_starts, agent.learning_rate) == ((64, 64), 250, 3e-4)
-        if name == "sac":
-            assert (agent.gradient_steps, agent.train_freq) == (2, 1)
-            continue
-        assert (agent.loss, agent.updates_per_step) == (name.split()[0], 2)
-        share = {step: agent.real_share(step) for step in (250, 2250, 4250, 5000)}
-        constant = dict.fromkeys(share, 0.05)
-        assert share == (constant if "constant" in name else {250: 1.0, 2250: 0.5, 4250: 0.0, 5000: 0.0})
-        plain = {"model_loss": "mse", "real_ratio": 0.05, "real_ratio_start": None, "real_ratio_epochs": 50}
-        assert replace(agent, **plain) == replace(arms["mse"].agent, **plain)
+    sac = schedule.pop("sac").agent
+    assert (sac.gradient_steps, sac.train_freq) == (2, 1)
+    shares = {250: 1.0, 2250: 0.5, 4250: 0.0, 5000: 0.0}
+    for arms, expected in ((schedule, shares), (constant, dict.fromkeys(shares, 0.05))):
+        for name, recipe in arms.items():
+            assert (recipe.agent.loss, recipe.agent.updates_per_step) == (name, 2)
+            assert {step: recipe.agent.real_share(step) for step in shares} == expected
+            same = replace(recipe.agent, model_loss="mse", real_ratio=0.0, real_ratio_start=1.0,
+                           real_ratio_epochs=4)  # fmt: skip
+            assert same == schedule["mse"].agent
 
 
 def test_what_is_kept_of_the_curves() -> None:
