@@ -208,3 +208,18 @@ def test_train_nash_learning(tmp_path):
     matrix.write_text("0,1\n1,0\n")
     errors = refused("train_nash_learning.py", "--matrix", matrix, "--out", tmp_path / "other")
     assert "not antisymmetric" in errors
+
+
+def test_the_study_of_exact_answers_goes_on(tmp_path):
+    """Numbers that the folder has are kept, and the rest is measured; a solver's noise is not its zero."""
+    out, flags = tmp_path / "exact", ("--parts", "nash", "--seeds", 2)
+    first = result_of(out, run("reproduce_exact_answers.py", *flags, "--out", out))["nash"]
+    assert all(len(row["seeds"]) == 2 and row["low"] <= row["iqm"] <= row["high"] for row in first.values())
+    assert max(first["network, all, egpo"]["seeds"]) < 1e-12 < min(first["network, 64, egpo"]["seeds"])
+    (out / "result.json").unlink()
+    kept = (out / "nash.csv").read_text().splitlines()[:-3]
+    kept[1] = f"{kept[1].rpartition(',')[0]},0.125"
+    (out / "nash.csv").write_text("\n".join(kept) + "\n")
+    again = result_of(out, run("reproduce_exact_answers.py", *flags, "--out", out))["nash"]
+    assert sum(again[case] != first[case] for case in first) == 1
+    assert 0.125 in again["network, 64, egpo"]["seeds"]
