@@ -42,6 +42,9 @@ from .learners import RewardLearner, RewardLearnerConfig, known_or_none
 REFERENCE = 1_024
 """Segments, drawn anew for each fit, that standard deviations and scales are taken from."""
 
+FEWEST, MOST_STEPS = 128, 65_536
+"""Of long segments only so many, that they have no more steps than these, but not fewer."""
+
 
 @dataclass(frozen=True)
 class HeronConfig(RewardLearnerConfig):
@@ -245,7 +248,7 @@ class Heron(RewardLearner):
     def _fit(self) -> dict[str, Tensor]:
         """Fit the reward model to comparisons of what is kept, and relabel."""
         config, model = self.config, self.reward_model
-        reference, totals = self._segments(REFERENCE)
+        reference, totals = self._segments(reference_size(config.segment_length))
         self.spread = self._spread_of_all() if config.segment_length == 1 else totals.std(0, correction=0)
         metrics: dict[str, Tensor] = {}
         if config.reward_source == "hierarchy":
@@ -364,3 +367,8 @@ class Heron(RewardLearner):
         if isinstance(env, Spaces):  # the names are all that is known of the factors
             config = replace(config, ranking=tuple(state["ranking"]))
         return super()._rebuilt(env, config, state, **settings)
+
+
+def reference_size(segment_length: int) -> int:
+    """Return how many segments standard deviations and scales are taken from."""
+    return min(REFERENCE, max(FEWEST, MOST_STEPS // segment_length))
