@@ -210,8 +210,9 @@ class Heron(RewardLearner):
         if config.level_scale == 1.0 or self._reference is None:
             return rewards
         against_rewards, against_factors = self._reference
-        return scale_by_level(rewards, factors, against_rewards, against_factors,
-                              self.margins.to(factors.dtype), config.level_scale)  # fmt: skip
+        margins = (self.margins / config.segment_length).to(factors.dtype)  # these are means of steps
+        return scale_by_level(rewards, factors, against_rewards, against_factors, margins,
+                              config.level_scale)  # fmt: skip
 
     def update(self) -> dict[str, Tensor]:
         """Compare, fit and relabel where it is due, and let the learner learn."""

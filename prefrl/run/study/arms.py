@@ -15,18 +15,19 @@ Results = dict[str, list[dict[str, Any]]]
 """What every seed of every arm found."""
 
 
-def finish_arms(arms: Mapping[str, Any], seeds: int, folder: Path) -> Results:
-    """Run recipes with seeds 0, 1, ... in folders below ``folder``, or go on with those that are there.
+def finish_arms(arms: Mapping[str, Any], seeds: int, folder: Path, first: int = 0) -> Results:
+    """Run recipes with some seeds in folders below ``folder``, or go on with those that are there.
 
     Args:
         arms: recipes by name.
         seeds: how many of each.
         folder: the study's.
+        first: the first seed; the others follow it.
     """
     return {
         arm: [
             finish_run(replace(recipe, seed=seed), folder / f"{arm.replace(' ', '_')}-{seed}")
-            for seed in range(seeds)
+            for seed in range(first, first + seeds)
         ]
         for arm, recipe in arms.items()
     }
