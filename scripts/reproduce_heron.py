@@ -200,30 +200,27 @@ class HeronStudy:
         for title, rows in found.items():
             table = Table(*rows[0], title=title, title_justify="left")
             for row in rows:
-                table.add_row(*(f"{value:.1f}" for value in row.values()))
+                table.add_row(*(f"{value:.4g}" for value in row.values()))
             Console(width=170).print(table)
         return found
 
     def contests(self) -> dict[str, dict[str, TrainHeron]]:
         """Return HERON with each candidate for its margins, and the weighted sum with each beta."""
-        traffic = self.arms("traffic")["queue first"]
         pendulum = replace(
-            self._pendulum("units")["HERON"], agent="sac", reward=SMALL_REWARD,
+            self._pendulum("units")["HERON"], agent="sac",
             agent_args=(*OWN_SAC, "learning_starts=1000", "gamma=0.98"),
         )  # fmt: skip
-        found = {}
-        for name, base in {
-            "pendulum": pendulum,
-            "mountain_car": self._mountain_car(),
-            "traffic": traffic,
-        }.items():
-            margins = "0,{c}" if name == "mountain_car" else "{c},{c},{c}"
-            heron = {f"HERON {c:g}": replace(base, margins=margins.format(c=c)) for c in CANDIDATES}
-            sums = {
-                f"sum {c:g}": replace(base, reward_source="weighted_sum", beta=c, margins="")
-                for c in CANDIDATES
+        contests = {
+            "pendulum": (pendulum, "{c},{c},{c}"),
+            "mountain_car": (self._mountain_car(), "0,{c}"),
+            "traffic": (self.arms("traffic")["queue first"], "{c},{c},{c}"),
+        }
+        found: dict[str, dict[str, TrainHeron]] = {}
+        for name, (base, margins) in contests.items():
+            found[name] = {
+                **{f"HERON {c:g}": replace(base, margins=margins.format(c=c)) for c in CANDIDATES},
+                **{f"sum {c:g}": replace(base, reward_source="weighted_sum", beta=c) for c in CANDIDATES},
             }
-            found[name] = {**heron, **sums}
         return found
 
     def _contest(self, arms: Mapping[str, TrainHeron], folder: Path) -> Results:
