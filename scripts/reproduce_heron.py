@@ -88,7 +88,7 @@ class HeronStudy:
     """Seeds 0, 1, ..."""
 
     mountain_car_seeds: int = 5
-    """Likewise in mountain_car, learned_returns and sums."""
+    """Likewise in mountain car."""
 
     pendulum_timesteps: int = 30_000
     """Timesteps in pendulum, with a gradient step for every second."""
@@ -128,12 +128,11 @@ class HeronStudy:
                 continue
             if name == "sums":
                 result[name] = {
-                    f"{name}_{env}": self._contest(arms, folder.path / name / env)
+                    f"{name}_{env}": self._contest(arms, self._seeds(env), folder.path / name / env)
                     for env, arms in self.contests().items()
                 }
             else:
-                seeds = self.mountain_car_seeds if name == "mountain_car" else self.seeds
-                result[name] = finish_arms(self.arms(name), seeds, folder.path / name)
+                result[name] = finish_arms(self.arms(name), self._seeds(name), folder.path / name)
             for title, rows in (result[name] if name == "sums" else {name: result[name]}).items():
                 show(title, rows)
                 save_evaluations(rows, folder.path / f"{title}.png", "true return")
@@ -223,7 +222,10 @@ class HeronStudy:
             }
         return found
 
-    def _contest(self, arms: Mapping[str, TrainHeron], folder: Path) -> Results:
+    def _seeds(self, name: str) -> int:
+        return self.mountain_car_seeds if name == "mountain_car" else self.seeds
+
+    def _contest(self, arms: Mapping[str, TrainHeron], seeds: int, folder: Path) -> Results:
         """Run the candidates with the seeds for tuning, and of each kind the best one with those reported."""
         tried = finish_arms(arms, TUNING_SEEDS, folder / "tuning", FIRST_TUNING_SEED)
         returns = {arm: sum(run["true_return"] for run in runs) for arm, runs in tried.items()}
@@ -231,7 +233,7 @@ class HeronStudy:
             max((arm for arm in arms if arm.startswith(kind)), key=returns.__getitem__)
             for kind in ("HERON", "sum")
         ]
-        chosen = finish_arms({arm: arms[arm] for arm in best}, self.mountain_car_seeds, folder)
+        chosen = finish_arms({arm: arms[arm] for arm in best}, seeds, folder)
         return {**chosen, **{f"tuning: {arm}": runs for arm, runs in tried.items()}}
 
 

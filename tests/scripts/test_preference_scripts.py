@@ -103,7 +103,7 @@ def test_the_studies_run_and_go_on(tmp_path):
     (out / "result.json").unlink()
     assert result_of(out, run("reproduce_heron.py", *flags)) == result
     out = tmp_path / "sums"
-    flags = ("--experiments", "sums", "--mountain-car-seeds", 1, "--short-timesteps", 300,
+    flags = ("--experiments", "sums", "--seeds", 1, "--mountain-car-seeds", 1, "--short-timesteps", 300,
              "--mountain-car-timesteps", 300, "--traffic-timesteps", 600, "--out", out)  # fmt: skip
     sums = result_of(out, run("reproduce_heron.py", *flags))["sums"]
     for name, rows in sums.items():
