@@ -7,6 +7,7 @@ Experiments, all of them by default:
   many runs are spent on beta as on HERON's margins, with seeds that are not reported
 - units: one factor is measured in a unit a thousand times smaller: HERON, and the weighted sum without
   normalisation, which has to be weighed anew
+- warmup: how often uniform actions reach the goal of mountain car, held for 1 to 100 steps
 - learned_returns: what standing still and swinging up are worth in mountain car, by the reward that is
   learned from a warm-up, for stretches of several lengths
 - mountain_car: reach the goal first, then save energy; the other way round; and the true reward
@@ -34,6 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prefrl.cli import execute
+from prefrl.envs import make_device
 from prefrl.preferences import RewardModel, RewardModelConfig
 from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
@@ -42,7 +44,7 @@ from prefrl.run.recipes.preferences.heron import TrainHeron
 from prefrl.run.study.arms import Results, finish_arms, save_evaluations
 from prefrl.run.study.study import check_positive, run_study
 
-Experiment = Literal["traffic", "pendulum", "units", "learned_returns", "mountain_car", "sums"]
+Experiment = Literal["traffic", "pendulum", "units", "warmup", "learned_returns", "mountain_car", "sums"]
 
 SMALL_SAC = ("learning_rate=1e-3", "batch_size=128", 'policy_kwargs={"net_arch": [64, 64]}')
 """SB3's SAC with small networks, which are enough here and several times as fast."""
@@ -63,6 +65,12 @@ CANDIDATES = (0.1, 0.3, 1.0)
 
 TUNING_SEEDS, FIRST_TUNING_SEED = 2, 100
 """Seeds of every candidate: 100 and 101."""
+
+HOLDS = (1, 5, 10, 30, 50, 100)
+"""Steps that an action is held for in warmup."""
+
+WARMUPS = 1_000
+"""Warm-ups of each kind."""
 
 LENGTHS = (50, 200)
 """Steps of a stretch in learned_returns."""
@@ -123,8 +131,8 @@ class HeronStudy:
         """Run what has not been run yet; draw, print and return all of it."""
         result: dict[str, Any] = {}
         for name in self.experiments:
-            if name == "learned_returns":
-                result[name] = self._learned_returns()
+            if name in ("warmup", "learned_returns"):
+                result[name] = warmups() if name == "warmup" else self._learned_returns()
                 continue
             if name == "sums":
                 result[name] = {
@@ -235,6 +243,26 @@ class HeronStudy:
         ]
         chosen = finish_arms({arm: arms[arm] for arm in best}, seeds, folder)
         return {**chosen, **{f"tuning: {arm}": runs for arm, runs in tried.items()}}
+
+
+def warmups() -> dict[str, dict[str, float]]:
+    """Return how often the goal is reached in a warm-up of uniform actions."""
+    found = {}
+    for hold in HOLDS:
+        env = make_device("prefrl/MountainCarContinuous-v0", WARMUPS, device="cpu")
+        env.reset(seed=0)
+        generator = torch.Generator().manual_seed(0)
+        goals = torch.zeros(WARMUPS)
+        for step in range(WARMUP):
+            if step % hold == 0:
+                actions = 2.0 * torch.rand(WARMUPS, 1, generator=generator) - 1.0
+            goals += env.step(actions)[2]
+        found[f"held for {hold}"] = {
+            "mean_goals": round(goals.mean(dtype=torch.float64).item(), 3),
+            "share_without": (goals == 0).sum().item() / WARMUPS,
+        }
+        print(f"held for {hold}: {found[f'held for {hold}']}")
+    return found
 
 
 def learned_returns(recipe: TrainHeron) -> dict[str, float]:
