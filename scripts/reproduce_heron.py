@@ -10,7 +10,7 @@ Experiments, all of them by default:
 - warmup: how often uniform actions reach the goal of mountain car, held for 1 to 100 steps
 - learned_returns: what standing still and swinging up are worth in mountain car, by the reward that is
   learned from a warm-up, for stretches of several lengths
-- mountain_car: reach the goal first, then save energy; the other way round; and the true reward
+- mountain_car: reach the goal first, then save energy; the true reward; and energy first, then the goal
 - traffic: a grid of lights with a shared policy and a shared reward model: short queues first, or
   steady lights first
 
@@ -155,8 +155,8 @@ class HeronStudy:
             base = self._mountain_car()
             return {
                 "goal first": base,
-                "energy first": replace(base, ranking="energy,reached_goal", margins="1,0"),
                 "true reward": replace(base, reward_source="true"),
+                "energy first": replace(base, ranking="energy,reached_goal", margins="1,0"),
             }
         traffic = TrainHeron(
             env_id="prefrl/TrafficGrid-v0", agent="sb3_ppo", num_envs=4,
