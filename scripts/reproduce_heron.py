@@ -10,7 +10,8 @@ Experiments, all of them by default:
 - warmup: how often uniform actions reach the goal of mountain car, held for 1 to 100 steps
 - learned_returns: what standing still and swinging up are worth in mountain car, by the reward that is
   learned from a warm-up, for stretches of several lengths
-- mountain_car: reach the goal first, then save energy; the true reward; and energy first, then the goal
+- mountain_car: reach the goal first, then save energy; the true reward; the first with shorter stretches, and
+  with slower targets; and energy first, then the goal
 - traffic: a grid of lights with a shared policy and a shared reward model: short queues first, or
   steady lights first
 
@@ -159,6 +160,8 @@ class HeronStudy:
             return {
                 "goal first": base,
                 "true reward": replace(base, reward_source="true"),
+                "stretches of 50": replace(base, compare_steps=50),
+                "tau of 0.005": replace(base, agent_args=(*base.agent_args, "tau=0.005")),
                 "energy first": replace(base, ranking="energy,reached_goal", margins="1,0"),
             }
         traffic = TrainHeron(
