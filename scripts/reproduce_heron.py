@@ -224,9 +224,9 @@ class HeronStudy:
             agent_args=(*OWN_SAC, "learning_starts=1000", "gamma=0.98"),
         )  # fmt: skip
         contests = {
-            "pendulum": (pendulum, "{c},{c},{c}"),
-            "mountain_car": (self._mountain_car(), "0,{c}"),
-            "traffic": (self.arms("traffic")["queue first"], "{c},{c},{c}"),
+            "pendulum": (pendulum, "{c:g},{c:g},{c:g}"),
+            "mountain_car": (self._mountain_car(), "0,{c:g}"),
+            "traffic": (self.arms("traffic")["queue first"], "{c:g},{c:g},{c:g}"),
         }
         found: dict[str, dict[str, TrainHeron]] = {}
         for name, (base, margins) in contests.items():
