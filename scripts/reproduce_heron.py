@@ -147,7 +147,8 @@ class HeronStudy:
                 result[name] = self._finish(self.arms(name), name, folder.path / name)
             for title, rows in (result[name] if name == "sums" else {name: result[name]}).items():
                 show(title, rows)
-                save_evaluations(rows, folder.path / f"{title}.png", "true return")
+                reported = {arm: runs for arm, runs in rows.items() if not arm.startswith("tuning")}
+                save_evaluations(reported, folder.path / f"{title}.png", "true return")
                 save_seeds(rows, folder.path / f"{title}.csv")
         return result
 
