@@ -14,7 +14,7 @@ overshoots between two copies becomes the next target, and values of squared err
 J is the mean return of 20 greedy episodes, over 500, the longest episode. Step sizes are tuned without noise,
 with the same budget for each loss. The same seeds draw the same noise, up to its size, for all losses.
 
-Up to eight seeds of a loss and a noise learn side by side, as one stack, which leaves a file below DIR/runs;
+Up to four seeds of a loss and a noise learn side by side, as one stack, which leaves a file below DIR/runs;
 the same command goes on with a study that was stopped.
 """
 
@@ -69,7 +69,7 @@ EVALUATIONS = 5
 """Evaluations of a run; the last one is J, the mean of the last three is what step sizes are chosen by."""
 CLAMPED_LIMIT = 0.01
 """Share of clamped targets above which a support was too narrow for its run."""
-SIDE_BY_SIDE = 8
+SIDE_BY_SIDE = 4
 """Seeds of a stack, at most."""
 ROWS_VALUED = 1_000
 """Rows of the data, evenly spread, whose values are looked at."""
