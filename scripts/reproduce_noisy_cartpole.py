@@ -189,7 +189,7 @@ class NoisyCartPole:
             dataset, description = self._collect()
             save_transitions(data, dataset)
             write_json(about, description)
-        rates, tuning = self._tune(folder.path)
+        rates, tuned = self._tune(folder.path)
         found = finish(folder.path, self._stacks(rates), self.jobs)
         write_rows(found, folder.path / "runs.csv")
         backups = self.updates // self.interval
@@ -199,7 +199,7 @@ class NoisyCartPole:
             "backups": backups,
             "backups_over_horizon": backups / HORIZON,
             "learning_rates": rates,
-            "tuning": tuning,
+            **tuned,
             **self._summary(found),
         }
         save_figure(draw(result), folder.path / "noise.png")
@@ -253,8 +253,8 @@ class NoisyCartPole:
         seeds, rates = zip(*learners, strict=True)
         return Stack(loss, rates, seeds, self.updates, self.interval, self.episodes, **arm)
 
-    def _tune(self, folder: Path) -> tuple[dict[Loss, float], dict[Loss, dict[str, float]]]:
-        """Return the best step size of each loss, and the scores of all; ties go to the first tried.
+    def _tune(self, folder: Path) -> tuple[dict[Loss, float], dict[str, Any]]:
+        """Return the best step size of each loss, and what all came to; ties go to the first tried.
 
         A score is the interquartile mean over seeds of J, the mean of the last three evaluations. Step sizes
         with a support that was too narrow come last.
@@ -262,7 +262,7 @@ class NoisyCartPole:
         learners = [(seed, rate) for rate in self.tried_rates for seed in self.tune_seeds]
         stacks = [self._stack(loss, learners, tuning=True) for loss in self.losses]
         best: dict[Loss, float] = {}
-        scores: dict[Loss, dict[str, float]] = {}
+        tuned: dict[str, Any] = {"tuning": {}, "tuning_values": {}}
         for stack, outcome in finish(folder, stacks, self.jobs).items():
             shape = len(self.tried_rates), len(self.tune_seeds)
             late = np.mean(outcome["returns"][-3:], axis=0).reshape(shape) / LONGEST
@@ -270,10 +270,11 @@ class NoisyCartPole:
             fits = np.max(np.reshape(outcome["clamped_fractions"], shape), axis=1) <= CLAMPED_LIMIT
             order = range(len(self.tried_rates))
             best[stack.loss] = self.tried_rates[max(order, key=lambda i: (fits[i], achieved[i]))]
-            scores[stack.loss] = {
-                f"{rate:g}": float(score) for rate, score in zip(self.tried_rates, achieved, strict=True)
-            }
-        return best, scores
+            values = np.reshape(outcome["values"][-1], shape).tolist()
+            names = [f"{rate:g}" for rate in self.tried_rates]
+            tuned["tuning"][stack.loss] = dict(zip(names, achieved.tolist(), strict=True))
+            tuned["tuning_values"][stack.loss] = dict(zip(names, values, strict=True))
+        return best, tuned
 
     def _summary(self, found: dict[Stack, dict[str, Any]]) -> dict[str, Any]:
         j: dict[str, dict[str, list[float]]] = {}
