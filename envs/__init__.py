@@ -88,11 +88,32 @@ _BANDITS = {
     "prefrl/LotteryChoice-v0": _Entry("bandits.lottery_choice:LotteryChoiceDynamics"),
 }
 
-REGISTRY = {**_CONTROL, **_DIFFUSIONS, **_ALLOCATION, **_RETURNS, **_PREFERENCES, **_CHOICE, **_BANDITS}
+# MinAtar itself has no limit, and a policy that never fails would play for ever.
+_MINATAR = {
+    "prefrl/MinAtar-Asterix-v0": _Entry("minatar.asterix:AsterixDynamics", 5000),
+    "prefrl/MinAtar-Breakout-v0": _Entry("minatar.breakout:BreakoutDynamics", 5000),
+    "prefrl/MinAtar-Freeway-v0": _Entry("minatar.freeway:FreewayDynamics", 5000),
+    "prefrl/MinAtar-Seaquest-v0": _Entry("minatar.seaquest:SeaquestDynamics", 5000),
+    "prefrl/MinAtar-SpaceInvaders-v0": _Entry("minatar.space_invaders:SpaceInvadersDynamics", 5000),
+}
+
+REGISTRY = {
+    **_CONTROL,
+    **_DIFFUSIONS,
+    **_ALLOCATION,
+    **_RETURNS,
+    **_PREFERENCES,
+    **_CHOICE,
+    **_BANDITS,
+    **_MINATAR,
+}
 """Registered ids and where they live."""
 
 DIFFUSION_IDS, ALLOCATION_IDS, RETURN_IDS = tuple(_DIFFUSIONS), tuple(_ALLOCATION), tuple(_RETURNS)
 """Ids of diffusions, of online allocation, and of finite horizons whose return distributions are known."""
+
+MINATAR_IDS = tuple(_MINATAR)
+"""Ids of MinAtar's games."""
 
 for _id, _entry in REGISTRY.items():
     gym.register(
@@ -101,19 +122,6 @@ for _id, _entry in REGISTRY.items():
         vector_entry_point="prefrl.envs.core.vector:BatchedEnv",
         max_episode_steps=_entry.max_episode_steps,
         kwargs={"dynamics": _entry.dynamics},
-    )
-
-_MINATAR_GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
-
-MINATAR_IDS = tuple(f"prefrl/MinAtar-{game.title().replace('_', '')}-v0" for game in _MINATAR_GAMES)
-"""Ids of the MinAtar games, which need the extra: ``pip install ".[minatar]"``. Scalar face only."""
-
-for _id, _game in zip(MINATAR_IDS, _MINATAR_GAMES, strict=True):
-    gym.register(
-        _id,
-        entry_point="prefrl.envs.minatar:MinAtarEnv",
-        max_episode_steps=5000,  # MinAtar has no limit; see the class
-        kwargs={"game": _game},
     )
 
 

@@ -21,7 +21,7 @@ from .core.scalar import ScalarEnv
 
 Floats = NDArray[np.float64]
 
-KNOWN = "Gymnasium's MuJoCo and classic control environments, and prefrl's own but MinAtar"
+KNOWN = "Gymnasium's MuJoCo and classic control environments, and prefrl's own"
 """What this works for, as messages say it."""
 
 _CLASSIC = {"AcrobotEnv": 4, "CartPoleEnv": 4, "Continuous_MountainCarEnv": 2, "MountainCarEnv": 2}

@@ -62,12 +62,9 @@ def environment_rows() -> Iterator[tuple[str, str]]:
     """Yield id and a line of text for every environment of prefrl that is registered."""
     import gymnasium as gym
 
-    import prefrl.envs
-
     for spec in gym.registry.values():
         if spec.namespace == "prefrl":
-            extra = " (extra minatar)" if spec.id in prefrl.envs.MINATAR_IDS else ""
-            yield spec.id, summary(described(spec)) + extra
+            yield spec.id, summary(described(spec))
 
 
 def described(spec: Any) -> Any:
@@ -82,17 +79,11 @@ def print_environment(env_id: str) -> None:
     """Print spaces, limit and description of an environment; gym.error.Error where there is none."""
     import gymnasium as gym
 
-    from prefrl.envs import MINATAR_IDS, bare_id, minatar
+    import prefrl.envs  # noqa: F401 (registers the ids)
 
-    spec: Any
-    observations: gym.Space[Any]
-    actions: gym.Space[Any]
-    if bare_id(env_id) in MINATAR_IDS:  # whose package need not be there
-        spec = gym.spec(bare_id(env_id))
-        observations, actions = minatar.spaces(spec.kwargs["game"])
-    else:
-        env = gym.make(env_id)
-        spec, observations, actions = env.spec, env.observation_space, env.action_space
+    env = gym.make(env_id)
+    spec: Any = env.spec
+    observations, actions = env.observation_space, env.action_space
     limit = spec.max_episode_steps
     print(spec.id)
     print(f"  observations  {space_text(observations)}")

@@ -230,8 +230,6 @@ assert cli.main(["list"]) == 0
 heavy = {"torch", "stable_baselines3", "scipy", "seaborn", "matplotlib"} & set(sys.modules)
 assert not heavy, heavy
 import matplotlib
-from prefrl.envs.minatar import MinAtarEnv
-MinAtarEnv("breakout")
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
 

@@ -57,6 +57,25 @@ def test_links_lead_somewhere(page):
     assert all((page.parent / target).exists() for target in targets if "://" not in target)
 
 
+def anchors(page: Path) -> set[str]:
+    """Names that links to a page may end with: its headings as code hosts write them, and ids set by hand."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings} | set(
+        re.findall(r'<a id="([^"]+)">', text)
+    )
+
+
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))],
+    ids=lambda p: p.stem,
+)
+def test_links_to_headings_find_them(page):
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
+        assert anchor in anchors(page.parent / target if target else page), (target, anchor)
+
+
 def test_the_quickstart_is_short():
     quickstart = re.findall(
         r"## Quickstart\n\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL

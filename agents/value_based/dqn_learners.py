@@ -5,8 +5,8 @@ of its columns, and learn by one batched product per layer. Each is a run of its
 comes from its seed alone, so that a learner is the same whoever its neighbours are. Step size and discount
 may be given for each. One that diverges stays as it was, and the others go on.
 
-Multilayer perceptrons learn by :func:`~prefrl.agents.value_based.by_hand.gradients_by_hand`, other networks
-by ``torch.vmap`` over autograd.
+Multilayer perceptrons and the small convolution learn by
+:func:`~prefrl.agents.value_based.by_hand.gradients_by_hand`, other networks by ``torch.vmap`` over autograd.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ class DQNLearners(ManyLearners):
             low = low_dtype(config.precision, device, config.hidden)
             online, targets = self.online.views(), self.targets.views()
             self._chains = QChain(network, *online, low), QChain(network, *targets, low)
-        elif config.precision != "float32":
+        layers_alone = self._chains is not None and self._chains[0].front is None
+        if not layers_alone and config.precision != "float32":
             raise ValueError(f"precision is {config.precision!r}; it must be 'float32' unless the network is "
                              "a multilayer perceptron of our own")  # fmt: skip
         if torso is not None:

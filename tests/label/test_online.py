@@ -217,7 +217,7 @@ def test_settings_that_were_refused_leave_a_study_that_can_be_used(tmp_path: Pat
         ),
         ({"question": " "}, "question is empty"),
         ({"env_id": "prefrl/TrafficGrid-v0"}, "has several agents, of which no clips are drawn"),
-        ({"env_id": "prefrl/MinAtar-Breakout-v0"}, "state"),
+        ({"env_id": "FrozenLake-v1"}, "state"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, object], message: str, tmp_path: Path) -> None:

@@ -207,7 +207,6 @@ def test_the_outcome_of_three_learners(env_id: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("learners", [1, 2])
 def test_a_run_of_pictures(learners: int, tmp_path: Path) -> None:
     """MinAtar's, by its own small network."""
-    pytest.importorskip("minatar")
     flags = ("--env-id", "prefrl/MinAtar-Breakout-v0", "--num-learners", str(learners), "--conv-filters", "3",
              "--conv-features", "5", "--env-args", "sticky_action_prob=0.25")  # fmt: skip
     result_of(tmp_path / "run", *flags)

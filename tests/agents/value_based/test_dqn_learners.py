@@ -74,7 +74,8 @@ def test_a_learner_is_the_same_among_others(loss: str) -> None:
 def test_convolutions_learn_side_by_side_too(loss: str) -> None:
     many, few = (trained(learners, 100, env=in_sync, loss=loss) for learners in (3, 2))
     torch.testing.assert_close(many.online.vectors[:2], few.online.vectors, rtol=1e-3, atol=1e-5)
-    assert many._chains is None
+    assert many._chains is not None
+    assert many._chains[0].front is not None
 
 
 def test_one_learner_starts_as_the_agent_of_its_seed() -> None:

@@ -52,7 +52,8 @@ def test_a_spec_makes_its_environment_again(env_id):
         again = gym.make(spec)
         assert type(again.unwrapped.dynamics) is type(env.unwrapped.dynamics)
         assert again.spec == spec
-    fps = 30 if env_id in prefrl.envs.DIFFUSION_IDS else FRAMES.get(env_id[7:-3], 8)
+    fps = 30 if env_id in prefrl.envs.DIFFUSION_IDS else 15 if env_id in prefrl.envs.MINATAR_IDS else 8
+    fps = FRAMES.get(env_id[7:-3], fps)
     assert env.metadata == {"render_modes": ["rgb_array", "human"], "render_fps": fps}
     vector = gym.make_vec(env_id, 2).metadata
     assert (vector["render_modes"], vector["render_fps"]) == (["rgb_array"], fps)

@@ -53,13 +53,15 @@ NEVER_TERMINATE = {
     "prefrl/Pendulum-v0",
     "prefrl/TrafficGrid-v0",
     *(i for i in DIFFUSIONS if i not in HORIZON),
+    "prefrl/MinAtar-Asterix-v0",
+    "prefrl/MinAtar-Freeway-v0",
 }
-"""Families whose episodes only the time limit ends."""
+"""Families whose episodes only the time limit ends, or nothing else within so few steps."""
 
 ONE_STEP = ("prefrl/PreferenceBandit-v0", "prefrl/Ring-v0", "prefrl/LotteryChoice-v0")
 """Families whose episodes are one step."""
 
-LIMITS = {"prefrl/CartPole-v0": 20}
+LIMITS = {"prefrl/CartPole-v0": 20, "prefrl/MinAtar-SpaceInvaders-v0": 25}
 """Where episodes of LIMIT steps are too short for both kinds of ending, with starts as below."""
 
 # Starts near an end, where a random walk from a usual start would reach none within the limit.
@@ -268,6 +270,10 @@ KNOWN = {
     "prefrl/SecondPriceBudget-v0": [".*symmetric and normalized.*"],
     "prefrl/EntropyMatching-v0": [".*symmetric and normalized.*"],
     **{env_id: [".*infinity.*", ".*symmetric and normalized.*"] for env_id in DIFFUSIONS},
+    **{
+        env_id: [".*observation( space)? +is an image.*", ".*resolution for an image.*"]
+        for env_id in prefrl.envs.MINATAR_IDS
+    },
 }
 
 
@@ -428,6 +434,7 @@ def test_seeds(env_id, kwargs, make):
         "prefrl/Meadow-v0",
         "prefrl/WindowTSP-v0",
         "prefrl/TwentyQuestions-v0",
+        *(f"prefrl/MinAtar-{game}-v0" for game in ("Asterix", "Seaquest", "SpaceInvaders")),
     )
     if env_id in told or (env_id in DIFFUSIONS and not kwargs.get("x0_spread")):
         return  # nothing at the start is random, or starts are told

@@ -34,7 +34,8 @@ NOT_SHOWN = prefrl.envs.ALLOCATION_IDS + prefrl.envs.DIFFUSION_IDS
 """What a request asks, and where a diffusion is to the last digit."""
 
 SEQUENCES = ("prefrl/TokenTree-v0", "prefrl/PreferenceBandit-v0", "prefrl/DynamicChoice-v0",
-             "prefrl/WindowTSP-v0", "prefrl/TwentyQuestions-v0", "prefrl/LotteryChoice-v0")  # fmt: skip
+             "prefrl/WindowTSP-v0", "prefrl/TwentyQuestions-v0", "prefrl/LotteryChoice-v0",
+             *prefrl.envs.MINATAR_IDS)  # fmt: skip
 """Their pictures show the observation, and nothing else: in those of sequences the last action is."""
 
 SEVERAL = {"prefrl/PreferenceBandit-v0": {"contexts": 20}, "prefrl/DynamicChoice-v0": {"num_actions": 4},
