@@ -1,22 +1,27 @@
-"""Deep Q-learning by classification against squared errors, in MinAtar's games.
+"""Deep Q-learning by classification against squared errors, in MinAtar's five games.
 
-A small version of the online study of Farebrother et al. 2024 (arXiv 2403.03950, section 4.1): the same agent
-with four losses, with sticky actions, and without them, where the paper finds that the losses tie. As there,
-it is plain deep Q-learning: no double estimator, one-step returns. Replay, exploration, batch and target
-network are those of MinAtar's own agent (Young & Tian 2019, arXiv 1903.03176), with a gradient step every
-four frames instead of every one. Adam, whose step size is tuned for each loss with the same budget.
+A small version of the online study of Farebrother et al. 2024 (arXiv 2403.03950, section 4.1), with power
+where it can be had: the same agent with seven losses, many learners each, trained as one stack on the device.
+As there, it is plain deep Q-learning: no double estimator, one-step returns, sticky actions. Adam, whose step
+size is tuned for each loss with the same budget, on some of the games, with seeds that are then not used.
 
-Every run is a run folder of its own below DIR/tuning and DIR/runs. The same command goes on with a study that
-was stopped. Of a finished run the checkpoint is deleted, which holds the replay; the agent stays.
+``losses``: every loss in every game. ``width``: some losses with networks 2, 4 ... times as wide (2 is
+MinAtar's own network, of 16 filters and 128 units, Young and Tian 2019, arXiv 1903.03176).
+
+Every stack is a run folder below DIR/tuning and DIR/runs. The same command goes on with a study that was
+stopped. Of a finished run the checkpoint is deleted, which holds the replay. ``returns.csv`` has every
+evaluation of every learner; ``--tables A.csv B.csv`` puts several together instead
+of running anything.
 """
 
 from __future__ import annotations
 
+import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -24,7 +29,6 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from prefrl.agents.base import LearningFailedError
 from prefrl.agents.value_based.dqn import DQNConfig, Loss
 from prefrl.cli import execute
 from prefrl.config import to_json
@@ -48,58 +52,89 @@ OURS = "hl_gauss"
 
 GAMES = {env_id.removeprefix("prefrl/MinAtar-").removesuffix("-v0"): env_id for env_id in MINATAR_IDS}
 
+FILTERS, UNITS = 8, 64
+"""Of a network of width 1."""
+
 LAST = 4
 """The mean of the last quarter of a run's evaluations is what step sizes are chosen by."""
+
+COLUMNS = ("game", "loss", "width", "learning_rate", "seed", "frames", "return")
+"""Of the table of returns; the row without frames is the evaluation after training."""
+
+Experiment = Literal["losses", "width"]
+
+
+class Arm(NamedTuple):
+    """What a stack of learners has in common."""
+
+    game: str
+    loss: Loss
+    width: int
 
 
 @dataclass(frozen=True)
 class MinAtarStudy:
-    """Deep Q-learning by classification against squared errors, in MinAtar's games."""
+    """Deep Q-learning by classification against squared errors, in MinAtar's five games."""
 
     out: Path = Path("runs/minatar")
     """Run folder: new, empty, or that of the same study, which goes on."""
 
-    jobs: int = 2
-    """Runs at once, one thread each."""
+    jobs: int = 1
+    """Stacks at once, one thread each."""
 
-    games: tuple[str, ...] = ("Breakout", "Asterix")
-    """MinAtar's games; step sizes are tuned on the first one."""
+    experiments: tuple[Experiment, ...] = ("losses",)
+    """What to run."""
 
-    losses: tuple[Loss, ...] = ("mse", "two_hot", "c51", "hl_gauss")
+    games: tuple[str, ...] = ("Breakout", "Asterix", "SpaceInvaders", "Freeway", "Seaquest")
+    """MinAtar's games, in the order in which they are run."""
+
+    losses: tuple[Loss, ...] = ("hl_gauss", "mse", "c51", "two_hot", "quantile", "huber", "mse_softmax")
     """Losses to compare; hl_gauss must be among them."""
 
-    sticky_free_losses: tuple[Loss, ...] = ("mse", "hl_gauss")
-    """Those of them that also play the first game without sticky actions."""
+    learners: int = 16
+    """Learners of a stack, with seeds from 0 on."""
 
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of the runs."""
+    frames: int = 100_000
+    """Timesteps of each learner, in eight environments; a gradient step is taken every 4."""
 
-    frames: int = 200_000
-    """Timesteps of a run; eight environments are stepped together, a gradient step is taken every 4."""
+    widths: tuple[int, ...] = (1, 2, 4)
+    """Widths of the networks that are compared."""
+
+    width_games: tuple[str, ...] = ("Breakout",)
+    """Games in which they are compared."""
+
+    width_losses: tuple[Loss, ...] = ("hl_gauss", "mse")
+    """Losses with which they are compared; hl_gauss must be among them."""
 
     rates: tuple[float, ...] = ()
     """Adam's step size for each of losses, in their order; without any they are tuned."""
 
-    tried_rates: tuple[float, ...] = (1e-4, 2.5e-4, 1e-3)
+    tried_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     """Step sizes that are tried for each loss."""
 
-    tune_frames: int = 50_000
+    tune_games: tuple[str, ...] = ("Breakout", "Asterix")
+    """Games that step sizes are tuned on; the mean of the shares of the best of a game counts."""
+
+    tune_frames: int = 40_000
     """Timesteps of a tuning run."""
 
-    tune_seed: int = 1_000
-    """Seed of the tuning runs; it must not be one of seeds."""
+    tune_learners: int = 3
+    """Learners that try a step size, with seeds from 1,000 on."""
 
     sticky_action_prob: float = 0.1
     """Probability that the previous action is repeated."""
 
-    learning_starts: int = 5_000
+    learning_starts: int = 2_000
     """Frames of uniform actions before the first gradient step."""
 
-    epsilon_frames: int = 100_000
+    epsilon_frames: int = 50_000
     """Frames over which epsilon falls from 1 to 0.1."""
 
-    buffer_size: int = 100_000
-    """Transitions in the replay."""
+    target_interval: int = 250
+    """Frames between two copies of the target network: 400 of them in a run, for a horizon of 100 steps."""
+
+    buffer_size: int = 50_000
+    """Transitions in the replay of each learner."""
 
     v_min: float = -5.0
     """Lowest value of the support."""
@@ -110,272 +145,341 @@ class MinAtarStudy:
     bins: int = 51
     """Bins or atoms of the support."""
 
-    eval_episodes: int = 20
-    """Episodes of each of the 20 evaluations during a run."""
+    evaluations: int = 10
+    """Evaluations of the greedy policy during a run."""
 
-    final_episodes: int = 100
-    """Episodes of the evaluation after it."""
+    eval_episodes: int = 10
+    """Episodes of each of them."""
 
-    compile: bool = False
-    """Compile the gradient steps: runs take a quarter less time; on the CPU it takes a C++ compiler."""
+    final_episodes: int = 30
+    """Episodes of the evaluation after training."""
+
+    tables: tuple[Path, ...] = ()
+    """Tables of returns to read instead of running anything."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "jobs", "frames", "tune_frames", "eval_episodes", "final_episodes")
-        _check_chosen("games", self.games, GAMES)
-        _check_chosen("losses", self.losses)
-        if OURS not in self.losses:
-            raise ValueError(f"losses is {self.losses}; {OURS} must be among them")
-        _check_chosen("sticky_free_losses", self.sticky_free_losses, self.losses, empty=True)
-        _check_chosen("seeds", self.seeds)
+        check_positive(self, "jobs", "learners", "frames", "tune_frames", "tune_learners", "evaluations")
+        for name in ("games", "width_games", "tune_games"):
+            _check_chosen(name, getattr(self, name), GAMES)
+        for name in ("losses", "width_losses"):
+            _check_chosen(name, getattr(self, name))
+            if OURS not in getattr(self, name):
+                raise ValueError(f"{name} is {getattr(self, name)}; {OURS} must be among them")
+        _check_chosen("width_losses", self.width_losses, self.losses)
+        _check_chosen("widths", self.widths)
         _check_chosen("tried_rates", self.tried_rates)
         if self.rates and len(self.rates) != len(self.losses):
             raise ValueError(f"rates has {len(self.rates)} step sizes for {len(self.losses)} losses")
-        if self.tune_seed in self.seeds:
-            raise ValueError(f"tune_seed is {self.tune_seed}; it must not be one of seeds, {self.seeds}")
-        if min(*self.seeds, self.tune_seed) < 0:
-            raise ValueError(f"seeds is {self.seeds} and tune_seed {self.tune_seed}; none may be negative")
-        if not 0.0 <= self.sticky_action_prob <= 1.0:
-            raise ValueError(f"sticky_action_prob is {self.sticky_action_prob}; it must lie in [0, 1]")
         for loss in self.losses:
-            for rate in self.rates or self.tried_rates:
-                self._recipe(self.games[0], loss, rate, self.tune_seed, self.frames)
+            self._recipe(Arm(self.games[0], loss, 1), self.tried_rates[:1], self.learners, 0, self.frames)
 
     def run(self) -> None:
         """Run the study in its folder, or go on with it."""
         run_study(self, resumable=True)
 
     def measure(self, folder: RunFolder) -> dict[str, Any]:
-        """Return every number of the study; draw ``learning_curves.png``."""
-        rates, tuning = dict(zip(self.losses, self.rates, strict=False)), {}
-        if not rates:
-            rates, tuning = self._tune(folder.path / "tuning")
-        arms = self._arms()
-        trials = {
-            (arm, loss, seed): self._trial(arm, game, loss, rates[loss], seed, self.frames, sticky)
-            for arm, (game, losses, sticky) in arms.items()
-            for loss in losses
-            for seed in self.seeds
-        }
-        failed = finish(folder.path / "runs", list(trials.values()), self.jobs)
-        runs: dict[str, dict[str, Any]] = {arm: {} for arm in arms}
-        for (arm, loss, _), trial in trials.items():
-            if trial.name not in failed:
-                found = read_json(folder.path / "runs" / trial.name / "result.json")
-                runs[arm].setdefault(loss, []).append(found | {"seed": trial.seed})
-        result = self._summary(runs, failed) | {"learning_rates": rates, "tuning": tuning}
-        save_figure(draw(result), folder.path / "learning_curves.png")
-        show(result)
-        return result
+        """Return every number of the study; write the table, draw curves, profiles and widths."""
+        found: dict[str, Any] = {}
+        if not self.tables:
+            rates = dict(zip(self.losses, self.rates, strict=False))
+            if not rates:
+                rates, found["tuning"] = self._tune(folder.path / "tuning")
+            found |= {"learning_rates": rates, **self._train(folder, rates)}
+        finals, curves = read_returns(self.tables or [folder.path / "returns.csv"])
+        main = {arm: values for arm, values in finals.items() if arm.width == 1}
+        found |= {"games": by_game(main), "all_games": over_games(main), "widths": by_width(finals)}
+        save_figure(
+            draw_curves({a: c for a, c in curves.items() if a.width == 1}), folder.path / "curves.png"
+        )
+        save_figure(draw_profiles(main), folder.path / "profiles.png")
+        show(found)
+        return found
 
-    def _arms(self) -> dict[str, tuple[str, tuple[Loss, ...], float]]:
-        """Return game, losses and probability of sticky actions of each arm, by its name."""
-        arms: dict[str, tuple[str, tuple[Loss, ...], float]] = {
-            game: (game, self.losses, self.sticky_action_prob) for game in self.games
-        }
-        if self.sticky_free_losses:
-            arms[f"{self.games[0]} sticky-free"] = (self.games[0], self.sticky_free_losses, 0.0)
-        return arms
+    def _arms(self) -> list[Arm]:
+        arms = []
+        if "losses" in self.experiments:
+            arms += [Arm(game, loss, 1) for game in self.games for loss in self.losses]
+        if "width" in self.experiments:
+            arms += [
+                Arm(game, loss, width)
+                for game in self.width_games
+                for width in self.widths
+                for loss in self.width_losses
+            ]
+        return list(dict.fromkeys(arms))
 
-    def _recipe(
-        self, game: str, loss: Loss, rate: float, seed: int, frames: int, sticky: float = 0.0
-    ) -> TrainDQN:
+    def _recipe(self, arm: Arm, rates: Sequence[float], learners: int, seed: int, frames: int) -> TrainDQN:
+        """Return a stack's recipe; each of the step sizes is that of as many learners."""
         return TrainDQN(
-            env_id=GAMES[game],
-            env_args=(f"sticky_action_prob={sticky}",),
+            env_id=GAMES[arm.game],
+            env_args=(f"sticky_action_prob={self.sticky_action_prob}",),
             num_envs=8,
+            num_learners=learners,
             total_timesteps=frames,
+            eval_every=max(1, frames // self.evaluations),
             eval_episodes=self.eval_episodes,
             final_episodes=self.final_episodes,
             seed=seed,
             agent=DQNConfig(
-                loss=loss,
+                loss=arm.loss,
                 gamma=0.99,
                 double=False,
-                learning_rate=rate,
+                learning_rate=tuple(rate for rate in rates for _ in range(learners // len(rates))),
                 batch_size=32,
                 buffer_size=self.buffer_size,
                 learning_starts=self.learning_starts,
                 train_freq=4,
-                target_update_interval=1_000,
+                target_update_interval=self.target_interval,
                 epsilon_start=1.0,
                 epsilon_end=0.1,
                 epsilon_timesteps=self.epsilon_frames,
                 v_min=self.v_min,
                 v_max=self.v_max,
                 bins=self.bins,
-                compile=self.compile,
+                max_clamped_fraction=1.0,
+                conv_filters=FILTERS * arm.width,
+                conv_features=UNITS * arm.width,
             ),
         )
 
-    def _trial(
-        self, arm: str, game: str, loss: Loss, rate: float, seed: int, frames: int, sticky: float
-    ) -> Trial:
-        name = f"{arm.replace(' ', '-')},loss={loss},learning_rate={rate:g},seed={seed}"
-        config = to_json(self._recipe(game, loss, rate, seed, frames, sticky))
-        return Trial(name, seed, {"agent.loss": loss, "agent.learning_rate": rate}, config)
-
-    def _tune(self, folder: Path) -> tuple[dict[Loss, float], dict[Loss, dict[str, float | None]]]:
-        """Return the best step size of each loss, and the scores of all; None where the run failed."""
-        game = self.games[0]
-        trials = {
-            (loss, rate): self._trial(
-                game, game, loss, rate, self.tune_seed, self.tune_frames, self.sticky_action_prob
-            )
+    def _tune(self, folder: Path) -> tuple[dict[Loss, float], dict[str, Any]]:
+        """Return the best step size of each loss, and the scores of all."""
+        learners, rates = self.tune_learners, self.tried_rates
+        trials = {}
+        for game in self.tune_games:
+            for loss in self.losses:
+                recipe = self._recipe(
+                    Arm(game, loss, 1), rates, learners * len(rates), 1_000, self.tune_frames
+                )
+                trials[game, loss] = Trial(
+                    f"{game},loss={loss}", 1_000, {"agent.loss": loss}, to_json(recipe)
+                )
+        finish(folder, list(trials.values()), self.jobs)
+        scores = {}
+        for key, trial in trials.items():
+            each = read_json(folder / trial.name / "result.json")["learners"]
+            late = [np.mean(run["eval_returns"][-max(1, self.evaluations // LAST) :]) for run in each]
+            scores[key] = np.reshape(late, (len(rates), learners)).mean(1)
+        best = {game: max(scores[game, loss].max() for loss in self.losses) for game in self.tune_games}
+        shares = {
+            loss: np.mean([scores[game, loss] / max(best[game], 1e-9) for game in self.tune_games], 0)
             for loss in self.losses
-            for rate in self.tried_rates
         }
-        failed = finish(folder, list(trials.values()), self.jobs)
-        best: dict[Loss, float] = {}
-        scores: dict[Loss, dict[str, float | None]] = {loss: {} for loss in self.losses}
-        for loss in self.losses:
-            achieved = {}
-            for rate in self.tried_rates:
-                name = trials[loss, rate].name
-                if name not in failed:
-                    returns = read_json(folder / name / "result.json")["eval_returns"]
-                    achieved[rate] = float(np.mean(returns[-max(1, len(returns) // LAST) :]))
-                scores[loss][f"{rate:g}"] = achieved.get(rate)
-            if not achieved:
-                raise LearningFailedError(f"every tuning run of {loss} failed: {sorted(failed.values())[0]}")
-            best[loss] = max(achieved, key=achieved.__getitem__)
-        return best, scores
+        told = {
+            f"{game} {loss}": dict(zip(map("{:g}".format, rates), each.tolist(), strict=True))
+            for (game, loss), each in scores.items()
+        }
+        return {loss: rates[int(share.argmax())] for loss, share in shares.items()}, told
 
-    def _summary(self, runs: dict[str, dict[str, Any]], failed: dict[str, str]) -> dict[str, Any]:
-        for arm, (_, losses, _) in self._arms().items():
-            for loss in losses:
-                if loss not in runs[arm]:
-                    raise LearningFailedError(
-                        f"every run of {loss} in {arm} failed: {sorted(failed.values())[0]}"
-                    )
-        arms = {arm: {loss: aggregate(found) for loss, found in of.items()} for arm, of in runs.items()}
-        groups = {"sticky": list(self.games), "sticky_free": [arm for arm in arms if arm not in self.games]}
+    def _train(self, folder: RunFolder, rates: dict[Loss, float]) -> dict[str, Any]:
+        """Run every arm; write the table of returns; return times and shares of targets off the support."""
+        runs = folder.path / "runs"
+        trials = {}
+        for arm in self._arms():
+            rate = rates[arm.loss]
+            name = f"{arm.game},loss={arm.loss},width={arm.width}"
+            recipe = to_json(self._recipe(arm, (rate,), self.learners, 0, self.frames))
+            trials[arm] = Trial(name, 0, {"agent.loss": arm.loss}, recipe)
+        finish(runs, list(trials.values()), self.jobs)
+        results = {arm: read_json(runs / trial.name / "result.json") for arm, trial in trials.items()}
+        write_returns(folder.path / "returns.csv", results, rates)
         return {
-            "frames": self.frames,
-            "seeds": list(self.seeds),
-            "arms": arms,
-            "failed": failed,
-            f"probability_{OURS}_improves_on": {
-                kind: against(arms, names) for kind, names in groups.items() if names
+            "seconds": {trials[arm].name: result["seconds"] for arm, result in results.items()},
+            "clamped": {
+                trials[arm].name: max(result["clamped_fractions"]) for arm, result in results.items()
             },
-            f"{OURS}_iqm_over_best_iqm": {
-                arm: ratio_to_best({loss: each["iqm"] for loss, each in of.items()})
-                for arm, of in arms.items()
+            "diverged": {
+                trials[arm].name: result["frozen_learners"]
+                for arm, result in results.items()
+                if result["frozen_learners"]
             },
-            "run_seconds": sum(sum(each["seconds"]) for of in arms.values() for each in of.values()),
         }
 
 
-def _check_chosen(name: str, given: Sequence[Any], allowed: Any = None, *, empty: bool = False) -> None:
+def _check_chosen(name: str, given: Sequence[Any], allowed: Any = None) -> None:
     """Raise ValueError for nothing, for the same thing twice, and for what is not allowed."""
-    if (not given and not empty) or len(set(given)) < len(given):
+    if not given or len(set(given)) < len(given):
         raise ValueError(f"{name} is {tuple(given)}; each must be given once, and at least one")
     for each in given:
         if allowed is not None and each not in allowed:
             raise ValueError(f"{name} has {each!r}; allowed are {', '.join(allowed)}")
 
 
-def finish(folder: Path, trials: list[Trial], jobs: int) -> dict[str, str]:
-    """Run trials, or go on with them; return what went wrong, by the names of those that failed."""
+def finish(folder: Path, trials: list[Trial], jobs: int) -> None:
+    """Run trials, or go on with them; delete checkpoints, each of which is a replay that nobody needs again.
+
+    Raises:
+        RuntimeError: naming the first that failed.
+    """
     open_sweep(folder, "dqn", trials)
-    runs = {folder / trial.name: trial for trial in trials}
-    failed = {}
-    with Display(runs) as display:
+    runs = {folder / trial.name: trial.config["total_timesteps"] for trial in trials}
+
+    def discard() -> None:
+        for run in runs:
+            if (run / "result.json").exists():
+                (run / "checkpoint.pt").unlink(missing_ok=True)
+
+    with Display(runs, {run: run for run in runs}) as display:
 
         def tell(message: str) -> None:
             display.tell(message)
-            discard_checkpoints(runs)
+            discard()
 
         unfinished = [run for run in runs if not (run / "result.json").exists()]
         failed = run_locally(unfinished, jobs, tell=tell, tick=display.tick)
-    discard_checkpoints(runs)
-    return {run.name: problem for run, problem in failed.items()}
+    discard()
+    for run, problem in failed.items():
+        raise RuntimeError(f"{run.name} failed: {problem}")
 
 
-def discard_checkpoints(runs: dict[Path, Trial]) -> None:
-    """Delete the checkpoints of finished runs: each is a replay of some 80 MB that nobody needs again."""
-    for run in runs:
-        if (run / "result.json").exists():
-            (run / "checkpoint.pt").unlink(missing_ok=True)
+def write_returns(path: Path, results: dict[Arm, dict[str, Any]], rates: dict[Loss, float]) -> None:
+    """Write the table of returns."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for arm, result in results.items():
+            for run in result["learners"]:
+                head = (arm.game, arm.loss, arm.width, f"{rates[arm.loss]:g}", run["seed"])
+                for frames, value in zip(run["eval_timesteps"], run["eval_returns"], strict=True):
+                    writer.writerow((*head, frames, f"{value:.6g}"))
+                writer.writerow((*head, "", f"{run['final_return']:.6g}"))
 
 
-def aggregate(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what came out of one loss in one arm: everything per seed, and the finals' aggregate."""
-    finals = [run["final_return"] for run in runs]
-    low, high = bootstrap_interval(finals)
-    keys = ("seed", "final_return", "clamped_fraction", "seconds", "steps_per_second", "eval_returns")
-    return {
-        **{key: [run[key] for run in runs] for key in keys},
-        "eval_timesteps": runs[0]["eval_timesteps"],
-        "iqm": float(interquartile_mean(finals)),
-        "low": float(low),
-        "high": float(high),
+Curves = dict[Arm, tuple[list[int], np.ndarray]]
+
+
+def read_returns(paths: Sequence[Path]) -> tuple[dict[Arm, np.ndarray], Curves]:
+    """Return what tables of returns say: after training [learners], and frames and curves [learners, n]."""
+    finals: dict[Arm, list[float]] = {}
+    points: dict[Arm, dict[int, list[float]]] = {}
+    for path in paths:
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                arm = Arm(row["game"], row["loss"], int(row["width"]))  # type: ignore[arg-type]
+                if row["frames"]:
+                    points.setdefault(arm, {}).setdefault(int(row["frames"]), []).append(float(row["return"]))
+                else:
+                    finals.setdefault(arm, []).append(float(row["return"]))
+    curves = {arm: (list(of), np.array(list(of.values())).T) for arm, of in points.items()}
+    return {arm: np.array(values) for arm, values in finals.items()}, curves
+
+
+def with_interval(values: np.ndarray, strata: Sequence[str] | None = None) -> dict[str, float]:
+    """Return the interquartile mean of runs and its 95 % bootstrap interval, stratified by game."""
+    low, high = bootstrap_interval(values, strata=strata)
+    return {"iqm": float(interquartile_mean(values)), "low": float(low), "high": float(high)}
+
+
+def by_game(finals: dict[Arm, np.ndarray]) -> dict[str, Any]:
+    """Return for each game what came of each loss."""
+    found: dict[str, Any] = {}
+    for arm, values in finals.items():
+        found.setdefault(arm.game, {})[arm.loss] = {**with_interval(values), "learners": values.tolist()}
+    return found
+
+
+def normalized(finals: dict[Arm, np.ndarray]) -> dict[Loss, dict[str, np.ndarray]]:
+    """Return the scores of each loss in the games that all losses played, the mean of a game being 1."""
+    losses = list(dict.fromkeys(arm.loss for arm in finals))
+    games = [
+        game
+        for game in dict.fromkeys(arm.game for arm in finals)
+        if all(Arm(game, loss, 1) in finals for loss in losses)
+    ]
+    scale = {
+        game: np.mean([values.mean() for arm, values in finals.items() if arm.game == game]) for game in games
     }
+    return {loss: {game: finals[Arm(game, loss, 1)] / scale[game] for game in games} for loss in losses}
 
 
-def against(arms: dict[str, Any], names: list[str]) -> dict[str, dict[str, float]]:
-    """Return how likely hl_gauss is to improve on each other loss, with intervals, over these arms."""
-    found = {}
-    for other in arms[names[0]]:
-        if other != OURS and all(OURS in arms[name] for name in names):
-            ours, theirs = ([arms[name][loss]["final_return"] for name in names] for loss in (OURS, other))
-            found[other] = dict(
-                zip(("probability", "low", "high"), probability_of_improvement(ours, theirs), strict=True)
+def over_games(finals: dict[Arm, np.ndarray]) -> dict[str, Any]:
+    """Return for each loss its aggregate over games, and how likely hl_gauss improves on it."""
+    scores, found = normalized(finals), {}
+    for loss, of in scores.items():
+        strata = [game for game, values in of.items() for _ in values]
+        found[loss] = with_interval(np.concatenate(list(of.values())), strata) if of else {}
+        if loss != OURS and of:
+            mine = list(scores[OURS].values())
+            names = ("probability", "low", "high")
+            found[loss][f"{OURS}_improves"] = dict(
+                zip(names, probability_of_improvement(mine, list(of.values())), strict=True)
             )
     return found
 
 
-def ratio_to_best(iqms: dict[str, float]) -> float | None:
-    """Return hl_gauss' aggregate over the best one; None where that is not positive, or there is none."""
-    best = max(iqms.values())
-    return iqms[OURS] / best if OURS in iqms and best > 0 else None
+def by_width(finals: dict[Arm, np.ndarray]) -> dict[str, Any]:
+    """Return what came of each width, where there is more than one."""
+    wide = {(arm.game, arm.loss) for arm in finals if arm.width > 1}
+    return {
+        f"{arm.game} {arm.loss} {arm.width}": with_interval(values)
+        for arm, values in sorted(finals.items())
+        if (arm.game, arm.loss) in wide
+    }
 
 
-def draw(result: dict[str, Any]) -> Figure:
-    """Draw the evaluations during training, a panel for each arm."""
-    arms = result["arms"]
-    figure = Figure(figsize=(4.2 * len(arms), 4), dpi=150, layout="constrained")
+def _panels(names: Sequence[str], title: str) -> tuple[Figure, Iterator[Any]]:
+    figure = Figure(figsize=(3.4 * len(names), 3.6), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
-    losses = list(next(iter(arms.values())))
-    for axes, (arm, of) in zip(figure.subplots(1, len(arms), squeeze=False)[0], arms.items(), strict=True):
-        for loss, each in of.items():
-            color, returns = PALETTE[losses.index(loss) % len(PALETTE)], np.array(each["eval_returns"])
-            axes.plot(each["eval_timesteps"], interquartile_mean(returns), color=color, label=loss)
-            axes.fill_between(
-                each["eval_timesteps"], *bootstrap_interval(returns), color=color, alpha=0.15, linewidth=0
-            )
-        axes.set_title(f"{arm} ({len(result['seeds'])} seeds)", loc="left", fontsize=11)
+    axes = figure.subplots(1, len(names), squeeze=False)[0]
+    for each, name in zip(axes, names, strict=True):
+        each.set_title(name, loc="left", fontsize=11)
+        each.spines[["top", "right"]].set_visible(False)
+        each.grid(alpha=0.3)
+    axes[0].set_ylabel(title)
+    return figure, iter(axes)
+
+
+def draw_curves(curves: Curves) -> Figure:
+    """Draw the evaluations during training, a panel for each game."""
+    games = list(dict.fromkeys(arm.game for arm in curves))
+    losses = list(dict.fromkeys(arm.loss for arm in curves))
+    figure, panels = _panels(games, "return of an evaluation episode")
+    for game, axes in zip(games, panels, strict=True):
+        for arm, (frames, returns) in curves.items():
+            if arm.game == game:
+                color = PALETTE[losses.index(arm.loss) % len(PALETTE)]
+                axes.plot(frames, interquartile_mean(returns), color=color, label=arm.loss)
+                axes.fill_between(frames, *bootstrap_interval(returns), color=color, alpha=0.12, linewidth=0)
         axes.set(xlabel="frames", ylim=(0, None))
         axes.xaxis.set_major_formatter(lambda value, _: tick_label(value))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("return of an evaluation episode")
-    legend = figure.axes[0].legend(title="interquartile mean,\n95% bootstrap interval", frameon=False)
+    legend = figure.axes[0].legend(
+        title="interquartile mean,\n95% bootstrap interval", frameon=False, fontsize=8
+    )
     legend.get_title().set_fontsize(7.5)
     return figure
 
 
-def show(result: dict[str, Any]) -> None:
+def draw_profiles(finals: dict[Arm, np.ndarray]) -> Figure:
+    """Draw the share of runs above a score, over all games (Agarwal et al. 2021, figure 5)."""
+    scores = normalized(finals)
+    figure, panels = _panels(["share of runs above a score"], "share of runs")
+    axes = next(panels)
+    for place, (loss, of) in enumerate(scores.items()):
+        if of:
+            grid = np.linspace(0.0, 2.5, 126)
+            share = np.mean([(values[:, None] > grid).mean(0) for values in of.values()], 0)
+            axes.plot(grid, share, color=PALETTE[place % len(PALETTE)], label=loss)
+    axes.set(xlabel="score (the mean of a game is 1)", ylim=(0, 1))
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def show(found: dict[str, Any]) -> None:
     """Print the numbers as tables."""
-    table = Table("arm", "loss", "step size", "final return", "clamped", "steps/s")
-    for arm, of in result["arms"].items():
-        for loss, each in of.items():
-            table.add_row(
-                arm,
-                loss,
-                f"{result['learning_rates'][loss]:g}",
-                f"{each['iqm']:.2f} [{each['low']:.2f}, {each['high']:.2f}]",
-                f"{max(each['clamped_fraction']):.2%}",
-                f"{np.mean(each['steps_per_second']):,.0f}",
-            )
-    improvement = Table("", f"{OURS} improves on", "probability")
-    for kind, of in result[f"probability_{OURS}_improves_on"].items():
-        for other, p in of.items():
-            text = f"{p['probability']:.2f} [{p['low']:.2f}, {p['high']:.2f}]"
-            improvement.add_row(kind.replace("_", "-"), other, text)
-    console = Console()
-    console.print(table, improvement)
-    for name, problem in result["failed"].items():
-        console.print(f"{name} failed: {problem}", markup=False)
+
+    def text(numbers: dict[str, float], first: str = "iqm") -> str:
+        return f"{numbers[first]:.2f} [{numbers['low']:.2f}, {numbers['high']:.2f}]"
+
+    table = Table("loss", *found["games"], "all games", f"{OURS} improves on it")
+    for loss, overall in found["all_games"].items():
+        cells = [text(of[loss]) if loss in of else "" for of in found["games"].values()]
+        better = overall.get(f"{OURS}_improves")
+        table.add_row(
+            loss, *cells, text(overall) if overall else "", text(better, "probability") if better else ""
+        )
+    Console().print(table)
+    for name, numbers in found["widths"].items():
+        Console().print(name, text(numbers))
 
 
 if __name__ == "__main__":

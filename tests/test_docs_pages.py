@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-WITHOUT_CODE = {"contributing", "environments", "preference_files", "results"}
-"""Pages whose code, if any, is tested elsewhere."""
+WITHOUT_CODE = {"contributing", "environments", "preference_files"}
+"""Pages whose code, if any, is tested elsewhere; so is that of docs/results/, which is all commands."""
 
 PAGES = [
     ROOT / "README.md",
-    *sorted(page for page in (ROOT / "docs").rglob("*.md") if page.stem not in WITHOUT_CODE),
+    *sorted(
+        page
+        for page in (ROOT / "docs").rglob("*.md")
+        if page.stem not in WITHOUT_CODE and page.parent.name != "results"
+    ),
 ]
 BLOCKS = {page.stem: re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL) for page in PAGES}
 
@@ -51,6 +55,25 @@ def test_there_is_code_on_every_page():
 def test_links_lead_somewhere(page):
     targets = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
     assert all((page.parent / target).exists() for target in targets if "://" not in target)
+
+
+def anchors(page: Path) -> set[str]:
+    """Names that links to a page may end with: its headings as code hosts write them, and ids set by hand."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings} | set(
+        re.findall(r'<a id="([^"]+)">', text)
+    )
+
+
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))],
+    ids=lambda p: p.stem,
+)
+def test_links_to_headings_find_them(page):
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
+        assert anchor in anchors(page.parent / target if target else page), (target, anchor)
 
 
 def test_the_quickstart_is_short():

@@ -1,4 +1,4 @@
-"""The gradient of deep Q-learning's loss without autograd, for multilayer perceptrons and any head."""
+"""The gradient of deep Q-learning's loss without autograd, for our small networks and any head."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def gradients_in_arrays(
     if first_action:
         actions = actions - first_action
     weights, rows = batch.weights.numpy(), np.arange(len(actions))
-    x, following = (online.numbers(obs).flatten(1).numpy() for obs in (batch.obs, batch.next_obs))
+    x, following = (online.pictures(obs).flatten(1).numpy() for obs in (batch.obs, batch.next_obs))
     flows, next_outputs = network.record(x), slow.record(following)[-1]
     outputs = flows[-1]
     next_actions = (network.record(following)[-1] if config.double else next_outputs).argmax(1)

@@ -157,8 +157,9 @@ class DQN(DeepQ):
         size = self.observation_space, self.num_actions
         self.make_networks(lambda: QNetwork(*size, config, torso), rate)
         self._chains = None if config.compile else self._closed_form()
+        layers_alone = self._chains is not None and self._chains[0].front is None
         for name, usual in (("precision", "float32"), ("cuda_graph", False)):
-            if self._chains is None and (given := getattr(config, name)) != usual:
+            if not layers_alone and (given := getattr(config, name)) != usual:
                 raise ValueError(f"{name} is {given!r}; it must be {usual!r} unless the network is a "
                                  "multilayer perceptron of our own, and steps are not compiled")  # fmt: skip
         check_cuda_graph(config.cuda_graph, self.device)

@@ -5,8 +5,8 @@ of its columns, and learn by one batched product per layer. Each is a run of its
 comes from its seed alone, so that a learner is the same whoever its neighbours are. Step size and discount
 may be given for each. One that diverges stays as it was, and the others go on.
 
-Multilayer perceptrons learn by :func:`~prefrl.agents.value_based.by_hand.gradients_by_hand`, other networks
-by ``torch.vmap`` over autograd.
+Multilayer perceptrons and the small convolution learn by
+:func:`~prefrl.agents.value_based.by_hand.gradients_by_hand`, other networks by ``torch.vmap`` over autograd.
 """
 
 from __future__ import annotations
@@ -69,11 +69,9 @@ class DQNLearners(ManyLearners):
         super().__init__(env, config or DQNConfig(), num_learners=num_learners, device=device, seed=seed)
         config, device, learners, seeds = self.config, self.device, self.num_learners, self.seeds
         self.num_actions, self._first_action = check_discrete(self.action_space, type(self).__name__)
-        if config.compile or config.target_policy != "greedy":
-            raise ValueError(f"compile is {config.compile} and target_policy {config.target_policy!r}; for "
-                             "several learners they must be False and 'greedy'")  # fmt: skip
-        if config.cuda_graph:
-            raise ValueError("cuda_graph is True; for several learners it must be False")
+        for name in ("compile", "cuda_graph"):
+            if getattr(config, name):
+                raise ValueError(f"{name} is True; for several learners it must be False")
         self._torso = torso
         self.online, self.targets = (Learners([self._network(seed) for seed in seeds]) for _ in range(2))
         rates = LEARNING_RATES[config.loss] if config.learning_rate is None else config.learning_rate
@@ -87,7 +85,8 @@ class DQNLearners(ManyLearners):
             low = low_dtype(config.precision, device, config.hidden)
             online, targets = self.online.views(), self.targets.views()
             self._chains = QChain(network, *online, low), QChain(network, *targets, low)
-        elif config.precision != "float32":
+        layers_alone = self._chains is not None and self._chains[0].front is None
+        if not layers_alone and config.precision != "float32":
             raise ValueError(f"precision is {config.precision!r}; it must be 'float32' unless the network is "
                              "a multilayer perceptron of our own")  # fmt: skip
         if torso is not None:
@@ -134,7 +133,14 @@ class DQNLearners(ManyLearners):
         return {"rollout/exploration_rate": self.epsilon}
 
     def observe(self, transitions: Transitions) -> None:
-        """Keep one step of the environments."""
+        """Keep one step of the environments.
+
+        Raises:
+            ValueError: with SARSA targets, for which the replay knows no next actions.
+        """
+        if self.config.target_policy != "greedy":
+            raise ValueError(f"target_policy is {self.config.target_policy!r}; it must be 'greedy' where "
+                             "several learners step environments")  # fmt: skip
         if self.replay is None:
             self.replay = self._empty_replay(len(transitions.rewards))
         self.replay.add(transitions)

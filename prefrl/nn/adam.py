@@ -97,6 +97,7 @@ class AdamOfEach(Adam):
         self.states[0]["step"] = torch.zeros(learners, 1, device=device)
         each = [rates] * learners if isinstance(rates, float) else list(rates)
         self.rates = torch.stack([torch.full((1,), rate, device=device) for rate in each])
+        self._scratch: tuple[Tensor, Tensor] | None = None
 
     @torch.no_grad()
     def step_of(self, going: Tensor, share: float | Tensor = 1.0) -> Tensor:
@@ -115,16 +116,22 @@ class AdamOfEach(Adam):
         assert vectors.grad is not None
         step, mean, square = state["step"], state["exp_avg"], state["exp_avg_sq"]
         weight = going.to(mean.dtype)
-        gradient = torch.where(going, vectors.grad, 0.0)
+        # In memory that stays: fresh pages for every result take longer than the arithmetic. And a mask is
+        # multiplied, since torch.where with one entry a row is slow on the CPU.
+        if self._scratch is None:
+            self._scratch = torch.empty_like(vectors), torch.empty_like(vectors)
+        change, root = self._scratch
+        torch.nan_to_num(vectors.grad, out=change).mul_(weight)
         step += weight
-        mean.lerp_(gradient, (1.0 - self.betas[0]) * weight)
-        square.lerp_(gradient.square_(), (1.0 - self.betas[1]) * weight)
+        mean.lerp_(change, (1.0 - self.betas[0]) * weight)
+        square.lerp_(change.square_(), (1.0 - self.betas[1]) * weight)
         counts = step.clamp(min=1.0)
-        root = (square / (1.0 - self.betas[1] ** counts)).sqrt_().add_(self.eps)
-        rates = weight * self.rates * (-share) / (1.0 - self.betas[0] ** counts)
-        moved = torch.addcmul(vectors, torch.div(mean, root, out=root), rates)
+        torch.mul(square, (1.0 - self.betas[1] ** counts).reciprocal_(), out=root).sqrt_().add_(self.eps)
+        rates = self.rates * (-share) / (1.0 - self.betas[0] ** counts)
+        torch.div(mean, root, out=change).mul_(rates)
+        moved = torch.add(vectors, change, out=root)
         finite: Tensor = torch.linalg.vector_norm(moved, dim=1, keepdim=True).isfinite()
-        vectors.copy_(torch.where(going & finite, moved, vectors))
+        vectors.add_(change.nan_to_num_().mul_(weight * finite))
         return finite | ~going
 
 

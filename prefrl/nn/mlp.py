@@ -232,9 +232,15 @@ class Chain:
         """Map [B, N, in] to [B, N, out], also where that is 1, and keep what :meth:`pull` needs."""
         return record_layers(x, self.weights, self.biases, self.activation, self.cast()._low_weights)
 
-    def pull(self, record: Record, slopes: Tensor, *, add: bool = False) -> None:
-        """Put the gradients of sum(slopes [B, N, out] * outputs) where the stack's gradients are."""
-        pull_layers(record, slopes, self.gradients, self.activation, add=add)
+    def pull(
+        self, record: Record, slopes: Tensor, *, add: bool = False, inputs: slice | None = None
+    ) -> Tensor | None:
+        """Put the gradients of sum(slopes [B, N, out] * outputs) where the stack's gradients are.
+
+        Returns:
+            [B, N, entries] those in entries of the inputs, if wanted.
+        """
+        return pull_layers(record, slopes, self.gradients, self.activation, add=add, inputs=inputs)
 
     def pull_inputs(self, record: Record, slopes: Tensor, inputs: slice) -> Tensor:
         """Return those in entries of the inputs, [B, N, entries]."""
@@ -362,7 +368,7 @@ def gather(weight: Tensor, bias: Tensor, flow: Tensor, back: Tensor, *, add: boo
     same = flow.dtype is weight.dtype
     if same and back.shape[2] >= NARROW and weight.stride(2) == 1:  # rows may be those of a larger matrix
         torch.bmm(flow.transpose(1, 2), back, out=weight)
-    elif weight.mT.is_contiguous():  # as torch.nn.Linear has it, which suits narrow ones too
+    elif weight.stride(1) == 1:  # as torch.nn.Linear has it, which suits narrow ones too
         transposed = torch.bmm(back.transpose(1, 2), flow, out=weight.mT if same else None)
         if not same:
             weight.mT.copy_(transposed)

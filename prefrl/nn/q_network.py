@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +15,10 @@ from prefrl.config import Bounds, Count, NonNegative, Positive, Settings, Sizes
 from prefrl.functional.value_based.value_distributions import atoms, bin_centers, bin_edges, resolve_sigma
 
 from .array_chain import ArrayChain, suits
+from .conv_front import ConvFront
 from .heads import CategoricalHead, Head, HLGaussHead, QuantileHead, ScalarHead, SoftmaxMeanHead, TwoHotHead
 from .mlp import Chain, Record
-from .torsos import MLPTorso, ObservationTorso, TorsoKind
+from .torsos import ConvTorso, MLPTorso, ObservationTorso, TorsoKind
 
 Loss = Literal["mse", "huber", "hl_gauss", "two_hot", "c51", "quantile", "mse_softmax"]
 """What is made of a target."""
@@ -104,8 +105,17 @@ class QNetworkSettings(Settings):
         return SoftmaxMeanHead(*size, bin_centers(edges), limits=limits, dueling=dueling)
 
 
+class QRecord(NamedTuple):
+    """What a pass of :class:`QChain` leaves behind."""
+
+    pictures: Tensor | None
+    """What the convolution read, if there is one."""
+    layers: Record
+    """Of the layers."""
+
+
 class QChain:
-    """Forward and backward by hand of S Q-networks of one shape with a multilayer perceptron for a torso.
+    """Forward and backward by hand of S Q-networks of one shape: our perceptrons and small convolutions.
 
     Args:
         network: one of them, whose settings all have.
@@ -118,6 +128,7 @@ class QChain:
 
     Attributes:
         learners: S.
+        front: the convolution before the layers, if there is one.
         arrays: the layers for NumPy, where one network on the CPU says one number per action; else None.
     """
 
@@ -126,10 +137,19 @@ class QChain:
         low: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         torso = network.torso.torso
-        if not network.has_chain or not isinstance(torso, MLPTorso):
-            raise ValueError(f"the torso is a {type(torso).__name__}; it must be our multilayer perceptron")
-        self.numbers, self.head = network.torso.numbers, network.head
-        names = [f"torso.torso.layers.{place}" for place in range(len(torso.layers))] + ["head.output"]
+        if not network.has_chain:
+            raise ValueError(f"the torso is a {type(torso).__name__}; it must be our multilayer perceptron "
+                             "or small convolution")  # fmt: skip
+        self.pictures, self.head = network.torso.pictures, network.head
+        self.front: ConvFront | None = None
+        layers = ["full"]
+        if isinstance(torso, ConvTorso):
+            weight, bias = "torso.torso.conv.weight", "torso.torso.conv.bias"
+            both = values[weight].detach(), values[bias].detach()
+            self.front = ConvFront(*both, (slopes[weight], slopes[bias]))
+        elif isinstance(torso, MLPTorso):
+            layers = [f"layers.{place}" for place in range(len(torso.layers))]
+        names = [f"torso.torso.{layer}" for layer in layers] + ["head.output"]
         self._first = [
             (values[f"{name}.weight"].detach()[0], values[f"{name}.bias"].detach()[0]) for name in names
         ]
@@ -140,7 +160,7 @@ class QChain:
             low=low,
         )
         self.learners = len(self.chain.weights[0])
-        plain = isinstance(self.head, ScalarHead) and not self.head.dueling
+        plain = isinstance(self.head, ScalarHead) and not self.head.dueling and self.front is None
         self.arrays = ArrayChain(self.chain) if plain and suits(self.chain) else None
 
     def cast(self) -> QChain:
@@ -150,15 +170,18 @@ class QChain:
         return chain
 
     def inputs(self, obs: Tensor) -> Tensor:
-        """Return what the first layer reads [S, N, D] of observations [S, N, ...]."""
-        return self.numbers(obs).flatten(2)
+        """Return what :meth:`record` reads of observations [S, N, ...]."""
+        numbers = self.pictures(obs)
+        return numbers.flatten(2) if self.front is None else self.front.pictures(numbers)
 
     def outputs(self, obs: Tensor) -> Tensor:
         """Return the first network's outputs [n, A] or [n, A, m] for observations [n, ...]; no gradients.
 
         It is the network's own pass, less what modules cost: half of the time for a single row.
         """
-        x, (*inner, (weight, bias)) = self.numbers(obs), self._first
+        x, (*inner, (weight, bias)) = self.pictures(obs), self._first
+        if self.front is not None:
+            x = torch.relu_(F.conv2d(x.permute(0, 3, 1, 2), self.front.weight[0], self.front.bias[0]))
         if obs.shape[0] == 1:  # a product with a vector is quicker than one with a matrix of one row
             x = x.reshape(-1)
             for inner_weight, inner_bias in inner:
@@ -169,12 +192,13 @@ class QChain:
             x = torch.relu_(F.linear(x, inner_weight, inner_bias))
         return self.head.read(F.linear(x, weight, bias))
 
-    def record(self, inputs: Tensor) -> tuple[Record, Tensor]:
-        """Return what a pass of inputs [S, N, D] leaves behind, and the outputs [S, N, A] or [S, N, A, m]."""
-        record = self.chain.record(inputs)
-        return record, self.head.read(record.outputs)
+    def record(self, inputs: Tensor) -> tuple[QRecord, Tensor]:
+        """Return what a pass of :meth:`inputs` leaves behind, and the outputs [S, N, A] or [S, N, A, m]."""
+        pictures = None if self.front is None else inputs
+        record = self.chain.record(inputs if self.front is None else self.front.features(inputs))
+        return QRecord(pictures, record), self.head.read(record.outputs)
 
-    def pull(self, record: Record, of_outputs: Tensor, *, add: bool = False) -> None:
+    def pull(self, record: QRecord, of_outputs: Tensor, *, add: bool = False) -> None:
         """Put the gradients of a loss in the parameters where they belong, given that in the outputs.
 
         Args:
@@ -182,7 +206,13 @@ class QChain:
             of_outputs: the gradient in its outputs.
             add: add them to what is there.
         """
-        self.chain.pull(record, self.head.pulled(of_outputs), add=add)
+        pictures, layers = record
+        wanted = None if self.front is None else slice(None)
+        back = self.chain.pull(layers, self.head.pulled(of_outputs), add=add, inputs=wanted)
+        if self.front is not None:
+            assert back is not None
+            assert pictures is not None
+            self.front.pull(pictures, layers.flows[0].to(back.dtype), back, add=add)
 
 
 class QNetwork(nn.Module):
@@ -215,7 +245,7 @@ class QNetwork(nn.Module):
             torso=torso,
         )
         self.head = settings.make_head(self.torso.features, num_actions)
-        self.has_chain = isinstance(self.torso.torso, MLPTorso) and not self.torso.given
+        self.has_chain = isinstance(self.torso.torso, (MLPTorso, ConvTorso)) and not self.torso.given
 
     def forward(self, obs: Tensor) -> Tensor:
         """Map observations [N, ...] to outputs [N, A] or [N, A, m], which the head reads as values."""

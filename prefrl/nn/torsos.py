@@ -199,11 +199,15 @@ class ObservationTorso(nn.Module):
         obs = obs.to(torch.float32)
         return obs / 255.0 if self.is_picture else obs
 
+    def pictures(self, obs: Tensor) -> Tensor:
+        """Return the same with the channels last, where they are first and the network is a convolution."""
+        obs = self.numbers(obs)
+        # In which order a step takes .8 of the time.
+        return obs.movedim(-3, -1).contiguous() if self._channels_first else obs
+
     def forward(self, obs: Tensor, extra: Tensor | None = None) -> Tensor:
         """Map observations [N, ...], and numbers [N, extra] beside them, to features [N, F]."""
-        obs = self.numbers(obs)
-        if self._channels_first:
-            obs = obs.permute(0, 2, 3, 1).contiguous()  # in which order a step takes .8 of the time
+        obs = self.pictures(obs)
         if extra is None:
             features: Tensor = self.torso(obs)
             return features

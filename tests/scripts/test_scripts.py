@@ -1,5 +1,6 @@
 """Every script runs as a person would run it, on small settings."""
 
+import csv
 import importlib.util
 import json
 import subprocess
@@ -271,8 +272,8 @@ def test_regret_of_every_input_model_and_of_ppo(tmp_path):
 
 
 MINATAR_FLAGS = (
-    "--games", "Breakout", "--losses", "mse", "hl_gauss", "--seeds", 0, "--frames", 400,
-    "--rates", 1e-4, 1e-3, "--learning-starts", 80, "--epsilon-frames", 200, "--buffer-size", 400,
+    "--games", "Breakout", "Freeway", "--losses", "mse", "hl_gauss", "--learners", 3, "--frames", 400,
+    "--learning-starts", 80, "--epsilon-frames", 200, "--buffer-size", 400, "--evaluations", 2,
     "--eval-episodes", 1, "--final-episodes", 2,
 )  # fmt: skip
 
@@ -280,38 +281,46 @@ MINATAR_FLAGS = (
 @pytest.mark.slow
 def test_minatar(tmp_path):
     out = tmp_path / "run"
-    result = result_of(out, run("reproduce_minatar.py", *MINATAR_FLAGS, "--out", out))
+    flags = [*MINATAR_FLAGS, "--rates", 1e-4, 1e-3, "--experiments", "losses", "width", "--widths", 1, 2]
+    result = result_of(out, run("reproduce_minatar.py", *flags, "--out", out))
     assert result["learning_rates"] == {"mse": 1e-4, "hl_gauss": 1e-3}
-    assert result["tuning"] == result["failed"] == {}
-    assert set(result["arms"]) == {"Breakout", "Breakout sticky-free"}
-    for arm, of in result["arms"].items():
-        ours, theirs = (of[loss]["final_return"][0] for loss in ("hl_gauss", "mse"))
-        kind = "sticky" if arm == "Breakout" else "sticky_free"
-        probability = result["probability_hl_gauss_improves_on"][kind]["mse"]["probability"]
-        assert probability == (ours > theirs) + 0.5 * (ours == theirs)
-        assert of["mse"]["iqm"] == of["mse"]["low"] == theirs
-        assert of["mse"]["eval_timesteps"][-1] == 400
-        assert len(of["mse"]["eval_returns"][0]) == 20
-        assert of["hl_gauss"]["clamped_fraction"] == [0.0]
-    runs = sorted((out / "runs").glob("*,seed=0"))
-    sticky = [json.loads((path / "config.json").read_text())["config"]["env_args"] for path in runs]
-    assert sorted(sticky) == [["sticky_action_prob=0.0"]] * 2 + [["sticky_action_prob=0.1"]] * 2
+    assert "tuning" not in result
+    table = list(csv.DictReader((out / "returns.csv").open()))
+    assert len(table) == 6 * 3 * 3  # arms, learners, two evaluations and the one after training
+    assert {row["learning_rate"] for row in table if row["loss"] == "mse"} == {"0.0001"}
+    for game, of in result["games"].items():
+        for loss, each in of.items():
+            finals = [
+                float(row["return"])
+                for row in table
+                if (row["game"], row["loss"], row["width"], row["frames"]) == (game, loss, "1", "")
+            ]
+            assert each["learners"] == finals
+            assert each["low"] <= each["iqm"] <= each["high"]
+    assert set(result["widths"]) == {f"Breakout {loss} {w}" for loss in ("mse", "hl_gauss") for w in (1, 2)}
+    assert 0.0 <= result["all_games"]["mse"]["hl_gauss_improves"]["probability"] <= 1.0
     assert not list(out.rglob("checkpoint.pt"))
-    assert (out / "learning_curves.png").stat().st_size > 10_000
+    for name in ("curves.png", "profiles.png"):
+        assert (out / name).stat().st_size > 10_000
+    again = tmp_path / "again"
+    flags = [*MINATAR_FLAGS, "--tables", out / "returns.csv", "--out", again]
+    told = result_of(again, run("reproduce_minatar.py", *flags))
+    assert told["games"] == result["games"]
 
 
 @pytest.mark.slow
 def test_minatar_tunes_and_goes_on(tmp_path):
     out = tmp_path / "run"
-    flags = [*MINATAR_FLAGS, "--tune-frames", 200, "--tried-rates", 1e-4, 1e-3, "--out", out]
-    start = flags.index("--rates")
-    del flags[start : start + 3]
+    flags = [*MINATAR_FLAGS, "--tune-games", "Breakout", "--tune-frames", 200, "--tune-learners", 2,
+             "--tried-rates", 1e-4, 1e-3, "--out", out]  # fmt: skip
     result = result_of(out, run("reproduce_minatar.py", *flags))
-    for loss, scores in result["tuning"].items():
+    for loss in ("mse", "hl_gauss"):
+        scores = result["tuning"][f"Breakout {loss}"]
         assert set(scores) == {"0.0001", "0.001"}
         assert scores[f"{result['learning_rates'][loss]:g}"] == max(scores.values())
     (out / "result.json").unlink()
     before = {path: path.stat().st_mtime_ns for path in out.rglob("agent.pt")}
+    assert before
     assert result_of(out, run("reproduce_minatar.py", *flags)) == result
     assert {path: path.stat().st_mtime_ns for path in out.rglob("agent.pt")} == before
 
@@ -319,22 +328,27 @@ def test_minatar_tunes_and_goes_on(tmp_path):
 @pytest.mark.slow
 def test_noisy_cartpole(tmp_path):
     out = tmp_path / "run"
-    flags = ("--losses", "mse", "hl_gauss", "--etas", 0, 1, "--seeds", 0, "--updates", 20, "--episodes", 2,
-             "--behaviour-timesteps", 300, "--transitions", 400, "--tried-rates", 1e-4, 1e-3, "--sarsa",
-             "--out", out)  # fmt: skip
+    flags = ("--losses", "mse", "hl_gauss", "--etas", 0, 1, "--seeds", 0, 1, "--updates", 20, "--horizons",
+             0.05, "--episodes", 2, "--behaviour-timesteps", 300, "--transitions", 400, "--tune-seeds", 7,
+             "--tried-rates", 1e-4, 1e-3, "--sarsa", "--out", out)  # fmt: skip
     result = result_of(out, run("reproduce_noisy_cartpole.py", *flags))
     assert result["data"]["transitions"] == 400
     assert len(result["data"]["behaviour_returns"]) == 3
+    assert (result["target_update_interval"], result["backups"]) == (4, 5)
+    assert result["backups_over_horizon"] == pytest.approx(0.05)
     assert set(result["j"]) == {"eta=0", "eta=1", "zero-mean eta=1", "sarsa eta=0", "sarsa eta=1"}
     assert set(result["degradation"]) == {"eta=1", "zero-mean eta=1"}
     for arm, lost in result["degradation"].items():
         for loss, entry in lost.items():
-            before, after = (result["j"][each][loss]["values"][0] for each in ("eta=0", arm))
-            assert entry["value"] == entry["low"] == pytest.approx((before - after) / before)
+            before, after = (result["j"][each][loss]["iqm"] for each in ("eta=0", arm))
+            assert entry["value"] == pytest.approx((before - after) / before)
     for loss, rate in result["learning_rates"].items():
         assert result["tuning"][loss][f"{rate:g}"] == max(result["tuning"][loss].values())
     files = sorted((out / "runs").iterdir())
-    assert len(files) == 4 + 10
+    assert len(files) == 2 + 10
+    rows = (out / "runs.csv").read_text().splitlines()
+    assert rows[0] == "noise,loss,learning_rate,seed,updates,mean_return,mean_value"
+    assert len(rows) == 1 + 10 * 2 * 5
     assert (out / "noise.png").stat().st_size > 10_000
     kept = {path: path.stat().st_mtime_ns for path in files[1:]}
     outcome = json.loads(files[0].read_text())["returns"]
@@ -358,6 +372,7 @@ def test_noisy_cartpole(tmp_path):
         ("reproduce_minatar.py", ("--tune-seed", 1), "tune_seed"),
         ("reproduce_noisy_cartpole.py", ("--etas", 0.1, 1.0), "etas"),
         ("reproduce_noisy_cartpole.py", ("--seeds", 0, 1_000), "seeds"),
+        ("reproduce_noisy_cartpole.py", ("--horizons", 0), "horizons"),
         ("reproduce_regret.py", ("--replications", 0), "replications"),
         ("reproduce_regret.py", ("--horizons", "100,x"), "horizons"),
         ("reproduce_regret.py", ("--horizons", "100,100"), "horizons"),

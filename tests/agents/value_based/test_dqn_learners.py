@@ -74,7 +74,8 @@ def test_a_learner_is_the_same_among_others(loss: str) -> None:
 def test_convolutions_learn_side_by_side_too(loss: str) -> None:
     many, few = (trained(learners, 100, env=in_sync, loss=loss) for learners in (3, 2))
     torch.testing.assert_close(many.online.vectors[:2], few.online.vectors, rtol=1e-3, atol=1e-5)
-    assert many._chains is None
+    assert many._chains is not None
+    assert many._chains[0].front is not None
 
 
 def test_one_learner_starts_as_the_agent_of_its_seed() -> None:
@@ -187,13 +188,19 @@ def test_targets_beyond_the_support_end_the_run() -> None:
     ("settings", "message"),
     [
         ({"learning_rate": (1e-3, 1e-3, 1e-3)}, "learning_rate is for 3 learners; num_learners is 2"),
-        ({"compile": True}, "compile is True and target_policy 'greedy'"),
-        ({"target_policy": "sarsa"}, "compile is False and target_policy 'sarsa'"),
+        ({"compile": True}, "compile is True; for several learners it must be False"),
+        ({"cuda_graph": True}, "cuda_graph is True; for several learners it must be False"),
     ],
 )
 def test_what_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DQNLearners(on_device(2), DQNConfig(**settings), num_learners=2, device="cpu")
+
+
+def test_sarsa_targets_are_refused_where_environments_are_stepped() -> None:
+    agents = DQNLearners(on_device(2), DQNConfig(target_policy="sarsa"), num_learners=2, device="cpu")
+    with pytest.raises(ValueError, match="target_policy is 'sarsa'; it must be 'greedy' where several"):
+        agents.learn(10)
 
 
 def test_environments_that_are_refused() -> None:

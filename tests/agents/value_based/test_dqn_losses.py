@@ -61,9 +61,9 @@ class Fixed:
         return self.only
 
 
-def make_agent(batch: Batch = BATCH, **settings: Any) -> DQN:
+def make_agent(batch: Batch = BATCH, shape: tuple[int, ...] = (3,), **settings: Any) -> DQN:
     """An agent whose networks differ, and are far from where heads start."""
-    spaces = Spaces(gym.spaces.Box(-9, 9, (3,)), gym.spaces.Discrete(ACTIONS, start=START))
+    spaces = Spaces(gym.spaces.Box(-9, 9, shape), gym.spaces.Discrete(ACTIONS, start=START))
     agent = DQN(spaces, DQNConfig(**{**SETTINGS, **settings}), device="cpu")
     rng = torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -425,6 +425,36 @@ def test_gradients_by_hand_are_those_of_autograd(loss: str, settings: dict[str, 
     assert set(found) == set(metrics)
     for name, value in metrics.items():
         torch.testing.assert_close(found[name][0], value, rtol=1e-4, atol=1e-6)
+
+
+PICTURES = {"last": (4, 5, 2), "first": (2, 5, 4)}
+"""Shapes of pictures with their channels there."""
+
+
+@pytest.mark.parametrize("channels", PICTURES)
+@pytest.mark.parametrize("settings", [{}, {"double": False, "dueling": True}, {"cql_alpha": 0.5}], ids=str)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_gradients_of_a_convolution_are_those_of_autograd(
+    loss: str, settings: dict[str, Any], channels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a whole batch, and of one in parts."""
+    shape, draws = PICTURES[channels], torch.Generator().manual_seed(4)
+    obs, next_obs = (torch.randn(6, *shape, generator=draws) for _ in range(2))
+    batch = replace(INSIDE, obs=obs, next_obs=next_obs)
+    agent = make_agent(batch, shape, conv_filters=3, conv_features=5, **settings)
+    weights = agent._update.weights
+    weights.gradient.zero_()
+    agent._loss(agent.network, agent.replay.storage, *agent.replay.draw(6, agent._generator))[0].backward()
+    expected = weights.gradient.clone()
+    assert (expected != 0).float().mean() > 0.3
+    for many in (by_hand.MANY, 5):
+        monkeypatch.setattr(by_hand, "MANY", many)
+        monkeypatch.setattr(by_hand, "IN_CACHE", 4)
+        weights.gradient.fill_(7.0)
+        gradients_by_hand(*agent._chains, batch, START, agent.config)
+        torch.testing.assert_close(weights.gradient, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(agent.q_values(obs), agent.network.head.values(agent.network(obs)).detach())
+    torch.testing.assert_close(agent.q_values(obs[:1]), agent.q_values(obs)[:1])
 
 
 @pytest.mark.parametrize("double", [False, True])
