@@ -424,7 +424,7 @@ class Slowed(MBPO):
             yield from super().batches(steps)
             return
         assert self.imagined is not None
-        real = int(self.config.real_ratio * self.config.batch_size)
+        real = int(self.config.real_share(self.num_timesteps) * self.config.batch_size)
         rows = {name: values.numpy() for name, values in self._rows().items()}
         table, filled = self.imagined.storage.numpy(), int(self.imagined.filled)
         sizes = list(itertools.accumulate([self.observations, self.actions, 1, 1]))

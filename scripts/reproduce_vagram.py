@@ -1,11 +1,16 @@
 """Does it help a model that is too small to know what matters: plain regression beside value gradients.
 
 Pendulum-v1 with and without 15 distractors, one deterministic model, the loss plain (mse) or weighted by the
-value's gradient (VaGraM, Voelcker et al. 2022, arXiv 2204.01464):
+value's gradient (VaGraM, Voelcker et al. 2022, arXiv 2204.01464). Experiments:
 
-- offline, always: transitions and critics of a run of soft actor-critic, which sees the distractors too, are
-  fixed; models of several sizes are fitted to the transitions
-- closed loop, with --closed-loop: MBPO from scratch, a small model with distractors, a large one without
+- offline: transitions and critics of a run of soft actor-critic, which sees the distractors too, are fixed;
+  models of several sizes are fitted to the transitions
+- distracted: MBPO from scratch with distractors, a small model, 95 % imagined transitions from the first fit
+- plain: MBPO from scratch without distractors, a large model
+- schedule: as distracted, but that the share of imagined transitions grows from 0 to 1; smaller actor and
+  critics, fewer gradient steps, and more timesteps: as long as soft actor-critic on real transitions, which
+  runs beside it, takes to learn, and some more
+- constant: as schedule, with 95 % imagined transitions throughout
 
 The reward is known, so that models predict observations alone. Errors are in standard deviations of each
 entry, on transitions held out. Every seed is reported; runs have folders of their own below the study's, and
@@ -18,7 +23,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -53,6 +58,11 @@ SETTINGS: dict[str, tuple[int, tuple[int, ...]]] = {
 }
 """Distractors and hidden layers of the offline comparisons."""
 
+Experiment = Literal["offline", "distracted", "plain", "schedule", "constant"]
+
+CLOSED: dict[str, tuple[int, tuple[int, ...]]] = {"distracted": (15, (16,)), "plain": (0, LARGE)}
+"""Distractors and hidden layers of the comparisons from scratch."""
+
 LOSSES: tuple[ModelLoss, ...] = ("mse", "value_gradient")
 
 SHOWN = ("value_aware_error", "task_mse", "total_mse", "distractor_gradient")
@@ -64,6 +74,9 @@ class VaGraMStudy:
 
     out: Path = Path("runs/vagram")
     """Run folder: new, empty, or of the same study."""
+
+    experiments: tuple[Experiment, ...] = ("offline",)
+    """Which; see above."""
 
     seeds: int = 5
     """Seeds 0, 1, ... of the offline comparison."""
@@ -83,18 +96,27 @@ class VaGraMStudy:
     fits: int = 3
     """Fits one after the other: each has at most 2,000 gradient steps."""
 
-    closed_loop: bool = False
-    """Run MBPO from scratch too."""
-
     closed_seeds: int = 3
-    """Seeds 0, 1, ... of those runs."""
+    """Seeds 0, 1, ... of distracted and plain."""
 
     closed_timesteps: int = 4_000
     """Timesteps of those runs."""
 
+    schedule_seeds: int = 5
+    """Seeds 0, 1, ... of schedule and constant."""
+
+    schedule_timesteps: int = 20_000
+    """Timesteps of those runs."""
+
+    schedule_epochs: int = 15
+    """Epochs of 1,000 timesteps until every transition in schedule is an imagined one."""
+
     def __post_init__(self) -> None:
         check_positive(self, "seeds", "transitions", "held_out", "policy_timesteps", "distracted_timesteps",
-                       "fits", "closed_seeds", "closed_timesteps")  # fmt: skip
+                       "fits", "closed_seeds", "closed_timesteps", "schedule_seeds", "schedule_timesteps",
+                       "schedule_epochs")  # fmt: skip
+        if not self.experiments:
+            raise ValueError(f"experiments is empty; give some of {', '.join(get_args(Experiment))}")
         for name in ("policy_timesteps", "distracted_timesteps"):
             if self.transitions + self.held_out > getattr(self, name):
                 raise ValueError(f"{name} is {getattr(self, name)}; {self.transitions} transitions and "
@@ -106,30 +128,59 @@ class VaGraMStudy:
 
     def measure(self, folder: RunFolder) -> dict[str, Any]:
         """Run what has not been run yet; print and return all of it."""
+        result: dict[str, Any] = {}
+        for name in self.experiments:
+            if name == "offline":
+                result |= self._models(folder.path)
+                continue
+            arms = self.closed(name) if name in CLOSED else self.longer(name)
+            seeds = self.closed_seeds if name in CLOSED else self.schedule_seeds
+            result[name] = finish_arms(arms, seeds, folder.path / name)
+            save_evaluations(result[name], folder.path / f"{name}.png", "return")
+            write_json(folder.path / f"{name}.json", curves(result[name]))
+            show_closed(name, result[name])
+        return result
+
+    def closed(self, name: str) -> dict[str, TrainMBPO]:
+        """Return what is compared from scratch, with as many imagined transitions from the first fit on."""
+        distractors, hidden = CLOSED[name]
+        base = TrainMBPO(
+            env_id=ENV_ID, distractors=distractors, total_timesteps=self.closed_timesteps,
+            agent=config(hidden, learning_starts=250, value_gradient_warmup=500),
+            eval_every=max(1, self.closed_timesteps // 16),
+        )  # fmt: skip
+        return {loss: replace(base, agent=replace(base.agent, model_loss=loss)) for loss in LOSSES}
+
+    def longer(self, name: str) -> dict[str, Any]:
+        """Return what is compared in schedule or constant.
+
+        All have the same actor, critics and number of gradient steps.
+        """
+        distractors, hidden = CLOSED["distracted"]
+        common: dict[str, Any] = {
+            "env_id": ENV_ID, "distractors": distractors, "total_timesteps": self.schedule_timesteps,
+            "eval_every": max(1, self.schedule_timesteps // 20),
+        }  # fmt: skip
+        agent = config(hidden, hidden=(64, 64), learning_starts=250, updates_per_step=2)
+        arms: dict[str, Any] = {}
+        if name == "schedule":
+            agent = replace(agent, real_ratio=0.0, real_ratio_start=1.0,
+                            real_ratio_epochs=self.schedule_epochs)  # fmt: skip
+            real = SACConfig(hidden=agent.hidden, learning_starts=250, gradient_steps=agent.updates_per_step)
+            arms["sac"] = TrainSAC(agent=real, **common)
+        return arms | {loss: TrainMBPO(agent=replace(agent, model_loss=loss), **common) for loss in LOSSES}
+
+    def _models(self, path: Path) -> dict[str, Any]:
+        """Return what models are like that are fitted to fixed transitions, and their ratios."""
         offline: dict[str, dict[str, list[dict[str, float]]]] = {
-            name: {loss: [self._offline(folder.path, name, loss, seed) for seed in range(self.seeds)]
+            name: {loss: [self._offline(path, name, loss, seed) for seed in range(self.seeds)]
                    for loss in LOSSES}
             for name in SETTINGS
         }  # fmt: skip
-        result: dict[str, Any] = {"offline": offline, "offline_ratios": {}}
+        found = {name: ratios(arms) for name, arms in offline.items()}
         for name, arms in offline.items():
-            result["offline_ratios"][name] = ratios(arms)
-            show(name, arms, result["offline_ratios"][name])
-        if self.closed_loop:
-            for name, (distractors, hidden) in (("distracted", (15, (16,))), ("plain", (0, LARGE))):
-                base = TrainMBPO(
-                    env_id=ENV_ID, distractors=distractors, total_timesteps=self.closed_timesteps,
-                    agent=config(hidden, learning_starts=250, value_gradient_warmup=500),
-                    eval_every=max(1, self.closed_timesteps // 16),
-                )  # fmt: skip
-                closed: dict[str, TrainMBPO] = {
-                    loss: replace(base, agent=replace(base.agent, model_loss=loss)) for loss in LOSSES
-                }
-                runs = finish_arms(closed, self.closed_seeds, folder.path / name)
-                save_evaluations(runs, folder.path / f"{name}.png", "return")
-                result[name] = runs
-                show_closed(name, runs)
-        return result
+            show(name, arms, found[name])
+        return {"offline": offline, "offline_ratios": found}
 
     def _offline(self, path: Path, name: str, loss: ModelLoss, seed: int) -> dict[str, float]:
         """Return what a model is like, from its file if it was fitted before."""
@@ -176,10 +227,10 @@ class VaGraMStudy:
         }
 
 
-def config(hidden: tuple[int, ...], **change: Any) -> MBPOConfig:
+def config(model_hidden: tuple[int, ...], **change: Any) -> MBPOConfig:
     """Return the settings of one deterministic model of a size."""
     settings: dict[str, Any] = {"ensemble_size": 1, "probabilistic": False, "reward": "known"}
-    return replace(mbpo_preset(ENV_ID, "cpu"), model_hidden=hidden, **{**settings, **change})
+    return replace(mbpo_preset(ENV_ID, "cpu"), model_hidden=model_hidden, **{**settings, **change})
 
 
 def ratios(arms: Mapping[str, list[dict[str, float]]]) -> dict[str, float]:
@@ -204,13 +255,22 @@ def show(title: str, arms: Mapping[str, list[dict[str, float]]], found: Mapping[
     )
 
 
+def curves(runs: Mapping[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Return what a figure and a table are made of: returns and errors of every seed, in order."""
+    names = ("final_return", "eval_timesteps", "eval_returns", "value_aware_model_error", "model_rmse")
+    return {
+        arm: [{name: run[name] for name in names if name in run} for run in seeds]
+        for arm, seeds in runs.items()
+    }
+
+
 def show_closed(title: str, runs: Mapping[str, list[dict[str, Any]]]) -> None:
     """Print a table of every closed-loop run."""
     names = ("final_return", "value_aware_model_error", "model_rmse", "seconds")
     table = Table("loss", "seed", *names, title=f"closed loop, {title}")
     for loss, results in runs.items():
         for seed, run in enumerate(results):
-            found = (run[name] for name in names)
+            found = (run.get(name) for name in names)  # no model, no errors of it
             table.add_row(loss, str(seed), *("-" if value is None else f"{value:.4g}" for value in found))
     Console(width=110).print(table)
 

@@ -1427,7 +1427,9 @@ CASES: dict[str, Case] = {
     "MBPO, one model and caps": mbpo_case(
         ensemble_size=1, probabilistic=False, critic_regularizer="spectral", real_ratio=0.5
     ),
-    "MBPO, value gradients": mbpo_case(probabilistic=False, model_loss="value_gradient"),
+    "MBPO, value gradients": mbpo_case(
+        probabilistic=False, model_loss="value_gradient", real_ratio_start=1.0, real_ratio_epochs=2
+    ),
     "MBPO, total value gradients": mbpo_case(
         probabilistic=False, model_loss="value_gradient", value_gradient_total=True, standardize_targets=True
     ),

@@ -5,7 +5,7 @@ steps from real states; soft actor-critic then learns from what was imagined, G 
 
     every F steps:  fit f_1 ... f_E;  from M F real states, for k steps:
                     a ~ pi(s),  (r, s') ~ a good f_e drawn for each row,  d = termination(s')  -> D_model
-    every step:     act, keep; G gradient steps on 5 % real and 95 % imagined transitions
+    every step:     act, keep; G gradient steps on 5 % real and 95 % imagined transitions, or by a schedule
 
 Two of its parts have alternatives that belong together:
 
@@ -281,7 +281,7 @@ class MBPO(BoxAgent):
         """Yield batches of real and imagined transitions, all drawn at once."""
         assert self.replay is not None
         assert self.imagined is not None
-        real = int(self.config.real_ratio * self.config.batch_size)
+        real = int(self.config.real_share(self.num_timesteps) * self.config.batch_size)
         imagined = self.config.batch_size - real
         sizes = [self.observations, self.actions, 1, 1, self.observations]
         parts: list[list[Tensor]] = []
@@ -299,6 +299,11 @@ class MBPO(BoxAgent):
         for step in range(steps):
             obs, actions, rewards, next_obs, discounts, weights = (values[step] for values in joined)
             yield Batch(obs, actions, rewards, next_obs, discounts, weights)
+
+    def schedules(self) -> dict[str, float]:
+        """See :meth:`Agent.schedules`: the share of real transitions, where it moves."""
+        moves = self.config.real_ratio_start is not None
+        return {"train/real_ratio": self.config.real_share(self.num_timesteps)} if moves else {}
 
     def diagnose(self) -> None:
         """Look at how smooth the critics are on real states, and at the model on those no fit has seen."""

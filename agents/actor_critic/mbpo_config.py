@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from prefrl.config import Bounds, Count, Natural, NonNegative, Positive, PositiveShare, Rows, Share, Sizes
+from prefrl.functional.actor_critic.model_learning import real_share
 from prefrl.nn.ensemble import DECAYS
 
 from .config import ActorCriticConfig
@@ -39,6 +40,13 @@ class MBPOConfig(ActorCriticConfig):
 
     real_ratio: Share = 0.05
     """Share of real transitions in each batch, in [0, 1], rounded down to whole ones."""
+
+    real_ratio_start: Share | None = None
+    """Share of real transitions when learning starts, from where it goes to real_ratio in a straight line;
+    None: it is real_ratio throughout."""
+
+    real_ratio_epochs: Count = 50
+    """Epochs of epoch_timesteps until it is real_ratio, where there is a real_ratio_start."""
 
     ensemble_size: Count = 7
     """Networks E of the model."""
@@ -104,7 +112,7 @@ class MBPOConfig(ActorCriticConfig):
     """e0, e1, k0, k1: rollouts grow from k0 steps in epoch e0 to k1 in epoch e1."""
 
     epoch_timesteps: Count = 1000
-    """Timesteps of an epoch, in the schedule and in what the model buffer holds."""
+    """Timesteps of an epoch, in the schedules and in what the model buffer holds."""
 
     retain_epochs: Count = 1
     """Epochs of imagined transitions that are kept."""
@@ -146,6 +154,13 @@ class MBPOConfig(ActorCriticConfig):
         if low > high or last < first:
             raise ValueError(f"rollout_schedule is {self.rollout_schedule}; it must be e0, e1, k0, k1 with "
                              "e0 at most e1 and 1 at most k0 at most k1")  # fmt: skip
+
+    def real_share(self, timestep: int) -> float:
+        """Return the share of real transitions in the batches of a timestep."""
+        if self.real_ratio_start is None:
+            return self.real_ratio
+        epoch = (timestep - self.learning_starts) / self.epoch_timesteps
+        return real_share(self.real_ratio_start, self.real_ratio, self.real_ratio_epochs, epoch)
 
     @property
     def loss(self) -> ModelLoss:

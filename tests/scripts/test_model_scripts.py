@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,17 +170,54 @@ def test_reproduce_vagram_refuses_runs_that_are_too_short(name: str) -> None:
         load("reproduce_vagram").VaGraMStudy(**{name: 5999})
 
 
+def test_reproduce_vagram_refuses_no_experiment() -> None:
+    with pytest.raises(ValueError, match="experiments is empty; give some of offline, distracted, plain"):
+        load("reproduce_vagram").VaGraMStudy(experiments=())
+
+
+def test_the_longer_runs_differ_in_loss_and_share_alone() -> None:
+    study = load("reproduce_vagram").VaGraMStudy(schedule_epochs=4, schedule_timesteps=5000)
+    schedule, constant = study.longer("schedule"), study.longer("constant")
+    assert (list(schedule), list(constant)) == (["sac", "mse", "value_gradient"], ["mse", "value_gradient"])
+    for recipe in (*schedule.values(), *constant.values()):
+        assert (recipe.distractors, recipe.total_timesteps, recipe.eval_every) == (15, 5000, 250)
+        agent = recipe.agent
+        assert (agent.hidden, agent.learning_starts, agent.learning_rate) == ((64, 64), 250, 3e-4)
+    sac = schedule.pop("sac").agent
+    assert (sac.gradient_steps, sac.train_freq) == (2, 1)
+    shares = {250: 1.0, 2250: 0.5, 4250: 0.0, 5000: 0.0}
+    for arms, expected in ((schedule, shares), (constant, dict.fromkeys(shares, 0.05))):
+        for name, recipe in arms.items():
+            assert (recipe.agent.loss, recipe.agent.updates_per_step) == (name, 2)
+            assert {step: recipe.agent.real_share(step) for step in shares} == expected
+            same = replace(recipe.agent, model_loss="mse", real_ratio=0.0, real_ratio_start=1.0,
+                           real_ratio_epochs=4)  # fmt: skip
+            assert same == schedule["mse"].agent
+
+
+def test_what_is_kept_of_the_curves() -> None:
+    run = {"final_return": -1.0, "eval_timesteps": [5], "eval_returns": [-2.0], "seconds": 3.0}
+    found = load("reproduce_vagram").curves({"sac": [run], "mse": [{**run, "model_rmse": 0.5}]})
+    kept = {name: value for name, value in run.items() if name != "seconds"}
+    assert found == {"sac": [kept], "mse": [{**kept, "model_rmse": 0.5}]}
+
+
 @pytest.mark.slow
 def test_reproduce_vagram(tmp_path: Path) -> None:
     out = tmp_path / "study"
-    flags = ("--seeds", 1, "--transitions", 300, "--held-out", 100, "--policy-timesteps", 600, "--fits", 1,
-             "--distracted-timesteps", 600)  # fmt: skip
+    flags = ("--experiments", "offline", "schedule", "--seeds", 1, "--transitions", 300, "--held-out", 100,
+             "--policy-timesteps", 600, "--fits", 1, "--distracted-timesteps", 600, "--schedule-seeds", 1,
+             "--schedule-timesteps", 300, "--schedule-epochs", 1)  # fmt: skip
     result = result_of(out, run("reproduce_vagram.py", *flags, "--out", out))
     assert set(result["offline"]) == {
         "15 distractors, 1 x 16", "15 distractors, 2 x 32", "no distractors, 4 x 200"
     }  # fmt: skip
     found = result["offline"]["15 distractors, 1 x 16"]["value_gradient"][0]
     assert 0.0 < found["distractor_gradient"] < 1.0
+    kept = json.loads((out / "schedule.json").read_text())
+    assert kept.keys() == result["schedule"].keys()
+    assert kept["sac"][0]["eval_returns"] == result["schedule"]["sac"][0]["eval_returns"]
+    assert (out / "schedule.png").stat().st_size > 10_000
 
 
 @pytest.mark.slow

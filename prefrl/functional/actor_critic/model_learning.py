@@ -51,6 +51,22 @@ def rollout_length(schedule: Sequence[int], epoch: float) -> int:
     return int(min(max(low + share * (high - low), low), high))
 
 
+def real_share(start: float, end: float, epochs: int, epoch: float) -> float:
+    """Return the share of real transitions in an epoch: start + epoch / epochs (end - start), then end.
+
+    Voelcker et al. 2022 (arXiv 2204.01464) let the share of imagined transitions grow so with distractors.
+
+    Args:
+        start: share in epoch 0 and before.
+        end: share from epoch ``epochs`` on.
+        epochs: how long it takes, at least 1.
+        epoch: epochs so far.
+    """
+    if epoch >= epochs:
+        return end  # as it is, not as it is rounded
+    return start + max(0.0, epoch / epochs) * (end - start)
+
+
 def value_gradient_weights(
     gradients: Tensor,
     *,

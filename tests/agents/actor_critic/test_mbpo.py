@@ -178,6 +178,24 @@ def test_batches_are_of_real_and_imagined_transitions(ratio: float, real: int) -
     assert len(drawn.unique(dim=0)) > 12
 
 
+def test_the_share_of_real_transitions_follows_its_schedule() -> None:
+    """From all to a quarter in 2 epochs of 20 timesteps, from the 20th timestep on."""
+    agent = make(real_ratio_start=1.0, real_ratio_epochs=2)
+    found = {}
+    for timestep in (20, 25, 40, 59, 60, 75):
+        learn(agent, timestep - agent.num_timesteps)
+        assert agent.imagined is not None
+        agent.imagined.storage[:, -1] = 77.0
+        (batch,) = agent.batches(1)
+        assert batch.obs.shape == (20, 3)
+        found[timestep] = int((batch.next_obs[:, 2] != 77.0).sum())
+        assert agent.schedules()["train/real_ratio"] == pytest.approx(
+            {20: 1.0, 25: 0.90625, 40: 0.625, 59: 0.26875, 60: 0.25, 75: 0.25}[timestep]
+        )
+    assert found == {20: 20, 25: 18, 40: 12, 59: 5, 60: 5, 75: 5}  # 20 (1 - .75 epoch / 2), rounded down
+    assert make().schedules() == {}
+
+
 def test_rows_between_episodes_are_no_errors_of_the_model() -> None:
     env = gym.make_vec("prefrl/Pendulum-v0", num_envs=2, max_episode_steps=5)
     agent = make(env, reward="known", probabilistic=False, ensemble_size=1, model_hidden=(64, 64),
@@ -284,6 +302,7 @@ def test_value_gradients_wait_until_critics_mean_something() -> None:
 
 @pytest.mark.parametrize("settings", [
     {"learn_variance_bounds": True, "rollout_schedule": (0, 3, 1, 3)},
+    {"real_ratio_start": 1.0, "real_ratio_epochs": 3},
     {"ensemble_size": 1, "probabilistic": False, "critic_regularizer": "robust"},
     {"probabilistic": False, "model_loss": "value_gradient", "critic_regularizer": "spectral"},
 ])  # fmt: skip
@@ -454,7 +473,8 @@ def test_refuses_a_reward_that_returns_something_else_or_is_not_asked_for() -> N
     ({"rollout_schedule": (1, 2, 3)}, "must be a tuple of 4"),
     ({"rollout_schedule": (0, 1, 3, 2)}, "1 at most k0 at most k1"),
     ({"epoch_timesteps": 5}, "it must be at least refit_every, 10"),
-    ({"real_ratio": 1.5}, "real_ratio is 1.5"), ({"ensemble_size": 0}, "ensemble_size is 0"),
+    ({"real_ratio": 1.5}, "real_ratio is 1.5"), ({"real_ratio_start": -0.1}, "real_ratio_start is -0.1"),
+    ({"real_ratio_epochs": 0}, "real_ratio_epochs is 0"), ({"ensemble_size": 0}, "ensemble_size is 0"),
     ({"holdout_fraction": 1.0}, "holdout_fraction is 1.0"), ({"max_fit_steps": 0}, "max_fit_steps is 0"),
     ({"model_hidden": ()}, "model_hidden is"), ({"reward": "given"}, "reward is 'given'"),
     ({"value_gradient_quantile": 0.0}, "value_gradient_quantile is 0"),

@@ -8,6 +8,7 @@ import torch
 from prefrl.functional.actor_critic.model_learning import (
     gaussian_nll,
     improved,
+    real_share,
     rollout_length,
     soft_clamp,
     value_gradient_weights,
@@ -51,6 +52,18 @@ def test_rollouts_grow_as_in_the_paper(epoch: int, length: int) -> None:
 def test_rollouts_may_stay_as_they_are() -> None:
     assert {rollout_length((20, 150, 1, 1), epoch) for epoch in range(200)} == {1}
     assert rollout_length((0, 0, 1, 5), 1) == 5
+
+
+@pytest.mark.parametrize(("epoch", "share"), [
+    (-1.0, 1.0), (0.0, 1.0), (0.5, 0.99125), (20.0, 0.65), (40.0, 0.3), (41.0, 0.3), (1e9, 0.3),
+])  # fmt: skip
+def test_the_share_of_real_transitions_goes_in_a_straight_line(epoch: float, share: float) -> None:
+    assert real_share(1.0, 0.3, 40, epoch) == pytest.approx(share, abs=1e-12)
+
+
+def test_the_share_of_real_transitions_may_grow_and_ends_exactly() -> None:
+    assert real_share(0.0, 0.8, 4, 1.0) == pytest.approx(0.2)
+    assert {real_share(1.0, 0.05, 1, epoch) for epoch in (1.0, 1.5, 7.0)} == {0.05}
 
 
 def test_value_gradient_weights_by_hand() -> None:
