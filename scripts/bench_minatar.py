@@ -46,6 +46,9 @@ class Bench:
     out: Path = Path("runs/bench_minatar")
     """Run folder, new or empty."""
 
+    games: tuple[str, ...] = tuple(GAMES)
+    """MinAtar's games."""
+
     repeats: int = 7
     """Repetitions of each comparison."""
 
@@ -56,9 +59,15 @@ class Bench:
     """Steps of all of them in a repetition."""
 
     package_steps: int = 20_000
-    """Steps of the package in a repetition."""
+    """The package's steps in a repetition."""
+
+    compile: bool = False
+    """Compile ours, which takes some minutes for each game."""
 
     def __post_init__(self) -> None:
+        for game in self.games:
+            if game not in GAMES:
+                raise ValueError(f"games has {game!r}; allowed are {', '.join(GAMES)}")
         check_positive(self, "repeats", "num_envs", "steps", "package_steps")
 
     def run(self) -> None:
@@ -68,7 +77,7 @@ class Bench:
     def measure(self, folder: RunFolder) -> dict[str, Any]:
         """Return medians, minima and maxima."""
         torch.empty(LARGE_BLOCK, dtype=torch.uint8)
-        result = {game: self._game(game) for game in GAMES}
+        result = {game: self._game(game) for game in self.games}
         show(result)
         return {"games": result}
 
@@ -108,7 +117,7 @@ class Bench:
 
     def _ours(self, game: str, mode: AutoresetMode) -> Callable[[], None]:
         """Return what plays ours, which is well under way."""
-        env = make_device(GAMES[game], self.num_envs, device="cpu", autoreset_mode=mode)
+        env = make_device(GAMES[game], self.num_envs, device="cpu", autoreset_mode=mode, compile=self.compile)
         env.reset(seed=0)
         size: int = env.single_action_space.n
         generator = torch.Generator().manual_seed(0)

@@ -81,7 +81,7 @@ class PackageRows(gym.vector.VectorEnv[Any, Any, Any]):
             rewards[i], self.over[i] = self.rows[i].act(int(self.actions[actions[i]]))
             self.obs[i] = self.rows[i].state()
         self.steps += 1
-        return self.obs, rewards, self.over, np.full(self.num_envs, self.steps >= self.limit), {}
+        return self.obs, rewards, self.over.copy(), np.full(self.num_envs, self.steps >= self.limit), {}
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ class AsterixDynamics(MinAtarDynamics):
         moves = state["move_timer"] == 0
         place = place + motion * self.small(moves)
         kind = kind * self.inside(place)
-        kind, more, over_now = self._meet(kind, in_row & (place == column) & moves)
+        kind, more, over_now = self._meet(kind, in_row & (place == column))
 
         after = {
             "row": row,
