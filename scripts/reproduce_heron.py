@@ -61,7 +61,7 @@ SMALL_REWARD = RewardModelConfig(
 )
 """Reward model of mountain_car: HERON's with smaller layers."""
 
-CANDIDATES = (0.1, 0.3, 1.0)
+CANDIDATES = (0.03, 0.1, 0.3, 1.0)
 """What is tried in sums: weights of a level against the one above it, and factors on HERON's margins of 1."""
 
 TUNING_SEEDS, FIRST_TUNING_SEED = 2, 100
@@ -229,11 +229,13 @@ class HeronStudy:
             "mountain_car": (self._mountain_car(), "0,{c:g}"),
             "traffic": (self.arms("traffic")["queue first"], "{c:g},{c:g},{c:g}"),
         }
+        # A sum compares nothing: its standard deviations are those of single steps.
         found: dict[str, dict[str, TrainHeron]] = {}
         for name, (base, margins) in contests.items():
+            plain = replace(base, reward_source="weighted_sum", compare_steps=1)
             found[name] = {
                 **{f"HERON {c:g}": replace(base, margins=margins.format(c=c)) for c in CANDIDATES},
-                **{f"sum {c:g}": replace(base, reward_source="weighted_sum", beta=c) for c in CANDIDATES},
+                **{f"sum {c:g}": replace(plain, beta=c) for c in CANDIDATES},
             }
         return found
 

@@ -116,7 +116,7 @@ def test_the_studies_run_and_go_on(tmp_path):
                 total for other, total in tried.items() if other.startswith(f"tuning: {kind}")
             )
         seeds = [row["seed"] for row in csv.DictReader((out / f"{name}.csv").open())]
-        assert seeds == ["20" if "car" in name else "0"] * 2 + ["100", "101"] * 6
+        assert seeds == ["20" if "car" in name else "0"] * 2 + ["100", "101"] * 8
     out = tmp_path / "self_play"
     flags = ("--experiments", "goals", "meadow", "--seeds", 1, "--goals-timesteps", 2_000,
              "--meadow-timesteps", 2_000, "--out", out)  # fmt: skip
