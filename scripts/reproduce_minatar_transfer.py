@@ -136,7 +136,7 @@ class Transfer:
             found = result[game] = self._game(game, folder.path / game)
             table.add_row(game, *(_text(found[key]) for key in ("ours", "package", "difference")))
         with (folder.path / "scores.csv").open("w", newline="") as file:
-            rows = csv.writer(file)
+            rows = csv.writer(file, lineterminator="\n")
             rows.writerow(("game", "seed", "ours", "package"))
             for game, found in result.items():
                 scores = zip(found["ours"]["learners"], found["package"]["learners"], strict=True)
