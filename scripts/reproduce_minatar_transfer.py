@@ -29,7 +29,7 @@ from prefrl.agents.actor_critic.ppo import PPOConfig
 from prefrl.cli import execute
 from prefrl.envs import MINATAR_IDS
 from prefrl.functional.statistics import bootstrap_interval, interquartile_mean
-from prefrl.run.evaluate import evaluate_rows
+from prefrl.run.evaluate import rollout
 from prefrl.run.flags import parse
 from prefrl.run.folder import RunFolder
 from prefrl.run.recipes.actor_critic.ppo import TrainPPO
@@ -39,6 +39,10 @@ GAMES = {env_id.removeprefix("prefrl/MinAtar-").removesuffix("-v0"): env_id for 
 
 NAMES = {"SpaceInvaders": "space_invaders"}
 """What the package calls a game, where that is not our name in small letters."""
+
+
+SEED = 1_000_000
+"""Seeds the episodes that are scored."""
 
 
 class PackageRows(gym.vector.VectorEnv[Any, Any, Any]):
@@ -62,12 +66,11 @@ class PackageRows(gym.vector.VectorEnv[Any, Any, Any]):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.bool_], dict[str, Any]]:
-        """Start anew in every row; one seed serves them all."""
-        assert isinstance(seed, int)
+        """Start anew in every row, each with its seed."""
+        assert isinstance(seed, list)
         self.steps, self.over = 0, np.zeros(self.num_envs, bool)
-        seeds = np.random.SeedSequence(seed).generate_state(self.num_envs)
-        for row, of_row in zip(self.rows, seeds, strict=True):
-            row.seed(int(of_row))
+        for row, of_row in zip(self.rows, seed, strict=True):
+            row.seed(of_row)
             row.last_action = 0
             row.reset()
         self.obs = np.stack([row.state() for row in self.rows])
@@ -81,7 +84,7 @@ class PackageRows(gym.vector.VectorEnv[Any, Any, Any]):
             rewards[i], self.over[i] = self.rows[i].act(int(self.actions[actions[i]]))
             self.obs[i] = self.rows[i].state()
         self.steps += 1
-        return self.obs, rewards, self.over, np.full(self.num_envs, self.steps >= self.limit), {}
+        return self.obs, rewards, self.over.copy(), np.full(self.num_envs, self.steps >= self.limit), {}
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ class Transfer:
     num_envs: int = 16
     """Environments of each."""
 
-    episodes: int = 100
+    episodes: int = 400
     """Episodes of each learner in ours, and as many in the package."""
 
     sticky_action_prob: float = 0.1
@@ -150,15 +153,19 @@ class Transfer:
         trained = finish_run(recipe, path)
         agent = prefrl.load(path / "agent.pt", device="cpu")
         rows = self.num_learners * self.episodes
-        ours = evaluate_rows(agent, recipe.evaluation_env(self.episodes), seed=1_000_000)
-        package = evaluate_rows(agent, PackageRows(game, rows, self.sticky_action_prob), seed=1_000_000)
-        scores = [np.array(each["learners"]) for each in (ours, package)]
-        return {
-            "ours": _aggregate(scores[0]) | {"mean_length": ours["mean_length"]},
-            "package": _aggregate(scores[1]) | {"mean_length": package["mean_length"]},
-            "difference": _aggregate(scores[1] - scores[0]),
-            "training_seconds": trained["seconds"],
+        worlds: dict[str, gym.vector.VectorEnv[Any, Any, Any]] = {
+            "ours": gym.make_vec(GAMES[game], rows, sticky_action_prob=self.sticky_action_prob),
+            "package": PackageRows(game, rows, self.sticky_action_prob),
         }
+        # A seed of its own for every episode: chance that all learners share would not average out.
+        seeds = np.random.SeedSequence(SEED).generate_state(rows).tolist()
+        found, scores = {}, []
+        for name, env in worlds.items():
+            returns, lengths = rollout(agent, env, seed=seeds)
+            scores.append(returns.reshape(self.num_learners, -1).mean(1))
+            found[name] = _aggregate(scores[-1]) | {"mean_length": float(lengths.mean())}
+        difference = _aggregate(scores[1] - scores[0])
+        return {**found, "difference": difference, "training_seconds": trained["seconds"]}
 
 
 def _aggregate(scores: NDArray[np.float64]) -> dict[str, Any]:

@@ -6,15 +6,21 @@ taken with probability 0.3. To every reward of the data U(0, eta) is added once,
 zero-mean: it shifts all values by eta / (2 (1 - gamma)), by which the support is widened, keeping the width
 of its bins. A last arm adds zero-mean noise, U(-eta / 2, eta / 2), of the largest eta.
 
+A value spreads by one step for each copy of the target network: after N copies, values are short of their
+fixed point by about gamma^N. So the interval between copies follows from the horizon, 1 / (1 - gamma): a run
+makes ``horizons`` times as many, whatever its loss. Much shorter intervals are no way out: what the network
+overshoots between two copies becomes the next target, and values of squared errors then grow without bound.
+
 J is the mean return of 20 greedy episodes, over 500, the longest episode. Step sizes are tuned without noise,
 with the same budget for each loss. The same seeds draw the same noise, up to its size, for all losses.
 
-Every run that is finished leaves a file below DIR/runs; the same command goes on with a study that was
-stopped.
+Up to four seeds of a loss and a noise learn side by side, as one stack, which leaves a file below DIR/runs;
+the same command goes on with a study that was stopped.
 """
 
 from __future__ import annotations
 
+import csv
 import math
 import multiprocessing
 import os
@@ -23,7 +29,7 @@ import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,11 +43,13 @@ from rich.progress import Progress
 from rich.table import Table
 
 from prefrl.agents.value_based.dqn import DQN, DQNConfig, Loss
+from prefrl.agents.value_based.dqn_learners import DQNLearners
 from prefrl.cli import execute
 from prefrl.data import seeded_generator
 from prefrl.data.datasets import TransitionDataset
-from prefrl.data.files.atomic import remove_stale_temporaries
+from prefrl.data.files.atomic import atomic_path, remove_stale_temporaries
 from prefrl.data.files.transition_files import load_transitions, save_transitions
+from prefrl.data.replay import ReplayBuffer
 from prefrl.functional.statistics import FloatArray, bootstrap_interval, interquartile_mean
 from prefrl.run.collect import collect_transitions
 from prefrl.run.evaluate import evaluate_rows
@@ -52,6 +60,8 @@ from prefrl.run.study.study import check_positive, run_study
 
 ENV_ID, LONGEST = "CartPole-v1", 500
 GAMMA, V_MIN, V_MAX, BINS = 0.99, -20.0, 120.0, 51
+HORIZON = 1.0 / (1.0 - GAMMA)
+"""Steps that values look ahead; as many copies of the target network carry them a share 1 - 1/e there."""
 EPSILON = 0.3
 PARTS = 3
 """Parts of the behaviour's training, and of the data."""
@@ -59,29 +69,36 @@ EVALUATIONS = 5
 """Evaluations of a run; the last one is J, the mean of the last three is what step sizes are chosen by."""
 CLAMPED_LIMIT = 0.01
 """Share of clamped targets above which a support was too narrow for its run."""
+SIDE_BY_SIDE = 4
+"""Seeds of a stack, at most."""
+ROWS_VALUED = 1_000
+"""Rows of the data, evenly spread, whose values are looked at."""
 
 Noise = Literal["uniform", "zero_mean"]
 Targets = Literal["greedy", "sarsa"]
 
 
 @dataclass(frozen=True)
-class OneRun:
-    """One offline run, as a worker is told of it."""
+class Stack:
+    """Offline runs that learn side by side, as a worker is told of them: seeds, and step sizes, of each."""
 
     loss: Loss
-    learning_rate: float
-    seed: int
+    learning_rates: tuple[float, ...]
+    seeds: tuple[int, ...]
     updates: int
+    interval: int
+    """Updates from one copy of the target network to the next."""
     episodes: int
     eta: float = 0.0
     noise: Noise = "uniform"
     targets: Targets = "greedy"
+    tuning: bool = False
 
     @property
     def name(self) -> str:
         """Name of its file."""
-        return (f"loss={self.loss},learning_rate={self.learning_rate:g},eta={self.eta:g},{self.noise},"
-                f"{self.targets},seed={self.seed}.json")  # fmt: skip
+        kind = "tuning" if self.tuning else f"eta={self.eta:g},{self.noise},{self.targets}"
+        return f"loss={self.loss},{kind},seeds={self.seeds[0]}-{self.seeds[-1]}.json"
 
 
 @dataclass(frozen=True)
@@ -92,7 +109,7 @@ class NoisyCartPole:
     """Run folder: new, empty, or that of the same study, which goes on."""
 
     jobs: int = 2
-    """Runs at once, one thread each."""
+    """Stacks at once, one thread each."""
 
     losses: tuple[Loss, ...] = ("mse", "c51", "two_hot", "hl_gauss")
     """Losses to compare; mse and hl_gauss must be among them."""
@@ -100,11 +117,15 @@ class NoisyCartPole:
     etas: tuple[float, ...] = (0.0, 0.1, 0.3, 1.0)
     """Sizes of the reward noise, ascending from 0."""
 
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = tuple(range(16))
     """Seeds of the runs: network, batches and noise."""
 
-    updates: int = 30_000
+    updates: int = 15_000
     """Gradient steps of a run."""
+
+    horizons: float = 3.0
+    """Copies of the target network in a run, in horizons of 1 / (1 - gamma) steps: values are short of where
+    they go by a share exp(-horizons)."""
 
     episodes: int = 20
     """Episodes of an evaluation."""
@@ -118,11 +139,11 @@ class NoisyCartPole:
     data_seed: int = 500
     """Seeds that agent and its data."""
 
-    tried_rates: tuple[float, ...] = (1e-4, 2.5e-4, 1e-3)
+    tried_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
     """Adam's step sizes that are tried for each loss, for as long as a run."""
 
-    tune_seed: int = 1_000
-    """Seed of the tuning runs; it must not be one of seeds."""
+    tune_seeds: tuple[int, ...] = (1_000, 1_001)
+    """Seeds of the tuning runs; none may be one of seeds."""
 
     sarsa: bool = False
     """Also learn the value of the behaviour (SARSA targets), without noise and with the largest eta."""
@@ -132,7 +153,7 @@ class NoisyCartPole:
         for name in ("updates", "transitions"):
             if getattr(self, name) < (least := {"updates": EVALUATIONS, "transitions": PARTS}[name]):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        for name in ("losses", "etas", "seeds", "tried_rates"):
+        for name in ("losses", "etas", "seeds", "tried_rates", "tune_seeds"):
             given = getattr(self, name)
             if not given or len(set(given)) < len(given):
                 raise ValueError(f"{name} is {given}; each must be given once, and at least one")
@@ -142,12 +163,19 @@ class NoisyCartPole:
             raise ValueError(f"etas is {self.etas}; it must ascend from 0 and have two sizes at least")
         if not math.isfinite(self.etas[-1]):
             raise ValueError(f"etas is {self.etas}; it must be finite")
-        if min(*self.seeds, self.tune_seed, self.data_seed) < 0 or self.tune_seed in self.seeds:
-            raise ValueError(f"seeds is {self.seeds}, tune_seed {self.tune_seed}, data_seed {self.data_seed};"
-                             " none may be negative, and tune_seed not be one of seeds")  # fmt: skip
+        if not 0.0 < self.horizons < math.inf:
+            raise ValueError(f"horizons is {self.horizons}; it must be positive and finite")
+        if min(*self.seeds, *self.tune_seeds, self.data_seed) < 0 or {*self.tune_seeds} & {*self.seeds}:
+            raise ValueError(f"seeds is {self.seeds}, tune_seeds {self.tune_seeds}, data_seed "
+                             f"{self.data_seed}; none may be negative, or stand twice")  # fmt: skip
         for loss in self.losses:
             for rate in self.tried_rates:
                 DQNConfig(loss=loss, learning_rate=rate)
+
+    @property
+    def interval(self) -> int:
+        """Updates from one copy of the target network to the next."""
+        return max(1, round(self.updates / (self.horizons * HORIZON)))
 
     def run(self) -> None:
         """Run the study in its folder, or go on with it."""
@@ -161,10 +189,19 @@ class NoisyCartPole:
             dataset, description = self._collect()
             save_transitions(data, dataset)
             write_json(about, description)
-        rates, tuning = self._tune(folder.path)
-        found = finish(folder.path, self._runs(rates), self.jobs)
-        result = {"data": read_json(about), "learning_rates": rates, "tuning": tuning}
-        result |= self._summary(found)
+        rates, tuned = self._tune(folder.path)
+        found = finish(folder.path, self._stacks(rates), self.jobs)
+        write_rows(found, folder.path / "runs.csv")
+        backups = self.updates // self.interval
+        result = {
+            "data": read_json(about),
+            "target_update_interval": self.interval,
+            "backups": backups,
+            "backups_over_horizon": backups / HORIZON,
+            "learning_rates": rates,
+            **tuned,
+            **self._summary(found),
+        }
         save_figure(draw(result), folder.path / "noise.png")
         show(result)
         return result
@@ -197,61 +234,76 @@ class NoisyCartPole:
             "mean_episode_lengths": lengths,
         }
 
-    def _runs(self, rates: dict[Loss, float]) -> list[OneRun]:
-        """Return the runs of the study."""
+    def _stacks(self, rates: dict[Loss, float]) -> list[Stack]:
+        """Return the stacks of the study: all of the first seeds, then all of the next ones."""
         arms: list[dict[str, Any]] = [{"eta": eta} for eta in self.etas]
         arms.append({"eta": self.etas[-1], "noise": "zero_mean"})
         if self.sarsa:
             arms += [{"eta": eta, "targets": "sarsa"} for eta in (0.0, self.etas[-1])]
         return [
-            OneRun(loss, rates[loss], seed, self.updates, self.episodes, **arm)
+            self._stack(
+                loss, [(seed, rates[loss]) for seed in self.seeds[first : first + SIDE_BY_SIDE]], **arm
+            )
+            for first in range(0, len(self.seeds), SIDE_BY_SIDE)
             for arm in arms
             for loss in self.losses
-            for seed in self.seeds
         ]
 
-    def _tune(self, folder: Path) -> tuple[dict[Loss, float], dict[Loss, dict[str, float]]]:
-        """Return the best step size of each loss, and the scores of all; ties go to the first tried."""
-        runs = [
-            OneRun(loss, rate, self.tune_seed, self.updates, self.episodes)
-            for loss in self.losses
-            for rate in self.tried_rates
-        ]
-        found = finish(folder, runs, self.jobs)
-        scores: dict[Loss, dict[float, float]] = {loss: {} for loss in self.losses}
+    def _stack(self, loss: Loss, learners: list[tuple[int, float]], **arm: Any) -> Stack:
+        seeds, rates = zip(*learners, strict=True)
+        return Stack(loss, rates, seeds, self.updates, self.interval, self.episodes, **arm)
+
+    def _tune(self, folder: Path) -> tuple[dict[Loss, float], dict[str, Any]]:
+        """Return the best step size of each loss, and what all came to; ties go to the first tried.
+
+        A score is the interquartile mean over seeds of J, the mean of the last three evaluations. Step sizes
+        with a support that was too narrow come last.
+        """
+        learners = [(seed, rate) for rate in self.tried_rates for seed in self.tune_seeds]
+        stacks = [self._stack(loss, learners, tuning=True) for loss in self.losses]
         best: dict[Loss, float] = {}
-        for run in runs:
-            scores[run.loss][run.learning_rate] = float(np.mean(found[run]["returns"][-3:])) / LONGEST
-        for loss, achieved in scores.items():
-            fits = {run.learning_rate: found[run]["clamped_fraction"] <= CLAMPED_LIMIT
-                    for run in runs if run.loss == loss}  # fmt: skip
-            best[loss] = max(achieved, key=lambda rate: (fits[rate], achieved[rate]))
-        return best, {
-            loss: {f"{rate:g}": score for rate, score in row.items()} for loss, row in scores.items()
-        }
+        tuned: dict[str, Any] = {"tuning": {}, "tuning_values": {}}
+        for stack, outcome in finish(folder, stacks, self.jobs).items():
+            shape = len(self.tried_rates), len(self.tune_seeds)
+            late = np.mean(outcome["returns"][-3:], axis=0).reshape(shape) / LONGEST
+            achieved = interquartile_mean(late, axis=1)
+            fits = np.max(np.reshape(outcome["clamped_fractions"], shape), axis=1) <= CLAMPED_LIMIT
+            order = range(len(self.tried_rates))
+            best[stack.loss] = self.tried_rates[max(order, key=lambda i: (fits[i], achieved[i]))]
+            values = np.reshape(outcome["values"][-1], shape).tolist()
+            names = [f"{rate:g}" for rate in self.tried_rates]
+            tuned["tuning"][stack.loss] = dict(zip(names, achieved.tolist(), strict=True))
+            tuned["tuning_values"][stack.loss] = dict(zip(names, values, strict=True))
+        return best, tuned
 
-    def _summary(self, found: dict[OneRun, dict[str, Any]]) -> dict[str, Any]:
+    def _summary(self, found: dict[Stack, dict[str, Any]]) -> dict[str, Any]:
         j: dict[str, dict[str, list[float]]] = {}
-        for run, outcome in found.items():  # in the order of the seeds
-            j.setdefault(arm_name(run), {}).setdefault(run.loss, []).append(outcome["returns"][-1] / LONGEST)
+        values: dict[str, dict[str, list[float]]] = {}
+        clamped: dict[str, float] = {}
+        for stack, outcome in found.items():
+            arm = arm_name(stack)
+            reached, valued = (of.setdefault(arm, {}).setdefault(stack.loss, []) for of in (j, values))
+            reached += [mean / LONGEST for mean in outcome["returns"][-1]]
+            valued += outcome["values"][-1]
+            for seed, share in zip(stack.seeds, outcome["clamped_fractions"], strict=True):
+                clamped[f"{arm}, {stack.loss}, seed {seed}"] = share
         clean, noisy = "eta=0", f"eta={self.etas[-1]:g}"
-        arms = {arm: {loss: aggregate(values) for loss, values in of.items()} for arm, of in j.items()}
+        arms = {arm: {loss: aggregate(each) for loss, each in of.items()} for arm, of in j.items()}
         iqms = {arm: {loss: each["iqm"] for loss, each in of.items()} for arm, of in arms.items()}
         lost = {
-            arm: {loss: degradation(j[clean][loss], values) for loss, values in of.items()}
+            arm: {loss: degradation(j[clean][loss], each) for loss, each in of.items()}
             for arm, of in j.items()
             if arm != clean and not arm.startswith("sarsa")
         }
-        clamped = {run.name: outcome["clamped_fraction"] for run, outcome in found.items()}
         ours, theirs = (lost[noisy][loss]["value"] for loss in ("hl_gauss", "mse"))
         return {
             "j": arms,
+            "values": values,
             "degradation": lost,
             "losses_within_0.1_without_noise": max(iqms[clean].values()) - min(iqms[clean].values()) <= 0.1,
             "hl_gauss_degrades_at_most_0.05_more_than_mse": ours <= theirs + 0.05,
             "hl_gauss_minus_mse": {arm: of["hl_gauss"] - of["mse"] for arm, of in iqms.items()},
-            "clamped_fraction": clamped,
-            "support_too_narrow": [name for name, share in clamped.items() if share > CLAMPED_LIMIT],
+            "support_too_narrow": {name: share for name, share in clamped.items() if share > CLAMPED_LIMIT},
             "run_seconds": sum(outcome["seconds"] for outcome in found.values()),
         }
 
@@ -259,8 +311,8 @@ class NoisyCartPole:
 # Runs, in processes of their own --------------------------------------------------------------------------
 
 
-def finish(folder: Path, runs: list[OneRun], jobs: int) -> dict[OneRun, dict[str, Any]]:
-    """Do the runs that are not done yet, several at once; return what came out of each, in their order.
+def finish(folder: Path, stacks: list[Stack], jobs: int) -> dict[Stack, dict[str, Any]]:
+    """Do the stacks that are not done yet, several at once; return what came out of each, in their order.
 
     Raises:
         ChildProcessError: if a process died; what was finished is kept.
@@ -268,13 +320,13 @@ def finish(folder: Path, runs: list[OneRun], jobs: int) -> dict[OneRun, dict[str
     files = folder / "runs"
     files.mkdir(exist_ok=True)
     remove_stale_temporaries(files)
-    missing = [run for run in runs if not (files / run.name).exists()]
+    missing = [stack for stack in stacks if not (files / stack.name).exists()]
     # Not forked: torch's threads do not survive that.
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=prepare_worker)
     try:
         with Progress(console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("runs", total=len(runs), completed=len(runs) - len(missing))
-            for future in as_completed([pool.submit(work, folder, run) for run in missing]):
+            task = progress.add_task("stacks", total=len(stacks), completed=len(stacks) - len(missing))
+            for future in as_completed([pool.submit(work, folder, stack) for stack in missing]):
                 future.result()
                 progress.advance(task)
     except BrokenProcessPool as error:
@@ -282,7 +334,7 @@ def finish(folder: Path, runs: list[OneRun], jobs: int) -> dict[OneRun, dict[str
                                 "goes on") from error  # fmt: skip
     finally:
         pool.shutdown(cancel_futures=True)
-    return {run: read_json(files / run.name) for run in runs}
+    return {stack: read_json(files / stack.name) for stack in stacks}
 
 
 def prepare_worker() -> None:
@@ -299,65 +351,101 @@ def leave_with_parent() -> None:
         os._exit(1)
 
 
-def work(folder: Path, run: OneRun) -> None:
-    """Do one run and write its file; Ctrl-C, which reaches every process, ends this one."""
+def work(folder: Path, stack: Stack) -> None:
+    """Do a stack and write its file; Ctrl-C, which reaches every process, ends this one."""
     try:
-        outcome = learn_offline(load_transitions(folder / "data.npz"), run)
-        write_json(folder / "runs" / run.name, {**asdict(run), **outcome})
+        outcome = learn_offline(load_transitions(folder / "data.npz"), stack)
+        write_json(folder / "runs" / stack.name, {**asdict(stack), **outcome})
     except KeyboardInterrupt:
         os._exit(130)
-    except FloatingPointError as error:
-        raise FloatingPointError(f"{run.name}: {error}") from error
 
 
-def learn_offline(dataset: TransitionDataset, run: OneRun) -> dict[str, Any]:
-    """Return the mean returns of a run's evaluations, its clamped targets and its seconds."""
-    start = time.perf_counter()
-    uniform = torch.rand(len(dataset), generator=seeded_generator(run.seed, "reward noise"))
-    centre = 0.5 if run.noise == "zero_mean" else 0.0
-    noisy = replace(dataset, rewards=dataset.rewards + run.eta * (uniform - centre))
-    env = gym.make_vec(ENV_ID, run.episodes)
-    agent = DQN(env, settings(run), dataset=noisy, device="cpu", seed=run.seed)
-    returns = []
+def learn_offline(dataset: TransitionDataset, stack: Stack) -> dict[str, Any]:
+    """Return each run's mean return and mean value at its evaluations, and its share of clamped targets."""
+    start, learners = time.process_time(), len(stack.seeds)
+    env = gym.make_vec(ENV_ID, learners * stack.episodes)
+    agents = DQNLearners(env, settings(stack), num_learners=learners, device="cpu", seed=stack.seeds)
+    agents.replay = noisy_replay(dataset, stack)
+    obs = dataset.obs[:: max(1, len(dataset) // ROWS_VALUED)].expand(learners, -1, -1)
+    returns, values = [], []
     for number in range(1, EVALUATIONS + 1):
-        agent.learn(run.updates * number // EVALUATIONS - agent.num_timesteps)
-        returns.append(evaluate_rows(agent, env, seed=1_000 * run.seed + number)["mean_return"])
+        while agents.num_timesteps < stack.updates * number // EVALUATIONS:
+            agents.num_timesteps += 1  # nothing is stepped: a timestep is one update
+            agents.update()
+        found = evaluate_rows(agents, env, seed=1_000 * stack.seeds[0] + number)
+        returns.append(found["learners"] if learners > 1 else [found["mean_return"]])
+        values.append(agents.q_values(obs).amax(-1).mean(-1).tolist())
+    if frozen := agents.descent.frozen():
+        raise FloatingPointError(f"{stack.name}: seeds {[stack.seeds[i] for i in frozen]} diverged")
     return {
         "returns": returns,
-        "clamped_fraction": agent.clamped_fraction,
-        "seconds": time.perf_counter() - start,
+        "values": values,
+        "clamped_fractions": agents.clamped_fractions,
+        "seconds": time.process_time() - start,
     }
 
 
-def settings(run: OneRun) -> DQNConfig:
-    """Return the agent's settings; with more noise there are more bins of the same width."""
-    shift = run.eta / (2 * (1 - GAMMA)) if run.noise == "uniform" else 0.0
-    atoms = run.loss in ("c51", "two_hot")  # the support has one atom more than steps between them
+def noisy_replay(dataset: TransitionDataset, stack: Stack) -> ReplayBuffer:
+    """Return a replay with the data in a column for each run, whose rewards have noise of its own seed."""
+    learners, rows = len(stack.seeds), len(dataset)
+    alone = ReplayBuffer.from_dataset(dataset, gamma=GAMMA, n_step=1, device=torch.device("cpu"))
+    replay = ReplayBuffer(learners * rows, learners, gamma=GAMMA)
+    replay.storage = {
+        name: kept.expand(-1, learners, *kept.shape[2:]).clone() for name, kept in alone.storage.items()
+    }
+    replay.added = rows
+    centre = 0.5 if stack.noise == "zero_mean" else 0.0
+    for column, seed in enumerate(stack.seeds):
+        uniform = torch.rand(rows, generator=seeded_generator(seed, "reward noise"))
+        replay.storage["rewards"][:, column] += stack.eta * (uniform - centre)
+    return replay
+
+
+def settings(stack: Stack) -> DQNConfig:
+    """Return the agents' settings; with more noise there are more bins of the same width."""
+    shift = stack.eta / (2 * (1 - GAMMA)) if stack.noise == "uniform" else 0.0
+    atoms = stack.loss in ("c51", "two_hot")  # the support has one atom more than steps between them
     width = (V_MAX - V_MIN) / (BINS - atoms)
     steps = math.ceil((V_MAX + shift - V_MIN) / width - 1e-9)
     return DQNConfig(
-        loss=run.loss,
+        loss=stack.loss,
         gamma=GAMMA,
         double=True,
-        learning_rate=run.learning_rate,
+        learning_rate=stack.learning_rates,
         batch_size=64,
-        target_update_interval=500,
+        learning_starts=0,
+        train_freq=1,
+        target_update_interval=stack.interval,
         hidden=(128, 128),
         v_min=V_MIN,
         v_max=V_MIN + steps * width,
         bins=steps + atoms,
         max_clamped_fraction=1.0,  # the study goes on, and names the run
-        target_policy=run.targets,
+        target_policy=stack.targets,
     )
 
 
 # What came out -------------------------------------------------------------------------------------------
 
 
-def arm_name(run: OneRun) -> str:
-    """Return the name of a run's arm: ``eta=0.3``, ``zero-mean eta=1``, ``sarsa eta=0``."""
-    kind = "sarsa " if run.targets == "sarsa" else "zero-mean " if run.noise == "zero_mean" else ""
-    return f"{kind}eta={run.eta:g}"
+def arm_name(stack: Stack) -> str:
+    """Return the name of a stack's arm: ``eta=0.3``, ``zero-mean eta=1``, ``sarsa eta=0``."""
+    kind = "sarsa " if stack.targets == "sarsa" else "zero-mean " if stack.noise == "zero_mean" else ""
+    return f"{kind}eta={stack.eta:g}"
+
+
+def write_rows(found: dict[Stack, dict[str, Any]], path: Path) -> None:
+    """Write every evaluation of every run as a row."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("noise", "loss", "learning_rate", "seed", "updates", "mean_return", "mean_value"))
+        for stack, outcome in found.items():
+            for number, pairs in enumerate(zip(outcome["returns"], outcome["values"], strict=True), 1):
+                each = zip(stack.learning_rates, stack.seeds, *pairs, strict=True)
+                for rate, seed, mean, value in each:
+                    updates = stack.updates * number // EVALUATIONS
+                    row = f"{mean:g}", f"{value:.4g}"
+                    writer.writerow((arm_name(stack), stack.loss, f"{rate:g}", seed, updates, *row))
 
 
 def aggregate(values: list[float]) -> dict[str, Any]:
@@ -422,6 +510,8 @@ def show(result: dict[str, Any]) -> None:
         table.add_row(f"D, {arm}", *(interval_text(lost[loss], "value") for loss in losses))
     console = Console()
     console.print(table)
+    console.print(f"the target network is copied every {result['target_update_interval']} updates: "
+                  f"{result['backups']} backups, {result['backups_over_horizon']:.2g} horizons")  # fmt: skip
     if result["support_too_narrow"]:
         count = len(result["support_too_narrow"])
         console.print(f"in {count} runs more than {CLAMPED_LIMIT:.0%} of the targets were clamped")

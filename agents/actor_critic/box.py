@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -91,6 +91,36 @@ def flat(obs: Tensor) -> Tensor:
     return obs if as_it_is else obs.to(torch.float32).flatten(1)
 
 
+class HeldDraws:
+    """Draws of a warm-up, each held for some steps.
+
+    Args:
+        hold: steps.
+    """
+
+    def __init__(self, hold: int) -> None:
+        self.hold = hold
+        self._held: Tensor | None = None
+        self._rows = self._steps = 0
+
+    def next(self, rows: int, draw: Callable[[int], Tensor]) -> Tensor:
+        """Return what ``draw`` drew for some rows, now or up to ``hold`` - 1 steps ago."""
+        if self._held is None or self._rows != rows or self._steps >= self.hold:
+            self._held, self._rows, self._steps = draw(rows), rows, 0
+        self._steps += 1
+        return self._held
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a continuation needs."""
+        return {"held": self._held, "counts": [self._rows, self._steps]}
+
+    def load_state_dict(self, state: Mapping[str, Any] | None, device: torch.device) -> None:
+        """Continue from what :meth:`state_dict` returned (None: from the start)."""
+        held = None if state is None else state["held"]
+        self._held = None if held is None else held.to(device)
+        self._rows, self._steps = (0, 0) if state is None else (int(count) for count in state["counts"])
+
+
 class BoxAgent(Agent):
     """Base of agents that act in a bounded Box, scaled to (-1, 1) inside, with actor and critics.
 
@@ -117,6 +147,7 @@ class BoxAgent(Agent):
         )
         self.replay: ReplayBuffer | None = None
         self._learned_at = 0
+        self._warmup = HeldDraws(config.warmup_hold)
 
     def to_env(self, actions: Tensor) -> Tensor:
         """Return actions [n, A] in (-1, 1) in the environment's units [n, ...]."""
@@ -125,9 +156,11 @@ class BoxAgent(Agent):
     def act(self, obs: Tensor, *, deterministic: bool = False) -> Tensor:
         """Return actions [n, ...] for observations [n, ...]: uniform ones at first, then the policy's."""
         if not deterministic and self.num_timesteps < self.config.learning_starts:
-            draws = uniform(self.networks.generator, len(obs), self.actions, device=self.device)
-            return self.to_env(2.0 * draws - 1.0)
+            return self.to_env(2.0 * self._warmup.next(len(obs), self._uniform) - 1.0)
         return self.to_env(self.networks.act(flat(obs), deterministic=deterministic))
+
+    def _uniform(self, rows: int) -> Tensor:
+        return uniform(self.networks.generator, rows, self.actions, device=self.device)
 
     def restarted(self) -> None:
         """See :meth:`Agent.restarted`."""
@@ -160,7 +193,11 @@ class BoxAgent(Agent):
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Agent.state_dict`."""
-        return {"policy": self.networks.state_dict(), **replay_state(self.replay)}
+        return {
+            "policy": self.networks.state_dict(),
+            "warmup": self._warmup.state_dict(),
+            **replay_state(self.replay),
+        }
 
     def saved_state(self) -> dict[str, Any]:
         """See :meth:`Agent.saved_state`; the replay stays behind, as with SB3."""
@@ -169,5 +206,6 @@ class BoxAgent(Agent):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Agent.load_state_dict`; without a replay, learning goes on with an empty one."""
         self.networks.load_state_dict(state["policy"])
+        self._warmup.load_state_dict(state.get("warmup"), self.device)
         if state["replay"] is not None:
             self.replay = restored_replay(state, self._empty_replay, self.device)

@@ -43,6 +43,10 @@ class ActorCriticConfig(Settings):
     gamma: Share | tuple[Share, ...] = 0.99
     """Discount per step, in [0, 1], likewise."""
 
+    warmup_hold: Count = 1
+    """Steps that each uniform action before ``learning_starts`` is held for. Actions that are drawn anew at
+    every step cancel each other, and hardly move what has inertia."""
+
     tau: PositiveShare = 0.005
     """Share of the critics in their targets at every update of those, in (0, 1]."""
 

@@ -27,7 +27,7 @@ from prefrl.functional.streams import Ahead, Streams
 from prefrl.nn.adam import Descent
 from prefrl.nn.flat import FlatParameters
 
-from .box import Boxes
+from .box import Boxes, HeldDraws
 from .by_hand import step_by_hand
 from .networks import SoftActorCritic
 from .sac import SAC, SACConfig
@@ -191,6 +191,7 @@ class SACLearners(ManyLearners):
         self._drawn = {name: Ahead(Streams(seeds, name, device), make) for name, make in makers.items()}
         self.replay: ReplayBuffer | None = None
         self._learned_at = 0
+        self._warmup = HeldDraws(config.warmup_hold)
 
     # Acting ----------------------------------------------------------------------------------------------
 
@@ -199,7 +200,7 @@ class SACLearners(ManyLearners):
         """Return actions [S * n, ...]: uniform ones at first, then those of each policy."""
         rows = len(obs) // self.num_learners
         if not deterministic and self.num_timesteps < self.config.learning_starts:
-            uniform = self._drawn["first actions"].next(rows)
+            uniform = self._warmup.next(rows, self._drawn["first actions"].next)
             return self.boxes.to_env((2.0 * uniform - 1.0).flatten(0, 1))
         flat = obs.to(torch.float32).reshape(self.num_learners, rows, -1)
         outputs: Tensor = self.networks.actor(flat)
@@ -277,6 +278,7 @@ class SACLearners(ManyLearners):
             "seeds": torch.tensor(self.seeds),
             "policy": self.networks.state_dict(),
             "drawn": {name: ahead.state_dict() for name, ahead in self._drawn.items()},
+            "warmup": self._warmup.state_dict(),
             "learned_at": self._learned_at,
             **replay_state(self.replay),
         }
@@ -290,6 +292,7 @@ class SACLearners(ManyLearners):
         self.networks.load_state_dict(state["policy"])
         for name, ahead in self._drawn.items():
             ahead.load_state_dict(state["drawn"][name])
+        self._warmup.load_state_dict(state.get("warmup"), self.device)
         self._learned_at = int(state["learned_at"])
         if state["replay"] is not None:
             self.replay = restored_replay(state, self._empty_replay, self.device)

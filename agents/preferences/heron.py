@@ -42,6 +42,9 @@ from .learners import RewardLearner, RewardLearnerConfig, known_or_none
 REFERENCE = 1_024
 """Segments, drawn anew for each fit, that standard deviations and scales are taken from."""
 
+FEWEST, MOST_STEPS = 128, 65_536
+"""Of long segments only so many, that they have no more steps than these, but not fewer."""
+
 
 @dataclass(frozen=True)
 class HeronConfig(RewardLearnerConfig):
@@ -207,8 +210,9 @@ class Heron(RewardLearner):
         if config.level_scale == 1.0 or self._reference is None:
             return rewards
         against_rewards, against_factors = self._reference
-        return scale_by_level(rewards, factors, against_rewards, against_factors,
-                              self.margins.to(factors.dtype), config.level_scale)  # fmt: skip
+        margins = (self.margins / config.segment_length).to(factors.dtype)  # these are means of steps
+        return scale_by_level(rewards, factors, against_rewards, against_factors, margins,
+                              config.level_scale)  # fmt: skip
 
     def update(self) -> dict[str, Tensor]:
         """Compare, fit and relabel where it is due, and let the learner learn."""
@@ -245,7 +249,7 @@ class Heron(RewardLearner):
     def _fit(self) -> dict[str, Tensor]:
         """Fit the reward model to comparisons of what is kept, and relabel."""
         config, model = self.config, self.reward_model
-        reference, totals = self._segments(REFERENCE)
+        reference, totals = self._segments(reference_size(config.segment_length))
         self.spread = self._spread_of_all() if config.segment_length == 1 else totals.std(0, correction=0)
         metrics: dict[str, Tensor] = {}
         if config.reward_source == "hierarchy":
@@ -364,3 +368,8 @@ class Heron(RewardLearner):
         if isinstance(env, Spaces):  # the names are all that is known of the factors
             config = replace(config, ranking=tuple(state["ranking"]))
         return super()._rebuilt(env, config, state, **settings)
+
+
+def reference_size(segment_length: int) -> int:
+    """Return how many segments standard deviations and scales are taken from."""
+    return min(REFERENCE, max(FEWEST, MOST_STEPS // segment_length))

@@ -69,11 +69,9 @@ class DQNLearners(ManyLearners):
         super().__init__(env, config or DQNConfig(), num_learners=num_learners, device=device, seed=seed)
         config, device, learners, seeds = self.config, self.device, self.num_learners, self.seeds
         self.num_actions, self._first_action = check_discrete(self.action_space, type(self).__name__)
-        if config.compile or config.target_policy != "greedy":
-            raise ValueError(f"compile is {config.compile} and target_policy {config.target_policy!r}; for "
-                             "several learners they must be False and 'greedy'")  # fmt: skip
-        if config.cuda_graph:
-            raise ValueError("cuda_graph is True; for several learners it must be False")
+        for name in ("compile", "cuda_graph"):
+            if getattr(config, name):
+                raise ValueError(f"{name} is True; for several learners it must be False")
         self._torso = torso
         self.online, self.targets = (Learners([self._network(seed) for seed in seeds]) for _ in range(2))
         rates = LEARNING_RATES[config.loss] if config.learning_rate is None else config.learning_rate
@@ -135,7 +133,14 @@ class DQNLearners(ManyLearners):
         return {"rollout/exploration_rate": self.epsilon}
 
     def observe(self, transitions: Transitions) -> None:
-        """Keep one step of the environments."""
+        """Keep one step of the environments.
+
+        Raises:
+            ValueError: with SARSA targets, for which the replay knows no next actions.
+        """
+        if self.config.target_policy != "greedy":
+            raise ValueError(f"target_policy is {self.config.target_policy!r}; it must be 'greedy' where "
+                             "several learners step environments")  # fmt: skip
         if self.replay is None:
             self.replay = self._empty_replay(len(transitions.rewards))
         self.replay.add(transitions)

@@ -57,6 +57,9 @@ class Backend(Protocol):
     def asarray(self, values: Any, dtype: Any = None) -> Array:
         """Convert values to an array of this backend, on its device."""
 
+    def mark(self, mask: Array, places: Array) -> None:
+        """Write True into a mask [m] at whole numbers [k], some of which may be the same."""
+
     def compiled(self, function: Function) -> Function:
         """Return a pure function of arrays, compiled where the backend was asked to compile."""
 
@@ -99,6 +102,10 @@ class NumpyBackend:
         """See :meth:`Backend.asarray`."""
         return np.asarray(values, dtype=dtype)
 
+    def mark(self, mask: NDArray[np.bool_], places: NDArray[np.integer[Any]]) -> None:
+        """See :meth:`Backend.mark`."""
+        mask[places] = True
+
     def compiled(self, function: Function) -> Function:
         """See :meth:`Backend.compiled`: NumPy has no compiler."""
         return function
@@ -106,6 +113,14 @@ class NumpyBackend:
     def random(self, seed: int | list[int] | None) -> NumpyRandom:
         """See :meth:`Backend.random`."""
         return NumpyRandom(np.random.default_rng(seed))
+
+
+def select(mask: Array, yes: Array | int, no: Array) -> Array:
+    """Return ``yes`` where the mask holds, else ``no``: whole numbers of one dtype, by their bits.
+
+    On the CPU torch's ``where`` takes 3 to 5 ns a number whatever the dtype, this .2 ns for bytes.
+    """
+    return no ^ ((no ^ yes) * mask)
 
 
 def state_rows(*states: State) -> Array:

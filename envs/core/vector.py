@@ -9,7 +9,7 @@ import gymnasium as gym
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from .backend import Array, Backend, Noise, State, state_rows
+from .backend import Array, Backend, Noise, State, select, state_rows
 from .checks import check_actions, check_count, check_seed, restored_state
 from .dynamics import Dynamics, Episodes
 from .face import Face
@@ -233,11 +233,12 @@ class BatchedEnv(Face, gym.vector.VectorEnv[Any, Any, Any]):
 
     def _restart(self, rows: _Rows, mask: Array, start: State) -> _Rows:
         """Return the rows, those of the mask at their start."""
-        where = self.dynamics.xp.where
-        state = {
-            name: where(mask.reshape((-1,) + (1,) * (value.ndim - 1)), start[name], value)
-            for name, value in rows.state.items()
-        }
+        xp = self.dynamics.xp
+        narrow = (xp.int8, xp.int16, xp.int32)
+        state = {}
+        for name, value in rows.state.items():
+            choose = select if value.dtype in narrow else xp.where
+            state[name] = choose(mask.reshape((-1,) + (1,) * (value.ndim - 1)), start[name], value)
         running = ~mask
         return _Rows(state, rows.elapsed * running, rows.done & running)
 

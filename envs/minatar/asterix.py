@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrl.envs.core.backend import Array, Backend, Noise, Random, State
+from prefrl.envs.core.backend import Array, Backend, Noise, Random, State, select
 
 from .game import DOWN, LEFT, RIGHT, SIZE, STAY, UP, MinAtarDynamics, Sprites
 
@@ -76,6 +76,7 @@ class AsterixDynamics(MinAtarDynamics):
     ) -> None:
         super().__init__(sticky_action_prob, minimal_action_set, backend)
         self.difficulty_ramping = bool(difficulty_ramping)
+        self._lanes = self.small(self.backend.asarray(np.arange(SLOTS)))[:, None]
 
     def step_noise(self, rng: Random, n: int) -> Noise:
         """See :meth:`Dynamics.step_noise`: besides, who comes from where, into which of the free rows."""
@@ -84,7 +85,7 @@ class AsterixDynamics(MinAtarDynamics):
 
     def start(self, noise: Noise, n: int) -> State:
         """See :meth:`MinAtarDynamics.start`."""
-        nobody = self.whole((n, SLOTS), 0)
+        nobody = self.whole((SLOTS, n), 0)
         return {
             "row": self.whole(n, 5),
             "column": self.whole(n, 5),
@@ -103,20 +104,16 @@ class AsterixDynamics(MinAtarDynamics):
         """See :meth:`MinAtarDynamics.play`."""
         xp = self.xp
         kind, place, motion = self._arrive(state, noise)
-        spawn_timer = xp.where(state["spawn_timer"] == 0, state["spawn_speed"], state["spawn_timer"])
+        spawn_timer = select(state["spawn_timer"] == 0, state["spawn_speed"], state["spawn_timer"])
         row = xp.clip(state["row"] + self.sign(actions, UP, DOWN), 1, SLOTS)
         column = xp.clip(state["column"] + self.sign(actions, LEFT, RIGHT), 0, SIZE - 1)
 
-        in_row = (row - 1)[:, None] == xp.arange(SLOTS, device=self.backend.device)
-        met = in_row & (place == column[:, None])
-        points, over = self._meet(met, kind)
-        kind = xp.where(met & (kind == GOLD), 0, kind)
+        in_row = row - 1 == self._lanes
+        kind, points, over = self._meet(kind, in_row & (place == column))
         moves = state["move_timer"] == 0
-        place = place + motion * xp.astype(moves, xp.int64)[:, None]
-        kind = xp.where((place < 0) | (place >= SIZE), 0, kind)
-        met = in_row & (place == column[:, None]) & moves[:, None]
-        more, over_now = self._meet(met, kind)
-        kind = xp.where(met & (kind == GOLD), 0, kind)
+        place = place + motion * self.small(moves)
+        kind = kind * self.inside(place)
+        kind, more, over_now = self._meet(kind, in_row & (place == column))
 
         after = {
             "row": row,
@@ -125,45 +122,42 @@ class AsterixDynamics(MinAtarDynamics):
             "place": place,
             "motion": motion,
             "spawn_timer": spawn_timer - 1,
-            "move_timer": xp.where(moves, state["move_speed"], state["move_timer"]) - 1,
+            "move_timer": select(moves, state["move_speed"], state["move_timer"]) - 1,
             **self._ramp(state),
         }
         return after, points | more, over | over_now
 
-    def _meet(self, met: Array, kind: Array) -> tuple[Array, Array]:
-        """Return whether the player [n] meets gold, and an enemy."""
-        xp = self.xp
-        whom = xp.sum(kind * met, axis=1)  # a row holds one of them
-        return whom == GOLD, whom == ENEMY
+    def _meet(self, kind: Array, met: Array) -> tuple[Array, Array, Array]:
+        """Return who is left of those met [8, n], and whether the player [n] meets gold, and an enemy."""
+        gold = met & self.equal(kind, GOLD)
+        return kind * ~gold, self.some(gold), self.some(met & self.equal(kind, ENEMY))
 
     def _arrive(self, state: State, noise: Noise) -> tuple[Array, Array, Array]:
-        """Return who is where and goes where [n, 8], with a newcomer in a free row if it is time."""
-        xp = self.xp
-        kind = state["kind"]
-        free = xp.astype(kind == 0, xp.int64)
-        nth = self.below(noise["slot"], xp.sum(free, axis=1)) + 1
-        comes = (xp.cumulative_sum(free, axis=1) == nth[:, None]) & (kind == 0)
-        comes = comes & (state["spawn_timer"] == 0)[:, None]
-        left = xp.astype(noise["left"] < 0.5, xp.int64)
-        who = xp.where(noise["gold"] < 1.0 / 3.0, GOLD, ENEMY)
+        """Return who is where and goes where [8, n], with a newcomer in a free row if it is time."""
+        xp, kind = self.xp, state["kind"]
+        free = self.equal(kind, 0)
+        so_far = xp.cumulative_sum(self.small(free), axis=0, dtype=xp.int8)
+        nth = self.below(noise["slot"], so_far[-1]) + 1
+        comes = free & (so_far == nth) & (state["spawn_timer"] == 0)
+        left = self.small(noise["left"] < 0.5)
+        who = ENEMY + self.small(noise["gold"] < 1.0 / 3.0)
         return (
-            xp.where(comes, who[:, None], kind),
-            xp.where(comes, ((SIZE - 1) * (1 - left))[:, None], state["place"]),
-            xp.where(comes, (2 * left - 1)[:, None], state["motion"]),
+            select(comes, who, kind),
+            select(comes, (SIZE - 1) * (1 - left), state["place"]),
+            select(comes, 2 * left - 1, state["motion"]),
         )
 
     def _ramp(self, state: State) -> State:
         """Return the speeds, faster where it is time; without ramping as they are."""
-        xp = self.xp
         spawn, move = state["spawn_speed"], state["move_speed"]
         timer, index = state["ramp_timer"], state["ramp_index"]
         if self.difficulty_ramping:
             ramps = (spawn > 1) | (move > 1)
             due = ramps & (timer < 0)
-            move = move - xp.astype(due & (move > 1) & (index % 2 == 1), xp.int64)
-            spawn = spawn - xp.astype(due & (spawn > 1), xp.int64)
-            index = index + xp.astype(due, xp.int64)
-            timer = xp.where(due, RAMP_INTERVAL, timer - xp.astype(ramps, xp.int64))
+            move = move - self.small(due & (move > 1) & (index & 1 == 1))
+            spawn = spawn - self.small(due & (spawn > 1))
+            index = index + self.small(due)
+            timer = select(due, RAMP_INTERVAL, timer - self.small(ramps))
         return {"spawn_speed": spawn, "move_speed": move, "ramp_timer": timer, "ramp_index": index}
 
     def row_table(self) -> NDArray[np.bool_]:
@@ -180,8 +174,9 @@ class AsterixDynamics(MinAtarDynamics):
 
     def scene(self, state: State) -> tuple[Array, list[Sprites]]:
         """See :meth:`MinAtarDynamics.scene`."""
-        xp, kind = self.xp, state["kind"]
-        way = (state["motion"] + 1) // 2
-        codes = xp.where(kind == 0, 0, 1 + (2 * (kind - 1) + way) * SIZE + state["place"])
-        edge = self.whole((kind.shape[0], 1), 0)
-        return xp.concat([edge, codes, edge], axis=1), [("player", state["row"], state["column"])]
+        kind = state["kind"]
+        right = self.small(state["motion"] > 0)
+        codes = (1 + (2 * (kind - 1) + right) * SIZE + state["place"]) * self.small(kind > 0)
+        edge = self.whole((1, kind.shape[1]), 0)
+        codes = self.xp.astype(self.xp.concat([edge, codes, edge]), self.xp.int32)
+        return codes, [("player", state["row"] * SIZE + state["column"])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrl.envs.core.backend import Array, Noise, Random, State
+from prefrl.envs.core.backend import Array, Noise, Random, State, select
 
 from .game import LEFT, RIGHT, SIZE, STAY, MinAtarDynamics, Sprites, bits
 
@@ -82,7 +82,7 @@ class BreakoutDynamics(MinAtarDynamics):
             "down": self.whole(n, 1),
             "right": 1 - 2 * side,
             "paddle": self.whole(n, 4),
-            "bricks": self.whole(n, WALL),
+            "bricks": self.whole(n, WALL, self.xp.int32),
             "in_bricks": self.whole(n, 0),
         }
 
@@ -93,36 +93,33 @@ class BreakoutDynamics(MinAtarDynamics):
         last_row, last_column = state["row"], state["column"]
         down, right, bricks = state["down"], state["right"], state["bricks"]
         row, column = last_row + down, last_column + right
-        right = xp.where((column < 0) | (column >= SIZE), -right, right)
+        right = select((column < 0) | (column >= SIZE), -right, right)
         column = xp.clip(column, 0, SIZE - 1)
         ceiling = row < 0
 
         bit = xp.clip(row - BRICK_ROWS.start, 0, len(BRICK_ROWS) - 1) * SIZE + column
-        at_rows = (row >= BRICK_ROWS.start) & (row < BRICK_ROWS.stop)
-        strikes = at_rows & ((bricks >> bit) & 1 == 1)
+        brick = xp.ones_like(bricks) << xp.astype(bit, xp.int32)
+        strikes = (row >= BRICK_ROWS.start) & (row < BRICK_ROWS.stop) & (bricks & brick != 0)
         breaks = strikes & (state["in_bricks"] == 0)
-        bricks = xp.where(breaks, bricks ^ (xp.ones_like(bit) << bit), bricks)
+        bricks = bricks ^ select(breaks, brick, xp.zeros_like(brick))
 
         lowest = row == PADDLE_ROW
-        bricks = xp.where(lowest & (bricks == 0), WALL, bricks)
+        bricks = select(lowest & (bricks == 0), WALL, bricks)
         square = lowest & (last_column == paddle)  # the ball comes from right above the paddle
         corner = lowest & ~square & (column == paddle)  # it comes from beside it, and goes back
-        over = lowest & ~square & ~corner
-        down = xp.where(ceiling | breaks | square | corner, -down, down)
-        right = xp.where(corner, -right, right)
-        row = xp.where(breaks | square | corner, last_row, xp.clip(row, 0, None))
+        stays = breaks | square | corner
         after = {
-            "row": row,
+            "row": select(stays, last_row, xp.clip(row, 0, None)),
             "column": column,
             "trail_row": last_row,
             "trail_column": last_column,
-            "down": down,
-            "right": right,
+            "down": select(ceiling | stays, -down, down),
+            "right": select(corner, -right, right),
             "paddle": paddle,
             "bricks": bricks,
-            "in_bricks": xp.astype(strikes, xp.int64),
+            "in_bricks": self.small(strikes),
         }
-        return after, breaks, over
+        return after, breaks, lowest & ~square & ~corner
 
     def row_table(self) -> NDArray[np.bool_]:
         """See :meth:`MinAtarDynamics.row_table`: by the bricks of a row."""
@@ -136,9 +133,8 @@ class BreakoutDynamics(MinAtarDynamics):
         empty = xp.zeros_like(bricks)
         rows = [(bricks >> (SIZE * i)) & (2**SIZE - 1) for i in range(len(BRICK_ROWS))]
         sprites = [
-            ("paddle", xp.full_like(bricks, PADDLE_ROW), state["paddle"]),
-            ("ball", state["row"], state["column"]),
-            ("trail", state["trail_row"], state["trail_column"]),
+            ("paddle", PADDLE_ROW * SIZE + state["paddle"]),
+            ("ball", state["row"] * SIZE + state["column"]),
+            ("trail", state["trail_row"] * SIZE + state["trail_column"]),
         ]
-        below = SIZE - BRICK_ROWS.stop
-        return xp.stack([empty] * BRICK_ROWS.start + rows + [empty] * below, axis=1), sprites
+        return xp.stack([empty] * BRICK_ROWS.start + rows + [empty] * (SIZE - BRICK_ROWS.stop)), sprites

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrl.envs.core.backend import Array, Noise, Random, State
+from prefrl.envs.core.backend import Array, Backend, Noise, Random, State, select
 
 from .game import DOWN, SIZE, STAY, UP, MinAtarDynamics, Sprites
 
@@ -72,6 +72,15 @@ class FreewayDynamics(MinAtarDynamics):
         "chicken": (250, 202, 62),
     }
 
+    def __init__(
+        self,
+        sticky_action_prob: float = 0.1,
+        minimal_action_set: bool = True,
+        backend: Backend | None = None,
+    ) -> None:
+        super().__init__(sticky_action_prob, minimal_action_set, backend)
+        self._lanes = self.small(self.backend.asarray(np.arange(CARS)))[:, None]
+
     def reset_noise(self, rng: Random, n: int) -> Noise:
         """See :meth:`Dynamics.reset_noise`: speed and way of each car."""
         return {"start": rng.uniform(n, CARS)}
@@ -86,44 +95,46 @@ class FreewayDynamics(MinAtarDynamics):
         return {
             "row": self.whole(n, SIZE - 1),
             "move_timer": self.whole(n, PLAYER_SPEED),
-            "time_left": self.whole(n, TIME_LIMIT),
-            "place": self.whole((n, CARS), 0),
+            "time_left": self.whole(n, TIME_LIMIT, self.xp.int16),
+            "place": self.whole((CARS, n), 0),
             "speed": speed,
             "motion": motion,
             "car_timer": speed,
         }
 
     def _cars(self, uniform: Array) -> tuple[Array, Array]:
-        """Return speeds, 1 to 5, and motions, 1 or -1, all equally likely."""
+        """Return speeds, 1 to 5, and motions, 1 or -1, all equally likely [8, n], for numbers [n, 8]."""
         which = self.below(uniform, 2 * SPEEDS)
-        return 1 + which % SPEEDS, 2 * (which // SPEEDS) - 1
+        which = self.xp.stack([which[:, i] for i in range(CARS)])  # and not its transpose, for memory's sake
+        right = self.small(which >= SPEEDS)
+        return 1 + which - SPEEDS * right, 2 * right - 1
 
     def play(self, state: State, actions: Array, noise: Noise) -> tuple[State, Array, Array]:
         """See :meth:`MinAtarDynamics.play`."""
         xp = self.xp
-        way = self.sign(actions, UP, DOWN) * xp.astype(state["move_timer"] == 0, xp.int64)
-        move_timer = xp.where(way != 0, PLAYER_SPEED, state["move_timer"])
+        way = self.sign(actions, UP, DOWN) * self.small(state["move_timer"] == 0)
+        move_timer = select(way != 0, PLAYER_SPEED, state["move_timer"])
         row = xp.clip(state["row"] + way, None, SIZE - 1)
         crossed = row == 0
-        row = xp.where(crossed, SIZE - 1, row)
+        row = select(crossed, SIZE - 1, row)
         speed, motion = self._cars(noise["cars"])
-        again = crossed[:, None]
-        speed, motion = xp.where(again, speed, state["speed"]), xp.where(again, motion, state["motion"])
-        timer = xp.where(again, speed, state["car_timer"])
+        speed, motion = select(crossed, speed, state["speed"]), select(crossed, motion, state["motion"])
+        timer = select(crossed, speed, state["car_timer"])
 
-        lane = (row - 1)[:, None] == xp.arange(CARS, device=self.backend.device)
-        moves = timer == 0
-        place = (state["place"] + motion * xp.astype(moves, xp.int64)) % SIZE
-        hit = xp.any(lane & ((state["place"] == COLUMN) | (place == COLUMN)), axis=1)
+        moves = self.equal(timer, 0)
+        place = state["place"] + motion * self.small(moves)
+        place = place + SIZE * (self.small(place < 0) - self.small(place >= SIZE))
+        lane = row - 1 == self._lanes
+        hit = self.some(lane & (self.equal(state["place"], COLUMN) | self.equal(place, COLUMN)))
         time_left = state["time_left"] - 1
         after = {
-            "row": xp.where(hit, SIZE - 1, row),
+            "row": select(hit, SIZE - 1, row),
             "move_timer": xp.clip(move_timer - 1, 0, None),
             "time_left": time_left,
             "place": place,
             "speed": speed,
             "motion": motion,
-            "car_timer": xp.where(moves, speed, timer - 1),
+            "car_timer": select(moves, speed, timer - 1),
         }
         return after, crossed, time_left < 0
 
@@ -140,10 +151,8 @@ class FreewayDynamics(MinAtarDynamics):
 
     def scene(self, state: State) -> tuple[Array, list[Sprites]]:
         """See :meth:`MinAtarDynamics.scene`."""
-        xp = self.xp
-        way = (state["motion"] + 1) // 2
-        cars = 1 + (way * SPEEDS + state["speed"] - 1) * SIZE + state["place"]
-        n = cars.shape[0]
-        edge = self.whole((n, 1), 0)
-        chicken = ("chicken", state["row"], self.whole(n, COLUMN))
-        return xp.concat([edge, cars, edge], axis=1), [chicken]
+        right = self.small(state["motion"] > 0)
+        cars = 1 + (right * SPEEDS + state["speed"] - 1) * SIZE + state["place"]
+        edge = self.whole((1, cars.shape[1]), 0)
+        codes = self.xp.astype(self.xp.concat([edge, cars, edge]), self.xp.int32)
+        return codes, [("chicken", state["row"] * SIZE + COLUMN)]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrl.envs.core.backend import Array, Backend, Noise, Random, State
+from prefrl.envs.core.backend import Array, Backend, Noise, Random, State, select
 
 from .game import DOWN, FIRE, LEFT, RIGHT, SIZE, STAY, UP, MinAtarDynamics, Sprites
 
@@ -19,6 +17,9 @@ FISH, SUBMARINE = 1, 2
 MAX_OXYGEN, MAX_DIVERS = 200, 6
 SPAWN_SPEED, DIVER_SPAWN_SPEED, MOVE_INTERVAL, DIVER_MOVE_INTERVAL = 20, 30, 5, 5
 FASTEST_MOVE, COOL_DOWN, SHOT_INTERVAL = 2, 5, 10
+OXYGEN_CELL = MAX_OXYGEN // 10
+NOWHERE = -2
+"""Row of a bullet that is nowhere: with it no column makes a cell."""
 
 
 class SeaquestDynamics(MinAtarDynamics):
@@ -103,12 +104,10 @@ class SeaquestDynamics(MinAtarDynamics):
     ) -> None:
         super().__init__(sticky_action_prob, minimal_action_set, backend)
         self.difficulty_ramping = bool(difficulty_ramping)
-        self._slots = self.small(np.arange(ENEMIES))
-        self._diver_slots = self.small(np.arange(DIVERS))
-
-    def small(self, values: Any) -> Array:
-        """Return numbers as bytes: slots are many, and what they hold is small."""
-        return self.backend.asarray(values, dtype=self.xp.int8)
+        self._slots, self._diver_slots = (
+            self.small(self.backend.asarray(np.arange(count)))[:, None] for count in (ENEMIES, DIVERS)
+        )
+        self._nowhere = self.small(self.backend.asarray(np.array(NOWHERE)))
 
     def step_noise(self, rng: Random, n: int) -> Noise:
         """See :meth:`Dynamics.step_noise`: besides, which enemy and which diver come from where."""
@@ -118,30 +117,30 @@ class SeaquestDynamics(MinAtarDynamics):
     def start(self, noise: Noise, n: int) -> State:
         """See :meth:`MinAtarDynamics.start`.
 
-        Slots are taken in turn, ``came`` [n] so far: their order tells who came first. An enemy's bullet is
-        in its slot, since it is gone before the next; -1 is none. Of the player's the last one is first.
+        Slots are taken in turn, ``next_slot`` comes next, and so tell who came first. An enemy's bullet is in
+        its slot, since it is gone before the next; below 0 is none. Of the player's the last one is first.
         """
-        enemies, divers = self.whole((n, ENEMIES), 0, self.xp.int8), self.whole((n, DIVERS), 0)
+        enemies, divers = self.whole((ENEMIES, n), 0), self.whole((DIVERS, n), 0)
         return {
             "row": self.whole(n, 0),
             "column": self.whole(n, 5),
             "facing": self.whole(n, -1),
-            "oxygen": self.whole(n, MAX_OXYGEN),
+            "oxygen": self.whole(n, MAX_OXYGEN, self.xp.int16),
             "rescued": self.whole(n, 0),
             "surfaced": self.whole(n, 1),
             "shot_timer": self.whole(n, 0),
-            "bullet_rows": self.whole((n, BULLETS), -1),
-            "bullet_columns": self.whole((n, BULLETS), 0),
-            "bullet_motions": self.whole((n, BULLETS), 0),
+            "bullet_rows": self.whole((BULLETS, n), NOWHERE),
+            "bullet_columns": self.whole((BULLETS, n), 0),
+            "bullet_motions": self.whole((BULLETS, n), 0),
             "spawn_speed": self.whole(n, SPAWN_SPEED),
             "spawn_timer": self.whole(n, SPAWN_SPEED),
             "move_speed": self.whole(n, MOVE_INTERVAL),
             "ramp_index": self.whole(n, 0),
-            "came": self.whole(n, 0),
+            "next_slot": self.whole(n, 0),
             **{f"enemy_{name}": enemies for name in ("kind", "row", "column", "motion", "timer", "shot")},
             "enemy_bullet": enemies - 1,
             "diver_spawn_timer": self.whole(n, DIVER_SPAWN_SPEED),
-            "divers_came": self.whole(n, 0),
+            "next_diver_slot": self.whole(n, 0),
             **{f"diver_{name}": divers for name in ("here", "row", "column", "motion", "timer")},
         }
 
@@ -160,46 +159,46 @@ class SeaquestDynamics(MinAtarDynamics):
 
     def _enemy_comes(self, state: State, noise: Noise) -> State:
         """Return enemies with a newcomer where it is time, unless its row has one that goes the other way."""
-        xp = self.xp
         due = state["spawn_timer"] == 0
-        row = self.small(1 + self.below(noise["enemy_row"], 8))[:, None]
-        motion = self.small(xp.where(noise["enemy_left"] < 0.5, 1, -1))[:, None]
-        others = (state["enemy_kind"] > 0) & (state["enemy_row"] == row) & (state["enemy_motion"] != motion)
-        comes = due & ~xp.any(others, axis=1)
-        here = (self._slots == self.small(state["came"] % ENEMIES)[:, None]) & comes[:, None]
-        kind = self.small(xp.where(noise["enemy_submarine"] < 1.0 / 3.0, SUBMARINE, FISH))[:, None]
+        row = 1 + self.below(noise["enemy_row"], 8)
+        motion = 2 * self.small(noise["enemy_left"] < 0.5) - 1
+        against = (
+            ~self.equal(state["enemy_kind"], 0)
+            & (state["enemy_row"] == row)
+            & (state["enemy_motion"] != motion)
+        )
+        comes = due & ~self.some(against)
+        here = (self._slots == state["next_slot"]) & comes
         new = {
-            "kind": kind,
+            "kind": FISH + self.small(noise["enemy_submarine"] < 1.0 / 3.0),
             "row": row,
-            "column": self.small(xp.where(motion > 0, 0, SIZE - 1)),
+            "column": (SIZE - 1) * self.small(motion < 0),
             "motion": motion,
-            "timer": self.small(state["move_speed"])[:, None],
-            "shot": self.small(xp.full_like(motion, SHOT_INTERVAL)),
+            "timer": state["move_speed"],
+            "shot": SHOT_INTERVAL,
         }
         return {
-            **{f"enemy_{name}": xp.where(here, value, state[f"enemy_{name}"]) for name, value in new.items()},
-            "came": state["came"] + xp.astype(comes, xp.int64),
-            "spawn_timer": xp.where(due, state["spawn_speed"], state["spawn_timer"]),
+            **{f"enemy_{name}": select(here, value, state[f"enemy_{name}"]) for name, value in new.items()},
+            "next_slot": (state["next_slot"] + self.small(comes)) & (ENEMIES - 1),
+            "spawn_timer": select(due, state["spawn_speed"], state["spawn_timer"]),
         }
 
     def _diver_comes(self, state: State, noise: Noise) -> State:
         """Return divers with a newcomer where it is time."""
-        xp = self.xp
         due = state["diver_spawn_timer"] == 0
-        left = noise["diver_left"] < 0.5
-        here = (self._diver_slots == (state["divers_came"] % DIVERS)[:, None]) & due[:, None]
+        left = self.small(noise["diver_left"] < 0.5)
+        here = (self._diver_slots == state["next_diver_slot"]) & due
         new = {
-            "here": xp.ones_like(state["row"]),
+            "here": 1,
             "row": 1 + self.below(noise["diver_row"], 8),
-            "column": xp.where(left, 0, SIZE - 1),
-            "motion": xp.where(left, 1, -1),
-            "timer": self.whole(left.shape[0], DIVER_MOVE_INTERVAL),
+            "column": (SIZE - 1) * (1 - left),
+            "motion": 2 * left - 1,
+            "timer": DIVER_MOVE_INTERVAL,
         }
-        divers = {f"diver_{k}": xp.where(here, v[:, None], state[f"diver_{k}"]) for k, v in new.items()}
         return {
-            **divers,
-            "divers_came": state["divers_came"] + xp.astype(due, xp.int64),
-            "diver_spawn_timer": xp.where(due, DIVER_SPAWN_SPEED, state["diver_spawn_timer"]),
+            **{f"diver_{name}": select(here, value, state[f"diver_{name}"]) for name, value in new.items()},
+            "next_diver_slot": (state["next_diver_slot"] + self.small(due)) & (DIVERS - 1),
+            "diver_spawn_timer": select(due, DIVER_SPAWN_SPEED, state["diver_spawn_timer"]),
         }
 
     def _steer(self, state: State, actions: Array) -> State:
@@ -207,18 +206,16 @@ class SeaquestDynamics(MinAtarDynamics):
         xp = self.xp
         fires = (actions == FIRE) & (state["shot_timer"] == 0)
         bullets = {}
-        for name in ("row", "column", "facing"):
-            key = "bullet_motions" if name == "facing" else f"bullet_{name}s"
-            bullets[key] = xp.where(
-                fires[:, None], xp.stack([state[name], state[key][:, 0]], axis=1), state[key]
-            )
+        for bullet, own in (("rows", "row"), ("columns", "column"), ("motions", "facing")):
+            before = state[f"bullet_{bullet}"]
+            bullets[f"bullet_{bullet}"] = select(fires, xp.stack([state[own], before[0]]), before)
         across = self.sign(actions, LEFT, RIGHT)
         return {
             **bullets,
-            "shot_timer": xp.where(fires, COOL_DOWN, state["shot_timer"]),
+            "shot_timer": select(fires, COOL_DOWN, state["shot_timer"]),
             "row": xp.clip(state["row"] + self.sign(actions, UP, DOWN), 0, SIZE - 2),
             "column": xp.clip(state["column"] + across, 0, SIZE - 1),
-            "facing": xp.where(across == 0, state["facing"], across),
+            "facing": select(across == 0, state["facing"], across),
         }
 
     def _bullets_fly(self, state: State) -> tuple[State, Array]:
@@ -226,139 +223,123 @@ class SeaquestDynamics(MinAtarDynamics):
 
         The last bullet is first; each takes the fish that came first, if there is none the submarine.
         """
-        xp = self.xp
-        columns = state["bullet_columns"] + state["bullet_motions"]
-        flying = (state["bullet_rows"] >= 0) & (columns >= 0) & (columns < SIZE)
-        rows = xp.where(flying, state["bullet_rows"], -1)
-        kind, age = state["enemy_kind"], self._age(state)
-        turn = age + xp.where(kind == FISH, self.small(2 * ENEMIES), self.small(ENEMIES))
-        cell = self._cells(state["enemy_row"], state["enemy_column"])
-        there = self.small(rows * SIZE + columns)
-        kind, rows, hits = self._strike(kind, rows, kind > 0, cell, there, turn, (0, 1))
+        columns = self.xp.clip(state["bullet_columns"] + state["bullet_motions"], -1, SIZE)
+        flying = self.inside(state["bullet_rows"]) & self.inside(columns)
+        rows = select(flying, state["bullet_rows"], self._nowhere)
+        kind = state["enemy_kind"]
+        turn = self._age(state) + ENEMIES * (1 + self.small(self.equal(kind, FISH)))
+        cells = state["enemy_row"] * SIZE + state["enemy_column"]
+        there = rows * SIZE + columns
+        kind, rows, hits = self._strike(kind, rows, ~self.equal(kind, 0), cells, there, turn, (0, 1))
         return {"enemy_kind": kind, "bullet_rows": rows, "bullet_columns": columns}, hits
 
     def _age(self, state: State) -> Array:
-        """Return 0 in the slot of the last enemy that came, 1 in the one before it ... [n, 32]."""
-        return (self.small(state["came"] % ENEMIES)[:, None] - 1 - self._slots) % ENEMIES
-
-    def _cells(self, row: Array, column: Array) -> Array:
-        return row * SIZE + column
+        """Return 0 in the slot of the last enemy that came, 1 in the one before it ... [32, n]."""
+        return (state["next_slot"] - 1 - self._slots) & (ENEMIES - 1)
 
     def _strike(
         self,
         kind: Array,
         rows: Array,
         exposed: Array,
-        cell: Array,
+        cells: Array,
         there: Array,
         turn: Array,
         order: tuple[int, ...],
     ) -> tuple[Array, Array, Array]:
-        """Let each bullet, in order, take the exposed enemy of its cell whose turn [n, 32] is the highest.
+        """Let each bullet, in order, take the exposed enemy of its cell whose turn [32, n] is the highest.
 
         Returns:
             Kinds of enemies, rows of bullets, and how many [n] were hit.
         """
-        xp = self.xp
-        hits = self.whole(rows.shape[0], 0)
-        left = [rows[:, i] for i in range(BULLETS)]
+        hits, left = self.xp.zeros_like(rows[0]), list(rows)
         for i in order:
-            met = exposed & (cell == there[:, i, None]) & (rows[:, i] >= 0)[:, None]
-            score = turn * met
-            best = xp.max(score, axis=1)
-            struck = met & (score == best[:, None])
-            kind, exposed = kind * ~struck, exposed & ~struck
-            left[i] = xp.where(best > 0, -1, rows[:, i])
-            hits = hits + xp.astype(best > 0, xp.int64)
-        return kind, xp.stack(left, axis=1), hits
+            score = turn * (exposed & (cells == there[i]) & (rows[i] >= 0))
+            best = self.xp.max(score, axis=0)
+            missed = (score != best) | self.equal(score, 0)
+            kind, exposed = kind * missed, exposed & missed
+            left[i] = select(best > 0, NOWHERE, rows[i])
+            hits = hits + self.small(best > 0)
+        return kind, self.xp.stack(left), hits
 
     def _divers_swim(self, state: State) -> State:
         """Return divers, and how many are rescued; of two at once the last that came is first."""
-        xp = self.xp
         here, timer, columns = state["diver_here"] > 0, state["diver_timer"], state["diver_column"]
-        level = here & (state["diver_row"] == state["row"][:, None])
-        boat = state["column"][:, None]
+        boat = state["column"]
         moves = here & (timer == 0)
-        after = columns + state["diver_motion"] * xp.astype(moves, xp.int64)
-        met = level & ((columns == boat) | (after == boat))
-        age = (state["divers_came"][:, None] - 1 - self._diver_slots) % DIVERS
-        sooner = xp.sum(xp.astype(met[:, None, :] & (age[:, None, :] < age[:, :, None]), xp.int64), axis=2)
-        rescued = met & (sooner < MAX_DIVERS - state["rescued"][:, None])
-        stays = here & ~rescued & (after >= 0) & (after < SIZE)
+        after = columns + state["diver_motion"] * moves
+        met = here & (state["diver_row"] == state["row"]) & ((columns == boat) | (after == boat))
+        age = (state["next_diver_slot"] - 1 - self._diver_slots) & (DIVERS - 1)
+        sooner = self._count(met[None] & (age[None] < age[:, None]), axis=1)
+        rescued = met & (sooner < MAX_DIVERS - state["rescued"])
         return {
-            "diver_here": xp.astype(stays, xp.int64),
+            "diver_here": self.small(here & ~rescued & self.inside(after)),
             "diver_column": after,
-            "diver_timer": xp.where(moves, DIVER_MOVE_INTERVAL, timer - 1),
-            "rescued": state["rescued"] + xp.sum(xp.astype(rescued, xp.int64), axis=1),
+            "diver_timer": select(moves, DIVER_MOVE_INTERVAL, timer - 1),
+            "rescued": state["rescued"] + self._count(rescued, axis=0),
         }
+
+    def _count(self, mask: Array, axis: int) -> Array:
+        return self.xp.sum(self.small(mask), axis=axis, dtype=self.xp.int8)
 
     def _enemies_swim(self, state: State) -> tuple[State, Array, Array]:
         """Return enemies and bullets after their steps, how many swam into the player's, and who met him."""
-        xp = self.xp
         kind, row, motion = state["enemy_kind"], state["enemy_row"], state["enemy_motion"]
-        timer, shot = state["enemy_timer"], state["enemy_shot"]
-        level = row == self.small(state["row"])[:, None]
-        boat = self.small(state["column"])[:, None]
-        alive = kind > 0
-        moves = alive & (timer == 0)
+        timer, shot, boat = state["enemy_timer"], state["enemy_shot"], state["column"]
+        level, alive = row == state["row"], ~self.equal(kind, 0)
+        moves = alive & self.equal(timer, 0)
         column = state["enemy_column"] + motion * moves
-        inside = (column >= 0) & (column < SIZE)
+        inside = self.inside(column)
         met = level & alive & ((state["enemy_column"] == boat) | (column == boat))
 
-        submarine = kind == SUBMARINE
-        shoots = submarine & (shot == 0)
-        bullet = xp.where(shoots, column, state["enemy_bullet"])
-        flown = xp.where(bullet >= 0, bullet + motion, bullet)
+        submarine = self.equal(kind, SUBMARINE)
+        shoots = submarine & self.equal(shot, 0)
+        bullet = select(shoots, column, state["enemy_bullet"])
+        flown = bullet + motion * self.inside(bullet)
         met = met | (level & ((bullet == boat) | (flown == boat)))
 
-        kind = kind * inside
-        age = self._age(state)
-        turn = ENEMIES - 1 - age + xp.where(submarine, self.small(2 * ENEMIES), self.small(ENEMIES))
+        turn = ENEMIES * (1 + self.small(submarine)) + (ENEMIES - 1) - self._age(state)
         exposed = moves & inside & ~(level & (column == boat))
-        rows, columns = state["bullet_rows"], state["bullet_columns"]
-        there = self.small(rows * SIZE + columns)
-        kind, rows, hits = self._strike(kind, rows, exposed, self._cells(row, column), there, turn, (1, 0))
+        rows, there = state["bullet_rows"], state["bullet_rows"] * SIZE + state["bullet_columns"]
+        cells = row * SIZE + column
+        kind, rows, hits = self._strike(kind * inside, rows, exposed, cells, there, turn, (1, 0))
         after = {
             "enemy_kind": kind,
             "enemy_column": column,
-            "enemy_timer": xp.where(moves, self.small(state["move_speed"])[:, None], timer - 1),
-            "enemy_shot": xp.where(shoots, self.small(SHOT_INTERVAL), shot - 1),
-            "enemy_bullet": xp.where((flown >= 0) & (flown < SIZE), flown, self.small(-1)),
+            "enemy_timer": select(moves, state["move_speed"], timer - 1),
+            "enemy_shot": select(shoots, SHOT_INTERVAL, shot - 1),
+            "enemy_bullet": select(self.inside(flown), flown, self._nowhere),
             "bullet_rows": rows,
         }
-        return after, hits, xp.any(met, axis=1)
+        return after, hits, self.some(met)
 
     def _breathe(self, state: State) -> tuple[State, Array, Array]:
         """Return timers, oxygen and divers, what coming up pays, and whether it or the oxygen is the end."""
-        xp = self.xp
-        oxygen, rescued = state["oxygen"], state["rescued"]
+        xp, oxygen, rescued = self.xp, state["oxygen"], state["rescued"]
         below = state["row"] > 0
         comes_up = ~below & (state["surfaced"] == 0)
         up = comes_up & (rescued != 0)
         full = up & (rescued == MAX_DIVERS)
         over = (oxygen <= 0) | (comes_up & (rescued == 0))
-        points = xp.where(full, oxygen * 10 // MAX_OXYGEN, 0)
-        rescued = xp.where(full, 0, rescued) - xp.astype(up, xp.int64)
         after = {
-            "oxygen": xp.where(up, MAX_OXYGEN, oxygen - xp.astype(below, xp.int64)),
-            "rescued": rescued,
-            "surfaced": xp.astype(~below & (up | (state["surfaced"] == 1)), xp.int64),
+            "oxygen": select(up, MAX_OXYGEN, oxygen - xp.astype(below, xp.int16)),
+            "rescued": rescued - MAX_DIVERS * self.small(full) - self.small(up),
+            "surfaced": self.small(~below & (up | (state["surfaced"] == 1))),
             **{
                 name: xp.clip(state[name] - 1, 0, None)
                 for name in ("shot_timer", "spawn_timer", "diver_spawn_timer")
             },
         }
-        return {**after, **self._ramp(state, up)}, points, over
+        return {**after, **self._ramp(state, up)}, self.small(oxygen // OXYGEN_CELL) * full, over
 
     def _ramp(self, state: State, due: Array) -> State:
         """Return the speeds, faster where it is time; without ramping as they are."""
-        xp = self.xp
         spawn, move, index = state["spawn_speed"], state["move_speed"], state["ramp_index"]
         if self.difficulty_ramping:
             due = due & ((spawn > 1) | (move > FASTEST_MOVE))
-            move = move - xp.astype(due & (move > FASTEST_MOVE) & (index % 2 == 1), xp.int64)
-            spawn = spawn - xp.astype(due & (spawn > 1), xp.int64)
-            index = index + xp.astype(due, xp.int64)
+            move = move - self.small(due & (move > FASTEST_MOVE) & (index & 1 == 1))
+            spawn = spawn - self.small(due & (spawn > 1))
+            index = index + self.small(due)
         return {"spawn_speed": spawn, "move_speed": move, "ramp_index": index}
 
     def row_table(self) -> NDArray[np.bool_]:
@@ -373,29 +354,29 @@ class SeaquestDynamics(MinAtarDynamics):
     def scene(self, state: State) -> tuple[Array, list[Sprites]]:
         """See :meth:`MinAtarDynamics.scene`."""
         xp = self.xp
-        n = state["row"].shape[0]
-        oxygen = xp.clip(state["oxygen"], 0, None) * 10 // MAX_OXYGEN
+        oxygen = self.small(xp.clip(state["oxygen"], 0, None) // OXYGEN_CELL)
         gauges = 1 + oxygen * (MAX_DIVERS + 1) + xp.clip(state["rescued"], 0, None)
-        codes = xp.concat([self.whole((n, SIZE - 1), 0), gauges[:, None]], axis=1)
-        wide = {
-            name: xp.astype(state[f"enemy_{name}"], xp.int64)
-            for name in ("kind", "row", "column", "motion", "bullet")
-        }
-        kind, enemy_row = wide["kind"], wide["row"]
-        divers = xp.where(state["diver_here"] > 0, state["diver_row"], -1)
+        codes = xp.concat([self.whole((SIZE - 1, gauges.shape[0]), 0), gauges[None]])
+        boat = state["row"] * SIZE + state["column"]
         sprites: list[Sprites] = [
-            ("sub_front", state["row"], state["column"]),
-            ("sub_back", state["row"], state["column"] - state["facing"]),
-            ("friendly_bullet", state["bullet_rows"], state["bullet_columns"]),
-            ("enemy_bullet", xp.where(wide["bullet"] < 0, -1, enemy_row), wide["bullet"]),
-            ("enemy_fish", xp.where(kind == FISH, enemy_row, -1), wide["column"]),
-            ("enemy_sub", xp.where(kind == SUBMARINE, enemy_row, -1), wide["column"]),
-            ("diver", divers, state["diver_column"]),
+            ("sub_front", boat),
+            ("sub_back", boat - state["facing"]),
+            ("friendly_bullet", state["bullet_rows"] * SIZE + state["bullet_columns"]),
         ]
-        for rows, columns, motion in (
-            (xp.where(kind > 0, enemy_row, -1), wide["column"], wide["motion"]),
-            (divers, state["diver_column"], state["diver_motion"]),
-        ):
-            behind = columns - motion
-            sprites.append(("trail", xp.where((behind < 0) | (behind >= SIZE), -1, rows), behind))
-        return codes, sprites
+        kind, row, bullet = state["enemy_kind"], state["enemy_row"] * SIZE, state["enemy_bullet"]
+        enemies = row + state["enemy_column"]
+        divers, swims = state["diver_row"] * SIZE + state["diver_column"], state["diver_here"] > 0
+        sprites += [
+            self._seen("enemy_bullet", self.inside(bullet), row + bullet),
+            self._seen("enemy_fish", self.equal(kind, FISH), enemies),
+            self._seen("enemy_sub", self.equal(kind, SUBMARINE), enemies),
+            self._seen("diver", swims, divers),
+        ]
+        for name, here, cells in (("enemy", ~self.equal(kind, 0), enemies), ("diver", swims, divers)):
+            motion = state[f"{name}_motion"]
+            behind = self.inside(state[f"{name}_column"] - motion)
+            sprites.append(self._seen("trail", here & behind, cells - motion))
+        return xp.astype(codes, xp.int32), sprites
+
+    def _seen(self, channel: str, where: Array, cells: Array) -> Sprites:
+        return channel, select(where, cells, self._nowhere)

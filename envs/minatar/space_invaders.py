@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrl.envs.core.backend import Array, Backend, Noise, State
+from prefrl.envs.core.backend import Array, Backend, Noise, State, select
 
 from .game import FIRE, LEFT, RIGHT, SIZE, STAY, MinAtarDynamics, Sprites, bits
 
 FULL_ROW = sum(2**column for column in range(2, 8))
 WAVE = (FULL_ROW,) * 4 + (0,) * 6
-"""Aliens of each row: bit c of a whole number is one in column c."""
+ALIENS = 4 * 6
+"""Aliens of each row: bit c of a whole number is one in column c; and how many there are."""
 
 FIRST, LAST = 1, 2 ** (SIZE - 1)
 """The outer columns."""
@@ -82,19 +83,19 @@ class SpaceInvadersDynamics(MinAtarDynamics):
     ) -> None:
         super().__init__(sticky_action_prob, minimal_action_set, backend)
         self.difficulty_ramping = bool(difficulty_ramping)
-        self._wave = self.backend.asarray(np.array(WAVE))
-        self._count = self.backend.asarray(bits(SIZE).sum(1))
+        self._wave = self.backend.asarray(np.array(WAVE, np.int16))[:, None]
         self._nearest = self.backend.asarray(_nearest_columns())
-        self._row_numbers = self.backend.asarray(np.arange(SIZE))
+        self._rows_down = self.backend.asarray(np.arange(SIZE, dtype=np.int16))[:, None]
 
     def start(self, noise: Noise, n: int) -> State:
         """See :meth:`MinAtarDynamics.start`; a bullet that is nowhere is above the board, in row -1."""
         return {
             "cannon": self.whole(n, 5),
-            "aliens": self.whole((n, 1), 0) + self._wave,
+            "aliens": self.whole((SIZE, n), 0, self.xp.int16) + self._wave,
+            "left": self.whole(n, ALIENS),
             "motion": self.whole(n, -1),
-            "bullet_rows": self.whole((n, 2), -1),
-            "bullet_columns": self.whole((n, 2), 0),
+            "bullet_rows": self.whole((2, n), -1),
+            "bullet_columns": self.whole((2, n), 0),
             "enemy_bullet_row": self.whole(n, -1),
             "enemy_bullet_column": self.whole(n, 0),
             "shot_timer": self.whole(n, 0),
@@ -109,33 +110,35 @@ class SpaceInvadersDynamics(MinAtarDynamics):
         cannon, rows, columns, shot_timer = self._shoot(state, actions)
         aliens, motion, move_timer, over = self._march(state, cannon)
         row, column = state["enemy_bullet_row"], state["enemy_bullet_column"]
-        row = xp.where((row < 0) | (row == SIZE - 1), -1, row + 1)
+        row = select((row < 0) | (row == SIZE - 1), -1, row + 1)
         over = over | ((row == SIZE - 1) & (column == cannon))
         shoots = state["enemy_shot_timer"] == 0
         shooter_row, shooter_column = self._shooter(aliens, cannon)
         aliens, rows, kills = self._hit(aliens, rows, columns)
 
-        gone = xp.all(aliens == 0, axis=1)
+        left = state["left"] - kills
+        gone = left == 0
         interval = state["move_interval"]
         if self.difficulty_ramping:
-            interval = interval - xp.astype(gone & (interval > SHORTEST_INTERVAL), xp.int64)
+            interval = interval - self.small(gone & (interval > SHORTEST_INTERVAL))
         after = {
             "cannon": cannon,
-            "aliens": xp.where(gone[:, None], self._wave, aliens),
+            "aliens": select(gone, self._wave, aliens),
+            "left": select(gone, ALIENS, left),
             "motion": motion,
             "bullet_rows": rows,
             "bullet_columns": columns,
-            "enemy_bullet_row": xp.where(shoots, shooter_row, row),
-            "enemy_bullet_column": xp.where(shoots, shooter_column, column),
+            "enemy_bullet_row": select(shoots, shooter_row, row),
+            "enemy_bullet_column": select(shoots, shooter_column, column),
             "shot_timer": xp.clip(shot_timer - 1, 0, None),
             "move_interval": interval,
             "move_timer": move_timer - 1,
-            "enemy_shot_timer": xp.where(shoots, SHOT_INTERVAL, state["enemy_shot_timer"]) - 1,
+            "enemy_shot_timer": select(shoots, SHOT_INTERVAL, state["enemy_shot_timer"]) - 1,
         }
         return after, kills, over
 
     def _shoot(self, state: State, actions: Array) -> tuple[Array, Array, Array, Array]:
-        """Return cannon, rows and columns of its bullets a step later, and its timer.
+        """Return cannon, rows and columns of its bullets [2, n] a step later, and its timer.
 
         It never has more than two, since a bullet is gone before the next but one can be shot.
         """
@@ -143,57 +146,53 @@ class SpaceInvadersDynamics(MinAtarDynamics):
         fires = (actions == FIRE) & (state["shot_timer"] == 0)
         cannon = xp.clip(state["cannon"] + self.sign(actions, LEFT, RIGHT), 0, SIZE - 1)
         rows, columns = state["bullet_rows"], state["bullet_columns"]
-        new_rows = xp.stack([self.whole(fires.shape[0], SIZE - 1), rows[:, 0]], axis=1)
-        new_columns = xp.stack([cannon, columns[:, 0]], axis=1)
-        rows = xp.where(fires[:, None], new_rows, rows)
-        columns = xp.where(fires[:, None], new_columns, columns)
-        return cannon, xp.clip(rows - 1, -1, None), columns, xp.where(fires, COOL_DOWN, state["shot_timer"])
+        rows = select(fires, xp.stack([self.whole(fires.shape[0], SIZE - 1), rows[0]]), rows)
+        columns = select(fires, xp.stack([cannon, columns[0]]), columns)
+        return cannon, xp.clip(rows - 1, -1, None), columns, select(fires, COOL_DOWN, state["shot_timer"])
 
     def _march(self, state: State, cannon: Array) -> tuple[Array, Array, Array, Array]:
         """Return aliens, their motion, their timer, and whether that is the end."""
         xp, aliens, motion = self.xp, state["aliens"], state["motion"]
-        over = (aliens[:, -1] >> cannon) & 1 == 1
-        moves = state["move_timer"] == 0
+        here = xp.ones_like(aliens[-1]) << xp.astype(cannon, xp.int16)
+        over = aliens[-1] & here != 0
+        moves, right = state["move_timer"] == 0, motion > 0
         taken = self._columns(aliens)
-        turns = moves & (((taken & FIRST != 0) & (motion < 0)) | ((taken & LAST != 0) & (motion > 0)))
-        over = over | (turns & (aliens[:, -1] != 0))
-        across = xp.where((motion > 0)[:, None], aliens << 1, aliens >> 1)
-        aliens = xp.where((moves & ~turns)[:, None], across, aliens)
-        aliens = xp.where(turns[:, None], xp.concat([aliens[:, -1:], aliens[:, :-1]], axis=1), aliens)
-        over = over | ((aliens[:, -1] >> cannon) & 1 == 1)
-        left = xp.sum(
-            xp.take(self._count, state["aliens"].reshape((-1,)), axis=0).reshape((-1, SIZE)), axis=1
-        )
-        interval = xp.minimum(left, state["move_interval"])
-        timer = xp.where(moves, interval, state["move_timer"])
-        return aliens, xp.where(turns, -motion, motion), timer, over
+        turns = moves & (((taken & FIRST != 0) & ~right) | ((taken & LAST != 0) & right))
+        over = over | (turns & (aliens[-1] != 0))
+        walks = moves & ~turns
+        across = (aliens << xp.astype(walks & right, xp.int16)) >> xp.astype(walks & ~right, xp.int16)
+        aliens = select(turns, xp.concat([aliens[-1:], aliens[:-1]]), across)
+        over = over | (aliens[-1] & here != 0)
+        timer = select(moves, xp.minimum(state["left"], state["move_interval"]), state["move_timer"])
+        return aliens, select(turns, -motion, motion), timer, over
 
     def _columns(self, aliens: Array) -> Array:
         """Return the columns [n] with aliens, as bits."""
-        taken = aliens[:, 0]
-        for i in range(1, SIZE):
-            taken = taken | aliens[:, i]
+        taken = aliens[0]
+        for row in aliens[1:]:
+            taken = taken | row
         return taken
 
     def _shooter(self, aliens: Array, cannon: Array) -> tuple[Array, Array]:
         """Return row and column of the lowest alien in the column nearest to the cannon, of two the left."""
         xp = self.xp
-        column = xp.take(self._nearest, cannon * 2**SIZE + self._columns(aliens), axis=0)
-        rows = ((aliens >> column[:, None]) & 1) * self._row_numbers
-        return xp.max(rows, axis=1), column
+        column = xp.take(self._nearest, xp.astype(cannon, xp.int32) * 2**SIZE + self._columns(aliens), axis=0)
+        rows = ((aliens >> column) & 1) * self._rows_down
+        return self.small(xp.max(rows, axis=0)), self.small(column)
 
     def _hit(self, aliens: Array, rows: Array, columns: Array) -> tuple[Array, Array, Array]:
         """Return aliens and rows of bullets without those that met, and how many did."""
         xp = self.xp
-        kills = xp.zeros_like(rows[:, 0])
+        kills = xp.zeros_like(rows[0])
         left = []
-        for i in range(2):
-            there = (self._row_numbers == rows[:, i, None]) & ((aliens >> columns[:, i, None]) & 1 == 1)
-            aliens = xp.where(there, aliens ^ (xp.ones_like(aliens) << columns[:, i, None]), aliens)
-            met = xp.any(there, axis=1)
-            kills = kills + xp.astype(met, xp.int64)
-            left.append(xp.where(met, -1, rows[:, i]))
-        return aliens, xp.stack(left, axis=1), kills
+        for row, column in zip(rows, columns, strict=True):
+            there = xp.ones_like(aliens[0]) << xp.astype(column, xp.int16)
+            hit = select(self._rows_down == row, aliens & there, xp.zeros_like(aliens))
+            aliens = aliens ^ hit
+            met = xp.max(hit, axis=0) > 0
+            kills = kills + self.small(met)
+            left.append(select(met, -1, row))
+        return aliens, xp.stack(left), kills
 
     def row_table(self) -> NDArray[np.bool_]:
         """See :meth:`MinAtarDynamics.row_table`: by way and aliens."""
@@ -205,17 +204,18 @@ class SpaceInvadersDynamics(MinAtarDynamics):
 
     def scene(self, state: State) -> tuple[Array, list[Sprites]]:
         """See :meth:`MinAtarDynamics.scene`; bullets that are nowhere are seen as the cannon."""
-        cannon = state["cannon"]
-        way = (state["motion"] + 1) // 2
-        sprites = [("cannon", self.whole(cannon.shape[0], SIZE - 1), cannon)]
-        sprites.append(("friendly_bullet", state["bullet_rows"], state["bullet_columns"]))
-        sprites.append(("enemy_bullet", state["enemy_bullet_row"], state["enemy_bullet_column"]))
-        return state["aliens"] + (way * 2**SIZE)[:, None], sprites
+        sprites = [
+            ("cannon", (SIZE - 1) * SIZE + state["cannon"]),
+            ("friendly_bullet", state["bullet_rows"] * SIZE + state["bullet_columns"]),
+            ("enemy_bullet", state["enemy_bullet_row"] * SIZE + state["enemy_bullet_column"]),
+        ]
+        way = self.xp.astype(state["motion"] > 0, self.xp.int16) * 2**SIZE
+        return self.xp.astype(state["aliens"] + way, self.xp.int32), sprites
 
 
-def _nearest_columns() -> NDArray[np.int64]:
+def _nearest_columns() -> NDArray[np.int16]:
     """Return the nearest of some columns [10 * 1024] by place of the cannon and columns as bits."""
     cannon, column = np.arange(SIZE)[:, None, None], np.arange(SIZE)
     distance = np.where(bits(SIZE), np.abs(column - cannon), SIZE)
-    nearest: NDArray[np.int64] = np.argmin(distance, axis=-1).reshape(-1)
+    nearest: NDArray[np.int16] = np.argmin(distance, axis=-1).reshape(-1).astype(np.int16)
     return nearest

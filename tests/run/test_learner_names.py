@@ -36,6 +36,8 @@ def test_names_of_learners(recipe: str) -> None:
     kind = RECIPES[recipe]
     assert kind(agent="sac", agent_args=("hidden=[8]",)).learner_config() == SACConfig(hidden=(8,))
     assert kind(agent="dqn", agent_args=("gamma=0.5",)).learner_config() == DQNConfig(gamma=0.5)
+    held = kind(agent="sac", warmup_hold=3)
+    assert held.learner_config() == SACConfig(warmup_hold=3)
     made = kind(agent="ppo", agent_args=("gamma=0.5",), total_timesteps=70)
     assert made.learner_config() == PPOConfig(gamma=0.5, schedule_timesteps=70)
     assert made.rows == 8
@@ -78,7 +80,7 @@ def test_settings_of_a_learner_that_the_environment_chose_are_checked_before_it_
         ({"agent": "sac", "agent_args": ("policy_kwargs={}",)}, r"do not suit sac \(SB3's is sb3_sac\): pol"),
         ({"agent": "sb3_sac", "agent_args": ("hidden=[8]",)}, "settings hold 'hidden'; sac of SB3 has"),
         ({"agent": "sac", "agent_args": ("gamma",)}, r"agent_args has 'gamma'"),
-        ({"agent": "sac", "warmup_hold": 3}, "warmup_hold is 3; sac has none, as SB3's learners do"),
+        ({"agent": "ppo", "warmup_hold": 3}, "warmup_hold is 3; ppo has none, as sac and SB3's have"),
         ({"agent": "reinforce"}, "agent is 'reinforce'; it must be one of"),
     ],
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """The scripts of preference RL, HERON and self-play run as a person would run them, on small settings."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -101,6 +102,21 @@ def test_the_studies_run_and_go_on(tmp_path):
     assert set(result["units"]) == {"HERON", "HERON, other unit", "plain sum", "plain sum, other unit"}
     (out / "result.json").unlink()
     assert result_of(out, run("reproduce_heron.py", *flags)) == result
+    out = tmp_path / "sums"
+    flags = ("--experiments", "sums", "--seeds", 1, "--mountain-car-seeds", 1, "--short-timesteps", 300,
+             "--mountain-car-timesteps", 300, "--traffic-timesteps", 600, "--out", out)  # fmt: skip
+    sums = result_of(out, run("reproduce_heron.py", *flags))["sums"]
+    for name, rows in sums.items():
+        chosen = [arm for arm in rows if not arm.startswith("tuning")]
+        assert [arm.split()[0] for arm in chosen] == ["HERON", "sum"], name
+        tried = {arm: sum(one["true_return"] for one in runs) for arm, runs in rows.items()}
+        for arm in chosen:
+            kind = arm.split()[0]
+            assert tried[f"tuning: {arm}"] == max(
+                total for other, total in tried.items() if other.startswith(f"tuning: {kind}")
+            )
+        seeds = [row["seed"] for row in csv.DictReader((out / f"{name}.csv").open())]
+        assert seeds == ["20" if "car" in name else "0"] * 2 + ["100", "101"] * 8
     out = tmp_path / "self_play"
     flags = ("--experiments", "goals", "meadow", "--seeds", 1, "--goals-timesteps", 2_000,
              "--meadow-timesteps", 2_000, "--out", out)  # fmt: skip
@@ -208,3 +224,18 @@ def test_train_nash_learning(tmp_path):
     matrix.write_text("0,1\n1,0\n")
     errors = refused("train_nash_learning.py", "--matrix", matrix, "--out", tmp_path / "other")
     assert "not antisymmetric" in errors
+
+
+def test_the_study_of_exact_answers_goes_on(tmp_path):
+    """Numbers that the folder has are kept, and the rest is measured; a solver's noise is not its zero."""
+    out, flags = tmp_path / "exact", ("--parts", "nash", "--seeds", 2)
+    first = result_of(out, run("reproduce_exact_answers.py", *flags, "--out", out))["nash"]
+    assert all(len(row["seeds"]) == 2 and row["low"] <= row["iqm"] <= row["high"] for row in first.values())
+    assert max(first["network, all, egpo"]["seeds"]) < 1e-12 < min(first["network, 64, egpo"]["seeds"])
+    (out / "result.json").unlink()
+    kept = (out / "nash.csv").read_text().splitlines()[:-3]
+    kept[1] = f"{kept[1].rpartition(',')[0]},0.125"
+    (out / "nash.csv").write_text("\n".join(kept) + "\n")
+    again = result_of(out, run("reproduce_exact_answers.py", *flags, "--out", out))["nash"]
+    assert sum(again[case] != first[case] for case in first) == 1
+    assert 0.125 in again["network, 64, egpo"]["seeds"]

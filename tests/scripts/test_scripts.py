@@ -328,22 +328,27 @@ def test_minatar_tunes_and_goes_on(tmp_path):
 @pytest.mark.slow
 def test_noisy_cartpole(tmp_path):
     out = tmp_path / "run"
-    flags = ("--losses", "mse", "hl_gauss", "--etas", 0, 1, "--seeds", 0, "--updates", 20, "--episodes", 2,
-             "--behaviour-timesteps", 300, "--transitions", 400, "--tried-rates", 1e-4, 1e-3, "--sarsa",
-             "--out", out)  # fmt: skip
+    flags = ("--losses", "mse", "hl_gauss", "--etas", 0, 1, "--seeds", 0, 1, "--updates", 20, "--horizons",
+             0.05, "--episodes", 2, "--behaviour-timesteps", 300, "--transitions", 400, "--tune-seeds", 7,
+             "--tried-rates", 1e-4, 1e-3, "--sarsa", "--out", out)  # fmt: skip
     result = result_of(out, run("reproduce_noisy_cartpole.py", *flags))
     assert result["data"]["transitions"] == 400
     assert len(result["data"]["behaviour_returns"]) == 3
+    assert (result["target_update_interval"], result["backups"]) == (4, 5)
+    assert result["backups_over_horizon"] == pytest.approx(0.05)
     assert set(result["j"]) == {"eta=0", "eta=1", "zero-mean eta=1", "sarsa eta=0", "sarsa eta=1"}
     assert set(result["degradation"]) == {"eta=1", "zero-mean eta=1"}
     for arm, lost in result["degradation"].items():
         for loss, entry in lost.items():
-            before, after = (result["j"][each][loss]["values"][0] for each in ("eta=0", arm))
-            assert entry["value"] == entry["low"] == pytest.approx((before - after) / before)
+            before, after = (result["j"][each][loss]["iqm"] for each in ("eta=0", arm))
+            assert entry["value"] == pytest.approx((before - after) / before)
     for loss, rate in result["learning_rates"].items():
         assert result["tuning"][loss][f"{rate:g}"] == max(result["tuning"][loss].values())
     files = sorted((out / "runs").iterdir())
-    assert len(files) == 4 + 10
+    assert len(files) == 2 + 10
+    rows = (out / "runs.csv").read_text().splitlines()
+    assert rows[0] == "noise,loss,learning_rate,seed,updates,mean_return,mean_value"
+    assert len(rows) == 1 + 10 * 2 * 5
     assert (out / "noise.png").stat().st_size > 10_000
     kept = {path: path.stat().st_mtime_ns for path in files[1:]}
     outcome = json.loads(files[0].read_text())["returns"]
@@ -367,6 +372,7 @@ def test_noisy_cartpole(tmp_path):
         ("reproduce_minatar.py", ("--tune-seed", 1), "tune_seed"),
         ("reproduce_noisy_cartpole.py", ("--etas", 0.1, 1.0), "etas"),
         ("reproduce_noisy_cartpole.py", ("--seeds", 0, 1_000), "seeds"),
+        ("reproduce_noisy_cartpole.py", ("--horizons", 0), "horizons"),
         ("reproduce_regret.py", ("--replications", 0), "replications"),
         ("reproduce_regret.py", ("--horizons", "100,x"), "horizons"),
         ("reproduce_regret.py", ("--horizons", "100,100"), "horizons"),

@@ -15,8 +15,8 @@ Results = dict[str, list[dict[str, Any]]]
 """What every seed of every arm found."""
 
 
-def finish_arms(arms: Mapping[str, Any], seeds: int, folder: Path) -> Results:
-    """Run recipes with seeds 0, 1, ... in folders below ``folder``, or go on with those that are there.
+def finish_arms(arms: Mapping[str, Any], seeds: int, folder: Path, first: int = 0) -> Results:
+    """Run recipes with some seeds in folders below ``folder``, or go on with those that are there.
 
     One seed of every arm after the other, so that what is there of a study compares arms at any time.
 
@@ -24,9 +24,10 @@ def finish_arms(arms: Mapping[str, Any], seeds: int, folder: Path) -> Results:
         arms: recipes by name.
         seeds: how many of each.
         folder: the study's.
+        first: the first seed; the others follow it.
     """
     results: Results = {arm: [] for arm in arms}
-    for seed in range(seeds):
+    for seed in range(first, first + seeds):
         for arm, recipe in arms.items():
             path = folder / f"{arm.replace(' ', '_')}-{seed}"
             results[arm].append(finish_run(replace(recipe, seed=seed), path))

@@ -74,6 +74,7 @@ def scalar_agent(**settings: Any) -> SAC:
     (device_agent, {"critic_regularizer": "spectral", "target_update_gradient_steps": 3}),
     (vector_agent, {"critic_regularizer": "robust", "robust_every": 2, "robust_normalize": True}),
     (scalar_agent, {}),
+    (vector_agent, {"learning_starts": 90, "warmup_hold": 7}),
 ])  # fmt: skip
 def test_resumed_equals_uninterrupted(
     make: Callable[..., SAC], settings: dict[str, Any], tmp_path: Path
@@ -117,6 +118,18 @@ def test_actions_are_uniform_at_first_and_always_in_the_space() -> None:
     assert later.std() > 0.1
     assert later.min() >= -3.0
     assert later.max() <= 5.0
+
+
+def test_actions_of_the_warm_up_are_held() -> None:
+    agent = SAC(Aim(), SACConfig(learning_starts=10, warmup_hold=3), device="cpu", seed=0)
+    first = [agent.act(torch.zeros(2, 1)) for _ in range(5)]
+    assert torch.equal(first[0], first[2])
+    assert not torch.equal(first[2], first[3])
+    assert torch.equal(first[3], first[4])
+    assert len(agent.act(torch.zeros(4, 1))) == 4  # of other rows anew
+    agent.num_timesteps = 10
+    later = [agent.act(torch.zeros(4, 1)) for _ in range(2)]
+    assert not torch.equal(*later)
 
 
 def test_rounding_does_not_leave_the_space() -> None:

@@ -64,6 +64,13 @@ def test_a_learner_is_the_same_among_others() -> None:
         assert torch.equal(ahead.streams.keys[1:2], alone._drawn[name].streams.keys)
 
 
+def test_actions_of_the_warm_up_are_held() -> None:
+    many = SACLearners(on_device(2), SACConfig(**SMALL, warmup_hold=2), num_learners=2, device="cpu")
+    first, second, third = (many.act(torch.zeros(4, 3)) for _ in range(3))
+    assert torch.equal(first, second)
+    assert (second != third).all()
+
+
 def test_one_learner_starts_as_the_agent_of_its_seed() -> None:
     spaces = Spaces(in_sync(1).single_observation_space, in_sync(1).single_action_space)
     agent = SAC(spaces, SACConfig(**SMALL), device="cpu", seed=5)

@@ -8,6 +8,7 @@ import torch
 import prefrl.envs
 from prefrl.agents import DQNConfig, Heron, HeronConfig, PPOConfig, SACConfig, SB3Config
 from prefrl.agents.base import LearningFailedError
+from prefrl.agents.preferences.heron import reference_size
 from prefrl.envs import AgentsAsRows
 from prefrl.envs.factors import FACTORS, Factors
 from prefrl.functional.preferences.hierarchy import all_pairs, weighted_sum
@@ -144,6 +145,22 @@ def test_levels_can_be_separated():
     flat = [store[name].flatten(0, 1) for name in ("obs", "actions", "next_obs", "features")]
     unscaled = agent.reward_model.kept_rewards(*flat).reshape(-1, 2)
     assert not torch.allclose(paid, unscaled)
+
+
+def test_steps_are_set_apart_by_the_margin_of_a_step():
+    agent = agent_of(level_scale=1e9, segment_length=4)  # so that only the first level counts
+    learn(agent, 60)
+    store, paid = kept(agent)
+    flat = [store[name].flatten(0, 1) for name in ("obs", "actions", "next_obs", "features")]
+    rewards, others = agent.reward_model.kept_rewards(*flat), agent._reference
+    apart = (flat[3][:, None, 0] - others[1][None, :, 0]).abs() > agent.margins[0] / 4
+    expected = ((rewards[:, None] - others[0]) * apart).mean(1)
+    assert 0.1 < apart.float().mean() < 0.9
+    torch.testing.assert_close(paid[: len(expected) // 2].flatten(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_long_segments_are_measured_by_fewer():
+    assert [reference_size(length) for length in (1, 50, 200, 1_000)] == [1_024, 1_024, 327, 128]
 
 
 @pytest.mark.parametrize("length", [1, 4])

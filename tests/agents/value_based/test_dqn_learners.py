@@ -188,13 +188,19 @@ def test_targets_beyond_the_support_end_the_run() -> None:
     ("settings", "message"),
     [
         ({"learning_rate": (1e-3, 1e-3, 1e-3)}, "learning_rate is for 3 learners; num_learners is 2"),
-        ({"compile": True}, "compile is True and target_policy 'greedy'"),
-        ({"target_policy": "sarsa"}, "compile is False and target_policy 'sarsa'"),
+        ({"compile": True}, "compile is True; for several learners it must be False"),
+        ({"cuda_graph": True}, "cuda_graph is True; for several learners it must be False"),
     ],
 )
 def test_what_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DQNLearners(on_device(2), DQNConfig(**settings), num_learners=2, device="cpu")
+
+
+def test_sarsa_targets_are_refused_where_environments_are_stepped() -> None:
+    agents = DQNLearners(on_device(2), DQNConfig(target_policy="sarsa"), num_learners=2, device="cpu")
+    with pytest.raises(ValueError, match="target_policy is 'sarsa'; it must be 'greedy' where several"):
+        agents.learn(10)
 
 
 def test_environments_that_are_refused() -> None:

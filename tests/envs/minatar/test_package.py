@@ -146,3 +146,54 @@ def test_seaquest_with_six_divers_and_at_its_fastest(backend: Backend | None) ->
     assert {(row.env.e_spawn_speed, row.env.move_speed) for row in both.rows} == {(1, 2)}
     assert most > 16  # enemies at once
     assert both.ends > 100
+
+
+def play_from(theirs: dict[str, Any], ours: dict[str, Any]) -> Both:
+    """Thirty steps of Seaquest from what is given of the state, without a move."""
+    both = Both("seaquest", rows=1, sticky=0.0)
+    for name, value in theirs.items():
+        setattr(both.rows[0].env, name, value)
+    for name, values in ours.items():
+        found = np.array(values)
+        both.state[name] = both.state[name].copy()
+        both.state[name][..., : found.shape[-1]] = found
+    both.compare()
+    for _ in range(30):
+        both.step(lambda env, rng: 0)
+    return both
+
+
+def test_seaquest_where_several_meet() -> None:
+    """Two bullets come to one cell with a submarine, and there are more divers than there is room for."""
+    both = play_from(
+        {
+            "f_bullets": [[3, 3, True], [5, 3, False]],  # the older one first, as all of them
+            "e_subs": [[3, 3, True, 0, 5], [7, 5, False, 9, 5]],
+            "e_fish": [[6, 5, False, 3], [2, 3, True, 0]],
+            "divers": [[5, 6, True, 3], [4, 6, True, 0], [6, 6, False, 0]],
+            "sub_x": 5, "sub_y": 6, "diver_count": 4, "surface": False,
+        },
+        {
+            "bullet_rows": [[3, 3]], "bullet_columns": [[5, 3]], "bullet_motions": [[-1, 1]],
+            "enemy_kind": [[2, 2, 1, 1]], "enemy_row": [[3, 5, 5, 3]], "enemy_column": [[3, 7, 6, 2]],
+            "enemy_motion": [[1, -1, -1, 1]], "enemy_timer": [[0, 9, 3, 0]], "enemy_shot": [[5, 5, 0, 0]],
+            "diver_here": [[1, 1, 1]], "diver_row": [[6, 6, 6]], "diver_column": [[5, 4, 6]],
+            "diver_motion": [[1, 1, -1]], "diver_timer": [[3, 0, 0]],
+            "row": [6], "column": [5], "rescued": [4], "surfaced": [0], "next_slot": [4],
+            "next_diver_slot": [3],
+        },
+    )  # fmt: skip
+    assert both.best == 2
+
+
+def test_seaquest_where_two_swim_into_a_bullet() -> None:
+    """The last that came is hit; the other one shoots at another time."""
+    both = play_from(
+        {"f_bullets": [[4, 3, False]], "e_subs": [[2, 3, True, 0, 3], [2, 3, True, 0, 7]]},
+        {
+            "bullet_rows": [[3]], "bullet_columns": [[4]], "bullet_motions": [[-1]],
+            "enemy_kind": [[2, 2]], "enemy_row": [[3, 3]], "enemy_column": [[2, 2]],
+            "enemy_motion": [[1, 1]], "enemy_timer": [[0, 0]], "enemy_shot": [[3, 7]], "next_slot": [2],
+        },
+    )  # fmt: skip
+    assert both.best == 1

@@ -98,7 +98,7 @@ class WithLearnerRecipe(EvaluatedRecipe):
     'policy_kwargs={"net_arch": [64, 64]}'."""
 
     warmup_hold: Count = 1
-    """Steps that each uniform action of an off-policy warm-up of SB3's is held for."""
+    """Steps that each uniform action of an off-policy warm-up is held for; sac and SB3's only."""
 
     num_envs: Annotated[Rows | None, default("8 with PPO and A2C, else 1")] = None
 
@@ -134,8 +134,10 @@ class WithLearnerRecipe(EvaluatedRecipe):
         if name not in OWN:
             algorithm: Any = name.removeprefix("sb3_")
             return SB3Config(algorithm, settings, self.total_timesteps, self.warmup_hold)
-        if self.warmup_hold > 1:
-            raise ValueError(f"warmup_hold is {self.warmup_hold}; {name} has none, as SB3's learners do")
+        if name == "sac":
+            settings = {"warmup_hold": self.warmup_hold, **settings}
+        elif self.warmup_hold > 1:
+            raise ValueError(f"warmup_hold is {self.warmup_hold}; {name} has none, as sac and SB3's have")
         if name == "ppo":
             settings = {"schedule_timesteps": self.total_timesteps, **settings}
         try:
