@@ -369,7 +369,7 @@ def test_noisy_cartpole(tmp_path):
         ("bench_foundation.py", ("--repeats", 0), "repeats"),
         ("reproduce_minatar.py", ("--frames", 0), "frames"),
         ("reproduce_minatar.py", ("--losses", "mse"), "losses"),
-        ("reproduce_minatar.py", ("--tune-seed", 1), "tune_seed"),
+        ("reproduce_minatar.py", ("--rates", 1e-3), "rates"),
         ("reproduce_noisy_cartpole.py", ("--etas", 0.1, 1.0), "etas"),
         ("reproduce_noisy_cartpole.py", ("--seeds", 0, 1_000), "seeds"),
         ("reproduce_noisy_cartpole.py", ("--horizons", 0), "horizons"),
