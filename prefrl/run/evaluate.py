@@ -41,7 +41,7 @@ def evaluate(
         agent: the agent.
         env: a scalar environment; it is seeded.
         episodes: number of episodes.
-        seed: seeds the environment.
+        seed: seeds the environment; with several learners, anew and differently for each.
         max_steps: longest episode; one that is cut there counts with what it had by then, and is warned of.
 
     Returns:
@@ -54,7 +54,11 @@ def evaluate(
     if episodes < 1:
         raise ValueError(f"episodes is {episodes}; it must be at least 1")
     check_limit(max_steps)
-    found = [_one_by_one(each, env, episodes, seed, max_steps) for each in agent.alone()]
+    seeds = _seeds_of_learners(seed, agent.num_learners)
+    found = [
+        _one_by_one(each, env, episodes, own, max_steps)
+        for each, own in zip(agent.alone(), seeds, strict=True)
+    ]
     returns, lengths = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return _summary(returns, lengths, agent.num_learners)
 
@@ -80,6 +84,15 @@ def _one_by_one(
             obs, _ = rows.reset()
             start = np.ones(1, dtype=bool)
     return returns, lengths
+
+
+def _seeds_of_learners(seed: int, learners: int) -> list[int]:
+    """Return what seeds the episodes of each learner: that of a single one first, then others.
+
+    The chance of episodes that learners shared would be in the mean of all, and in no interval over them.
+    """
+    others = [np.random.SeedSequence([seed, learner]) for learner in range(1, learners)]
+    return [int(seed), *(int(each.generate_state(1)[0]) for each in others)]
 
 
 def _summary(returns: Floats, lengths: Floats, learners: int) -> dict[str, Any]:
@@ -139,10 +152,9 @@ def evaluate_rows(
     """Return undiscounted return and length of the deterministic policy, one episode per row.
 
     Args:
-        agent: the agent; of several learners each has a block of as many rows, with the same seeds
-            where the environment takes one for each row.
+        agent: the agent; of several learners each has a block of as many rows.
         env: a vector environment on the host; it is seeded.
-        seed: seeds the environment.
+        seed: seeds the environment; where that takes a seed for each row, differently for each learner.
         max_steps: longest episode; one that is cut there counts with what it had by then, and is warned of.
 
     Returns:
@@ -158,7 +170,9 @@ def evaluate_rows(
         return _summary(*rollout(agent, env, seed=seed, max_steps=max_steps), learners)
     if env.num_envs % learners:
         raise ValueError(f"env has {env.num_envs} rows; they must be a multiple of the {learners} learners")
-    seeds = [seed + row for row in range(env.num_envs // learners)] * learners
+    seeds = [
+        first + row for first in _seeds_of_learners(seed, learners) for row in range(env.num_envs // learners)
+    ]
     row_by_row = isinstance(env.unwrapped, (SyncVectorEnv, AsyncVectorEnv, BatchedEnv))
     found = rollout(agent, env, seed=seeds if row_by_row else seed, max_steps=max_steps)
     return _summary(*found, learners)

@@ -286,13 +286,14 @@ def test_settings_for_others_are_refused(learners: int, settings: dict[str, Any]
 # How good they are, and what they cost -------------------------------------------------------------------
 
 
-def test_each_is_evaluated_as_it_would_be_alone() -> None:
+def test_each_is_evaluated_as_it_would_be_alone_with_a_seed_of_its_own() -> None:
     stack = agent_of(3)
     learn(stack, 16 * ENVS)
     found = evaluate_rows(stack, gym.make_vec(CART_POLE, 6, num_streams=3), seed=3)
+    seeds = [3, *(int(np.random.SeedSequence([3, i]).generate_state(1)[0]) for i in (1, 2))]
     one_by_one = [
-        evaluate_rows(learner, gym.make_vec(CART_POLE, 2, num_streams=1), seed=3)["mean_return"]
-        for learner in stack.alone()
+        evaluate_rows(learner, gym.make_vec(CART_POLE, 2, num_streams=1), seed=seed)["mean_return"]
+        for learner, seed in zip(stack.alone(), seeds, strict=True)
     ]
     assert found["learners"] == one_by_one
     assert found["episodes"] == 6
@@ -301,8 +302,10 @@ def test_each_is_evaluated_as_it_would_be_alone() -> None:
     assert min(one_by_one) <= low <= found["interquartile_mean"] <= high <= max(one_by_one)
     scalar = evaluate(stack, gym.make("CartPole-v1"), episodes=4, seed=1)
     assert scalar["learners"] == [
-        evaluate(stack.learner(i), gym.make("CartPole-v1"), episodes=4, seed=1)["mean_return"]
-        for i in range(3)
+        evaluate(stack.learner(i), gym.make("CartPole-v1"), episodes=4, seed=seed)["mean_return"]
+        for i, seed in enumerate(
+            [1, *(int(np.random.SeedSequence([1, i]).generate_state(1)[0]) for i in (1, 2))]
+        )
     ]
     with pytest.raises(ValueError, match="env has 4 rows; they must be a multiple of the 3 learners"):
         evaluate_rows(stack, gym.make_vec(CART_POLE, 4), seed=0)
