@@ -109,7 +109,7 @@ class MinAtarStudy:
     rates: tuple[float, ...] = ()
     """Adam's step size for each of losses, in their order; without any they are tuned."""
 
-    tried_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    tried_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
     """Step sizes that are tried for each loss."""
 
     tune_games: tuple[str, ...] = ("Breakout", "Asterix")
