@@ -6,7 +6,8 @@ As there, it is plain deep Q-learning: no double estimator, one-step returns, st
 size is tuned for each loss with the same budget, on some of the games, with seeds that are then not used.
 
 ``losses``: every loss in every game. ``width``: some losses with networks 2, 4 ... times as wide (2 is
-MinAtar's own network, of 16 filters and 128 units, Young and Tian 2019, arXiv 1903.03176).
+MinAtar's own network, of 16 filters and 128 units, Young and Tian 2019, arXiv 1903.03176). ``sticky``: some
+losses with targets that are noisier, or less so, since actions are repeated more or less often.
 
 Every stack is a run folder below DIR/tuning and DIR/runs. The same command goes on with a study that was
 stopped. Of a finished run the checkpoint is deleted, which holds the replay. ``returns.csv`` has every
@@ -58,10 +59,13 @@ FILTERS, UNITS = 8, 64
 LAST = 4
 """The mean of the last quarter of a run's evaluations is what step sizes are chosen by."""
 
-COLUMNS = ("game", "loss", "width", "learning_rate", "seed", "frames", "return")
+STICKY = 0.1
+"""Probability that the previous action is repeated, where nothing else is compared."""
+
+COLUMNS = ("game", "loss", "width", "sticky_action_prob", "learning_rate", "seed", "frames", "return")
 """Of the table of returns; the row without frames is the evaluation after training."""
 
-Experiment = Literal["losses", "width"]
+Experiment = Literal["losses", "width", "sticky"]
 
 
 class Arm(NamedTuple):
@@ -69,7 +73,8 @@ class Arm(NamedTuple):
 
     game: str
     loss: Loss
-    width: int
+    width: int = 1
+    sticky: float = STICKY
 
 
 @dataclass(frozen=True)
@@ -100,10 +105,13 @@ class MinAtarStudy:
     widths: tuple[int, ...] = (1, 2, 4)
     """Widths of the networks that are compared."""
 
-    width_games: tuple[str, ...] = ("Breakout",)
-    """Games in which they are compared."""
+    sticky_action_probs: tuple[float, ...] = (0.0, 0.1, 0.25)
+    """Probabilities of repeating the previous action that are compared; elsewhere it is 0.1."""
 
-    width_losses: tuple[Loss, ...] = ("hl_gauss", "mse")
+    few_games: tuple[str, ...] = ("Breakout",)
+    """Games in which widths and these probabilities are compared."""
+
+    few_losses: tuple[Loss, ...] = ("hl_gauss", "mse")
     """Losses with which they are compared; hl_gauss must be among them."""
 
     rates: tuple[float, ...] = ()
@@ -120,9 +128,6 @@ class MinAtarStudy:
 
     tune_learners: int = 3
     """Learners that try a step size, with seeds from 1,000 on."""
-
-    sticky_action_prob: float = 0.1
-    """Probability that the previous action is repeated."""
 
     learning_starts: int = 2_000
     """Frames of uniform actions before the first gradient step."""
@@ -159,19 +164,23 @@ class MinAtarStudy:
 
     def __post_init__(self) -> None:
         check_positive(self, "jobs", "learners", "frames", "tune_frames", "tune_learners", "evaluations")
-        for name in ("games", "width_games", "tune_games"):
+        for name in ("games", "few_games", "tune_games"):
             _check_chosen(name, getattr(self, name), GAMES)
-        for name in ("losses", "width_losses"):
+        for name in ("losses", "few_losses"):
             _check_chosen(name, getattr(self, name))
             if OURS not in getattr(self, name):
                 raise ValueError(f"{name} is {getattr(self, name)}; {OURS} must be among them")
-        _check_chosen("width_losses", self.width_losses, self.losses)
+        _check_chosen("few_losses", self.few_losses, self.losses)
         _check_chosen("widths", self.widths)
+        _check_chosen("sticky_action_probs", self.sticky_action_probs)
+        for prob in self.sticky_action_probs:
+            if not 0.0 <= prob <= 1.0:
+                raise ValueError(f"sticky_action_probs has {prob}; allowed are 0 to 1")
         _check_chosen("tried_rates", self.tried_rates)
         if self.rates and len(self.rates) != len(self.losses):
             raise ValueError(f"rates has {len(self.rates)} step sizes for {len(self.losses)} losses")
         for loss in self.losses:
-            self._recipe(Arm(self.games[0], loss, 1), self.tried_rates[:1], self.learners, 0, self.frames)
+            self._recipe(Arm(self.games[0], loss), self.tried_rates[:1], self.learners, 0, self.frames)
 
     def run(self) -> None:
         """Run the study in its folder, or go on with it."""
@@ -186,10 +195,15 @@ class MinAtarStudy:
                 rates, found["tuning"] = self._tune(folder.path / "tuning")
             found |= {"learning_rates": rates, **self._train(folder, rates)}
         finals, curves = read_returns(self.tables or [folder.path / "returns.csv"])
-        main = {arm: values for arm, values in finals.items() if arm.width == 1}
-        found |= {"games": by_game(main), "all_games": over_games(main), "widths": by_width(finals)}
+        main = {arm: values for arm, values in finals.items() if arm == Arm(arm.game, arm.loss)}
+        found |= {
+            "games": by_game(main),
+            "all_games": over_games(main),
+            "widths": by_variant(finals, "width"),
+            "sticky_action_probs": by_variant(finals, "sticky"),
+        }
         save_figure(
-            draw_curves({a: c for a, c in curves.items() if a.width == 1}), folder.path / "curves.png"
+            draw_curves({arm: curves[arm] for arm in main if arm in curves}), folder.path / "curves.png"
         )
         save_figure(draw_profiles(main), folder.path / "profiles.png")
         show(found)
@@ -198,21 +212,19 @@ class MinAtarStudy:
     def _arms(self) -> list[Arm]:
         arms = []
         if "losses" in self.experiments:
-            arms += [Arm(game, loss, 1) for game in self.games for loss in self.losses]
+            arms += [Arm(game, loss) for game in self.games for loss in self.losses]
+        few = [Arm(game, loss) for game in self.few_games for loss in self.few_losses]
         if "width" in self.experiments:
-            arms += [
-                Arm(game, loss, width)
-                for game in self.width_games
-                for width in self.widths
-                for loss in self.width_losses
-            ]
+            arms += [arm._replace(width=width) for width in self.widths for arm in few]
+        if "sticky" in self.experiments:
+            arms += [arm._replace(sticky=prob) for prob in self.sticky_action_probs for arm in few]
         return list(dict.fromkeys(arms))
 
     def _recipe(self, arm: Arm, rates: Sequence[float], learners: int, seed: int, frames: int) -> TrainDQN:
         """Return a stack's recipe; each of the step sizes is that of as many learners."""
         return TrainDQN(
             env_id=GAMES[arm.game],
-            env_args=(f"sticky_action_prob={self.sticky_action_prob}",),
+            env_args=(f"sticky_action_prob={arm.sticky}",),
             num_envs=8,
             num_learners=learners,
             total_timesteps=frames,
@@ -248,9 +260,7 @@ class MinAtarStudy:
         trials = {}
         for game in self.tune_games:
             for loss in self.losses:
-                recipe = self._recipe(
-                    Arm(game, loss, 1), rates, learners * len(rates), 1_000, self.tune_frames
-                )
+                recipe = self._recipe(Arm(game, loss), rates, learners * len(rates), 1_000, self.tune_frames)
                 trials[game, loss] = Trial(
                     f"{game},loss={loss}", 1_000, {"agent.loss": loss}, to_json(recipe)
                 )
@@ -277,7 +287,7 @@ class MinAtarStudy:
         trials = {}
         for arm in self._arms():
             rate = rates[arm.loss]
-            name = f"{arm.game},loss={arm.loss},width={arm.width}"
+            name = f"{arm.game},loss={arm.loss},width={arm.width},sticky={arm.sticky:g}"
             recipe = to_json(self._recipe(arm, (rate,), self.learners, 0, self.frames))
             trials[arm] = Trial(name, 0, {"agent.loss": arm.loss}, recipe)
         finish(runs, list(trials.values()), self.jobs)
@@ -339,7 +349,7 @@ def write_returns(path: Path, results: dict[Arm, dict[str, Any]], rates: dict[Lo
         writer.writerow(COLUMNS)
         for arm, result in results.items():
             for run in result["learners"]:
-                head = (arm.game, arm.loss, arm.width, f"{rates[arm.loss]:g}", run["seed"])
+                head = (*arm, f"{rates[arm.loss]:g}", run["seed"])
                 for frames, value in zip(run["eval_timesteps"], run["eval_returns"], strict=True):
                     writer.writerow((*head, frames, f"{value:.6g}"))
                 writer.writerow((*head, "", f"{run['final_return']:.6g}"))
@@ -355,7 +365,8 @@ def read_returns(paths: Sequence[Path]) -> tuple[dict[Arm, np.ndarray], Curves]:
     for path in paths:
         with path.open(newline="") as file:
             for row in csv.DictReader(file):
-                arm = Arm(row["game"], row["loss"], int(row["width"]))  # type: ignore[arg-type]
+                loss: Any = row["loss"]
+                arm = Arm(row["game"], loss, int(row["width"]), float(row["sticky_action_prob"]))
                 if row["frames"]:
                     points.setdefault(arm, {}).setdefault(int(row["frames"]), []).append(float(row["return"]))
                 else:
@@ -379,17 +390,18 @@ def by_game(finals: dict[Arm, np.ndarray]) -> dict[str, Any]:
 
 
 def normalized(finals: dict[Arm, np.ndarray]) -> dict[Loss, dict[str, np.ndarray]]:
-    """Return the scores of each loss in the games that all losses played, the mean of a game being 1."""
+    """Return the scores of each loss in the games that all losses played, the mean of a game being 1.
+
+    A game in which no run has scored at all is left out: it compares nothing.
+    """
     losses = list(dict.fromkeys(arm.loss for arm in finals))
-    games = [
-        game
-        for game in dict.fromkeys(arm.game for arm in finals)
-        if all(Arm(game, loss, 1) in finals for loss in losses)
-    ]
-    scale = {
-        game: np.mean([values.mean() for arm, values in finals.items() if arm.game == game]) for game in games
+    games = dict.fromkeys(arm.game for arm in finals)
+    shared = [game for game in games if all(Arm(game, loss) in finals for loss in losses)]
+    scale = {game: np.mean([finals[Arm(game, loss)] for loss in losses]) for game in shared}
+    return {
+        loss: {game: finals[Arm(game, loss)] / scale[game] for game in shared if scale[game] > 0.0}
+        for loss in losses
     }
-    return {loss: {game: finals[Arm(game, loss, 1)] / scale[game] for game in games} for loss in losses}
 
 
 def over_games(finals: dict[Arm, np.ndarray]) -> dict[str, Any]:
@@ -407,13 +419,15 @@ def over_games(finals: dict[Arm, np.ndarray]) -> dict[str, Any]:
     return found
 
 
-def by_width(finals: dict[Arm, np.ndarray]) -> dict[str, Any]:
-    """Return what came of each width, where there is more than one."""
-    wide = {(arm.game, arm.loss) for arm in finals if arm.width > 1}
+def by_variant(finals: dict[Arm, np.ndarray], field: Literal["width", "sticky"]) -> dict[str, Any]:
+    """Return what came of each width, or of each stickiness, where there is another than the usual one."""
+    rest = {"width": "sticky", "sticky": "width"}[field]
+    of_field = [arm for arm in finals if getattr(arm, rest) == getattr(Arm("", OURS), rest)]
+    varied = {arm[:2] for arm in of_field if arm != Arm(*arm[:2])}
     return {
-        f"{arm.game} {arm.loss} {arm.width}": with_interval(values)
-        for arm, values in sorted(finals.items())
-        if (arm.game, arm.loss) in wide
+        f"{arm.game} {arm.loss} {getattr(arm, field):g}": with_interval(finals[arm])
+        for arm in sorted(of_field)
+        if arm[:2] in varied
     }
 
 
@@ -478,8 +492,9 @@ def show(found: dict[str, Any]) -> None:
             loss, *cells, text(overall) if overall else "", text(better, "probability") if better else ""
         )
     Console().print(table)
-    for name, numbers in found["widths"].items():
-        Console().print(name, text(numbers))
+    for kind in ("widths", "sticky_action_probs"):
+        for name, numbers in found[kind].items():
+            Console().print(kind, name, text(numbers))
 
 
 if __name__ == "__main__":

@@ -281,12 +281,13 @@ MINATAR_FLAGS = (
 @pytest.mark.slow
 def test_minatar(tmp_path):
     out = tmp_path / "run"
-    flags = [*MINATAR_FLAGS, "--rates", 1e-4, 1e-3, "--experiments", "losses", "width", "--widths", 1, 2]
+    flags = [*MINATAR_FLAGS, "--rates", 1e-4, 1e-3, "--widths", 1, 2, "--sticky-action-probs", 0.0, 0.1]
+    flags += ["--experiments", "losses", "width", "sticky"]
     result = result_of(out, run("reproduce_minatar.py", *flags, "--out", out))
     assert result["learning_rates"] == {"mse": 1e-4, "hl_gauss": 1e-3}
     assert "tuning" not in result
     table = list(csv.DictReader((out / "returns.csv").open()))
-    assert len(table) == 6 * 3 * 3  # arms, learners, two evaluations and the one after training
+    assert len(table) == 8 * 3 * 3  # arms, learners, two evaluations and the one after training
     assert {row["learning_rate"] for row in table if row["loss"] == "mse"} == {"0.0001"}
     for game, of in result["games"].items():
         for loss, each in of.items():
@@ -294,10 +295,14 @@ def test_minatar(tmp_path):
                 float(row["return"])
                 for row in table
                 if (row["game"], row["loss"], row["width"], row["frames"]) == (game, loss, "1", "")
+                and row["sticky_action_prob"] == "0.1"
             ]
             assert each["learners"] == finals
             assert each["low"] <= each["iqm"] <= each["high"]
     assert set(result["widths"]) == {f"Breakout {loss} {w}" for loss in ("mse", "hl_gauss") for w in (1, 2)}
+    assert set(result["sticky_action_probs"]) == {
+        f"Breakout {loss} {prob}" for loss in ("mse", "hl_gauss") for prob in (0, 0.1)
+    }
     assert 0.0 <= result["all_games"]["mse"]["hl_gauss_improves"]["probability"] <= 1.0
     assert not list(out.rglob("checkpoint.pt"))
     for name in ("curves.png", "profiles.png"):
@@ -305,7 +310,8 @@ def test_minatar(tmp_path):
     again = tmp_path / "again"
     flags = [*MINATAR_FLAGS, "--tables", out / "returns.csv", "--out", again]
     told = result_of(again, run("reproduce_minatar.py", *flags))
-    assert told["games"] == result["games"]
+    for key in ("games", "all_games", "widths", "sticky_action_probs"):
+        assert told[key] == result[key]
 
 
 @pytest.mark.slow
@@ -369,6 +375,7 @@ def test_noisy_cartpole(tmp_path):
         ("bench_foundation.py", ("--repeats", 0), "repeats"),
         ("reproduce_minatar.py", ("--frames", 0), "frames"),
         ("reproduce_minatar.py", ("--losses", "mse"), "losses"),
+        ("reproduce_minatar.py", ("--sticky-action-probs", 1.5), "sticky_action_probs"),
         ("reproduce_minatar.py", ("--rates", 1e-3), "rates"),
         ("reproduce_noisy_cartpole.py", ("--etas", 0.1, 1.0), "etas"),
         ("reproduce_noisy_cartpole.py", ("--seeds", 0, 1_000), "seeds"),
