@@ -83,8 +83,9 @@ def entry(place: str, name: str, value: Any) -> str:
         # The docstring of settings lists them; so does that of a named tuple or a plain record its fields.
         members = "" if issubclass(value, Settings) else "   :members:\n"
         return f".. autoclass:: {place}.{name}\n{members}   :show-inheritance:\n\n"
-    kind = "function" if callable(value) and hasattr(value, "__qualname__") else "data"
-    return f".. auto{kind}:: {place}.{name}\n\n"
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f".. autofunction:: {place}.{name}\n\n"
+    return f".. py:data:: {place}.{name}\n   :type: {type(value).__name__}\n\n"
 
 
 def public(module: str) -> dict[str, Any]:
