@@ -2,8 +2,8 @@
 
 Docstrings write absolute values, |x|, and shapes, [n, *O], where reStructuredText sees its own marks.
 
-The house has no substitutions: outside of literals and of blocks of code a bar is a bar, and a star in a shape is
-a star. Equations that stand apart are blocks of code.
+The house has no substitutions: outside of literals and of blocks of code a bar is a bar, and a star in a
+shape is a star. Equations that stand apart are blocks of code.
 """
 
 import inspect
@@ -25,8 +25,10 @@ def escape(lines: list[str]) -> list[str]:
             code = None
         if code is None:
             parts = LITERALS.split(line)
-            line = "".join(part if place % 2 else MARKS.sub(r"\\\g<0>", part) for place, part in enumerate(parts))
-            if line.rstrip().endswith("::"):
+            line = "".join(
+                part if place % 2 else MARKS.sub(r"\\\g<0>", part) for place, part in enumerate(parts)
+            )
+            if line.rstrip().endswith("::") or line.lstrip().startswith(".. code-block::"):
                 code = indent
         found.append(line)
     return found
@@ -47,7 +49,7 @@ def with_equations(lines: list[str]) -> list[str]:
             empty = place > 1 and not lines[place - 1].strip()
             said = next((text for text in reversed(found) if text.strip()), "").rstrip()
             if apart is None and empty and indent >= before + 4 and not said.endswith("::"):
-                found += [" " * before + "::", ""]
+                found += [" " * before + ".. code-block:: text", ""]
                 apart = indent
             if apart is None:
                 before = indent
@@ -56,10 +58,12 @@ def with_equations(lines: list[str]) -> list[str]:
 
 
 def signature(app: Sphinx, what: str, name: str, value: Any, options: Any, given: Any, returns: Any) -> Any:
-    """Return the signature of what makes an instance, where a metaclass stands before it."""
-    if what == "class" and type(value).__call__ is not type.__call__:
+    """Return the signature of ``__init__``, where ``__new__`` stands before it and takes anything."""
+    if what == "class" and given and given.startswith("(*args") and "__init__" in vars(value):
         told = inspect.signature(value.__init__)
-        return str(told.replace(parameters=list(told.parameters.values())[1:], return_annotation=told.empty)), None
+        return str(
+            told.replace(parameters=list(told.parameters.values())[1:], return_annotation=told.empty)
+        ), None
     return None
 
 

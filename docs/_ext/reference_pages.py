@@ -1,4 +1,4 @@
-"""Pages that are made from the code before Sphinx reads: the API, the environments, the commands, the gallery.
+"""Pages made from the code before Sphinx reads: the API, the environments, the recipes, the gallery.
 
 They lie in ``docs/reference`` and are written anew where they have changed, so that Sphinx reads only those.
 """
@@ -12,12 +12,13 @@ from typing import Any
 
 import gymnasium as gym
 import matplotlib.image
+from sphinx.application import Sphinx
+
 import prefrl
 import prefrl.envs
 import prefrl.functional
 from prefrl.config import Settings
 from prefrl.run.recipes import RECIPES
-from sphinx.application import Sphinx
 
 FAMILIES = {
     "value_based": "Value-based agents",
@@ -85,7 +86,7 @@ def entry(place: str, name: str, value: Any) -> str:
         return f".. autoclass:: {place}.{name}\n{members}   :show-inheritance:\n\n"
     if callable(value) and hasattr(value, "__qualname__"):
         return f".. autofunction:: {place}.{name}\n\n"
-    return f".. py:data:: {place}.{name}\n   :type: {type(value).__name__}\n\n"
+    return f".. py:data:: {name}\n   :module: {place}\n   :type: {type(value).__name__}\n\n"
 
 
 def public(module: str) -> dict[str, Any]:
@@ -222,13 +223,15 @@ def environment_pages(folder: Path) -> dict[str, list[str]]:
 
 def command_page(folder: Path) -> None:
     """Write what every recipe of ``prefrl train`` can be told."""
-    text = "# Recipes and their flags\n\nWhat `prefrl train RECIPE` takes: a setting `batch_size` of the agent is the flag\n"
-    text += "`--agent.batch-size`, or `--batch-size` where nothing else is called so. "
+    text = "# Recipes and their flags\n\nWhat `prefrl train RECIPE` takes. "
+    text += "A setting `batch_size` of the agent is the flag `--batch-size`.\n"
     text += "`prefrl train RECIPE --help` says the same.\n"
     for name in sorted(RECIPES):
         module, _, recipe = RECIPES[name].partition(":")
         kind = getattr(import_module(module), recipe)
-        text += f"\n## {name}\n\n{inspect.cleandoc(text_of(kind))}\n\n```{{settings}}\n{module}:{recipe}\n```\n"
+        text += (
+            f"\n## {name}\n\n{inspect.cleandoc(text_of(kind))}\n\n```{{settings}}\n{module}:{recipe}\n```\n"
+        )
     write(folder / "recipes.md", text)
 
 
@@ -245,7 +248,9 @@ def gallery_page(source: Path, pictures: dict[str, list[str]]) -> None:
         text += title(ENVIRONMENTS[family], "~") + ".. container:: gallery\n\n"
         for env_id in ids:
             stem = env_id.rpartition("/")[2]
-            text += figure(f"environments/pictures/{stem}.png", env_id, f":doc:`{env_id} <environments/{family}>`")
+            text += figure(
+                f"environments/pictures/{stem}.png", env_id, f":doc:`{env_id} <environments/{family}>`"
+            )
     text += title("Figures", "-") + ".. container:: gallery\n\n"
     seen = set()
     for page in sorted(source.rglob("*.md")):
