@@ -128,7 +128,8 @@ def test_pages_hold_every_public_name(tmp_path: Path) -> None:
 
     api_pages(tmp_path)
     text = "".join(page.read_text() for page in tmp_path.glob("*.rst"))
-    text = re.sub(
+    data = r"^\.\. py:data:: (\S+)\n   :module: (\S+)$"
+    text = re.sub(data, r".. autodata:: \2.\1", text, flags=re.MULTILINE)
         r"^\.\. py:data:: (\S+)\n   :module: (\S+)$", r".. autodata:: \2.\1", text, flags=re.MULTILINE
     )
     places = set(re.findall(r"^\.\. auto\w+:: (\S+)$", text, re.MULTILINE))
