@@ -130,8 +130,6 @@ def test_pages_hold_every_public_name(tmp_path: Path) -> None:
     text = "".join(page.read_text() for page in tmp_path.glob("*.rst"))
     data = r"^\.\. py:data:: (\S+)\n   :module: (\S+)$"
     text = re.sub(data, r".. autodata:: \2.\1", text, flags=re.MULTILINE)
-        r"^\.\. py:data:: (\S+)\n   :module: (\S+)$", r".. autodata:: \2.\1", text, flags=re.MULTILINE
-    )
     places = set(re.findall(r"^\.\. auto\w+:: (\S+)$", text, re.MULTILINE))
     for package, names in offered().items():
         for name in names:
