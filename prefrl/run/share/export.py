@@ -8,8 +8,11 @@ to the bounds of the actions. The number of rows is open.
 from __future__ import annotations
 
 import io
+import logging
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -99,7 +102,8 @@ def export_policy(
         files: dict[str, bytes] = {}
         if "pt2" in formats:
             buffer = io.BytesIO()
-            torch.export.save(program, buffer)
+            with _quiet():
+                torch.export.save(program, buffer)
             files["policy.pt2"] = buffer.getvalue()
         if "onnx" in formats:
             files["policy.onnx"], acts = to_onnx(program)
@@ -108,19 +112,19 @@ def export_policy(
                 warnings.warn(f"policy.onnx acts as the agent does on a share of {compared['onnx']:.4g} of "
                               f"{checks} observations; where actions are worth the same, rounding decides",
                               stacklevel=2)  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        with atomic_path(out / name) as path:
-            path.write_bytes(content)
     described = {
         "agent": type(agent).__name__,
         "files": sorted(files),
         "inputs": _inputs(obs),
-        "observation_space": space_to_json(agent.observation_space),
-        "action_space": space_to_json(agent.action_space),
+        "observation_space": _finite(space_to_json(agent.observation_space)),
+        "action_space": _finite(space_to_json(agent.action_space)),
         "agreement": {name: compared[name] for name in formats},
         "checks": checks,
     }
+    out.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        with atomic_path(out / name) as path:
+            path.write_bytes(content)
     write_json(out / "policy.json", described)
     return out / "policy.json"
 
@@ -160,7 +164,10 @@ def traced(agent: Agent, example: Any) -> Any:
     rows = torch.export.Dim("batch", min=1)
     shapes = {name: {0: rows} for name in example} if isinstance(example, Mapping) else {0: rows}
     try:
-        return torch.export.export(_Policy(agent), (example,), dynamic_shapes={"obs": shapes}, strict=False)
+        with _quiet():
+            return torch.export.export(
+                _Policy(agent), (example,), dynamic_shapes={"obs": shapes}, strict=False
+            )
     except Exception as error:  # torch raises whatever its tracers meet
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
@@ -180,7 +187,8 @@ def to_onnx(program: Any) -> tuple[bytes, Any]:
         import onnxscript  # noqa: F401 (torch's exporter needs it)
     except ImportError as error:
         raise ImportError(f'{error.name} is not installed: pip install ".[export]"') from error
-    written = torch.onnx.export(program, dynamo=True, verbose=False)
+    with _quiet():
+        written = torch.onnx.export(program, dynamo=True, verbose=False)
     assert written is not None
     content: bytes = written.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
@@ -202,6 +210,29 @@ def agreement(found: Tensor, wanted: Tensor) -> float:
     else:
         same = found == wanted
     return float(same.reshape(len(wanted), -1).all(1).to(torch.float64).mean())
+
+
+def _finite(value: Any) -> Any:
+    """Return JSON values with null for a bound that is infinite."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what torch's exporters say about themselves from the user."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            log.setLevel(level)
 
 
 def _inputs(obs: Any) -> dict[str, Any]:
