@@ -215,11 +215,11 @@ COMMANDS = {
     "evaluate": _Command("Evaluate the agent of a run in fresh episodes.", "prefrl.cli:EvaluateCommand"),
     "plot": _Command("Draw learning curves of many seeds.", "prefrl.run.plot:PlotCommand"),
     "report": _Command(
-        "Put runs on one page: settings, curves, results.", "prefrl.run.share.report:ReportCommand"
+        "Put runs on one page: settings, curves, results.", "prefrl.share.report:ReportCommand"
     ),
-    "video": _Command("Film episodes of a run's agent.", "prefrl.run.share.video:VideoCommand"),
+    "video": _Command("Film episodes of a run's agent.", "prefrl.share.video:VideoCommand"),
     "export": _Command(
-        "Write a run's policy as a program that needs no prefrl.", "prefrl.run.share.export:ExportCommand"
+        "Write a run's policy as a program that needs no prefrl.", "prefrl.share.export:ExportCommand"
     ),
     "sweep": _Command(
         "Train over seeds and settings, several runs at once.", "prefrl.run.sweep.sweep:SweepCommand"

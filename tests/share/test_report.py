@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from prefrl.cli import main
-from prefrl.run.share.report import report, table
+from prefrl.share.report import report, table
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,10 @@ def test_a_sweep_is_on_one_page(sweep: Path, capsys: pytest.CaptureFixture[str])
     assert "<th>loss = mse</th>" in page
     assert "<td>runs that are finished</td><td>2 of 2</td><td>2 of 2</td>" in page
     assert re.search(r"<td>final_return</td><td>[\d.]+ \([\d.]+ to [\d.]+\)</td>", page)
+    every = page.partition("<summary>Every run</summary>")[2].partition("</details>")[0]
+    assert every.count("<tr>") == 5
     # What was set is before the fold, what was not is behind it.
-    shown, _, hidden = page.partition("<details>")
+    shown, _, hidden = page.partition("<h2>Settings</h2>")[2].partition("<details>")
     assert "<td>total_timesteps</td><td>300</td><td>100000</td>" in shown
     assert "<td>agent.loss</td><td>huber; mse</td><td>hl_gauss</td>" in shown
     assert "<td>agent.gamma</td><td>0.99</td><td>0.99</td>" in hidden
@@ -74,3 +76,10 @@ def test_a_run_that_is_not_finished_has_a_page(sweep: Path, tmp_path: Path) -> N
     page = report([copy])
     assert "Nothing was logged yet" in page
     assert "<td>runs that are finished</td><td>0 of 1</td>" in page
+
+
+def test_an_evaluation_is_on_the_page(sweep: Path, tmp_path: Path) -> None:
+    (run,) = [path for path in sweep.iterdir() if path.is_dir()][:1]
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "evaluation.json").write_text('{"mean_return": 12.5, "learners": [1.0, 2.0]}')
+    assert "<td>evaluation/mean_return</td><td>12.5</td>" in report([copy])

@@ -166,16 +166,34 @@ def _results(groups: Mapping[str, Sequence[Path]]) -> str:
     found: dict[str, dict[str, list[float]]] = {label: {} for label in groups}
     finished: list[str] = []
     for label, runs in groups.items():
-        results = [read_json(run / "result.json") for run in runs if (run / "result.json").exists()]
-        finished.append(f"{len(results)} of {len(runs)}")
-        for result in results:
-            for name, value in flatten(result).items():
-                if isinstance(value, (int, float)) and not isinstance(value, bool):
-                    found[label].setdefault(name, []).append(float(value))
+        finished.append(f"{sum((run / 'result.json').exists() for run in runs)} of {len(runs)}")
+        for run in runs:
+            for name, value in outcome(run).items():
+                found[label].setdefault(name, []).append(value)
     names = list(dict.fromkeys(name for of in found.values() for name in of))
     rows = [["runs that are finished", *finished]]
     rows += [[name, *(_entry(of.get(name, [])) for of in found.values())] for name in names]
-    return table(["", *(label or "all" for label in groups)], rows)
+    whole = table(["", *(label or "all" for label in groups)], rows)
+    if sum(map(len, groups.values())) == 1:
+        return whole
+    each = [
+        [run.name, *(f"{values[name]:.6g}" if name in values else "" for name in names)]
+        for runs in groups.values()
+        for run in runs
+        for values in [outcome(run)]
+    ]
+    return whole + folded("Every run", table(["run", *names], each))
+
+
+def outcome(run: Path) -> dict[str, float]:
+    """Return the numbers of a run's ``result.json``, and of its ``evaluation.json``."""
+    numbers = {}
+    for name, prefix in (("result", ""), ("evaluation", "evaluation/")):
+        if (run / f"{name}.json").exists():
+            for key, value in flatten(read_json(run / f"{name}.json")).items():
+                if isinstance(value, (int, float)) and not isinstance(value, bool):
+                    numbers[prefix + key] = float(value)
+    return numbers
 
 
 def _entry(values: Sequence[float]) -> str:

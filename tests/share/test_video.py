@@ -12,7 +12,7 @@ import pytest
 import prefrl
 from prefrl.cli import main
 from prefrl.run.evaluate import evaluate
-from prefrl.run.share.video import filmed
+from prefrl.share.video import filmed
 
 av = pytest.importorskip("av")
 

@@ -14,8 +14,8 @@ import torch
 import prefrl
 from prefrl.agents.base import Agent
 from prefrl.cli import main
-from prefrl.run.share import export
-from prefrl.run.share.export import agreement, export_policy, sampled
+from prefrl.share import export
+from prefrl.share.export import agreement, export_policy, sampled
 
 
 def trained(name: str) -> Agent:
