@@ -1,4 +1,4 @@
-"""The command ``prefrl``: list, train, resume, evaluate, plot, sweep, audit, label, convert.
+"""The command ``prefrl``: list, train, resume, evaluate, plot, report, video, export, sweep, ...
 
 A command is a dataclass whose fields tyro turns into flags, and whose ``run`` does the work. Only the modules
 that a command needs are imported.
@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from importlib import import_module
 from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -186,28 +187,15 @@ def overview(summaries: dict[str, str]) -> Any:
                         for name, text in summaries.items()))  # fmt: skip
 
 
-def _plot_command() -> Any:
-    from prefrl.run.plot import PlotCommand
-
-    return PlotCommand
-
-
-def _sweep_command() -> Any:
-    from prefrl.run.sweep.sweep import SweepCommand
-
-    return SweepCommand
-
-
-def _convert_command() -> Any:
-    from prefrl.run.convert import ConvertCommand
-
-    return ConvertCommand
-
-
 class _Command(NamedTuple):
     summary: str
-    load: Callable[[], Any]
-    """Returns the type that tyro parses."""
+    place: str = "prefrl.cli:_Overview"
+    """Of the type that tyro parses, "module:Class"."""
+
+    def load(self) -> Any:
+        """Return that type."""
+        module, _, name = self.place.partition(":")
+        return getattr(import_module(module), name)
 
 
 LABEL_COMMANDS = {
@@ -219,18 +207,28 @@ LABEL_COMMANDS = {
 """What ``prefrl label`` can do: the class of each command, a dataclass of flags with a ``run``."""
 
 COMMANDS = {
-    "list": _Command("List what can be trained, and the environments.", lambda: ListCommand),
-    "train": _Command(
-        "Train an agent in a new run folder.",
-        lambda: overview({name: recipe_summary(name) for name in RECIPES}),
+    "list": _Command("List what can be trained, and the environments.", "prefrl.cli:ListCommand"),
+    "train": _Command("Train an agent in a new run folder."),
+    "resume": _Command(
+        "Go on with an interrupted run, from its last checkpoint.", "prefrl.cli:ResumeCommand"
     ),
-    "resume": _Command("Go on with an interrupted run, from its last checkpoint.", lambda: ResumeCommand),
-    "evaluate": _Command("Evaluate the agent of a run in fresh episodes.", lambda: EvaluateCommand),
-    "plot": _Command("Draw learning curves of many seeds.", _plot_command),
-    "sweep": _Command("Train over seeds and settings, several runs at once.", _sweep_command),
-    "audit": _Command("Look at what was answered or trained, and say what it shows.", lambda: _Overview),
-    "label": _Command("Let people answer in a browser, and use what they answered.", lambda: _Overview),
-    "convert": _Command("Make a preference file of published human comparisons.", _convert_command),
+    "evaluate": _Command("Evaluate the agent of a run in fresh episodes.", "prefrl.cli:EvaluateCommand"),
+    "plot": _Command("Draw learning curves of many seeds.", "prefrl.run.plot:PlotCommand"),
+    "report": _Command(
+        "Put runs on one page: settings, curves, results.", "prefrl.share.report:ReportCommand"
+    ),
+    "video": _Command("Film episodes of a run's agent.", "prefrl.share.video:VideoCommand"),
+    "export": _Command(
+        "Write a run's policy as a program that needs no prefrl.", "prefrl.share.export:ExportCommand"
+    ),
+    "sweep": _Command(
+        "Train over seeds and settings, several runs at once.", "prefrl.run.sweep.sweep:SweepCommand"
+    ),
+    "audit": _Command("Look at what was answered or trained, and say what it shows."),
+    "label": _Command("Let people answer in a browser, and use what they answered."),
+    "convert": _Command(
+        "Make a preference file of published human comparisons.", "prefrl.run.convert:ConvertCommand"
+    ),
 }
 
 
@@ -253,8 +251,10 @@ def parse(arguments: Sequence[str]) -> Any:
     if name == "label":
         return flags.parse_kind("label", "step of labelling", LABEL_COMMANDS, rest, COMMANDS[name].summary)
     if name in COMMANDS:
-        description = COMMANDS["train"].summary if name == "train" else None  # the others have docstrings
-        return flags.parse(COMMANDS[name].load(), rest, prog=f"prefrl {name}", description=description)
+        if name == "train":
+            recipes = overview({recipe: recipe_summary(recipe) for recipe in RECIPES})
+            return flags.parse(recipes, rest, prog="prefrl train", description=COMMANDS[name].summary)
+        return flags.parse(COMMANDS[name].load(), rest, prog=f"prefrl {name}", description=None)
     if name and not name.startswith("-"):
         raise ValueError(unknown("command", name, COMMANDS))
     commands = overview({name: command.summary for name, command in COMMANDS.items()})
