@@ -17,11 +17,11 @@ DOCS = sorted(
 WITHOUT_CODE = {"changelog", "contributing", "environments", "glossary", "preference_files"}
 """Pages whose code, if any, is tested elsewhere.
 
-So is that of docs/results/, which is all commands, and of docs/tutorials/, which runs from top to bottom. The first
-pages of families (README) have equations and no code. What other libraries do is marked py, and not run.
+The first pages of families (README) have equations and no code. What is done with other libraries is marked py, and
+not run.
 """
 ELSEWHERE = {"results", "tutorials"}
-"""Folders of such pages."""
+"""Folders of such pages: results are all commands, tutorials run from top to bottom (test_tutorials.py)."""
 
 PAGES = [
     ROOT / "README.md",
