@@ -17,8 +17,8 @@ DOCS = sorted(
 WITHOUT_CODE = {"changelog", "contributing", "environments", "glossary", "preference_files"}
 """Pages whose code, if any, is tested elsewhere.
 
-The first pages of families (README) have equations and no code. What is done with other libraries is marked py, and
-not run.
+The first pages of families (README) have equations and no code. What is done with other libraries is
+marked py, and not run.
 """
 ELSEWHERE = {"results", "tutorials"}
 """Folders of such pages: results are all commands, tutorials run from top to bottom (test_tutorials.py)."""
