@@ -224,6 +224,7 @@ COMMANDS = {
     "sweep": _Command(
         "Train over seeds and settings, several runs at once.", "prefrl.run.sweep.sweep:SweepCommand"
     ),
+    "tune": _Command("Find settings by trying.", "prefrl.tune.command:TuneCommand"),
     "audit": _Command("Look at what was answered or trained, and say what it shows."),
     "label": _Command("Let people answer in a browser, and use what they answered."),
     "convert": _Command(

@@ -5,12 +5,15 @@ runs is the luckiest one. Rungs save time: a setting is first run for a part of 
 it is among the best third of those that came so far (asynchronous successive halving, Li et al. 2020,
 arXiv 1810.05934, one setting at a time).
 
-All that was asked and told is in a journal; how runs stand is in their folders. So a search that was killed
-goes on where it was, and tries what it would have tried: the sampler of each trial has a seed of its own.
+What was told is in a journal; how runs stand is in their folders. The sampler of each trial has a seed of its
+own, so that a trial during which the search was killed is asked for once more and is the same again.
 """
 
 from __future__ import annotations
 
+import math
+import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -71,36 +74,46 @@ class Outcome:
 
     number: int
     settings: dict[str, Any]
-    """The tuned settings, by full names."""
-
-    rungs: list[dict[str, float]] = field(default_factory=list)
-    """Interquartile means over seeds, by metric, at each rung that it finished."""
-
+    """The tuned settings."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    """For each rung that it finished, the interquartile means over seeds of objectives and constraints."""
     state: Literal["complete", "stopped", "failed"] = "complete"
     problem: str = ""
-    """Why it failed."""
 
-    def violation(self, constraints: Sequence[Constraint]) -> float:
-        """Return by how much constraints are violated together; 0 where all hold."""
-        last = self.rungs[-1]
-        return sum(max(0.0, each.excess(last[each.metric])) for each in constraints)
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The means at its last rung; empty for one that failed before the first."""
+        return self.history[-1] if self.history else {}
 
 
-class RunFailed(Exception):
+Run = Callable[[int, Mapping[str, Any], int], Sequence[Mapping[str, Any]]]
+"""Runs a setting's seeds to a rung: from its number, the tuned settings and the rung (from 1 on) to the results.
+
+Raises:
+    RunFailed: if a seed failed.
+"""
+
+
+class RunFailed(Exception):  # noqa: N818
     """A run of a setting failed; the message says why."""
 
 
-Run = Callable[[int, Mapping[str, Any], int], list[dict[str, Any]]]
-"""Runs a setting's seeds up to a rung, from its number, the tuned settings and the rung, 1 the first; returns
-what came out, flat, of each seed. Raises RunFailed."""
+def import_optuna() -> Any:
+    """Return the module ``optuna``, without its messages; ImportError if it is not installed."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise ImportError('tuning needs Optuna: pip install ".[tune]"') from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
 
 
 @dataclass
 class Search:
-    """A search over settings that are run elsewhere.
+    """A study of Optuna over settings that are run elsewhere.
 
     Args:
-        path: the journal's file, made where it is missing.
+        path: the journal's file, made where it is missing; one process at a time works with it.
         space: where to look.
         objectives: one, or two for what is best in either without being worse in the other.
         constraints: what must hold besides.
@@ -119,130 +132,145 @@ class Search:
     sampler: Literal["tpe", "random"] = "tpe"
     tell: Callable[[str], None] = print
 
-    def __post_init__(self) -> None:
-        if len(self.objectives) not in (1, 2):
-            raise ValueError(f"there are {len(self.objectives)} objectives; there may be one or two")
-
     def run(self, trials: int, run: Run) -> list[Outcome]:
-        """Try settings until there are so many; return what came of each, those of before included."""
+        """Try settings until there are so many; return what came of each."""
         optuna = import_optuna()
         study = self._study(optuna)
-        before = study.get_trials(deepcopy=False)
-        outcomes = [Outcome(**each.user_attrs["outcome"]) for each in before if each.state.is_finished()]
-        begun = [each for each in before if not each.state.is_finished()]
-        for number in range(len(outcomes), trials):
+        outcomes: list[Outcome] = []
+        for each in study.get_trials(deepcopy=False):
+            if not each.state.is_finished():  # of a process that was killed; it is asked for again
+                study.tell(each.number, state=optuna.trial.TrialState.FAIL)
+            elif "outcome" in each.user_attrs:
+                outcomes.append(Outcome(**each.user_attrs["outcome"]))
+        while len(outcomes) < trials:
+            number = len(outcomes)
             study.sampler = self._sampler(optuna, number)
-            # One that was asked for before a kill has what was suggested by then, and is given the rest.
-            trial = optuna.trial.Trial(study, begun.pop()._trial_id) if begun else study.ask()
+            trial = study.ask()
             settings = {name: where.suggested(trial, name) for name, where in self.space.items()}
-            outcome = Outcome(number, settings)
-            self._climb(outcome, outcomes, run)
-            self._record(optuna, study, trial, outcome)
+            outcome = self._tried(Outcome(number, settings), outcomes, run)
+            self._told(optuna, study, trial, outcome)
             outcomes.append(outcome)
-            self.tell(self._told(outcome))
+            self.tell(said(outcome, self.rungs))
         return outcomes
 
-    def _climb(self, outcome: Outcome, before: Sequence[Outcome], run: Run) -> None:
-        """Run a setting rung by rung, as far as it is worth it."""
-        for rung in range(1, self.rungs + 1):
-            try:
-                outcome.rungs.append(self._aggregated(run(outcome.number, outcome.settings, rung)))
-            except RunFailed as error:
-                outcome.state, outcome.problem = "failed", str(error)
-                return
-            if rung < self.rungs:
-                rivals = [each for each in before if len(each.rungs) >= rung]
-                better = sum(self._dominates(each.rungs[rung - 1], outcome.rungs[-1]) for each in rivals)
-                if better >= max(1.0, (len(rivals) + 1) / REDUCTION):
-                    outcome.state = "stopped"
-                    return
-
-    def _dominates(self, one: Mapping[str, float], other: Mapping[str, float]) -> bool:
-        """Whether one is better in some objective and worse in none; what is allowed is better than what is not."""
-        wrong, other_wrong = (
-            sum(max(0.0, each.excess(metrics[each.metric])) for each in self.constraints)
-            for metrics in (one, other)
-        )
-        if wrong != other_wrong and max(wrong, other_wrong) > 0.0:
-            return wrong < other_wrong
-        gains = [each.sign * (one[each.metric] - other[each.metric]) for each in self.objectives]
-        return max(gains) > 0.0 and min(gains) >= 0.0
-
-    def _aggregated(self, results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        """Return the interquartile mean over seeds of each metric that matters; RunFailed where one is none."""
-        found = {}
-        for name in dict.fromkeys([*(each.metric for each in self.objectives), *(c.metric for c in self.constraints)]):
-            values = [result.get(name) for result in results]
-            if not all(isinstance(value, (int, float)) for value in values):
-                known = sorted(key for key, value in results[0].items() if isinstance(value, (int, float)))
-                raise ValueError(f"metric {name!r} is no number of result.json; it has {', '.join(known)}")
-            found[name] = float(interquartile_mean(np.array(values, dtype=np.float64)))
-        return found
-
-    def best(self, outcomes: Sequence[Outcome], count: int) -> list[Outcome]:
-        """Return those that were run to the end and that fewest others dominate, the best first."""
-        whole = [each for each in outcomes if each.state == "complete" and each.violation(self.constraints) == 0.0]
-        dominated = {
-            each.number: sum(self._dominates(other.rungs[-1], each.rungs[-1]) for other in whole) for each in whole
-        }
-        return sorted(whole, key=lambda each: (dominated[each.number], each.number))[:count]
-
-    # Optuna ---------------------------------------------------------------------------------------------
-
     def _study(self, optuna: Any) -> Any:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        journal = optuna.storages.journal
-        storage = optuna.storages.JournalStorage(journal.JournalFileBackend(str(self.path)))
+        """Return the study in the journal; what a process that was killed left half done there is undone."""
+        for lock in self.path.parent.glob(f"{self.path.name}.lock*"):
+            lock.unlink()
+        if self.path.exists():
+            lines = self.path.read_bytes()
+            os.truncate(self.path, lines.rfind(b"\n") + 1)
+        backend = optuna.storages.journal.JournalFileBackend(str(self.path))
         return optuna.create_study(
-            study_name="tune", storage=storage, load_if_exists=True,
-            directions=[each.direction for each in self.objectives],
-        )  # fmt: skip
+            storage=optuna.storages.JournalStorage(backend),
+            study_name="prefrl",
+            directions=[objective.direction for objective in self.objectives],
+            load_if_exists=True,
+        )
 
     def _sampler(self, optuna: Any, number: int) -> Any:
-        """Return the sampler of one trial. Its seed is its own, since no study keeps a generator over a kill."""
         seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
         if self.sampler == "random":
             return optuna.samplers.RandomSampler(seed=seed)
-        more: dict[str, Any] = {}
+        given: dict[str, Any] = {}
         if self.constraints and not hasattr(optuna.trial.Trial, "set_constraint"):  # before Optuna 5
-            more["constraints_func"] = lambda trial: trial.user_attrs.get("excess", ())
-        return optuna.samplers.TPESampler(seed=seed, **more)
+            given["constraints_func"] = lambda trial: self._excesses(trial.user_attrs["outcome"]["history"][-1])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some of its features are called experimental
+            return optuna.samplers.TPESampler(seed=seed, **given)
 
-    def _record(self, optuna: Any, study: Any, trial: Any, outcome: Outcome) -> None:
-        """Tell Optuna what came of a trial; last, and at once, that it is over."""
+    def _tried(self, outcome: Outcome, before: Sequence[Outcome], run: Run) -> Outcome:
+        """Run a setting from rung to rung, as long as it is good enough."""
+        for rung in range(1, self.rungs + 1):
+            try:
+                outcome.history.append(self._means(run(outcome.number, outcome.settings, rung)))
+            except RunFailed as error:
+                outcome.state, outcome.problem = "failed", str(error)
+                return outcome
+            if rung < self.rungs and not self._goes_on(outcome, before, rung):
+                outcome.state = "stopped"
+                return outcome
+        return outcome
+
+    def _means(self, results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Return the interquartile means of what matters; ValueError if a result has no such number."""
+        means = {}
+        for metric in dict.fromkeys(each.metric for each in (*self.objectives, *self.constraints)):
+            values = [number(result, metric) for result in results]
+            means[metric] = float(interquartile_mean(values))
+        return means
+
+    def _excesses(self, means: Mapping[str, float]) -> list[float]:
+        return [constraint.excess(means[constraint.metric]) for constraint in self.constraints]
+
+    def _goes_on(self, outcome: Outcome, before: Sequence[Outcome], rung: int) -> bool:
+        """Whether a setting is among the best third (rounded up) of those that finished a rung so far."""
+        others = [each.history[rung - 1] for each in before if len(each.history) >= rung]
+        ahead = sum(self.beats(other, outcome.history[rung - 1]) for other in others)
+        return ahead < math.ceil((len(others) + 1) / REDUCTION)
+
+    def beats(self, first: Mapping[str, float], second: Mapping[str, float]) -> bool:
+        """Whether one is better: it keeps the constraints, or breaks them less, or is better in an objective
+        and worse in none."""
+        broken = [sum(max(0.0, excess) for excess in self._excesses(each)) for each in (first, second)]
+        if max(broken) > 0:
+            return broken[0] < broken[1]
+        gains = [each.sign * (first[each.metric] - second[each.metric]) for each in self.objectives]
+        return min(gains) >= 0 and max(gains) > 0
+
+    def allowed(self, means: Mapping[str, float]) -> bool:
+        """Whether the constraints hold."""
+        return all(excess <= 0 for excess in self._excesses(means))
+
+    def best(self, outcomes: Sequence[Outcome], count: int) -> list[Outcome]:
+        """Return the best complete outcomes that keep the constraints, the best first.
+
+        With two objectives they are of the Pareto front, from its best in the first objective to its best in
+        the second.
+        """
+        there = [each for each in outcomes if each.state == "complete" and self.allowed(each.metrics)]
+        first = self.objectives[0]
+        there.sort(key=lambda each: -first.sign * each.metrics[first.metric])
+        if len(self.objectives) == 1 or len(there) <= 1:
+            return there[:count]
+        front = self.front(there)
+        places = np.linspace(0, len(front) - 1, min(count, len(front))).round().astype(int)
+        return [front[place] for place in places]
+
+    def front(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Return those that no other beats."""
+        return [
+            each for each in outcomes if not any(self.beats(other.metrics, each.metrics) for other in outcomes)
+        ]
+
+    def _told(self, optuna: Any, study: Any, trial: Any, outcome: Outcome) -> None:
         states = optuna.trial.TrialState
         trial.set_user_attr("outcome", asdict(outcome))
         if outcome.state == "failed":
             study.tell(trial, state=states.FAIL)
             return
-        last = outcome.rungs[-1]
-        excess = {str(each): each.excess(last[each.metric]) for each in self.constraints}
         if hasattr(trial, "set_constraint"):
-            for name, value in excess.items():
-                trial.set_constraint(name, value)
-        elif excess:
-            trial.set_user_attr("excess", list(excess.values()))
+            for constraint in self.constraints:
+                trial.set_constraint(str(constraint), constraint.excess(outcome.metrics[constraint.metric]))
         if outcome.state == "stopped":
-            if len(self.objectives) == 1:  # with two, Optuna takes no values of trials that were stopped
-                for rung, metrics in enumerate(outcome.rungs, 1):
-                    trial.report(metrics[self.objectives[0].metric], rung)
             study.tell(trial, state=states.PRUNED)
         else:
-            study.tell(trial, [last[each.metric] for each in self.objectives])
-
-    def _told(self, outcome: Outcome) -> str:
-        settings = ", ".join(f"{name.split('.')[-1]} = {value}" for name, value in outcome.settings.items())
-        if outcome.state == "failed":
-            return f"trial {outcome.number} failed ({settings}): {outcome.problem}"
-        found = ", ".join(f"{name} {value:.6g}" for name, value in outcome.rungs[-1].items())
-        stopped = f", stopped at rung {len(outcome.rungs)} of {self.rungs}" if outcome.state == "stopped" else ""
-        return f"trial {outcome.number}: {found} ({settings}){stopped}"
+            study.tell(trial, [outcome.metrics[each.metric] for each in self.objectives])
 
 
-def import_optuna() -> Any:
-    """Return the module; ImportError, which names the extra, if it is not installed."""
-    try:
-        import optuna
-    except ImportError as error:
-        raise ImportError('Optuna is not installed: pip install ".[tune]"') from error
-    return optuna
+def number(result: Mapping[str, Any], metric: str) -> float:
+    """Return a number of a result; ValueError if there is none of that name."""
+    value = result.get(metric)
+    if not isinstance(value, (bool, int, float)):
+        there = ", ".join(name for name, each in result.items() if isinstance(each, (bool, int, float)))
+        raise ValueError(f"metric {metric!r} is no number in the results; there are {there}")
+    return float(value)
+
+
+def said(outcome: Outcome, rungs: int) -> str:
+    """Return a line about what came of a setting."""
+    if outcome.state == "failed":
+        return f"trial {outcome.number} failed: {outcome.problem}"
+    numbers = ", ".join(f"{name} = {value:.5g}" for name, value in outcome.metrics.items())
+    stop = f", stopped after rung {len(outcome.history)} of {rungs}" if outcome.state == "stopped" else ""
+    return f"trial {outcome.number}: {numbers}{stop}"

@@ -60,7 +60,9 @@ def parse_space(recipe: str, texts: Sequence[str]) -> Space:
     for text in texts:
         given, equals, values = text.partition("=")
         if not given or not equals or not values:
-            raise ValueError(f"space has {text!r}; each must be FIELD=LOW..HIGH, FIELD=log:LOW..HIGH or FIELD=V1,V2")
+            raise ValueError(
+                f"space has {text!r}; each must be FIELD=LOW..HIGH, FIELD=log:LOW..HIGH or FIELD=V1,V2"
+            )
         name = full_name(present_name(kind, given), types, f"the recipe {recipe}")
         if name in space:
             raise ValueError(f"space names {name} twice; give it once")
@@ -106,7 +108,9 @@ def settings_of(recipe: str, fixed: Mapping[str, Sequence[str]]) -> dict[str, An
         if name == "seed":
             raise ValueError("seed is no setting to fix; seeds has a place of its own")
         if len(texts) != 1:
-            raise ValueError(f"set gives {name} {len(texts)} values; those that are to be tried stand in space")
+            raise ValueError(
+                f"set gives {name} {len(texts)} values; those that are to be tried stand in space"
+            )
         found[name] = parse_setting(kind, name, texts[0])
     return found
 
