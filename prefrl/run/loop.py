@@ -99,8 +99,7 @@ class RunFailedError(RuntimeError):
 
 
 class Loop:
-    """One training run; the arguments are those of :func:`learn`, and when and how to evaluate.
-    With a ``share`` below 1 it stops there, with a checkpoint.
+    """One training run; the arguments are those of :func:`learn`, how to evaluate, and a share to stop after.
 
     Attributes:
         seconds: wall-clock time spent in the loop, over all parts of an interrupted run.

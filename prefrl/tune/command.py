@@ -133,7 +133,7 @@ class TuneCommand(Settings):
         return [parse_constraint(text) for text in self.constraint]
 
     def run(self) -> None:
-        """Search, judge the best on fresh seeds; print a table, and the path of the result in the last line."""
+        """Search, judge the best on fresh seeds; print a table, and the path of the result."""
         import_optuna()
         if self.engine == "ray":
             import_ray()
@@ -243,8 +243,9 @@ def judge(
 ) -> dict[str, dict[str, Any]]:
     """Return of each of several settings what fresh seeds say, and how likely it is better than the defaults.
 
-    By name and metric: ``iqm``, ``low``, ``high`` (95 % bootstrap interval), ``values`` of the seeds; of objectives
-    also ``improves``, the probability that a run is better than one of the defaults, with its interval.
+    By name and metric: ``iqm``, ``low``, ``high`` (95 % bootstrap interval), ``values`` of the seeds; of
+    objectives also ``improves``, the probability that a run is better than one of the defaults, with its
+    interval.
     """
     found: dict[str, dict[str, Any]] = {}
     signs = {each.metric: each.sign for each in objectives}

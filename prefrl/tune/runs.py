@@ -38,7 +38,7 @@ class Runs:
     def __call__(
         self, name: str, settings: Mapping[str, Any], seeds: Iterable[int], rung: int
     ) -> list[dict[str, Any]]:
-        """Return what came out of each seed at a rung, after running what is missing; RunFailed if one fails."""
+        """Return what came out of each seed at a rung, once all are run; RunFailed if one fails."""
         return self.all({name: settings}, seeds, rung)[name]
 
     def all(
