@@ -1,4 +1,4 @@
-"""The command ``prefrl``: list, train, resume, evaluate, plot, report, video, export, sweep, ...
+"""The command ``prefrl``: list, train, resume, evaluate, plot, report, video, export, sweep, tune, ...
 
 A command is a dataclass whose fields tyro turns into flags, and whose ``run`` does the work. Only the modules
 that a command needs are imported.
@@ -225,6 +225,7 @@ COMMANDS = {
         "Train over seeds and settings, several runs at once.", "prefrl.run.sweep.sweep:SweepCommand"
     ),
     "tune": _Command("Find settings by trying.", "prefrl.tune.command:TuneCommand"),
+    "tune": _Command("Look for good settings of a recipe.", "prefrl.tune.command:TuneCommand"),
     "audit": _Command("Look at what was answered or trained, and say what it shows."),
     "label": _Command("Let people answer in a browser, and use what they answered."),
     "convert": _Command(

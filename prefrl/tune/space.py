@@ -10,13 +10,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from prefrl.config import from_json, to_json
 from prefrl.run.recipes import load_recipe
-from prefrl.run.settings import flatten, full_name, nest, parse_setting, present_name, setting_types
+from prefrl.run.settings import full_name, nest, parse_setting, present_name, setting_types
 
 
 @dataclass(frozen=True)
@@ -115,19 +116,16 @@ def settings_of(recipe: str, fixed: Mapping[str, Sequence[str]]) -> dict[str, An
     return found
 
 
-def config_of(recipe: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def config_of(recipe: str, settings: Mapping[str, Any], seed: int = 0) -> dict[str, Any]:
     """Return the whole recipe as JSON; ValueError if it refuses the settings, by dotted names."""
-    kind = load_recipe(recipe)
-    plain = flatten(to_json(kind())) | {"seed": 0}
-    unknown = set(settings) - set(plain)
-    assert not unknown, unknown
-    return to_json(from_json(kind, nest(dict(settings))))
+    plain = json.loads(json.dumps({**settings, "seed": seed}, default=str))  # as in a config.json
+    return to_json(from_json(load_recipe(recipe), nest(plain)))
 
 
 def check_space(recipe: str, space: Space, fixed: Mapping[str, Any]) -> None:
-    """Raise ValueError if the recipe refuses an end of a range, or a choice."""
-    if both := set(space) & set(fixed):
-        raise ValueError(f"{sorted(both)[0]} is in space and in set; it is either tuned or fixed")
+    """Raise ValueError if a setting is both tuned and fixed, or the recipe refuses an end or a choice."""
+    if both := sorted(set(space) & set(fixed)):
+        raise ValueError(f"{both[0]} is in space and in set; it is either tuned or fixed")
     for name, where in space.items():
         tried = where.values.values() if isinstance(where, Choices) else (where.low, where.high)
         for value in tried:
