@@ -110,7 +110,9 @@ class TuneCommand:
             del config["seed"]
             write_json(self.out / "best.json", {"recipe": self.recipe, "config": config, "format": FORMAT})
         seen = {
-            each.number: aggregated(runs.read(self._place(each.number), self.seeds, len(each.history)), search)
+            each.number: aggregated(
+                runs.read(self._place(each.number), self.seeds, len(each.history)), search
+            )
             for each in outcomes
             if each.history
         }
@@ -151,7 +153,7 @@ class TuneCommand:
         return search, fixed
 
     def _open(self, search: Search, fixed: Mapping[str, Any]) -> None:
-        """Make the folder, or go on with the search there; more trials and other fresh seeds may be asked for.
+        """Make the folder, or go on with the search there; more trials and other fresh seeds may be given.
 
         Raises:
             FileExistsError: if there is something else.

@@ -49,7 +49,7 @@ class Fresh:
 def aggregated(results: Sequence[Mapping[str, Any]], search: Search) -> Metrics:
     """Return the metrics of objectives and constraints over the results of several seeds."""
     found = {}
-    for metric in dict.fromkeys(each.metric for each in (*search.objectives, *search.constraints)):
+    for metric in search.metrics:
         values = [number(result, metric) for result in results]
         low, high = bootstrap_interval(values, interquartile_mean, interval=0.95)
         centre = float(interquartile_mean(values))
@@ -104,7 +104,12 @@ def write_trials(
     """Write a row per setting: number, state, rungs, settings, metrics with intervals."""
     rows = []
     for each in outcomes:
-        row = {"trial": each.number, "state": each.state, "rungs": len(each.history), "problem": each.problem}
+        row: dict[str, Any] = {
+            "trial": each.number,
+            "state": each.state,
+            "rungs": len(each.history),
+            "problem": each.problem,
+        }
         row |= {name: value_text(value) for name, value in _json(each.settings).items()}
         for metric, entry in seen.get(each.number, {}).items():
             row |= {metric: entry["iqm"], f"{metric}_low": entry["low"], f"{metric}_high": entry["high"]}
@@ -129,10 +134,6 @@ def _setting(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else value_text(value)
 
 
-def _metrics(search: Search) -> list[str]:
-    return list(dict.fromkeys(each.metric for each in (*search.objectives, *search.constraints)))
-
-
 def trials_table(search: Search, outcomes: Sequence[Outcome], seen: Mapping[int, Metrics]) -> Table:
     """Return the complete settings, best first; with two objectives, those of the Pareto front."""
     two = len(search.objectives) == 2
@@ -142,8 +143,8 @@ def trials_table(search: Search, outcomes: Sequence[Outcome], seen: Mapping[int,
     rows = search.front(allowed) if two else allowed
     rows.sort(key=lambda each: -first.sign * each.metrics[first.metric])
     title = f"{'Pareto front' if two else 'Trials'}: {len(rows)} of {len(outcomes)}, the others stopped early"
-    title += ", failed or broke a constraint" if not two else ", failed or are worse"
-    metrics = _metrics(search)
+    title += ", failed or are worse" if two else ", failed or broke a constraint"
+    metrics = search.metrics
     table = Table("trial", *(name.split(".")[-1] for name in search.space), *metrics, title=title,
                   title_justify="left")  # fmt: skip
     for each in rows:
@@ -154,12 +155,14 @@ def trials_table(search: Search, outcomes: Sequence[Outcome], seen: Mapping[int,
 
 def fresh_table(search: Search, fresh: Mapping[str, Fresh], chosen: str | None) -> Table:
     """Return how the best settings and the defaults did with fresh seeds."""
-    metrics = _metrics(search)
+    metrics = search.metrics
     title = "With fresh seeds: interquartile mean and 95 % interval"
     table = Table("", *metrics, title=title, title_justify="left")
     for name, each in fresh.items():
         text = name + (" (best.json)" if name == chosen else "")
-        table.add_row(text, *([_entry(each.metrics.get(m)) for m in metrics] if each.metrics else [each.problem]))
+        table.add_row(
+            text, *([_entry(each.metrics.get(m)) for m in metrics] if each.metrics else [each.problem])
+        )
     return table
 
 
@@ -183,7 +186,7 @@ def draw(search: Search, outcomes: Sequence[Outcome]) -> Figure:
     panels[0].legend(frameon=False, fontsize=8)
     for axes, name in zip(panels[1:], names, strict=False):
         where = search.space[name]
-        _scatter(axes, outcomes, lambda each, name=name: _place(each.settings[name]), first)  # type: ignore[misc]
+        _scatter(axes, outcomes, lambda each, name=name: _place(each.settings[name]), first)
         if isinstance(where, Range) and where.log:
             axes.set_xscale("log")
         axes.set_xlabel(name.split(".")[-1])

@@ -79,7 +79,7 @@ class Runs:
         return run / "result.json" if rung == self.rungs else paused_path(run, self._share(rung))
 
     def _share(self, rung: int) -> float:
-        return 1.0 / REDUCTION ** (self.rungs - rung)
+        return float(1.0 / REDUCTION ** (self.rungs - rung))
 
 
 def _refuse_other(run: Path, config: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """The search itself: Optuna asks for one setting after the other, and is told what came of it.
 
 Several seeds are run of each setting, and their interquartile mean is what counts, for the best of single
-runs is the luckiest one. Rungs save time: a setting is first run for a part of its timesteps, and goes on where
-it is among the best third of those that came so far (asynchronous successive halving, Li et al. 2020,
+runs is the luckiest one. Rungs save time: a setting is first run for a part of its timesteps, and goes on if it
+is among the best third of those that came so far (asynchronous successive halving, Li et al. 2020,
 arXiv 1810.05934, one setting at a time).
 
 What was told is in a journal; how runs stand is in their folders. The sampler of each trial has a seed of its
@@ -87,14 +87,14 @@ class Outcome:
 
 
 Run = Callable[[int, Mapping[str, Any], int], Sequence[Mapping[str, Any]]]
-"""Runs a setting's seeds to a rung: from its number, the tuned settings and the rung (from 1 on) to the results.
+"""Runs a setting's seeds to a rung: from its number, the tuned settings and the rung (from 1) to results.
 
 Raises:
     RunFailed: if a seed failed.
 """
 
 
-class RunFailed(Exception):  # noqa: N818
+class RunFailed(Exception):
     """A run of a setting failed; the message says why."""
 
 
@@ -131,6 +131,13 @@ class Search:
     seed: int = 0
     sampler: Literal["tpe", "random"] = "tpe"
     tell: Callable[[str], None] = print
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the numbers that objectives and constraints are about."""
+        return list(
+            dict.fromkeys([*(o.metric for o in self.objectives), *(c.metric for c in self.constraints)])
+        )
 
     def run(self, trials: int, run: Run) -> list[Outcome]:
         """Try settings until there are so many; return what came of each."""
@@ -174,7 +181,9 @@ class Search:
             return optuna.samplers.RandomSampler(seed=seed)
         given: dict[str, Any] = {}
         if self.constraints and not hasattr(optuna.trial.Trial, "set_constraint"):  # before Optuna 5
-            given["constraints_func"] = lambda trial: self._excesses(trial.user_attrs["outcome"]["history"][-1])
+            given["constraints_func"] = lambda trial: self._excesses(
+                trial.user_attrs["outcome"]["history"][-1]
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # some of its features are called experimental
             return optuna.samplers.TPESampler(seed=seed, **given)
@@ -195,7 +204,7 @@ class Search:
     def _means(self, results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """Return the interquartile means of what matters; ValueError if a result has no such number."""
         means = {}
-        for metric in dict.fromkeys(each.metric for each in (*self.objectives, *self.constraints)):
+        for metric in self.metrics:
             values = [number(result, metric) for result in results]
             means[metric] = float(interquartile_mean(values))
         return means
@@ -210,8 +219,7 @@ class Search:
         return ahead < math.ceil((len(others) + 1) / REDUCTION)
 
     def beats(self, first: Mapping[str, float], second: Mapping[str, float]) -> bool:
-        """Whether one is better: it keeps the constraints, or breaks them less, or is better in an objective
-        and worse in none."""
+        """Whether one breaks the constraints less or, keeping them, is better in an objective, worse in none."""
         broken = [sum(max(0.0, excess) for excess in self._excesses(each)) for each in (first, second)]
         if max(broken) > 0:
             return broken[0] < broken[1]
@@ -240,7 +248,9 @@ class Search:
     def front(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Return those that no other beats."""
         return [
-            each for each in outcomes if not any(self.beats(other.metrics, each.metrics) for other in outcomes)
+            each
+            for each in outcomes
+            if not any(self.beats(other.metrics, each.metrics) for other in outcomes)
         ]
 
     def _told(self, optuna: Any, study: Any, trial: Any, outcome: Outcome) -> None:

@@ -154,7 +154,7 @@ def run_in_ray(
 
 @contextmanager
 def connected(jobs: int, address: str | None) -> Iterator[Any]:
-    """Yield the module ``ray`` while it is connected; arguments and errors are those of :func:`run_in_ray`."""
+    """Yield the module ``ray`` while it is connected; arguments and errors are as of :func:`run_in_ray`."""
     ray = _connect(jobs, address)
     try:
         yield ray
