@@ -1,8 +1,8 @@
 """The search itself: Optuna asks for one setting after the other, and is told what came of it.
 
 Several seeds are run of each setting, and their interquartile mean is what counts, for the best of single
-runs is the luckiest one. Rungs save time: a setting is first run for a part of its timesteps, and goes on if it
-is among the best third of those that came so far (asynchronous successive halving, Li et al. 2020,
+runs is the luckiest one. Rungs save time: a setting is first run for a part of its timesteps, and goes on
+if it is among the best third of those so far (asynchronous successive halving, Li et al. 2020,
 arXiv 1810.05934, one setting at a time).
 
 What was told is in a journal; how runs stand is in their folders. The sampler of each trial has a seed of its
@@ -219,7 +219,7 @@ class Search:
         return ahead < math.ceil((len(others) + 1) / REDUCTION)
 
     def beats(self, first: Mapping[str, float], second: Mapping[str, float]) -> bool:
-        """Whether one breaks the constraints less or, keeping them, is better in an objective, worse in none."""
+        """Whether one breaks constraints less or, keeping them, is better in an objective, worse in none."""
         broken = [sum(max(0.0, excess) for excess in self._excesses(each)) for each in (first, second)]
         if max(broken) > 0:
             return broken[0] < broken[1]
