@@ -17,7 +17,8 @@ QUICK = ["total_timesteps=2000", "num_envs=10", "env_id=prefrl/RandomGrid-v0"]
 
 def tune(folder, *more, trials=2):
     return main([
-        "tune", "q_learning", "--out", str(folder), "--space", "learning_rate=log:0.05..1.0", "gamma=0.9,0.99",
+        "tune", "q_learning", "--out", str(folder),
+        "--space", "learning_rate=log:0.05..1.0", "gamma=0.9,0.99",
         "--metric", "final_return", "--trials", str(trials), "--seeds", "0", "--fresh-seeds", "7",
         "--rungs", "2", "--set", *QUICK, *more,
     ])  # fmt: skip
@@ -48,6 +49,7 @@ def test_the_files_of_a_search(tuned):
         assert config["agent"][name.split(".")[-1]] == value
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_and_more_trials_may_be_asked_for(tuned):
     before = (tuned / "trials.csv").read_text()
     assert tune(tuned, trials=3) == 0
