@@ -22,9 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import tyro
 
 from prefrl.audit import parse_audit
-from prefrl.config import from_json, to_json, unknown
-from prefrl.reading.errors import reading
-from prefrl.reading.text import read_json
+from prefrl.config import unknown
 from prefrl.run import flags
 from prefrl.run.recipes import RECIPES, STACKED, load_recipe, recipe_name
 
@@ -295,7 +293,7 @@ def parse_train(recipe: str, arguments: Sequence[str], *, prog: str) -> TrainCom
         ValueError: if there is no such recipe, or it refuses a setting.
     """
     kind = load_recipe(recipe)
-    arguments, file = taken_out(arguments, "--config")
+    arguments, file = flags.taken_out(arguments, "--config")
     if recipe not in STACKED and any(flag.partition("=")[0] in LEARNERS_FLAGS for flag in arguments):
         raise ValueError(f"{recipe} trains one learner; --num-learners is for {', '.join(STACKED)}, and "
                          f"`prefrl sweep {recipe} --seeds 0 1 2` trains several seeds")  # fmt: skip
@@ -303,6 +301,8 @@ def parse_train(recipe: str, arguments: Sequence[str], *, prog: str) -> TrainCom
     # What flags start from depends, in some recipes, on some of them.
     start = kind.with_preset(arguments) if hasattr(kind, "with_preset") else kind()
     if file is not None:
+        from prefrl.run.settings import with_settings
+
         start = with_settings(recipe, start, Path(file))
     command = TrainCommand(start)
     known = [*flags.settings_flags(command, ("out", "progress_bar", "quiet", "config"), "run"),
@@ -312,45 +312,6 @@ def parse_train(recipe: str, arguments: Sequence[str], *, prog: str) -> TrainCom
     given = flags.parse(flags.form(known), arguments, prog=prog, description=about)
     own = {name: getattr(given.run, name) for name in ("out", "progress_bar", "quiet")}
     return TrainCommand(flags.filled(start, flags.recipe_flags(start), given), **own)
-
-
-def taken_out(arguments: Sequence[str], flag: str) -> tuple[list[str], str | None]:
-    """Return arguments without a flag and its value, and the value; ValueError if it is missing or twice."""
-    rest: list[str] = []
-    found: list[str] = []
-    waiting = list(arguments)
-    while waiting:
-        argument = waiting.pop(0)
-        name, equals, value = argument.partition("=")
-        if name != flag:
-            rest.append(argument)
-        elif equals or (waiting and not waiting[0].startswith("--")):
-            found.append(value if equals else waiting.pop(0))
-        else:
-            raise ValueError(f"{flag} has no value; give {flag} FILE")
-    if len(found) > 1:
-        raise ValueError(f"{flag} is given {len(found)} times; give it once")
-    return rest, found[0] if found else None
-
-
-def with_settings(recipe: str, start: Any, path: Path) -> Any:
-    """Return a recipe with the settings of a file: a ``best.json`` of tuning, or a run's ``config.json``.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is of another recipe, or names or values in it are none of the recipe's.
-    """
-    from prefrl.run.settings import as_now, flatten, nest, present_name
-
-    content = read_json(path)
-    with reading(path, "file of settings"):
-        if content.get("recipe") != recipe:
-            raise ValueError(f"{path} is for the recipe {content.get('recipe')!r}, not for {recipe}")
-        kind = type(start)
-        given = as_now(content["config"], content.get("format"))
-        from_json(kind, given)  # each name and value is one of the recipe's
-        settings = {present_name(kind, name): value for name, value in flatten(given).items()}
-        return from_json(kind, nest({**flatten(to_json(start)), **settings}))
 
 
 def execute(parse: Callable[[], Any]) -> int:

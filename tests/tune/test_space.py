@@ -54,5 +54,5 @@ def test_fixed_settings():
     assert settings_of("q_learning", {"gamma": ["0.9"]}) == {"agent.gamma": 0.9}
     assert config_of("q_learning", {"agent.gamma": 0.9}, 3)["agent"]["gamma"] == 0.9
     assert config_of("q_learning", {"agent.gamma": 0.9}, 3)["seed"] == 3
-    with pytest.raises(ValueError, match="gives agent.gamma 2 values"):
+    with pytest.raises(ValueError, match="2 values; those that are to be tried"):
         settings_of("q_learning", {"gamma": ["0.9", "0.8"]})
