@@ -8,7 +8,7 @@ PIP_INSTALL := $(VENV_PYTHON) -m pip install -qq --disable-pip-version-check -c 
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-oldest test-newest lint format clean
+.PHONY: help demo test test-slow test-oldest test-newest lint format docs clean
 
 # What the oldest and the newest versions are tried with: every recipe, the command line, the pages' code, callbacks.
 SMOKE := tests/run/test_old_files.py tests/test_cli.py tests/test_docs_pages.py tests/run/test_callbacks.py
@@ -50,8 +50,12 @@ format: $(VENV)/.dev ## format the code and mend what ruff can mend
 	$(VENV_PYTHON) -m ruff format .
 	$(VENV_PYTHON) -m ruff check --fix .
 
+docs: $(VENV)/.dev ## build the site into docs/_build/html; a warning is an error
+	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m sphinx -q -b html -j 2 -W --keep-going docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 clean: ## remove caches and build outputs (.venv and runs/ stay)
-	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage htmlcov
+	rm -rf docs/_build docs/reference build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage htmlcov
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 # The stamps .core and .dev say what .venv holds; a change of the dependencies brings it up to date.

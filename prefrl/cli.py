@@ -1,4 +1,4 @@
-"""The command ``prefrl``: list, train, resume, evaluate, plot, sweep, audit, label, convert.
+"""The command ``prefrl``: list, train, resume, evaluate, plot, report, video, export, sweep, tune, ...
 
 A command is a dataclass whose fields tyro turns into flags, and whose ``run`` does the work. Only the modules
 that a command needs are imported.
@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from importlib import import_module
 from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -110,6 +111,9 @@ class TrainCommand:
     quiet: bool = False
     """Print no tables, only the result's path."""
 
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Settings where no flag gives them: best.json of `prefrl tune`, or config.json of a run."""
+
     def run(self) -> None:
         """Train, print the outcome, and the path of the result in the last line."""
         from prefrl.run.launch import train
@@ -186,28 +190,15 @@ def overview(summaries: dict[str, str]) -> Any:
                         for name, text in summaries.items()))  # fmt: skip
 
 
-def _plot_command() -> Any:
-    from prefrl.run.plot import PlotCommand
-
-    return PlotCommand
-
-
-def _sweep_command() -> Any:
-    from prefrl.run.sweep.sweep import SweepCommand
-
-    return SweepCommand
-
-
-def _convert_command() -> Any:
-    from prefrl.run.convert import ConvertCommand
-
-    return ConvertCommand
-
-
 class _Command(NamedTuple):
     summary: str
-    load: Callable[[], Any]
-    """Returns the type that tyro parses."""
+    place: str = "prefrl.cli:_Overview"
+    """Of the type that tyro parses, "module:Class"."""
+
+    def load(self) -> Any:
+        """Return that type."""
+        module, _, name = self.place.partition(":")
+        return getattr(import_module(module), name)
 
 
 LABEL_COMMANDS = {
@@ -219,18 +210,29 @@ LABEL_COMMANDS = {
 """What ``prefrl label`` can do: the class of each command, a dataclass of flags with a ``run``."""
 
 COMMANDS = {
-    "list": _Command("List what can be trained, and the environments.", lambda: ListCommand),
-    "train": _Command(
-        "Train an agent in a new run folder.",
-        lambda: overview({name: recipe_summary(name) for name in RECIPES}),
+    "list": _Command("List what can be trained, and the environments.", "prefrl.cli:ListCommand"),
+    "train": _Command("Train an agent in a new run folder."),
+    "resume": _Command(
+        "Go on with an interrupted run, from its last checkpoint.", "prefrl.cli:ResumeCommand"
     ),
-    "resume": _Command("Go on with an interrupted run, from its last checkpoint.", lambda: ResumeCommand),
-    "evaluate": _Command("Evaluate the agent of a run in fresh episodes.", lambda: EvaluateCommand),
-    "plot": _Command("Draw learning curves of many seeds.", _plot_command),
-    "sweep": _Command("Train over seeds and settings, several runs at once.", _sweep_command),
-    "audit": _Command("Look at what was answered or trained, and say what it shows.", lambda: _Overview),
-    "label": _Command("Let people answer in a browser, and use what they answered.", lambda: _Overview),
-    "convert": _Command("Make a preference file of published human comparisons.", _convert_command),
+    "evaluate": _Command("Evaluate the agent of a run in fresh episodes.", "prefrl.cli:EvaluateCommand"),
+    "plot": _Command("Draw learning curves of many seeds.", "prefrl.run.plot:PlotCommand"),
+    "report": _Command(
+        "Put runs on one page: settings, curves, results.", "prefrl.share.report:ReportCommand"
+    ),
+    "video": _Command("Film episodes of a run's agent.", "prefrl.share.video:VideoCommand"),
+    "export": _Command(
+        "Write a run's policy as a program that needs no prefrl.", "prefrl.share.export:ExportCommand"
+    ),
+    "sweep": _Command(
+        "Train over seeds and settings, several runs at once.", "prefrl.run.sweep.sweep:SweepCommand"
+    ),
+    "tune": _Command("Look for good settings of a recipe.", "prefrl.tune.command:TuneCommand"),
+    "audit": _Command("Look at what was answered or trained, and say what it shows."),
+    "label": _Command("Let people answer in a browser, and use what they answered."),
+    "convert": _Command(
+        "Make a preference file of published human comparisons.", "prefrl.run.convert:ConvertCommand"
+    ),
 }
 
 
@@ -253,8 +255,10 @@ def parse(arguments: Sequence[str]) -> Any:
     if name == "label":
         return flags.parse_kind("label", "step of labelling", LABEL_COMMANDS, rest, COMMANDS[name].summary)
     if name in COMMANDS:
-        description = COMMANDS["train"].summary if name == "train" else None  # the others have docstrings
-        return flags.parse(COMMANDS[name].load(), rest, prog=f"prefrl {name}", description=description)
+        if name == "train":
+            recipes = overview({recipe: recipe_summary(recipe) for recipe in RECIPES})
+            return flags.parse(recipes, rest, prog="prefrl train", description=COMMANDS[name].summary)
+        return flags.parse(COMMANDS[name].load(), rest, prog=f"prefrl {name}", description=None)
     if name and not name.startswith("-"):
         raise ValueError(unknown("command", name, COMMANDS))
     commands = overview({name: command.summary for name, command in COMMANDS.items()})
@@ -281,20 +285,27 @@ def parse_train(recipe: str, arguments: Sequence[str], *, prog: str) -> TrainCom
     """Return the command that trains a recipe with the settings given as flags.
 
     Arguments of the environment may also be given one by one, as ``--env.NAME VALUE``; flags of older
-    versions are taken as what they are called now.
+    versions are taken as what they are called now. ``--config FILE`` names a file whose settings are the
+    defaults of those that no flag gives.
 
     Raises:
+        FileNotFoundError: if there is no such file.
         ValueError: if there is no such recipe, or it refuses a setting.
     """
     kind = load_recipe(recipe)
+    arguments, file = flags.taken_out(arguments, "--config")
     if recipe not in STACKED and any(flag.partition("=")[0] in LEARNERS_FLAGS for flag in arguments):
         raise ValueError(f"{recipe} trains one learner; --num-learners is for {', '.join(STACKED)}, and "
                          f"`prefrl sweep {recipe} --seeds 0 1 2` trains several seeds")  # fmt: skip
     arguments = [present_flag(kind, argument) for argument in arguments]
     # What flags start from depends, in some recipes, on some of them.
     start = kind.with_preset(arguments) if hasattr(kind, "with_preset") else kind()
+    if file is not None:
+        from prefrl.run.settings import with_settings
+
+        start = with_settings(recipe, start, Path(file))
     command = TrainCommand(start)
-    known = [*flags.settings_flags(command, ("out", "progress_bar", "quiet"), "run"),
+    known = [*flags.settings_flags(command, ("out", "progress_bar", "quiet", "config"), "run"),
              *flags.recipe_flags(start)]  # fmt: skip
     arguments = flags.plain_switches(flags.gather_env_flags(arguments), known)
     about = vars(kind)["__doc__"].text.strip()  # without the settings: flags say what they are

@@ -1,7 +1,7 @@
 """Model-based policy optimisation (MBPO, Janner et al. 2019, arXiv 1906.08253), with one model or several.
 
 Every F steps an ensemble of networks is fitted to all real transitions, and the policy is let run in it for k
-steps from real states; soft actor-critic then learns from what was imagined, G gradient steps per real step:
+steps from real states; soft actor-critic then learns from what was imagined, G gradient steps per real step::
 
     every F steps:  fit f_1 ... f_E;  from M F real states, for k steps:
                     a ~ pi(s),  (r, s') ~ a good f_e drawn for each row,  d = termination(s')  -> D_model

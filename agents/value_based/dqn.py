@@ -8,18 +8,18 @@ steps (``prefrl.data.replay``) has the target
 with a* = argmax_a Q(s_{t+K}, a) (double Q-learning, van Hasselt et al. 2016, arXiv 1509.06461), argmax_a Q'
 (Mnih et al. 2015), or the action that was taken there (SARSA, data sets only). What is made of it:
 
-==============  =========================================================================================
+=============== ==============================================================================================
 ``mse``         (Q(s, a) - y)^2
 ``huber``       the same, linear from 1 on (Mnih et al. 2015; SB3's loss)
-``hl_gauss``    cross-entropy to a normal distribution around y on m bins; Q is the mean of the softmax of
-                m logits (Farebrother et al. 2024, arXiv 2403.03950)
+``hl_gauss``    cross-entropy to a normal distribution around y on m bins; Q is the mean of the softmax of m
+                logits (Farebrother et al. 2024, arXiv 2403.03950)
 ``two_hot``     cross-entropy to y shared between the two atoms beside it (the same)
 ``c51``         cross-entropy to r + gamma Z'(s', a*), projected to the atoms: the whole distribution is
                 backed up (Bellemare et al. 2017, arXiv 1707.06887)
 ``quantile``    quantile Huber loss to r + gamma Z'(s', a*) (Dabney et al. 2018, arXiv 1710.10044)
 ``mse_softmax`` (Q(s, a) - y)^2 with the network of ``hl_gauss``: the ablation that tells whether it is the
                 loss or the parameterisation that helps (Farebrother et al. 2024, section 5.1)
-==============  =========================================================================================
+=============== ==============================================================================================
 
 Cross-entropies need a support [v_min, v_max] that holds every target: beyond it they are clamped. How many
 are is counted, and a run stops where it is more than a share that is set.

@@ -84,7 +84,7 @@ class ObservationLayout:
         if not self.is_dict:
             return obs  # type: ignore[no-any-return]
         rows = [obs[name] for name, _ in self.parts]
-        return torch.cat([row.reshape(len(row), -1).to(torch.float32) for row in rows], 1)
+        return torch.cat([row.reshape(row.shape[0], -1).to(torch.float32) for row in rows], 1)
 
     def unkeep(self, kept: Tensor) -> Any:
         """Return observations [n, ...], or a dict of them, that :meth:`keep` returned."""
@@ -106,7 +106,7 @@ class ObservationLayout:
     def split(self, kept: Tensor) -> Inputs:
         """Return the same, but the picture with its axes as the space has them."""
         columns = list(torch.split(kept, self._kept_sizes, dim=1)) if self.is_dict else [kept]
-        vectors: list[Tensor] = [torch.zeros(len(kept), 0, device=kept.device)]
+        vectors: list[Tensor] = [torch.zeros(kept.shape[0], 0, device=kept.device)]
         pictures = None
         for (_, part), values in zip(self.parts, columns, strict=True):
             if _is_picture(part):
@@ -136,10 +136,10 @@ def _vector(space: gym.Space[Any], values: Tensor) -> Tensor:
     if isinstance(space, gym.spaces.Discrete):
         return _indicator(values.reshape(-1), int(space.n), int(space.start))
     if isinstance(space, gym.spaces.MultiDiscrete):
-        columns = values.reshape(len(values), -1).unbind(1)
+        columns = values.reshape(values.shape[0], -1).unbind(1)
         sizes, starts = space.nvec.ravel().tolist(), space.start.ravel().tolist()
         return torch.cat([_indicator(c, n, s) for c, n, s in zip(columns, sizes, starts, strict=True)], 1)
-    return values.reshape(len(values), -1).to(torch.float32)
+    return values.reshape(values.shape[0], -1).to(torch.float32)
 
 
 def _indicator(values: Tensor, size: int, start: int) -> Tensor:

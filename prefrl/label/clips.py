@@ -10,8 +10,9 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -41,7 +42,7 @@ CODECS = {
 
 
 def encode(
-    frames: Sequence[Frame],
+    frames: Iterable[Frame],
     fps: int,
     codec: Literal["vp9", "h264"] = "vp9",
     size: tuple[int, int] | None = None,
@@ -49,7 +50,8 @@ def encode(
     """Return a film of pictures, all of which are in it.
 
     Args:
-        frames: pictures uint8 [height, width, 3], all of one size, at least one.
+        frames: pictures uint8 [height, width, 3], all of one size, at least one; each is asked for when
+            the one before it has been taken in.
         fps: pictures per second.
         codec: "vp9" in WebM, or "h264" in MP4.
         size: most width and height; larger pictures are made smaller, in proportion. None: as they are.
@@ -60,12 +62,11 @@ def encode(
         ValueError: if there is no picture, or they are not alike.
     """
     av = _av()
-    if not len(frames):
+    count, frames = 0, iter(frames)
+    first = next(frames, None)
+    if first is None:
         raise ValueError("frames is empty; give at least one picture")
-    shapes = {(frame.shape, frame.dtype.name) for frame in frames}
-    shape, dtype = next(iter(shapes))
-    if len(shapes) > 1 or dtype != "uint8" or len(shape) != 3 or shape[2] != 3:
-        raise ValueError(f"frames are {sorted(shapes)}; all must be uint8 [height, width, 3] of one size")
+    shape = first.shape
     height, width = shape[0] + shape[0] % 2, shape[1] + shape[1] % 2
     if size is not None:
         width, height = _fitted(width, height, *size)
@@ -75,12 +76,16 @@ def encode(
         stream = container.add_stream(kind.encoder, rate=fps, options=kind.options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.thread_count = 1
-        for frame in frames:
+        for frame in chain([first], frames):
+            count += 1
+            if frame.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or frame.shape != shape:
+                raise ValueError(f"frames have {frame.dtype.name} {list(frame.shape)}, not {list(shape)}; "
+                                 "all must be uint8 [height, width, 3] of one size")  # fmt: skip
             image = av.VideoFrame.from_ndarray(_even(frame), format="rgb24")
             container.mux(stream.encode(image.reformat(width, height, "yuv420p", interpolation="AREA")))
         container.mux(stream.encode(None))
     made = f"PyAV {av.__version__}, {kind.encoder}"
-    return Clip(file.getvalue(), kind.mime, len(frames), width, height, float(fps), made)
+    return Clip(file.getvalue(), kind.mime, count, width, height, float(fps), made)
 
 
 def _fitted(width: int, height: int, most_width: int, most_height: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes.util
 import os
 import sys
+from collections.abc import Collection
 from importlib import import_module
 from types import TracebackType
 from typing import Any
@@ -89,7 +90,7 @@ class Painter:
             except ValueError as error:
                 raise NotDrawn(f"segment {segment.digest[:12]} cannot be drawn: {error}") from error
             try:
-                drawn.append(_drawn(env))
+                drawn.append(draw(env))
             except NoDrawing as error:  # the first picture was drawn: it is this state
                 raise NotDrawn(f"segment {segment.digest[:12]}: {error}") from error
         return drawn
@@ -104,7 +105,7 @@ class Painter:
                 self._env.reset(seed=0)
             except ValueError as error:
                 raise NoDrawing(str(error)) from error
-            _drawn(self._env)  # MuJoCo's free cameras stay where the first picture puts them
+            draw(self._env)  # MuJoCo's free cameras stay where the first picture puts them
         return self._env, self._simulator
 
 
@@ -130,17 +131,12 @@ def make_drawing_env(study: StudySettings) -> gym.Env[Any, Any]:
         NoDrawing: if it cannot be made, or draws no pictures.
     """
     env_id, arguments = str(study.environment), parse_env_args(study.env_args)
-    if not _has_display():
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # else pygame looks for one, and complains
     try:
         mujoco = _is_mujoco(env_id)
         if mujoco:
-            choose_gl()
             arguments = {"width": study.width, "height": study.height, **arguments}
-            if not {"camera_id", "camera_name"} & set(arguments):
-                # Gymnasium 1.4 looks at one place by default, and what runs is out of the picture soon.
-                arguments["camera_name"] = "track"
-        env = gym.make(env_id, disable_env_checker=True, **{**arguments, "render_mode": "rgb_array"})
+        more = drawing_arguments(env_id, arguments)
+        env = gym.make(env_id, disable_env_checker=True, **{**arguments, **more})
     except (gym.error.Error, ImportError, ValueError, *UNSUITABLE) as error:
         raise NoDrawing(str(unsuitable(env_id, study.env_args, error))) from error
     if mujoco:
@@ -149,7 +145,29 @@ def make_drawing_env(study: StudySettings) -> gym.Env[Any, Any]:
     return env
 
 
-def _drawn(env: gym.Env[Any, Any]) -> Frame:
+def drawing_arguments(env_id: str, given: Collection[str]) -> dict[str, str]:
+    """Return what an environment is made with to draw pictures, and choose how they are drawn here.
+
+    Args:
+        env_id: which.
+        given: names of arguments that it is made with anyway.
+
+    Raises:
+        NoDrawing: if MuJoCo has nothing to draw with.
+    """
+    if not _has_display():
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # else pygame looks for one, and complains
+    arguments = {"render_mode": "rgb_array"}
+    if _is_mujoco(env_id):
+        choose_gl()
+        if not {"camera_id", "camera_name"} & set(given):
+            # Gymnasium 1.4 looks at one place by default, and what runs is out of the picture soon.
+            arguments["camera_name"] = "track"
+    return arguments
+
+
+def draw(env: gym.Env[Any, Any]) -> Frame:
+    """Return an environment's picture; NoDrawing, which says why, where it draws none."""
     try:
         return picture(env)
     except ValueError as error:

@@ -166,7 +166,7 @@ def joined(stacks: Sequence[StackedMLP]) -> StackedMLP:
 
 def tanh_(x: Tensor) -> Tensor:
     """Replace numbers by their tanh; on the CPU by NumPy's, which takes a tenth of the time of torch's."""
-    if x.device.type != "cpu" or x.dtype is torch.bfloat16:
+    if x.device.type != "cpu" or x.dtype is torch.bfloat16 or torch.compiler.is_exporting():
         return x.tanh_()
     np.tanh(x.numpy(), out=x.numpy())
     return x
@@ -339,6 +339,8 @@ IN_CACHE = 1 << 18
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x [B, N, in] times weight [B, in, out], and bias [B, 1, out] added."""
     columns = weight.shape[2]
+    if torch.compiler.is_exporting():  # the forms below are for some numbers of rows, a program is for all
+        return torch.bmm(x, weight) if bias is None else torch.baddbmm(bias, x, weight)
     if columns == 1 and x.shape[0] > 1 and x.numel() <= IN_CACHE:
         summed = (x * weight.transpose(1, 2)).sum(2, keepdim=True)
         return summed if bias is None else summed.add_(bias)

@@ -103,6 +103,11 @@ class PlotCommand:
         out = self.out or folder / "curves.png"
         if out.suffix != ".png":
             raise ValueError(f"out is {out}; its name must end in .png")
+        save_figure(self.figure(), out)
+        print(out)
+
+    def figure(self) -> Figure:
+        """Return what is drawn."""
         runs = find_runs(self.runs)
         y = self.y or default_column(runs)
         read = self._read(runs, y)
@@ -110,15 +115,13 @@ class PlotCommand:
         curves: dict[str, list[tuple[FloatArray, FloatArray]]] = {}
         for found, label in zip(read.values(), labels, strict=True):
             curves.setdefault(label, []).extend(found)
-        figure = plot_curves(
+        return plot_curves(
             curves,
             x_label=AXIS_LABELS.get(self.x, self.x),
             y_label=AXIS_LABELS.get(y, y),
             interval=self.interval,
             smooth=self.smooth,
         )
-        save_figure(figure, out)
-        print(out)
 
     def _read(self, runs: Sequence[Path], y: str) -> dict[Path, list[tuple[FloatArray, FloatArray]]]:
         """Read the curves of all runs but those in folders of runs that have not come so far."""

@@ -63,26 +63,26 @@ def population_minimiser(
 ) -> Tensor | None:  # fmt: skip
     """Return the policy that minimises a preference loss over all pairs with exact labels.
 
-    ============== ============================================================================
-    dpo            Rafailov et al. 2023 (arXiv 2305.18290): beta log(policy / reference) are the utilities
-                   that explain the labels best by Bradley and Terry; where they do so fully, the policy is
-                   the soft optimum of these utilities
-    conservative_  the same with labels (1 - epsilon) p + epsilon (1 - p)
-    dpo
-    robust_dpo     the same with labels (p - epsilon) / (1 - 2 epsilon) (arXiv 2403.00409)
-    ipo            Azar et al. 2023 (arXiv 2310.12036): differences of log(policy / reference) nearest to
-                   (p_ij - 1/2) / beta; for all pairs alike, mean_j (p_ij - 1/2) / beta
-    simpo          Meng et al. 2024 (arXiv 2405.14734): beta / length log policy, with ``margin``
-    cpl            Hejna et al. 2023 (arXiv 2310.13639), no bias and no discount: beta log policy
-    power          weights 1 / length (arXiv 2412.09544), and ``strength`` beta / length nats of the chosen
-    vpo            offline (arXiv 2405.19320): dpo, and ``strength`` beta nats of the chosen
-    constrained_po dpo with offsets ``margin`` (1 / reference_i + 1 / reference_j) (arXiv 2605.20834)
-    dno            Rosset et al. 2024 (arXiv 2404.03715): labels sigmoid(r_i - r_j), r = P(. > current),
-                   beta log(policy / current)
-    inpo           Zhang et al. 2024 (arXiv 2407.00617), tau = beta: squares around (p - 1/2) / eta, base
-                   reference^(beta / eta) current^(1 - beta / eta)
-    egpo           squares around (P(i > current) - P(j > current)) / beta, base reference (arXiv 2503.08942)
-    ============== ============================================================================
+    ================ =========================================================================================
+    dpo              Rafailov et al. 2023 (arXiv 2305.18290): beta log(policy / reference) are the utilities
+                     that explain the labels best by Bradley and Terry; where they do so fully, the policy is
+                     the soft optimum of these utilities
+    conservative_dpo the same with labels (1 - epsilon) p + epsilon (1 - p)
+    robust_dpo       the same with labels (p - epsilon) / (1 - 2 epsilon) (arXiv 2403.00409)
+    ipo              Azar et al. 2023 (arXiv 2310.12036): differences of log(policy / reference) nearest to
+                     (p_ij - 1/2) / beta; for all pairs alike, mean_j (p_ij - 1/2) / beta
+    simpo            Meng et al. 2024 (arXiv 2405.14734): beta / length log policy, with ``margin``
+    cpl              Hejna et al. 2023 (arXiv 2310.13639), no bias and no discount: beta log policy
+    power            weights 1 / length (arXiv 2412.09544), and ``strength`` beta / length nats of the chosen
+    vpo              offline (arXiv 2405.19320): dpo, and ``strength`` beta nats of the chosen
+    constrained_po   dpo with offsets ``margin`` (1 / reference_i + 1 / reference_j) (arXiv 2605.20834)
+    dno              Rosset et al. 2024 (arXiv 2404.03715): labels sigmoid(r_i - r_j), r = P(. > current),
+                     beta log(policy / current)
+    inpo             Zhang et al. 2024 (arXiv 2407.00617), tau = beta: squares around (p - 1/2) / eta, base
+                     reference^(beta / eta) current^(1 - beta / eta)
+    egpo             squares around (P(i > current) - P(j > current)) / beta, base reference (arXiv
+                     2503.08942)
+    ================ =========================================================================================
 
     Args:
         name: one of :data:`EXACT` or :data:`NOT_EXACT`.

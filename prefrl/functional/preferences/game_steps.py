@@ -11,21 +11,24 @@ step of mirror descent of size s, from a policy p and against a policy q, is
 
     M(p, q) ~ p^(1 - s beta) reference^(s beta) exp(s A q).
 
-========== ================================================================================================
-egpo       h = M(p, p), then p' = M(p, h): extragradient (arXiv 2503.08942)
-omd        p' = M(p, p): online mirror descent, which is online IPO with even pairs (arXiv 2503.08942)
-inpo       the same: what minimises INPO's loss on pairs drawn from p (arXiv 2407.00617, eta = 1 / s)
-hedge      p' ~ p exp(s g), g = A p - beta log(p / reference), what p wins where it moves: the same again
-dno        the same: what minimises DNO's loss (arXiv 2404.03715, eta = 1 / s), given g as its reward
-gpo        the same: GPO's exact step (arXiv 2410.02197, beta there = 1 / s), given g as its score
-optimistic p' ~ p exp(s (2 g - g of the step before)): Hedge that expects what it last saw (Rakhlin and
-_hedge     Sridharan 2013, arXiv 1311.1869)
-onpo       base' = M(base, p), p' = M(base', p): optimistic mirror descent (arXiv 2502.16852)
-nash_md    p' = M(p, p^(1 - s beta) reference^(s beta)): against a policy nearer to the reference (2312.00886)
-mnpo       from the geometric and against the arithmetic mean of past policies, by weights (arXiv 2509.23102)
-regret_    p' ~ positive part of the summed A p - p A p (Hart and Mas-Colell 2000, Econometrica 68); beta 0
-matching
-========== ================================================================================================
+================ =============================================================================================
+egpo             h = M(p, p), then p' = M(p, h): extragradient (arXiv 2503.08942)
+omd              p' = M(p, p): online mirror descent, which is online IPO with even pairs (arXiv 2503.08942)
+inpo             the same: what minimises INPO's loss on pairs drawn from p (arXiv 2407.00617, eta = 1 / s)
+hedge            p' ~ p exp(s g), g = A p - beta log(p / reference), what p wins where it moves: the same
+                 again
+dno              the same: what minimises DNO's loss (arXiv 2404.03715, eta = 1 / s), given g as its reward
+gpo              the same: GPO's exact step (arXiv 2410.02197, beta there = 1 / s), given g as its score
+optimistic_hedge p' ~ p exp(s (2 g - g of the step before)): Hedge that expects what it last saw (Rakhlin and
+                 Sridharan 2013, arXiv 1311.1869)
+onpo             base' = M(base, p), p' = M(base', p): optimistic mirror descent (arXiv 2502.16852)
+nash_md          p' = M(p, p^(1 - s beta) reference^(s beta)): against a policy nearer to the reference
+                 (2312.00886)
+mnpo             from the geometric and against the arithmetic mean of past policies, by weights (arXiv
+                 2509.23102)
+regret_matching  p' ~ positive part of the summed A p - p A p (Hart and Mas-Colell 2000, Econometrica 68);
+                 beta 0
+================ =============================================================================================
 
 So hedge, dno, gpo, inpo and omd are one step when nothing is sampled; what differs is the loss that leads a
 network there. Hedge's, DNO's and GPO's papers have no regulariser: with beta 0 the steps are theirs.

@@ -6,9 +6,8 @@ anew). An objective K maps distributions of X to numbers, or to tuples that are 
 programming finds the best policy where K is
 
 * indifferent to mixtures: K(nu_i) >= K(nu'_i) for all i implies the same of mixtures with the same weights;
-* indifferent to gamma: K(nu) >= K(nu') implies the same of the distributions of gamma X (no demand at gamma
-1, nor
-  where time is part of the state and K is applied to gamma^t X, ``time_indexed``);
+* indifferent to gamma: K(nu) >= K(nu') implies the same of the distributions of gamma X (no demand at
+  gamma 1, nor where time is part of the state and K is applied to gamma^t X, ``time_indexed``);
 * Lipschitz in the 1-Wasserstein distance, for an infinite horizon.
 
 Every expected utility E f(X) has the first property. For scalars and all gamma, all three leave the two-slope

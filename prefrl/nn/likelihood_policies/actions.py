@@ -64,7 +64,7 @@ class Actions:
 
     def to_env(self, raw: Tensor) -> Tensor:
         """Return raw actions [n, ...] as the environment takes them."""
-        shape = (len(raw), *(self.space.shape or ()))
+        shape = (raw.shape[0], *(self.space.shape or ()))
         if isinstance(self.space, gym.spaces.Box):
             numbers = torch.addcmul(self.middle, raw, self.half).nan_to_num_()  # a learner may have diverged
             return torch.clamp(numbers, self.low, self.high).view(shape)

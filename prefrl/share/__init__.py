@@ -1,0 +1,1 @@
+"""What others are shown of a run: a film, a page, a policy that needs no prefrl."""
