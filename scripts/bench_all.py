@@ -1,10 +1,10 @@
 """Rerun the benchmarks, one after the other, and write what they found on one page.
 
 ``BENCHES`` is the list of them: which script with which flags, which number of its ``result.json`` is which
-ratio, and what both sides do. Each runs in a process and a folder of its own below ``--out``; what is finished
-there is not done again, so that the same command goes on where it was stopped. After each of them its rows,
-and no others, are replaced in ``docs/results/data/benchmarks.json``, and ``docs/results/benchmarks.md`` is
-rendered from that file.
+ratio, and what both sides do. Each runs in a process and a folder of its own below ``--out``; what is
+finished there is not done again, so that the same command goes on where it was stopped. After each of them
+its rows, and no others, are replaced in ``docs/results/data/benchmarks.json``, and
+``docs/results/benchmarks.md`` is rendered from that file.
 
 A bench whose peer is not installed is listed with the reason. Peers are looked for where this script runs
 (``minatar``, ``choix``, ``nashpy``, ``open_spiel``, ``cvxpy``), or in the Python that a flag names (SBX,
@@ -28,7 +28,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -169,10 +168,10 @@ BENCHES: tuple[Bench, ...] = (
     Bench(
         "sbx", "bench_sbx.py", 5,
         ("--repeats", "9"), ("--repeats", "1"), PROCESSOR,
-        "DQN and SAC take a gradient step for every timestep of one environment; PPO learns in 256 CartPoles, "
-        "ours one batch of tensors, theirs Gymnasium's one after another, so that environments count. Networks, "
-        "batches and rates are equal; all on one core; nobody evaluates. SBX has compiled before the clock "
-        "starts; \"one jit\" is its DQN as it is not released.",
+        "DQN and SAC take a gradient step for every timestep of one environment; PPO learns in 256 "
+        "CartPoles, ours one batch of tensors, theirs Gymnasium's one after another, so that environments "
+        "count. Networks, batches and rates are equal; all on one core; nobody evaluates. SBX has compiled "
+        "before the clock starts; \"one jit\" is its DQN as it is not released.",
         tuple(beside_sbx()), resumable=True,
     ),
     Bench(
@@ -188,7 +187,7 @@ BENCHES: tuple[Bench, ...] = (
             *(Row(f"PPO, 256 CartPoles, {kind}, {counted(threads)}",
                   ("rates", f"{kind}_{threads}_threads", "cpu"), "sb3")
               for threads in (1, 2) for kind in ("relu", "tanh")),
-            Row("PPO, until CartPole-v1 is solved, ours over the median with the zoo's settings, seed by seed",
+            Row("PPO, until CartPole-v1 is solved, ours over the median of the zoo's settings, by seed",
                 ("solve", "share_of_zoo_median"), "sb3", more_is_better=False),
             Row("PPO, the same over the median with our settings", ("solve", "share_of_same_median"), "sb3",
                 more_is_better=False),
@@ -198,8 +197,8 @@ BENCHES: tuple[Bench, ...] = (
     Bench(
         "sac", "bench_mbpo.py", 4,
         ("--parts", "sac"), ("--parts", "sac", "--repeats", "1", "--steps", "5"), CLOCK,
-        "One gradient step for every timestep of one environment, equal networks and batches (256, or 128 with "
-        "64 x 64); both write no files and log nothing.",
+        "One gradient step for every timestep of one environment, equal networks and batches (256, or 128 "
+        "with 64 x 64); both write no files and log nothing.",
         tuple(Row(f"SAC, {case if '64' in case else f'{case}, 256 x 256'}, {counted(threads)}",
                   (f"threads_{threads}", "sac", case, "sb3_over_ours"), "sb3")
               for threads in (1, 2) for case in SAC_CASES),
@@ -210,10 +209,10 @@ BENCHES: tuple[Bench, ...] = (
         ("--repeats", "1", "--pairs", "64", "--epochs", "1", "--label-pairs", "10", "--ppo-timesteps", "64",
          "--learner-timesteps", "40"),
         CLOCK,
-        "Fits: a reward network learns from 1,000 comparisons of 50 steps in batches of 32, by each library's "
-        "own trainer, after one fit that is not counted; imitation has another torch, see the run. The plain "
-        "loop is an nn.Sequential and Adam. As learner of PreferenceRL, SB3's SAC and ours are stepped by "
-        "the same loop of ours.",
+        "Fits: a reward network learns from 1,000 comparisons of 50 steps in batches of 32, by each "
+        "library's own trainer, after one fit that is not counted; imitation has another torch, see the run. "
+        "The plain loop is an nn.Sequential and Adam. As learner of PreferenceRL, SB3's SAC and ours are "
+        "stepped by the same loop of ours.",
         (
             *(Row(f"reward model, {width} x {width}", (f"fit_{width}", "ours_over_imitation"), "imitation")
               for width in (256, 64)),
@@ -237,8 +236,8 @@ BENCHES: tuple[Bench, ...] = (
     Bench(
         "pictures", "bench_pictures.py", 2,
         (), ("--repeats", "1", "--steps", "1", "--batch-size", "2", "--transitions", "20"), PROCESSOR,
-        "Gradient steps alone, on pictures of noise: the network of Mnih et al. (2015), Huber's loss, batches "
-        "of 32, gradients cut to the same norm.",
+        "Gradient steps alone, on pictures of noise: the network of Mnih et al. (2015), Huber's loss, "
+        "batches of 32, gradients cut to the same norm.",
         (Row("DQN, a gradient step on 84 x 84 x 4", ("steps_over_sb3",), "sb3"),),
     ),
     Bench(
@@ -299,8 +298,8 @@ BENCHES: tuple[Bench, ...] = (
         ("--parts", "hopper", "--seeds", "1", "--env-id", "Pendulum-v1", "--hopper-envs", "2",
          "--hopper-timesteps", "300"),
         PROCESSOR,
-        "300,000 timesteps in 16 environments, equal settings, both stepping Gymnasium's one after another and "
-        "standardising what they see; evaluations are not counted.",
+        "300,000 timesteps in 16 environments, equal settings, both stepping Gymnasium's one after another "
+        "and standardising what they see; evaluations are not counted.",
         (Row("PPO, Hopper-v5, timesteps, seed by seed", ("hopper", "cpu_ratio"), "sb3"),),
         resumable=True,
     ),
@@ -310,8 +309,8 @@ BENCHES: tuple[Bench, ...] = (
         PROCESSOR,
         "The same utilities by maximum likelihood, ours with all comparisons checked and loss and accuracy "
         "worked out; the same linear programs (ours, too, by HiGHS); the same steps. choix and "
-        "nashpy are Python and NumPy, so is open_spiel's regret matching; its fit is C++. The loop over 1,000 "
-        "games is NumPy, one game after another.",
+        "nashpy are Python and NumPy, so is open_spiel's regret matching; its fit is C++. The loop over "
+        "1,000 games is NumPy, one game after another.",
         (
             *(Row(f"Bradley-Terry of 100 options from 10,000 comparisons, {label}",
                   ("bradley_terry", "from_comparisons", f"{key}_over_ours"), peer)
@@ -359,8 +358,8 @@ BENCHES: tuple[Bench, ...] = (
         "distributional_dp", "bench_distributional_dp.py", 6,
         ("--skip-compiled", "--skip-memory"),
         ("--skip-compiled", "--skip-memory", "--repeats", "1", "--updates", "2"), CLOCK,
-        "One search for the best CVaR, beside memoised recursion in plain Python that carries distributions as "
-        "dicts, or, as our solver does, expectations only.",
+        "One search for the best CVaR, beside memoised recursion in plain Python that carries distributions "
+        "as dicts, or, as our solver does, expectations only.",
         tuple(Row(f"CVaR of RiskyCliff, {board}, over plain Python {label}",
                   ("plain_python", place, f"times_slower{suffix}"))
               for place, board in enumerate(("3 x 5", "6 x 12", "8 x 20"))
@@ -397,8 +396,8 @@ BENCHES: tuple[Bench, ...] = (
     Bench(
         "search", "bench_search.py", 3,
         (), ("--repeats", "1", "--roots", "20", "--simulations", "4"), PROCESSOR,
-        "256 roots at once over one tree after another in plain Python, equal visits; \"each start once\" is a "
-        "plain tree that searches no root twice, as ours does.",
+        "256 roots at once over one tree after another in plain Python, equal visits; \"each start once\" is "
+        "a plain tree that searches no root twice, as ours does.",
         (
             *(Row(f"tree search, {label}", (part, "plain_over_ours")) for part, label in SEARCHES.items()),
             Row("tree search, a grid of 5 x 5, each start once", ("small_grid", "plain_once_over_ours"),
@@ -518,7 +517,7 @@ class BenchAll:
             for bench in chosen:
                 found = self.one(bench, peers)
                 for kept in (data, result):
-                    merge(kept, bench, *found)
+                    merge(kept, bench, found)
                 if found.failed:
                     failed.append(bench.name)
                 write_json(self.data_path, data)
@@ -619,9 +618,9 @@ def cannot_run(bench: Bench, peers: Mapping[str, dict[str, str] | str]) -> str:
     there = versions_in(None, bench.packages)
     if missing := [package for package in bench.packages if package not in there]:
         return f"{', '.join(missing)} is not installed"
-    reasons = {peers[row.peer] if row.peer else "" for row in bench.rows}
-    left_out = [reason for reason in reasons if isinstance(reason, str) and reason]
-    return "; ".join(sorted(left_out)) if len(left_out) == len(reasons) else ""
+    reasons = [peers[row.peer] if row.peer else {} for row in bench.rows]
+    left_out = {reason for reason in reasons if isinstance(reason, str)}
+    return "; ".join(sorted(left_out)) if all(isinstance(reason, str) for reason in reasons) else ""
 
 
 def run_once(bench: Bench, folder: Path, words: list[str], shown: str) -> int:
@@ -720,9 +719,9 @@ def described(folder: Path, peers: Mapping[str, dict[str, str]]) -> dict[str, An
 def number_at(result: Any, path: tuple[str | int, ...]) -> dict[str, float] | None:
     """Return median, minimum and maximum of what stands at the end of a path, or None."""
     for step in path:
-        if isinstance(step, int) and isinstance(result, list) and step < len(result):
-            result = result[step]
-        elif isinstance(result, Mapping) and step in result:
+        if (isinstance(step, int) and isinstance(result, list) and step < len(result)) or (
+            isinstance(result, Mapping) and step in result
+        ):
             result = result[step]
         else:
             return None
@@ -787,8 +786,9 @@ def merge(data: dict[str, Any], bench: Bench, found: Found) -> None:
 TOP = """\
 # Results: benchmarks
 
-How fast prefrl is beside other libraries, and beside the same written plainly. How these pages are made is said
-on [the first one](README.md); what was learned meanwhile, and older measurements, is on [speed](speed.md).
+How fast prefrl is beside other libraries, and beside the same written plainly. How these pages are made is
+said on [the first one](README.md); what was learned meanwhile, and older measurements, is on
+[speed](speed.md).
 
 ```sh
 python scripts/bench_all.py --list       # what there is, and what cannot be measured here
@@ -796,15 +796,15 @@ python scripts/bench_all.py --sbx-python PYTHON --mbrl-python PYTHON --imitation
 python scripts/bench_all.py --only sbx ppo --sbx-python PYTHON --out RUN
 ```
 
-The first call of the last two reruns everything below, one benchmark after the other, about {hours:.1f} hours on
-two cores; both go on where they were stopped, and replace their own rows only. `choix`, `nashpy`, `open_spiel` and
-`cvxpy` are looked for where the script runs, the other peers where a flag says. This page is rendered from
-[benchmarks.json](data/benchmarks.json) (`--render`).
+The first call of the last two reruns everything below, one benchmark after the other, about {hours:.1f}
+hours on two cores; both go on where they were stopped, and replace their own rows only. `choix`, `nashpy`,
+`open_spiel` and `cvxpy` are looked for where the script runs, the other peers where a flag says. This page
+is rendered from [benchmarks.json](data/benchmarks.json) (`--render`).
 
-Sides take turns; a ratio is taken within a turn, and is the median of all turns, with the least and the most in
-brackets. Above 1 is how many times as fast ours is, unless the row says otherwise: then it is what ours takes over
-what the other takes, and less is better. "ahead" and "behind" are of all turns; where the turns lie on both sides of
-1, no difference is shown.
+Sides take turns; a ratio is taken within a turn, and is the median of all turns, with the least and the
+most in brackets. Above 1 is how many times as fast ours is, unless the row says otherwise: then it is what
+ours takes over what the other takes, and less is better. "ahead" and "behind" are of all turns; where the
+turns lie on both sides of 1, no difference is shown.
 """
 
 

@@ -8,8 +8,8 @@ with epsilon 0.05, soft actor-critic on Pendulum-v1.
 All sides take turns in one process; medians over the repetitions are reported, with minimum and maximum.
 "env" is the environment's own step, its resets included, by actions that were drawn before. "act" is the
 agent's choice of an action, and "observe" what it does with a step that it is shown, each called by itself;
-"step" is one step of the loop's stepper, all of these included; "ours" is the whole loop. "sb3_over_ours" is a
-ratio, taken within a turn.
+"step" is one step of the loop's stepper, all of these included; "ours" is the whole loop. "sb3_over_ours" is
+a ratio, taken within a turn.
 """
 
 from __future__ import annotations

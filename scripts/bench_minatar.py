@@ -1,11 +1,12 @@
 """How fast MinAtar is: the `minatar` package, one game at a time, and ours, thousands of games at once.
 
-Both sides play uniform actions out of those that a game uses, start anew when a game is over and make every observation, on one thread, in
-turns in one process; steps per second of processor time are reported as median, minimum and maximum, ratios
-within a repetition. Ours is measured in both modes of starting anew: in the next step, and in the same one,
-which makes two observations, that of the end and that of the start. "fill" is how many observations' memory
-could be written in that time, if there was nothing else to do: no environment that returns them can be
-faster. The package (`pip install minatar`) is measured bare and through its own Gymnasium class.
+Both sides play uniform actions out of those that a game uses, start anew when a game is over and make every
+observation, on one thread, in turns in one process; steps per second of processor time are reported as
+median, minimum and maximum, ratios within a repetition. Ours is measured in both modes of starting anew: in
+the next step, and in the same one, which makes two observations, that of the end and that of the start.
+"fill" is how many observations' memory could be written in that time, if there was nothing else to do: no
+environment that returns them can be faster. The package (`pip install minatar`) is measured bare and through
+its own Gymnasium class.
 """
 
 from __future__ import annotations
