@@ -134,7 +134,7 @@ class Bench:
         """Return a function that measures SB3's seconds per timestep: one gradient step per timestep."""
         model = sb3.DQN("MlpPolicy", gym.make("CartPole-v1"), policy_kwargs={"net_arch": list(self.hidden)},
                         learning_rate=1e-3, batch_size=BATCH, train_freq=1, gradient_steps=1,
-                        buffer_size=50_000,
+                        buffer_size=50_000, device="cpu",
                         learning_starts=WARM_UP // 2, exploration_initial_eps=0.05, seed=0)  # fmt: skip
         model.learn(WARM_UP)
 
@@ -238,7 +238,7 @@ class Bench:
                                       "buffer_size": 50_000, "learning_starts": 1_000,
                                       "target_update_interval": 500}  # fmt: skip
             theirs = sb3.DQN("MlpPolicy", gym.make("CartPole-v1"), policy_kwargs={"net_arch": [64, 64]},
-                             exploration_fraction=0.2, seed=seed, **shared)  # fmt: skip
+                             exploration_fraction=0.2, seed=seed, device="cpu", **shared)  # fmt: skip
             config = DQNConfig(loss="huber", double=False, hidden=(64, 64),
                                epsilon_timesteps=self.curve_timesteps // 5, **shared)  # fmt: skip
             ours = DQN(gym.make("CartPole-v1"), config, device="cpu", seed=seed)

@@ -8,7 +8,8 @@ with epsilon 0.05, soft actor-critic on Pendulum-v1.
 All sides take turns in one process; medians over the repetitions are reported, with minimum and maximum.
 "env" is the environment's own step, its resets included, by actions that were drawn before. "act" is the
 agent's choice of an action, and "observe" what it does with a step that it is shown, each called by itself;
-"step" is one step of the loop's stepper, all of these included; "ours" is the whole loop.
+"step" is one step of the loop's stepper, all of these included; "ours" is the whole loop. "sb3_over_ours" is
+a ratio, taken within a turn.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ class Bench:
             side()
         turns = [{name: cpu_seconds(side) for name, side in sides.items()} for _ in range(self.repeats)]
         unit = 1e6 / self.timesteps
-        return {name: spread([unit * turn[name] for turn in turns]) for name in sides}
+        found = {name: spread([unit * turn[name] for turn in turns]) for name in sides}
+        return {**found, "sb3_over_ours": spread([turn["sb3"] / turn["ours"] for turn in turns])}
 
     def _theirs(self, kind: Kind, width: int) -> Callable[[], object]:
         shared: dict[str, Any] = {

@@ -181,7 +181,7 @@ class Bench:
     # What is learned -------------------------------------------------------------------------------------
 
     def _solve(self, folder: RunFolder) -> dict[str, Any]:
-        """Return processor seconds until it is solved, by seed, and how ours are to the zoo's median."""
+        """Return processor seconds until it is solved, by seed, and how ours are to SB3's medians."""
         sides = {"ours": self._solve_ours, "sb3_zoo": self._solve_zoo, "sb3_same_settings": self._solve_sb3}
         found: dict[str, Any] = {name: [] for name in sides}
         for seed in range(self.seeds):
@@ -193,6 +193,8 @@ class Bench:
                 found[name].append(once(folder, f"solve_{name}_{seed}", measure))
         median = statistics.median(run["cpu_seconds"] for run in found["sb3_zoo"])
         found["share_of_zoo_median"] = [run["cpu_seconds"] / median for run in found["ours"]]
+        median = statistics.median(run["cpu_seconds"] for run in found["sb3_same_settings"])
+        found["share_of_same_median"] = [run["cpu_seconds"] / median for run in found["ours"]]
         return found
 
     def _solve_ours(self, seed: int) -> Solving:
@@ -343,11 +345,12 @@ def show(result: dict[str, Any]) -> None:
     if table.row_count:
         console.print(table)
     for name, runs in result.get("solve", {}).items():
-        if name != "share_of_zoo_median":
+        if not name.startswith("share_"):
             words = [f"{run['cpu_seconds']:.2f}{'' if run['solved'] else ' (not solved)'}" for run in runs]
             console.print(f"solve, {name}: {', '.join(words)} processor seconds")
     if "solve" in result:
         console.print("share of the zoo's median:", result["solve"]["share_of_zoo_median"])
+        console.print("share of the median with our settings:", result["solve"]["share_of_same_median"])
     hopper = {name: row for name, row in result.get("hopper", {}).items() if name != "runs"}
     if hopper:
         console.print(hopper)

@@ -68,6 +68,7 @@ data.push(both, labels)
 net = BasicRewardNet(space, actions, hid_sizes=(hidden, hidden))
 model = pc.PreferenceModel(net)
 trainer = pc.BasicRewardTrainer(model, pc.CrossEntropyRewardLoss(), rng=rng, epochs=epochs, batch_size=32)
+trainer.train(data)  # warm up, as ours does
 start = time.perf_counter()
 trainer.train(data)
 print(json.dumps(pairs * epochs / (time.perf_counter() - start)))

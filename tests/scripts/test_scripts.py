@@ -154,7 +154,7 @@ def test_bench_host_loop_on_little_work(tmp_path):
     result = result_of(out, run("bench_host_loop.py", *flags))
     assert set(result) == {"dqn_8", "sac_8"}
     for parts in result.values():
-        assert set(parts) == {"ours", "sb3", "env", "act", "observe", "step"}
+        assert set(parts) == {"ours", "sb3", "env", "act", "observe", "step", "sb3_over_ours"}
         assert all(0.0 < numbers["min"] <= numbers["median"] <= numbers["max"] for numbers in parts.values())
 
 
