@@ -15,14 +15,21 @@ DOCS = sorted(
     if page.relative_to(ROOT / "docs").parts[0] not in ("_build", "reference")  # made by make docs
 )
 WITHOUT_CODE = {"changelog", "contributing", "environments", "glossary", "preference_files"}
-"""Pages whose code, if any, is tested elsewhere; so is that of docs/results/, which is all commands.
+"""Pages whose code, if any, is tested elsewhere.
 
-The first pages of families (README) have equations and no code.
+The first pages of families (README) have equations and no code. What is done with other libraries is
+marked py, and not run.
 """
+ELSEWHERE = {"results", "tutorials"}
+"""Folders of such pages: results are all commands, tutorials run from top to bottom (test_tutorials.py)."""
 
 PAGES = [
     ROOT / "README.md",
-    *(page for page in DOCS if page.stem not in WITHOUT_CODE | {"README"} and page.parent.name != "results"),
+    *(
+        page
+        for page in DOCS
+        if page.stem not in WITHOUT_CODE | {"README"} and page.parent.name not in ELSEWHERE
+    ),
 ]
 BLOCKS = {page.stem: re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL) for page in PAGES}
 
@@ -51,7 +58,7 @@ def test_the_code_runs_in_an_empty_folder(page, tmp_path):
 def test_there_is_code_on_every_page():
     assert all(BLOCKS.values())
     assert len(BLOCKS) == len(PAGES)
-    assert sum(map(len, BLOCKS.values())) == 76
+    assert sum(map(len, BLOCKS.values())) == 84
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *DOCS], ids=lambda page: "/".join(page.parts[-2:]))
