@@ -1,4 +1,4 @@
-"""The command ``prefrl``: list, train, resume, evaluate, plot, report, video, export, sweep, ...
+"""The command ``prefrl``: list, train, resume, evaluate, plot, report, video, export, sweep, tune, ...
 
 A command is a dataclass whose fields tyro turns into flags, and whose ``run`` does the work. Only the modules
 that a command needs are imported.
@@ -110,6 +110,9 @@ class TrainCommand:
 
     quiet: bool = False
     """Print no tables, only the result's path."""
+
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Settings where no flag gives them: best.json of `prefrl tune`, or config.json of a run."""
 
     def run(self) -> None:
         """Train, print the outcome, and the path of the result in the last line."""
@@ -224,6 +227,7 @@ COMMANDS = {
     "sweep": _Command(
         "Train over seeds and settings, several runs at once.", "prefrl.run.sweep.sweep:SweepCommand"
     ),
+    "tune": _Command("Look for good settings of a recipe.", "prefrl.tune.command:TuneCommand"),
     "audit": _Command("Look at what was answered or trained, and say what it shows."),
     "label": _Command("Let people answer in a browser, and use what they answered."),
     "convert": _Command(
@@ -281,20 +285,27 @@ def parse_train(recipe: str, arguments: Sequence[str], *, prog: str) -> TrainCom
     """Return the command that trains a recipe with the settings given as flags.
 
     Arguments of the environment may also be given one by one, as ``--env.NAME VALUE``; flags of older
-    versions are taken as what they are called now.
+    versions are taken as what they are called now. ``--config FILE`` names a file whose settings are the
+    defaults of those that no flag gives.
 
     Raises:
+        FileNotFoundError: if there is no such file.
         ValueError: if there is no such recipe, or it refuses a setting.
     """
     kind = load_recipe(recipe)
+    arguments, file = flags.taken_out(arguments, "--config")
     if recipe not in STACKED and any(flag.partition("=")[0] in LEARNERS_FLAGS for flag in arguments):
         raise ValueError(f"{recipe} trains one learner; --num-learners is for {', '.join(STACKED)}, and "
                          f"`prefrl sweep {recipe} --seeds 0 1 2` trains several seeds")  # fmt: skip
     arguments = [present_flag(kind, argument) for argument in arguments]
     # What flags start from depends, in some recipes, on some of them.
     start = kind.with_preset(arguments) if hasattr(kind, "with_preset") else kind()
+    if file is not None:
+        from prefrl.run.settings import with_settings
+
+        start = with_settings(recipe, start, Path(file))
     command = TrainCommand(start)
-    known = [*flags.settings_flags(command, ("out", "progress_bar", "quiet"), "run"),
+    known = [*flags.settings_flags(command, ("out", "progress_bar", "quiet", "config"), "run"),
              *flags.recipe_flags(start)]  # fmt: skip
     arguments = flags.plain_switches(flags.gather_env_flags(arguments), known)
     about = vars(kind)["__doc__"].text.strip()  # without the settings: flags say what they are

@@ -256,3 +256,22 @@ def gather_env_flags(arguments: Sequence[str]) -> list[str]:
         return [*rest, ENV_ARGS, *pairs]
     place = rest.index(ENV_ARGS) + 1
     return [*rest[:place], *pairs, *rest[place:]]
+
+
+def taken_out(arguments: Sequence[str], flag: str) -> tuple[list[str], str | None]:
+    """Return arguments without a flag and its value, and the value; ValueError if it is missing or twice."""
+    rest: list[str] = []
+    found: list[str] = []
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        name, equals, value = argument.partition("=")
+        if name != flag:
+            rest.append(argument)
+        elif equals or (waiting and not waiting[0].startswith("--")):
+            found.append(value if equals else waiting.pop(0))
+        else:
+            raise ValueError(f"{flag} has no value; give {flag} FILE")
+    if len(found) > 1:
+        raise ValueError(f"{flag} is given {len(found)} times; give it once")
+    return rest, found[0] if found else None

@@ -11,6 +11,7 @@
 ``checkpoints``           the agent's state at the start and at each checkpoint, if they are kept
 ``labelling.json``        which study the run asks, where people are its teacher
 ``worker.pid``            the process at work on the run
+``pause.json``            after which share of its timesteps the run stops for now, while it is tuned
 ``result.json``           written last: its presence says that the run is finished
 ========================  ===================================================================
 """
@@ -224,14 +225,32 @@ class RunFolder:
             raise damage
         return None
 
+    def pause(self) -> float:
+        """Return the share of the run after which it stops, as ``pause.json`` says: 1 without one."""
+        path = self.path / "pause.json"
+        if not path.exists():
+            return 1.0
+        with reading(path, "pause.json"):
+            share = float(read_json(path)["share"])
+            if not 0.0 < share <= 1.0:
+                raise ValueError(f"share is {share}; it must be above 0 and at most 1")
+            return share
+
     def write_result(self, result: Mapping[str, Any]) -> Path:
-        """Write ``result.json`` and return its path.
+        """Write ``result.json``, or that of a pause, and return its path.
 
         Raises:
             ValueError: if a number in it is not finite.
         """
-        write_json(self.result_path, result)
-        return self.result_path
+        share = self.pause()
+        path = self.result_path if share == 1.0 else paused_path(self.path, share)
+        write_json(path, result)
+        return path
+
+
+def paused_path(run: Path, share: float) -> Path:
+    """Return where a run keeps what had come out when it stopped after a share of its timesteps."""
+    return run / f"result-{share:.4f}.json"
 
 
 def _refuse_taken(target: Path) -> None:

@@ -102,7 +102,8 @@ def _finish(recipe: Recipe, folder: RunFolder, *, resume: bool, progress_bar: bo
     except KeyboardInterrupt:
         print(f"stopped; go on with `prefrl resume {folder.path}`", file=sys.stderr)
         raise
-    folder.log_outcome(result)
+    if folder.pause() == 1.0:
+        folder.log_outcome(result)
     path = folder.write_result(result)
     folder.announce(path, result)
     return path

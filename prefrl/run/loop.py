@@ -99,7 +99,7 @@ class RunFailedError(RuntimeError):
 
 
 class Loop:
-    """One training run; the arguments are those of :func:`learn`, and when and how to evaluate.
+    """One training run; the arguments are those of :func:`learn`, how to evaluate, and a share to stop after.
 
     Attributes:
         seconds: wall-clock time spent in the loop, over all parts of an interrupted run.
@@ -119,6 +119,7 @@ class Loop:
         log_every: int | None = None,
         checkpoint_every: int | None = None,
         evaluation: Evaluation | None = None,
+        share: float = 1.0,
     ) -> None:
         every = {"log_every": log_every, "checkpoint_every": checkpoint_every}
         for name, value in {"total_timesteps": total_timesteps, **every}.items():
@@ -126,6 +127,7 @@ class Loop:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         self.agent = agent
         self.target = agent.num_timesteps + total_timesteps
+        self._share = share
         self.log_every = log_every or max(1, total_timesteps // 100)
         self.table_every = max(1, total_timesteps // 10)
         self.checkpoint_every = checkpoint_every
@@ -181,7 +183,7 @@ class Loop:
             callback.on_training_start(locals(), globals())
         going_on = True
         saved = agent.num_timesteps
-        while going_on and agent.num_timesteps < self.target:
+        while going_on and agent.num_timesteps < math.ceil(self._share * self.target):
             before = agent.num_timesteps
             try:
                 while agent.waits() and not asked:

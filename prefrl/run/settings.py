@@ -8,7 +8,12 @@ import io
 import math
 import shlex
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, get_origin, get_type_hints
+
+from prefrl.config import from_json, to_json
+from prefrl.reading.errors import reading
+from prefrl.reading.text import read_json
 
 from .flags import parse
 
@@ -151,3 +156,21 @@ def parse_setting(recipe_class: type[Any], name: str, text: str) -> Any:
             annotation if get_origin(annotation) or not isinstance(annotation, type) else annotation.__name__
         )
         raise ValueError(f"{name} is {text!r}; it must be of type {kind}") from error
+
+
+def with_settings(recipe: str, start: Any, path: Path) -> Any:
+    """Return a recipe with the settings of a file: a ``best.json`` of tuning, or a run's ``config.json``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is of another recipe, or names or values in it are none of the recipe's.
+    """
+    content = read_json(path)
+    with reading(path, "file of settings"):
+        if content.get("recipe") != recipe:
+            raise ValueError(f"{path} is for the recipe {content.get('recipe')!r}, not for {recipe}")
+        kind = type(start)
+        given = as_now(content["config"], content.get("format"))
+        from_json(kind, given)  # each name and value is one of the recipe's
+        settings = {present_name(kind, name): value for name, value in flatten(given).items()}
+        return from_json(kind, nest({**flatten(to_json(start)), **settings}))

@@ -171,6 +171,7 @@ class Recipe(Settings, ABC):
             log_every=self.log_every or max(1, total // self.logs),
             checkpoint_every=self.checkpoint_every or max(1, total // self.checkpoints),
             evaluation=self.evaluations(),
+            share=1.0 if folder is None else folder.pause(),
         )
         if folder is not None:
             folder.keeps = self.keep_checkpoints

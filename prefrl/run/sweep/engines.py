@@ -14,7 +14,8 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -147,29 +148,41 @@ def run_in_ray(
         ConnectionError: if there is no cluster at ``address``.
         KeyboardInterrupt: on Ctrl-C, once the trials have checkpointed.
     """
+    with connected(jobs, address) as ray:
+        return finish_in_ray(ray, runs, tell=tell, tick=tick)
+
+
+@contextmanager
+def connected(jobs: int, address: str | None) -> Iterator[Any]:
+    """Yield the module ``ray`` while it is connected; arguments and errors are as of :func:`run_in_ray`."""
     ray = _connect(jobs, address)
     try:
-        task = ray.remote(num_cpus=1, max_retries=MAX_RESTARTS)(work_in_ray)
-        pending = {task.remote(str(run.resolve())): run for run in runs}
-        failed: dict[Path, str] = {}
-        try:
-            while pending:
-                done, _ = ray.wait(list(pending), num_returns=1, timeout=0.2)
-                for reference in done:
-                    run = pending.pop(reference)
-                    if problem := _problem(ray, reference, run):
-                        failed[run] = problem
-                    tell(f"{run.name} failed: {problem}" if problem else f"{run.name} finished")
-                tick()
-        finally:
-            if pending:
-                tell(STOPPING)
-                for reference in pending:
-                    ray.cancel(reference)
-                ray.wait(list(pending), num_returns=len(pending))
-        return failed
+        yield ray
     finally:
         ray.shutdown()
+
+
+def finish_in_ray(ray: Any, runs: Sequence[Path], *, tell: Tell, tick: Tick) -> dict[Path, str]:
+    """Do what :func:`run_in_ray` does, where Ray is connected."""
+    task = ray.remote(num_cpus=1, max_retries=MAX_RESTARTS)(work_in_ray)
+    pending = {task.remote(str(run.resolve())): run for run in runs}
+    failed: dict[Path, str] = {}
+    try:
+        while pending:
+            done, _ = ray.wait(list(pending), num_returns=1, timeout=0.2)
+            for reference in done:
+                run = pending.pop(reference)
+                if problem := _problem(ray, reference, run):
+                    failed[run] = problem
+                tell(f"{run.name} failed: {problem}" if problem else f"{run.name} finished")
+            tick()
+    finally:
+        if pending:
+            tell(STOPPING)
+            for reference in pending:
+                ray.cancel(reference)
+            ray.wait(list(pending), num_returns=len(pending))
+    return failed
 
 
 def import_ray() -> Any:

@@ -1,0 +1,1 @@
+"""Settings found by trying: Optuna asks, run folders answer (the extra ``tune``)."""
