@@ -145,10 +145,12 @@ class Search:
         study = self._study(optuna)
         outcomes: list[Outcome] = []
         for each in study.get_trials(deepcopy=False):
-            if not each.state.is_finished():  # of a process that was killed; it is asked for again
-                study.tell(each.number, state=optuna.trial.TrialState.FAIL)
-            elif "outcome" in each.user_attrs:
+            if "outcome" in each.user_attrs:
                 outcomes.append(Outcome(**each.user_attrs["outcome"]))
+                if not each.state.is_finished():  # the process was killed before it could say so
+                    self._close(optuna, study, each.number, outcomes[-1])
+            elif not each.state.is_finished():  # it was killed in the midst of it; it is asked for again
+                study.tell(each.number, state=optuna.trial.TrialState.FAIL)
         while len(outcomes) < trials:
             number = len(outcomes)
             study.sampler = self._sampler(optuna, number)
@@ -254,18 +256,20 @@ class Search:
         ]
 
     def _told(self, optuna: Any, study: Any, trial: Any, outcome: Outcome) -> None:
-        states = optuna.trial.TrialState
-        trial.set_user_attr("outcome", asdict(outcome))
-        if outcome.state == "failed":
-            study.tell(trial, state=states.FAIL)
-            return
-        if hasattr(trial, "set_constraint"):
+        """Tell Optuna what came of a trial; from the moment its outcome is written, it counts."""
+        if outcome.state != "failed" and hasattr(trial, "set_constraint"):
             for constraint in self.constraints:
                 trial.set_constraint(str(constraint), constraint.excess(outcome.metrics[constraint.metric]))
-        if outcome.state == "stopped":
-            study.tell(trial, state=states.PRUNED)
+        trial.set_user_attr("outcome", asdict(outcome))
+        self._close(optuna, study, trial.number, outcome)
+
+    def _close(self, optuna: Any, study: Any, number: int, outcome: Outcome) -> None:
+        """Tell Optuna that a trial is over."""
+        states = optuna.trial.TrialState
+        if outcome.state == "complete":
+            study.tell(number, [outcome.metrics[each.metric] for each in self.objectives])
         else:
-            study.tell(trial, [outcome.metrics[each.metric] for each in self.objectives])
+            study.tell(number, state=states.FAIL if outcome.state == "failed" else states.PRUNED)
 
 
 def number(result: Mapping[str, Any], metric: str) -> float:

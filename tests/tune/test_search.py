@@ -167,6 +167,32 @@ def test_kills_lose_no_trial_and_double_none(tmp_path):
         assert asked.setdefault(number, settings) == settings  # run again or not, it is the same trial
 
 
+@pytest.mark.parametrize("state", ["complete", "failed"])
+def test_a_kill_between_an_outcome_and_its_end_doubles_nothing(tmp_path, monkeypatch, state):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+
+    def run(number, settings, rung):
+        if state == "failed" and number == 2:
+            raise RunFailed("it broke")
+        return planted(number, settings, rung)
+
+    whole = search(tmp_path / "whole").run(6, run)
+    close = Search._close
+
+    def killed(self, optuna, study, number, outcome):
+        if outcome.number == 2:
+            raise KeyboardInterrupt
+        close(self, optuna, study, number, outcome)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Search, "_close", killed)
+        with pytest.raises(KeyboardInterrupt):
+            search(tmp_path / "killed").run(6, run)
+    assert search(tmp_path / "killed").run(4, run) == whole[:4]
+    assert search(tmp_path / "killed").run(6, run) == whole  # it was closed, and counts once
+
+
 @pytest.mark.parametrize("text", ["x", "x<", "<=3", "x<=y", "x=3"])
 def test_constraints_that_say_nothing_are_refused(text):
     with pytest.raises(ValueError, match="each must be METRIC<=NUMBER"):
