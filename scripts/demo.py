@@ -48,7 +48,7 @@ MODELS = {"partial return": "partial-return", "regret": "regret"}
 
 
 WHY = "Partial returns of equally long drives hardly tell what a step costs, whoever answers."
-"""Why the regret model is ahead even where the answers are by partial return."""
+"""Why the partial return model finds no good policy even where the answers are by partial return."""
 
 
 @dataclass(frozen=True)

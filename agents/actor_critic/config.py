@@ -63,8 +63,8 @@ class ActorCriticConfig(Settings):
     """Entropy that the temperature aims at, in nats, likewise; None: minus the number of action entries."""
 
     precision: Precision = "float32"
-    """Of the products of a gradient step: bf16 is several times as fast where the processor has it (AMX or
-    avx512_bf16) and layers are 256 wide or more; weights, Adam and losses stay float32."""
+    """Of the products of a gradient step: bf16 is faster where the processor has it (AMX or avx512_bf16),
+    layers are 256 wide or more and batches large; weights, Adam and losses stay float32."""
 
     max_grad_norm: Positive | None = None
     """Gradients of critics and actor are cut to this norm; None: they are not."""

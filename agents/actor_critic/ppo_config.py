@@ -55,8 +55,8 @@ class PPOConfig(Settings):
     """Let policy and value read the features of one conv, nature or given torso; else each has its own."""
 
     precision: Precision = "float32"
-    """Of the products of networks: bf16 is several times as fast where the processor has it (AMX or
-    avx512_bf16), layers are 256 wide or more and batches large; weights, Adam and losses stay float32."""
+    """Of the products of networks: bf16 is faster where the processor has it (AMX or avx512_bf16), layers are
+    256 wide or more and batches large; weights, Adam and losses stay float32."""
 
     cuda_graph: bool = False
     """Record the gradient step as a CUDA graph, whose kernels start together; for small networks on a GPU.

@@ -100,8 +100,8 @@ class DQNConfig(QNetworkSettings, OffPolicySettings):
     """Weight of conservative Q-learning's regulariser, for data sets above all."""
 
     precision: Precision = "float32"
-    """Of the products of a gradient step: bf16 is several times as fast where the processor has it (AMX or
-    avx512_bf16) and layers are 256 wide or more; weights, Adam and losses stay float32."""
+    """Of the products of a gradient step: bf16 is faster where the processor has it (AMX or avx512_bf16),
+    layers are 256 wide or more and batches large; weights, Adam and losses stay float32."""
 
     target_policy: Literal["greedy", "sarsa"] = "greedy"
     """Action of the next state: the best one, or the one taken there (sarsa: data sets only)."""

@@ -11,9 +11,10 @@ rows that share a pair ``(s, a)`` move it by the mean of their errors,
     Q(s, a) += alpha(s, a) * mean_i delta_i,        alpha(s, a) = learning_rate / N(s, a) ** decay
 
 where N(s, a) counts the steps in which the pair occurred, this one included. ``decay = 0`` is a constant
-step size, the fastest where nothing is random. 1/2 < decay <= 1 converges with probability 1 also where
-rewards and transitions are random, and decay < 1 does so in polynomial time (Even-Dar and Mansour 2003,
-"Learning rates for Q-learning"); it is slow to forget an optimistic start, such as 0 where every step costs.
+step size, for where nothing is random. 1/2 < decay <= 1 converges with probability 1 also where rewards
+and transitions are random, if every pair comes again and again, and decay < 1 does so in polynomial time
+(Even-Dar and Mansour 2003, "Learning rates for Q-learning"); it is slow to forget an optimistic start,
+such as 0 where every step costs.
 
 Actions are epsilon-greedy: uniform with probability epsilon, else uniform among the best.
 """

@@ -108,9 +108,8 @@ class RewardModelConfig(Settings):
     """Filters of the first convolution, where observations have a picture."""
 
     precision: Precision = "float32"
-    """Of the products of a fit: bf16 is about twice as fast where the processor has it (AMX or avx512_bf16),
-    layers are 256 wide or more and batches have many steps; weights, Adam and losses stay float32. Not with
-    pictures."""
+    """Of the products of a fit: bf16 is faster where the processor has it (AMX or avx512_bf16), layers are
+    256 wide or more and batches have many steps; weights, Adam and losses stay float32. Not with pictures."""
 
     @property
     def stepwise(self) -> bool:

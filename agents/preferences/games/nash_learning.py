@@ -1,4 +1,4 @@
-"""Nash learning: the policy that no other is preferred to, by any of eleven solvers, exactly.
+"""Nash learning: towards the policy that no other is preferred to, by any of eleven solvers.
 
 Options beat each other by a matrix A that no reward need explain. With a price beta on leaving a reference,
 the game
