@@ -170,8 +170,8 @@ BENCHES: tuple[Bench, ...] = (
         ("--repeats", "9"), ("--repeats", "1"), PROCESSOR,
         "DQN and SAC take a gradient step for every timestep of one environment; PPO learns in 256 "
         "CartPoles, ours one batch of tensors, theirs Gymnasium's one after another, so that environments "
-        "count. Networks, batches and rates are equal; all on one core; nobody evaluates. SBX has "
-        "compiled before the clock starts; \"one jit\" is its DQN as it is not released.",
+        "count. Networks, batches and rates are equal; all on one core; nobody evaluates. SBX has compiled "
+        "before the clock starts; \"one jit\" is its DQN as it is not released.",
         tuple(beside_sbx()), resumable=True,
     ),
     Bench(
@@ -180,16 +180,16 @@ BENCHES: tuple[Bench, ...] = (
         ("--parts", "rates", "solve", "--repeats", "1", "--num-envs", "4", "--solve-envs", "4",
          "--rollouts", "1", "--seeds", "1", "--solve-timesteps", "300", "--zoo-timesteps", "600"),
         PROCESSOR,
-        "Rates: equal settings, 256 CartPoles as above. Solved is two evaluations in a row of 475 or "
-        "more, which are not counted: ours has settings that were chosen for 64 environments, SB3's those "
-        "of rl-zoo3 for 8, or ours; a run that does not get there counts with what it took.",
+        "Rates: equal settings, 256 CartPoles as above. Solved is two evaluations in a row of 475 or more, "
+        "which are not counted: ours has settings that were chosen for 64 environments, SB3's those of "
+        "rl-zoo3 for 8, or ours; a run that does not get there counts with what it took.",
         (
             *(Row(f"PPO, 256 CartPoles, {kind}, {counted(threads)}",
                   ("rates", f"{kind}_{threads}_threads", "cpu"), "sb3")
               for threads in (1, 2) for kind in ("relu", "tanh")),
             Row("PPO, until CartPole-v1 is solved, ours over the median of the zoo's settings, by seed",
                 ("solve", "share_of_zoo_median"), "sb3", more_is_better=False),
-            Row("PPO, the same, over the median with our settings", ("solve", "share_of_same_median"), "sb3",
+            Row("PPO, the same over the median with our settings", ("solve", "share_of_same_median"), "sb3",
                 more_is_better=False),
         ),
         resumable=True,
@@ -210,9 +210,9 @@ BENCHES: tuple[Bench, ...] = (
          "--learner-timesteps", "40"),
         CLOCK,
         "Fits: a reward network learns from 1,000 comparisons of 50 steps in batches of 32, by each "
-        "library's own trainer, after one fit that is not counted; imitation has another torch, see the "
-        "run. The plain loop is an nn.Sequential and Adam. As learner of PreferenceRL, SB3's SAC and ours "
-        "are stepped by the same loop of ours.",
+        "library's own trainer, after one fit that is not counted; imitation has another torch, see the run. "
+        "The plain loop is an nn.Sequential and Adam. As learner of PreferenceRL, SB3's SAC and ours are "
+        "stepped by the same loop of ours.",
         (
             *(Row(f"reward model, {width} x {width}", (f"fit_{width}", "ours_over_imitation"), "imitation")
               for width in (256, 64)),
@@ -227,8 +227,8 @@ BENCHES: tuple[Bench, ...] = (
     Bench(
         "host_loop", "bench_host_loop.py", 2,
         (), ("--repeats", "1", "--timesteps", "20"), PROCESSOR,
-        "A timestep without its gradient step: acting by the network, stepping one environment, keeping "
-        "the transition, counting.",
+        "A timestep without its gradient step: acting by the network, stepping one environment, keeping the "
+        "transition, counting.",
         tuple(Row(f"a timestep of {kind.upper()} without learning, {width} x {width}",
                   (f"{kind}_{width}", "sb3_over_ours"), "sb3")
               for kind in ("dqn", "sac") for width in (64, 256)),
@@ -245,8 +245,8 @@ BENCHES: tuple[Bench, ...] = (
         (), ("--repeats", "1", "--buffer-size", "2000", "--timesteps", "10", "--full-size", "100",
              "--rows", "10"),
         "memory",
-        "A process that trains SAC for 200 timesteps of HalfCheetah-v5 with room for 1,000,000 "
-        "transitions; the peak that Linux saw.",
+        "A process that trains SAC for 200 timesteps of HalfCheetah-v5 with room for 1,000,000 transitions; "
+        "the peak that Linux saw.",
         (Row("SAC, peak memory, ours over theirs", ("peak_over_sb3",), "sb3", more_is_better=False),),
     ),
     Bench(
@@ -264,10 +264,10 @@ BENCHES: tuple[Bench, ...] = (
         "mbpo", "bench_mbpo.py", 50,
         ("--parts", "mbrl", "parts", "--blocks", "2"),
         ("--parts", "mbrl", "parts", "--repeats", "1", "--blocks", "1"), CLOCK,
-        "Beside mbrl-lib: its own settings for InvertedPendulum-v5 on both sides, 7 networks of 4 x 200, "
-        "10 gradient steps of 256 x 256 for every timestep; fits stop by each library's own rule, so that "
-        "their lengths differ. Beside ourselves: MBPO in Pendulum-v1 with every row asked of all "
-        "networks, transitions in NumPy and critics one by one by autograd.",
+        "Beside mbrl-lib: its own settings for InvertedPendulum-v5 on both sides, 7 networks of 4 x 200, 10 "
+        "gradient steps of 256 x 256 for every timestep; fits stop by each library's own rule, so that their "
+        "lengths differ. Beside ourselves: MBPO in Pendulum-v1 with every row asked of all networks, "
+        "transitions in NumPy and critics one by one by autograd.",
         (
             *(Row(f"MBPO, InvertedPendulum-v5, {counted(threads)}",
                   (f"threads_{threads}", "mbrl", "ours_over_mbrl"), "mbrl") for threads in (1, 2)),
@@ -281,10 +281,9 @@ BENCHES: tuple[Bench, ...] = (
         ("--repeats", "1", "--timesteps", "20", "--num-envs", "2", "--env-rows", "2",
          "--hidden", "8", "8", "--curve-timesteps", "1000", "--curve-seeds", "1"),
         CLOCK,
-        "A gradient step on 64 samples for every timestep. With 256 environments on the device ours takes "
-        "as many samples for each timestep, but in one step of 16,384, a 256th of the updates: it is the "
-        "same arithmetic and not the same algorithm. HL-Gauss is our own loss of 51 bins over our own "
-        "Huber.",
+        "A gradient step on 64 samples for every timestep. With 256 environments on the device ours takes as "
+        "many samples for each timestep, but in one step of 16,384, a 256th of the updates: it is the same "
+        "arithmetic and not the same algorithm. HL-Gauss is our own loss of 51 bins over our own Huber.",
         (
             *beside_sb3_dqn(),
             *(Row(f"a gradient step with HL-Gauss over one with Huber, {name}{label}",
@@ -299,8 +298,8 @@ BENCHES: tuple[Bench, ...] = (
         ("--parts", "hopper", "--seeds", "1", "--env-id", "Pendulum-v1", "--hopper-envs", "2",
          "--hopper-timesteps", "300"),
         PROCESSOR,
-        "300,000 timesteps in 16 environments, equal settings, both stepping Gymnasium's one after "
-        "another and standardising what they see; evaluations are not counted.",
+        "300,000 timesteps in 16 environments, equal settings, both stepping Gymnasium's one after another "
+        "and standardising what they see; evaluations are not counted.",
         (Row("PPO, Hopper-v5, timesteps, seed by seed", ("hopper", "cpu_ratio"), "sb3"),),
         resumable=True,
     ),
@@ -308,8 +307,8 @@ BENCHES: tuple[Bench, ...] = (
         "games", "bench_games.py", 8,
         (), ("--repeats", "1", "--options", "5", "--comparisons", "200", "--games", "3", "--steps", "5"),
         PROCESSOR,
-        "The same utilities by maximum likelihood, ours with all comparisons checked and loss and "
-        "accuracy worked out; the same linear programs (ours, too, by HiGHS); the same steps. choix and "
+        "The same utilities by maximum likelihood, ours with all comparisons checked and loss and accuracy "
+        "worked out; the same linear programs (ours, too, by HiGHS); the same steps. choix and "
         "nashpy are Python and NumPy, so is open_spiel's regret matching; its fit is C++. The loop over "
         "1,000 games is NumPy, one game after another.",
         (
@@ -338,8 +337,8 @@ BENCHES: tuple[Bench, ...] = (
         ("--parts", "speed", "processes"),
         ("--parts", "speed", "processes", "--learners", "2", "--repeats", "1", "--timesteps", "20"),
         PROCESSOR,
-        "16 learners as one stack, over the same agent by itself, steps of all learners together; or over "
-        "as many processes of that agent as there are cores, by the clock.",
+        "16 learners as one stack, over the same agent by itself, steps of all learners together; or over as "
+        "many processes of that agent as there are cores, by the clock.",
         (
             *(Row(f"{case}, 16 as a stack over one", ("speed", case, "over_alone")) for case in STACKS),
             *(Row(f"{case}, 16 as a stack over processes", ("processes", case, "over_processes"), of=CLOCK)
@@ -359,8 +358,8 @@ BENCHES: tuple[Bench, ...] = (
         "distributional_dp", "bench_distributional_dp.py", 6,
         ("--skip-compiled", "--skip-memory"),
         ("--skip-compiled", "--skip-memory", "--repeats", "1", "--updates", "2"), CLOCK,
-        "One search for the best CVaR, beside memoised recursion in plain Python that carries "
-        "distributions as dicts, or, as our solver does, expectations only.",
+        "One search for the best CVaR, beside memoised recursion in plain Python that carries distributions "
+        "as dicts, or, as our solver does, expectations only.",
         tuple(Row(f"CVaR of RiskyCliff, {board}, over plain Python {label}",
                   ("plain_python", place, f"times_slower{suffix}"))
               for place, board in enumerate(("3 x 5", "6 x 12", "8 x 20"))
@@ -372,8 +371,7 @@ BENCHES: tuple[Bench, ...] = (
         (), ("--repeats", "1", "--chains", "4", "--steps", "10", "--paths", "16", "--path-steps", "1000",
              "--scalar-steps", "50"),
         CLOCK,
-        "The same algorithm as a bare NumPy loop over one environment of gym.make; ours 256 chains at "
-        "once.",
+        "The same algorithm as a bare NumPy loop over one environment of gym.make; ours 256 chains at once.",
         (Row("actor-critic in continuous time, steps", ("actor_critic_over_scalar_loop",)),),
     ),
     Bench(
@@ -398,8 +396,8 @@ BENCHES: tuple[Bench, ...] = (
     Bench(
         "search", "bench_search.py", 3,
         (), ("--repeats", "1", "--roots", "20", "--simulations", "4"), PROCESSOR,
-        "256 roots at once over one tree after another in plain Python, equal visits; \"each start once\" "
-        "is a plain tree that searches no root twice, as ours does.",
+        "256 roots at once over one tree after another in plain Python, equal visits; \"each start once\" is "
+        "a plain tree that searches no root twice, as ours does.",
         (
             *(Row(f"tree search, {label}", (part, "plain_over_ours")) for part, label in SEARCHES.items()),
             Row("tree search, a grid of 5 x 5, each start once", ("small_grid", "plain_once_over_ours"),
@@ -412,8 +410,7 @@ BENCHES: tuple[Bench, ...] = (
         ("--skip-compiled", "--repeats", "1", "--streams", "8", "--horizon", "20", "--single-requests", "30",
          "--resources", "1", "--resource-streams", "2", "--hindsight-requests", "9"),
         CLOCK,
-        "`predict` of one request after another, with all that it checks, over the bare algorithm in "
-        "NumPy.",
+        "`predict` of one request after another, with all that it checks, over the bare algorithm in NumPy.",
         (Row("dual mirror descent, a single request, time over the plain loop's",
              ("single_over_plain_loop",), more_is_better=False),),
     ),
@@ -422,8 +419,8 @@ BENCHES: tuple[Bench, ...] = (
         (), ("--repeats", "1", "--seconds", "1", "--people", "2", "--rate", "10", "--answered", "1",
              "--frames", "3"),
         CLOCK,
-        "Ten people ask the labelling server 50 times a second together; a pair of clips of "
-        "HalfCheetah-v5, 50 pictures each, drawn and encoded.",
+        "Ten people ask the labelling server 50 times a second together; a pair of clips of HalfCheetah-v5, "
+        "50 pictures each, drawn and encoded.",
         (
             Row("server, half of the requests are answered in", ("server_p50_ms",), unit="ms",
                 more_is_better=False),
@@ -538,7 +535,7 @@ class BenchAll:
             return f"{peer.name} is left out without {peer.flag}"
         found = versions_in(python, peer.packages)
         if missing := [package for package in peer.packages if package not in found]:
-            return f"not installed: {', '.join(missing)}"
+            return f"{', '.join(missing)} is not installed"
         return found
 
     def one(self, bench: Bench, peers: Mapping[str, dict[str, str] | str]) -> Found:
@@ -620,7 +617,7 @@ def cannot_run(bench: Bench, peers: Mapping[str, dict[str, str] | str]) -> str:
     """Return why nothing of a bench can be measured here, or nothing."""
     there = versions_in(None, bench.packages)
     if missing := [package for package in bench.packages if package not in there]:
-        return f"not installed: {', '.join(missing)}"
+        return f"{', '.join(missing)} is not installed"
     reasons = [peers[row.peer] if row.peer else {} for row in bench.rows]
     left_out = {reason for reason in reasons if isinstance(reason, str)}
     return "; ".join(sorted(left_out)) if all(isinstance(reason, str) for reason in reasons) else ""
@@ -790,7 +787,7 @@ TOP = """\
 # Results: benchmarks
 
 How fast prefrl is beside other libraries, and beside the same written plainly. How these pages are made is
-said on [the first one](README.md); what was learned meanwhile, and older measurements, are on
+said on [the first one](README.md); what was learned meanwhile, and older measurements, is on
 [speed](speed.md).
 
 ```sh
@@ -799,15 +796,15 @@ python scripts/bench_all.py --sbx-python PYTHON --mbrl-python PYTHON --imitation
 python scripts/bench_all.py --only sbx ppo --sbx-python PYTHON --out RUN
 ```
 
-The second command reruns everything below, one benchmark after the other, in about {hours:.1f} hours on two
-cores; the third some of it, and replaces the rows of these only. Both go on where they were stopped.
-`choix`, `nashpy`, `open_spiel` and `cvxpy` are looked for where the script runs, the other peers where a flag
-says. This page is rendered from [benchmarks.json](data/benchmarks.json) (`--render`).
+The first call of the last two reruns everything below, one benchmark after the other, about {hours:.1f}
+hours on two cores; both go on where they were stopped, and replace their own rows only. `choix`, `nashpy`,
+`open_spiel` and `cvxpy` are looked for where the script runs, the other peers where a flag says. This page
+is rendered from [benchmarks.json](data/benchmarks.json) (`--render`).
 
-Sides take turns; a ratio is taken within a turn, and is the median of all turns, with the least and the most
-in brackets. Above 1 is how many times as fast ours is, unless the row says otherwise: then it is what ours
-takes over what the other takes, and less is better. "ahead" and "behind" are of all turns; where the turns
-lie on both sides of 1, no difference is shown.
+Sides take turns; a ratio is taken within a turn, and is the median of all turns, with the least and the
+most in brackets. Above 1 is how many times as fast ours is, unless the row says otherwise: then it is what
+ours takes over what the other takes, and less is better. "ahead" and "behind" are of all turns; where the
+turns lie on both sides of 1, no difference is shown.
 """
 
 
