@@ -535,7 +535,7 @@ class BenchAll:
             return f"{peer.name} is left out without {peer.flag}"
         found = versions_in(python, peer.packages)
         if missing := [package for package in peer.packages if package not in found]:
-            return f"{', '.join(missing)} is not installed"
+            return f"not installed: {', '.join(missing)}"
         return found
 
     def one(self, bench: Bench, peers: Mapping[str, dict[str, str] | str]) -> Found:
@@ -617,7 +617,7 @@ def cannot_run(bench: Bench, peers: Mapping[str, dict[str, str] | str]) -> str:
     """Return why nothing of a bench can be measured here, or nothing."""
     there = versions_in(None, bench.packages)
     if missing := [package for package in bench.packages if package not in there]:
-        return f"{', '.join(missing)} is not installed"
+        return f"not installed: {', '.join(missing)}"
     reasons = [peers[row.peer] if row.peer else {} for row in bench.rows]
     left_out = {reason for reason in reasons if isinstance(reason, str)}
     return "; ".join(sorted(left_out)) if all(isinstance(reason, str) for reason in reasons) else ""
@@ -787,7 +787,7 @@ TOP = """\
 # Results: benchmarks
 
 How fast prefrl is beside other libraries, and beside the same written plainly. How these pages are made is
-said on [the first one](README.md); what was learned meanwhile, and older measurements, is on
+said on [the first one](README.md); what was learned meanwhile, and older measurements, are on
 [speed](speed.md).
 
 ```sh
