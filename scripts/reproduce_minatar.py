@@ -456,9 +456,10 @@ def draw_curves(curves: Curves) -> Figure:
                 axes.fill_between(frames, *bootstrap_interval(returns), color=color, alpha=0.12, linewidth=0)
         axes.set(xlabel="frames", ylim=(0, None))
         axes.xaxis.set_major_formatter(lambda value, _: tick_label(value))
-    legend = figure.axes[0].legend(
-        title="interquartile mean,\n95% bootstrap interval", frameon=False, fontsize=8
-    )
+    legend = figure.legend(
+        *figure.axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8,
+        title="interquartile mean,\n95% bootstrap interval",
+    )  # fmt: skip
     legend.get_title().set_fontsize(7.5)
     return figure
 
